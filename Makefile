@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+# The commands of this project. Each sets up what it needs first; nothing is done twice.
+#   make train ARGS="--epochs 2"      ARGS goes to the command behind the target
+#   make PYTHON=python3.12 test       another interpreter for .venv (3.11 or newer)
+
+PYTHON ?= python3
+ARGS ?=
+JOBS ?= $(shell nproc)
+BIN := .venv/bin
+STAMP := .venv/trit-setup.stamp
+BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
+
+.DEFAULT_GOAL := help
+.PHONY: help train test bench data fuzz format lint setup configure clean
+
+help: ## this list
+	@echo "trit: ternary (1.58-bit) linear layers. Targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo 'Options go through ARGS: make train ARGS="--epochs 2 --out runs/mine"; make train ARGS=--help lists them.'
+
+train: configure ## train SimpleBitNetCNN on CIFAR-10, export it packed, run it without torch
+	@$(BUILD) --target bin/trit bin/train_cifar10
+	@$(BIN)/python scripts/train.py $(ARGS)
+
+test: configure ## build everything and run all tests (real images: TRIT_CIFAR10=FOLDER)
+	@$(BUILD)
+	@$(BIN)/ctest --preset release $(ARGS)
+
+bench: configure ## run the benchmarks
+	@$(BUILD)
+	@$(BIN)/python bench/run.py $(ARGS)
+
+data: setup ## fetch the data set alone and say where it lies
+	@$(BIN)/python scripts/get_data.py $(ARGS)
+
+fuzz: setup ## fuzz the file readers (ARGS="--seconds 600", ARGS="--runs 10000000 gguf")
+	@$(BIN)/python fuzz/run.py $(ARGS)
+
+format: setup ## format the C++ sources in place
+	@git ls-files '*.cpp' '*.h' | xargs $(BIN)/clang-format -i
+
+lint: configure ## clang-format and clang-tidy, as CI does
+	@$(BIN)/python scripts/lint.py $(ARGS)
+
+setup: ## system packages and .venv; every other target calls it
+	@$(PYTHON) scripts/setup.py
+
+configure: build/build.ninja
+
+# ninja itself runs CMake again when a CMake file has changed; a new .venv wants a new configuration.
+build/build.ninja: $(STAMP) CMakePresets.json
+	@$(BIN)/cmake --preset release --fresh
+	@touch $@
+$(STAMP): setup
+	@:
+
+clean: ## remove what was built (keeps .venv, data and runs)
+	rm -rf build build-debug build-asan build-no-torch

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+#include <atomic>
+#include <csignal>
+
+#include "common/progress.h"
+
+namespace trit::apps {
+namespace {
+
+std::atomic<bool> arrived{false};
+static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
+
+extern "C" void note_signal(int) {
+  arrived.store(true);
+  // The next one, of either kind, ends the process: saving may take long, or hang.
+  std::signal(SIGINT, SIG_DFL);
+  std::signal(SIGTERM, SIG_DFL);
+}
+
+}  // namespace
+
+void install_interrupt_handler() {
+  struct sigaction action {};
+  action.sa_handler = note_signal;
+  action.sa_flags = SA_RESTART;  // a read or write in progress goes on
+  sigemptyset(&action.sa_mask);
+  sigaction(SIGINT, &action, nullptr);
+  sigaction(SIGTERM, &action, nullptr);
+}
+
+bool interrupted() { return arrived.load(); }
+
+}  // namespace trit::apps

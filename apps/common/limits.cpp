@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+#include "common/limits.h"
+
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace trit::apps {
+
+#if defined(__x86_64__)
+namespace {
+
+constexpr std::int64_t kLoops = 1 << 14;
+constexpr int kChains = 12;  // a latency of 4 to 5 cycles at up to 2 instructions a cycle
+
+// Asm, so that the file needs no instruction set flags and no compiler can shorten it.
+void vnni_burst() {
+  std::int64_t loops = kLoops;
+  asm volatile(
+      "vpternlogd $0xff, %%zmm12, %%zmm12, %%zmm12\n\t"
+      "1:\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm0\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm1\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm2\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm3\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm4\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm5\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm6\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm7\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm8\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm9\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm10\n\t"
+      "vpdpbusd %%zmm12, %%zmm12, %%zmm11\n\t"
+      "dec %0\n\t"
+      "jnz 1b\n\t"
+      "vzeroupper"
+      : "+r"(loops)
+      :
+      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+        "xmm11", "xmm12");
+}
+
+void avx2_burst() {
+  std::int64_t loops = kLoops;
+  asm volatile(
+      "vpcmpeqd %%ymm12, %%ymm12, %%ymm12\n\t"
+      "1:\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm0\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm1\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm2\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm3\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm4\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm5\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm6\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm7\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm8\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm9\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm10\n\t"
+      "vpmaddubsw %%ymm12, %%ymm12, %%ymm11\n\t"
+      "dec %0\n\t"
+      "jnz 1b\n\t"
+      "vzeroupper"
+      : "+r"(loops)
+      :
+      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
+        "xmm11", "xmm12");
+}
+
+constexpr double operations(int bytes) { return 2.0 * kLoops * kChains * bytes; }
+
+}  // namespace
+
+std::optional<Int8Peak> int8_peak(Backend backend) {
+  switch (backend) {
+    case Backend::avx512_vnni:
+      return Int8Peak{"vpdpbusd zmm", operations(64), vnni_burst};
+    case Backend::avx2:
+      return Int8Peak{"vpmaddubsw ymm", operations(32), avx2_burst};
+    default:
+      return std::nullopt;
+  }
+}
+#else
+std::optional<Int8Peak> int8_peak(Backend /*backend*/) { return std::nullopt; }
+#endif
+
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t{2} << 20;
+constexpr std::size_t kLine = 64;
+
+// The bits of a part of memory, all of them used. The prefetch distance is the kernels' own.
+std::uint64_t read_lines(const std::uint8_t* data, std::size_t bytes) {
+#if defined(__x86_64__)
+  __m128i all = _mm_setzero_si128();
+  __m128i other = all;
+  for (std::size_t at = 0; at < bytes; at += kLine) {
+    const auto* line = reinterpret_cast<const __m128i*>(data + at);
+    _mm_prefetch(reinterpret_cast<const char*>(data + at + 8192), _MM_HINT_T0);
+    all = _mm_or_si128(all, _mm_or_si128(_mm_load_si128(line), _mm_load_si128(line + 1)));
+    other = _mm_or_si128(other, _mm_or_si128(_mm_load_si128(line + 2), _mm_load_si128(line + 3)));
+  }
+  return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_or_si128(all, other)));
+#else
+  std::uint64_t all = 0;
+  for (std::size_t at = 0; at < bytes; at += sizeof(std::uint64_t)) {
+    std::uint64_t word;
+    std::memcpy(&word, data + at, sizeof(word));
+    all |= word;
+  }
+  return all;
+#endif
+}
+
+}  // namespace
+
+struct MemoryRead::State {
+  struct Free {
+    void operator()(std::uint8_t* memory) const { std::free(memory); }
+  };
+  Parallel& parallel;
+  std::size_t part;  // bytes of one thread
+  std::size_t bytes;
+  std::unique_ptr<std::uint8_t, Free> data;
+  std::atomic<std::uint64_t> sink{0};
+};
+
+MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes) {
+  const auto threads = static_cast<std::size_t>(parallel.threads());
+  const std::size_t part = (bytes / threads + kHugePage - 1) / kHugePage * kHugePage;
+  const std::size_t total = part * threads;
+  std::unique_ptr<std::uint8_t, State::Free> data(
+      static_cast<std::uint8_t*>(std::aligned_alloc(kHugePage, total)));
+  if (data == nullptr) {
+    throw std::bad_alloc();
+  }
+#if defined(__linux__)
+  static_cast<void>(madvise(data.get(), total, MADV_HUGEPAGE));
+#endif
+  std::memset(data.get(), 1, total);  // untouched pages are all the same zero page
+  state_.reset(new State{parallel, part, total, std::move(data)});
+}
+MemoryRead::~MemoryRead() = default;
+
+void MemoryRead::run() {
+  state_->parallel.run(state_->parallel.threads(), [this](std::int64_t thread) {
+    state_->sink |=
+        read_lines(state_->data.get() + static_cast<std::size_t>(thread) * state_->part, state_->part);
+  });
+}
+std::size_t MemoryRead::bytes() const { return state_->bytes; }
+
+}  // namespace trit::apps

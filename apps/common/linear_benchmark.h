@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+//
+// The product of packed ternary layers, timed beside the limits of the machine and checked against an exact
+// reference in the same run. `trit bench` and bench/bench_linear print what this returns.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "common/timing.h"
+#include "trit/kernels.h"
+
+namespace trit::apps {
+
+struct LinearShape {
+  std::int64_t out_features;  // N
+  std::int64_t in_features;   // K
+};
+
+struct LinearBenchmark {
+  std::vector<Backend> backends;  // each must be available
+  std::vector<LinearShape> shapes;
+  std::vector<std::int64_t> tokens;  // M
+  int threads = 1;
+  TimingOptions timing;
+  std::uint64_t seed = 1;  // of weights and activations
+};
+
+/// Where the weights lie when a call begins.
+enum class WeightsFrom : std::uint8_t {
+  cache,   // the same layer again and again, as in a small network
+  memory,  // layer after layer, more of them than the last cache holds, as in a large one
+};
+
+/// The limits of one backend on these threads, in the same rounds as the results.
+struct BackendLimits {
+  Backend backend;
+  std::string_view instruction;  // of the int8 peak; empty where there is none
+  double gops = 0;               // the peak, 1e9 operations a second; a multiply-add is two
+};
+
+struct LinearResult {
+  Backend backend;
+  LinearShape shape;
+  std::int64_t tokens;
+  WeightsFrom from;
+  std::size_t weight_bytes;            // prepared
+  double microseconds;                 // of one product, median
+  double gops;                         // 2 M N K / time
+  double weight_gigabytes_per_second;  // weight_bytes / time
+  /// The least time that the limits allow / the time, median of the rounds' ratios: the int8 peak, and the
+  /// memory's read bandwidth where weights come from there. Nothing without a peak and from cache.
+  std::optional<double> share;
+  std::string_view limit;  // the limit that binds: "int8 peak" or "memory read"
+};
+
+struct LinearReport {
+  int threads;
+  double memory_gigabytes_per_second;
+  std::vector<BackendLimits> limits;
+  std::vector<LinearResult> results;  // by backend, shape, tokens, from
+};
+
+/// Every shape x tokens on every backend. Weights that fit into half of the last cache are measured from
+/// there, weights that do not fit into L2 also, or only, from memory. Throws trit::Error if any output
+/// differs from the reference in any bit.
+LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgress& progress = {});
+
+/// "cache" or "memory".
+std::string_view name_of(WeightsFrom from);
+
+}  // namespace trit::apps

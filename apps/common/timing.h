@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+//
+// Interleaved timing. Machines change their speed while they are measured (clock, neighbours); so that
+// subjects can be compared, every round runs each of them once, a figure is a median over rounds, and a ratio
+// is the median of the rounds' ratios.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+namespace trit::apps {
+
+struct TimingOptions {
+  int rounds = 11;
+  double seconds_per_batch = 0.004;  // calls are repeated until they last this long
+};
+
+/// Called after each batch.
+using TimingProgress = std::function<void(std::int64_t done, std::int64_t total)>;
+
+/// Seconds per call, [subjects][rounds]. Each subject is called once more at the start, untimed.
+std::vector<std::vector<double>> time_interleaved(std::span<const std::function<void()>> subjects,
+                                                  const TimingOptions& options,
+                                                  const TimingProgress& progress = {});
+
+/// The middle value, or the mean of the middle two. `values` is not empty.
+double median(std::vector<double> values);
+
+}  // namespace trit::apps

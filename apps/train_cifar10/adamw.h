@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//
+// AdamW (arXiv:1711.05101) in one pass over memory per parameter: at::_fused_adamw_, where
+// torch::optim::AdamW of LibTorch runs a dozen element-wise operations over each (2.3 ms against 0.6 ms a
+// step for 2 M weights).
+#pragma once
+
+#include <torch/torch.h>
+
+#include <map>
+#include <string>
+#include <vector>
+
+namespace trit::train {
+
+struct AdamWOptions : public torch::optim::OptimizerCloneableOptions<AdamWOptions> {
+  AdamWOptions(double lr = 1e-3) : lr_(lr) {}
+  TORCH_ARG(double, lr);
+  TORCH_ARG(double, beta1) = 0.9;
+  TORCH_ARG(double, beta2) = 0.999;
+  TORCH_ARG(double, eps) = 1e-8;
+  TORCH_ARG(double, weight_decay) = 1e-2;
+  /// Learning rate of convolutions (parameters of more than two dimensions) as a share of lr.
+  TORCH_ARG(double, convolution_factor) = 1.0;
+
+ public:
+  double get_lr() const override { return lr_; }
+  void set_lr(double value) override { lr_ = value; }
+};
+
+class AdamW : public torch::optim::Optimizer {
+ public:
+  /// Parameters with their names. Those of one dimension (biases, norm weights) get no weight decay.
+  AdamW(const torch::OrderedDict<std::string, torch::Tensor>& parameters, const AdamWOptions& options);
+
+  /// Parameters without a gradient are left as they are.
+  torch::Tensor step(LossClosure closure = nullptr) override;
+
+  /// Sets lr of every group; that of the convolutions to convolution_factor times it.
+  void set_learning_rate(double value);
+
+  /// The state, by reference: "<parameter>.exp_avg", ".exp_avg_sq", ".step". Restoring is copying into it.
+  std::map<std::string, torch::Tensor> named_state() const;
+
+ private:
+  struct Moments {
+    std::string name;
+    torch::Tensor average, average_of_squares, step;
+  };
+  enum Group : std::size_t { matrices, convolutions, plain, groups };
+  std::vector<std::vector<Moments>> moments_;  // [group][parameter]
+  double convolution_factor_;
+};
+
+}  // namespace trit::train

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+#include "train_cifar10/learner.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "trit/error.h"
+
+namespace trit::train {
+namespace {
+
+/// Whether the operators of trit::nn::BitLinear are registered for CUDA in this process.
+bool has_cuda_kernels() {
+  const auto schema = c10::Dispatcher::singleton().findSchema({"trit::norm_quant", ""});
+  return schema.has_value() && schema->hasKernelForDispatchKey(c10::DispatchKey::CUDA);
+}
+
+SimpleBitNetCNN seeded_network(const TrainOptions& options, torch::Device device) {
+  torch::manual_seed(options.seed);
+  SimpleBitNetCNN network(options.linear);
+  network->to(device);
+  return network;
+}
+
+torch::ScalarType compute_type(Precision precision) {
+  return precision == Precision::bf16 ? torch::kBFloat16 : torch::kFloat16;
+}
+
+}  // namespace
+
+torch::Device device_from_name(const std::string& name) {
+  const bool gpu = torch::cuda::is_available(), kernels = has_cuda_kernels();
+  if (name == "cuda" && !gpu) throw Error("--device cuda: torch finds no CUDA device on this machine");
+  if (name == "cuda" && !kernels) {
+    throw Error("--device cuda: this build of trit has no CUDA kernels; train with --device cpu");
+  }
+  return name != "cpu" && gpu && kernels ? torch::kCUDA : torch::kCPU;
+}
+
+Learner::Learner(const TrainOptions& options, torch::Device device)
+    : options_(options),
+      device_(device),
+      network_(seeded_network(options, device)),
+      optimizer_(network_->named_parameters(), AdamWOptions(options.learning_rate)
+                                                   .weight_decay(options.weight_decay)
+                                                   .convolution_factor(options.convolution_factor)),
+      scaler_(device, trit::amp::GradScalerOptions().enabled(options.precision == Precision::fp16)) {}
+
+Learner::StepResult Learner::step(const Batch& batch, double learning_rate) {
+  namespace F = torch::nn::functional;
+  constexpr std::int64_t kChannels = 3, kSize = 32, kImage = kChannels * kSize * kSize;
+  const torch::Tensor x = torch::from_blob(batch.pixels.data(), {batch.images, kChannels, kSize, kSize},
+                                           {kImage, 1, kSize * kChannels, kChannels})
+                              .to(device_);
+  const torch::Tensor labels =
+      torch::from_blob(batch.labels.data(), {batch.images}, torch::kInt64).to(device_);
+
+  optimizer_.set_learning_rate(learning_rate);
+  optimizer_.zero_grad(/*set_to_none=*/true);
+  torch::Tensor logits, loss;
+  {
+    const trit::amp::AutocastGuard autocast(device_.type(), compute_type(options_.precision),
+                                            options_.precision != Precision::fp32);
+    logits = network_(x);
+    loss = F::cross_entropy(logits.to(torch::kFloat32), labels,
+                            F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing));
+  }
+  StepResult result{.loss = loss.item<double>(),
+                    .correct = logits.detach().argmax(1).eq(labels).sum().item<std::int64_t>()};
+  if (!std::isfinite(result.loss)) {
+    result.taken = false;
+    return result;
+  }
+
+  scaler_.scale(loss).backward();
+  bool finite = true;
+  if (options_.clip > 0.0) {
+    scaler_.unscale_(optimizer_);
+    finite = std::isfinite(torch::nn::utils::clip_grad_norm_(network_->parameters(), options_.clip));
+  }
+  // The scaler skips the step itself, and lowers its scale, when it has seen Inf or NaN.
+  if (scaler_.is_enabled()) {
+    result.taken = scaler_.step(optimizer_);
+    scaler_.update();
+  } else if (finite) {
+    optimizer_.step();
+  } else {
+    result.taken = false;
+  }
+  return result;
+}
+
+std::map<std::string, torch::Tensor> Learner::tensors() const {
+  std::map<std::string, torch::Tensor> result;
+  for (const auto& item : network_->named_parameters()) result["network." + item.key()] = item.value();
+  for (const auto& item : network_->named_buffers()) result["network." + item.key()] = item.value();
+  for (const auto& [name, tensor] : optimizer_.named_state()) result["optimizer." + name] = tensor;
+  result["generator.cpu"] = at::globalContext().defaultGenerator(torch::kCPU).get_state();
+  return result;
+}
+
+void Learner::restore(const std::map<std::string, torch::Tensor>& tensors,
+                      const nlohmann::json& scaler_state) {
+  const torch::NoGradGuard no_gradients;
+  for (auto& [name, target] : this->tensors()) {
+    const auto found = tensors.find(name);
+    if (found == tensors.end()) throw Error(fmt::format("checkpoint: there is no tensor {}", name));
+    const torch::Tensor& source = found->second;
+    if (source.sizes() != target.sizes() || source.scalar_type() != target.scalar_type()) {
+      throw Error(fmt::format("checkpoint: tensor {} has another shape or type", name));
+    }
+    torch::Tensor(target).copy_(source);
+  }
+  at::Generator generator = at::globalContext().defaultGenerator(torch::kCPU);
+  generator.set_state(tensors.at("generator.cpu"));
+  scaler_.load_state_dict(scaler_state.get<std::map<std::string, double>>());
+}
+
+}  // namespace trit::train

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: MIT
+//
+// train_cifar10: trains SimpleBitNetCNN (network.h) and exports it packed. docs/training.md is its manual.
+#include <cstdio>
+#include <exception>
+
+#include "common/progress.h"
+#include "train_cifar10/options.h"
+#include "train_cifar10/trainer.h"
+
+int main(int argc, char** argv) {
+  const trit::train::TrainOptions options = trit::train::parse_command_line(argc, argv);
+  trit::apps::install_interrupt_handler();
+  try {
+    return trit::train::train(options);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "train_cifar10: error: %s\n", error.what());
+    return 1;
+  }
+}

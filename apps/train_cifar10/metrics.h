@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+//
+// What is known of each finished epoch, and the file of it: one JSON object a line.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+namespace trit::train {
+
+struct EpochMetrics {
+  std::int64_t epoch = 0;       // from 1
+  double train_loss = 0.0;      // mean over the epoch's images, as augmented, while training
+  double train_accuracy = 0.0;  // percent, likewise
+  double test_loss = 0.0;       // cross entropy without smoothing
+  double test_accuracy = 0.0;   // percent
+  double seconds = 0.0;         // of training, evaluation and start-up excluded
+  double images_per_second = 0.0;
+  double learning_rate = 0.0;  // of the epoch's last step
+};
+
+nlohmann::ordered_json to_json(const EpochMetrics& metrics);
+EpochMetrics metrics_from_json(const nlohmann::json& json);
+
+/// The lines of a metrics file. `constants` (data set, seed, ...) are added to every line.
+class MetricsFile {
+ public:
+  /// Starts the file with the epochs of `history`: a resumed run drops what was written after its checkpoint.
+  /// Throws trit::Error if it cannot be written, or if `history` is empty and the file is not.
+  MetricsFile(std::filesystem::path path, nlohmann::ordered_json constants,
+              const std::vector<EpochMetrics>& history);
+  /// Appends a line and hands it to the operating system.
+  void append(const EpochMetrics& metrics);
+
+ private:
+  std::string line(const EpochMetrics& metrics) const;
+
+  std::filesystem::path path_;
+  nlohmann::ordered_json constants_;
+};
+
+}  // namespace trit::train

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+//
+// What a training run is told on its command line. The values that decide the result are stored in every
+// checkpoint; a resumed run takes them from there and refuses a command line that contradicts them.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <string>
+
+#include "common/datasets.h"
+
+namespace trit::train {
+
+enum class LinearKind : std::uint8_t { ternary, fp32 };
+enum class Precision : std::uint8_t { fp32, bf16, fp16 };
+enum class Schedule : std::uint8_t { cosine, onecycle, constant };
+
+std::string name_of(LinearKind kind);
+std::string name_of(Precision precision);
+std::string name_of(Schedule schedule);
+
+struct TrainOptions {
+  // What is learnt, and from what.
+  apps::DatasetName dataset = apps::DatasetName::cifar10;
+  std::int64_t train_images = 0;  // the first so many images; 0: all
+  LinearKind linear = LinearKind::ternary;
+
+  // The recipe (docs/training.md).
+  std::int64_t epochs = 20;
+  std::int64_t batch_size = 128;
+  double learning_rate = 4e-3;  // the highest one of the schedule
+  double convolution_factor =
+      0.35;                   // the convolutions' share of it: latent ternary weights want larger steps
+  double weight_decay = 0.2;  // of matrices and convolutions; norm weights and biases have none
+  double clip = 0.0;          // largest norm of the gradient; 0: none
+  double label_smoothing = 0.0;
+  double warmup_epochs = 2.0;
+  Schedule schedule = Schedule::cosine;
+  std::uint64_t seed = 0;
+  Precision precision = Precision::fp32;
+
+  // Where and how it runs.
+  std::string device = "auto";  // auto, cpu, cuda
+  int threads = 0;              // 0: all that this process may use
+  std::filesystem::path data;   // empty: apps::default_folder(dataset)
+  std::filesystem::path out = "runs/train_cifar10";
+  std::filesystem::path metrics;      // empty: out/metrics.jsonl
+  std::filesystem::path predictions;  // empty: none
+  bool resume = false;
+  double checkpoint_seconds = 10.0;
+
+  /// Names of the options that the command line gave, without the dashes.
+  std::set<std::string> given;
+};
+
+/// Options from the command line. Prints the help or a message and ends the process (0, or 2 for a usage
+/// error).
+TrainOptions parse_command_line(int argc, char** argv);
+
+/// The options that decide the result, as {"epochs": 20, ...}; keys are the names on the command line.
+nlohmann::json to_json(const TrainOptions& options);
+
+/// A resumed run's options: `options` with every value of `recorded` (to_json of the run's start). Throws
+/// trit::Error that names the first option that the command line gave with another value; the number of
+/// epochs of a constant schedule may be raised.
+TrainOptions resume_options(TrainOptions options, const nlohmann::json& recorded);
+
+}  // namespace trit::train

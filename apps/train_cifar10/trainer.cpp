@@ -1,0 +1,318 @@
+// SPDX-License-Identifier: MIT
+#include "train_cifar10/trainer.h"
+
+#include <ATen/Parallel.h>
+#include <fmt/format.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <optional>
+
+#include "common/progress.h"
+#include "train_cifar10/checkpoint.h"
+#include "train_cifar10/evaluate.h"
+#include "train_cifar10/export.h"
+#include "train_cifar10/learner.h"
+#include "train_cifar10/metrics.h"
+#include "train_cifar10/run_folder.h"
+#include "train_cifar10/schedule.h"
+#include "train_cifar10/tensorboard.h"
+#include "trit/crc32c.h"
+#include "trit/error.h"
+#include "trit/safetensors.h"
+
+namespace trit::train {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A step whose loss or gradient is not finite is left out. So many in a row mean that the run is lost; a loss
+// scaler that starts at 65,536 needs up to about 20 to find its scale.
+constexpr std::int64_t kMostSkippedInARow = 50;
+constexpr std::int64_t kStepsPerEvent = 50;  // TensorBoard's curve of the loss
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+void say(const std::string& text) {
+  std::fputs((text + "\n").c_str(), stdout);
+  std::fflush(stdout);
+}
+void warn(const std::string& text) { std::fputs(("train_cifar10: warning: " + text + "\n").c_str(), stderr); }
+
+/// Where a run stands; with the learner's tensors, all that a checkpoint has.
+struct Position {
+  std::int64_t epoch = 0;    // finished epochs
+  std::int64_t batch = 0;    // finished batches of the current one
+  std::int64_t step = 0;     // finished batches of all
+  std::int64_t skipped = 0;  // steps in a row that were left out
+  // Of the current epoch:
+  double loss_sum = 0.0;  // over images of steps with a finite loss
+  std::int64_t loss_images = 0;
+  std::int64_t correct = 0;
+  double seconds = 0.0;
+  std::vector<EpochMetrics> history;
+};
+
+nlohmann::json to_json(const Position& position) {
+  nlohmann::json history = nlohmann::json::array();
+  for (const EpochMetrics& metrics : position.history) history.emplace_back(to_json(metrics));
+  return {
+      {"epoch", position.epoch},     {"batch", position.batch},       {"step", position.step},
+      {"skipped", position.skipped}, {"loss_sum", position.loss_sum}, {"loss_images", position.loss_images},
+      {"correct", position.correct}, {"seconds", position.seconds},   {"history", std::move(history)}};
+}
+
+Position position_from_json(const nlohmann::json& json) {
+  Position position{.epoch = json.at("epoch"),
+                    .batch = json.at("batch"),
+                    .step = json.at("step"),
+                    .skipped = json.at("skipped"),
+                    .loss_sum = json.at("loss_sum"),
+                    .loss_images = json.at("loss_images"),
+                    .correct = json.at("correct"),
+                    .seconds = json.at("seconds"),
+                    .history = {}};
+  for (const nlohmann::json& metrics : json.at("history"))
+    position.history.push_back(metrics_from_json(metrics));
+  return position;
+}
+
+apps::ImageDataset load(const TrainOptions& options, apps::Split split) {
+  const std::filesystem::path folder =
+      options.data.empty() ? apps::default_folder(options.dataset) : options.data;
+  try {
+    return apps::load_dataset(options.dataset, split, folder);
+  } catch (const Error& error) {
+    throw Error(fmt::format("{}\n{}: `make data` fetches it; --data FOLDER names a copy", error.what(),
+                            apps::name_of(options.dataset)));
+  }
+}
+
+std::string fingerprint(const apps::ImageDataset& dataset) {
+  return fmt::format("{:08x}", crc32c(std::as_bytes(std::span(dataset.labels)),
+                                      crc32c(std::as_bytes(std::span(dataset.pixels)))));
+}
+
+class Run {
+ public:
+  Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> checkpoint);
+  int run();
+
+ private:
+  bool train_epoch();  // false: interrupted and saved, as all below
+  bool finish_epoch();
+  void note_step(const Learner::StepResult& result, std::int64_t images, double learning_rate);
+  void save();
+  void finish();
+  std::filesystem::path metrics_path() const {
+    return options_.metrics.empty() ? folder_.path() / "metrics.jsonl" : options_.metrics;
+  }
+  nlohmann::ordered_json metrics_constants() const;
+
+  TrainOptions options_;
+  RunFolder& folder_;
+  apps::ImageDataset train_, test_;
+  std::int64_t images_, batches_;  // of an epoch
+  std::string fingerprint_;
+  CheckpointStore store_;
+  Learner learner_;
+  Position position_;
+  std::optional<MetricsFile> metrics_;
+  std::optional<EventFile> events_;
+  Clock::time_point last_save_ = Clock::now();
+  std::optional<Evaluation> last_evaluation_;
+};
+
+Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> checkpoint)
+    : options_(std::move(options)),
+      folder_(folder),
+      train_(load(options_, apps::Split::train)),
+      test_(load(options_, apps::Split::test)),
+      images_(options_.train_images == 0 ? train_.count() : options_.train_images),
+      batches_(EpochBatches::count(images_, options_.batch_size)),
+      fingerprint_(fingerprint(train_)),
+      store_(folder.checkpoints()),
+      learner_(options_, device_from_name(options_.device)) {
+  if (images_ > train_.count()) {
+    throw Error(
+        fmt::format("--train-images {}: {} has {}", images_, apps::name_of(train_.name), train_.count()));
+  }
+  if (checkpoint) {
+    if (checkpoint->state.at("fingerprint") != fingerprint_) {
+      throw Error(fmt::format("--data: these are not the images that the run in {} was started with",
+                              folder_.path().string()));
+    }
+    if (const int threads = checkpoint->state.at("threads"); threads != at::get_num_threads()) {
+      warn(fmt::format("{} threads now, {} before: the result will not be the same to the last bit",
+                       at::get_num_threads(), threads));
+    }
+    learner_.restore(checkpoint->tensors, checkpoint->state.at("scaler"));
+    position_ = position_from_json(checkpoint->state.at("position"));
+  }
+  metrics_.emplace(metrics_path(), metrics_constants(), position_.history);
+  events_.emplace(folder_.path(), position_.step);
+  say(fmt::format("{}: {} training and {} test images; {} linear layers, {}, {}, {} threads, seed {}",
+                  apps::name_of(train_.name), images_, test_.count(), name_of(options_.linear),
+                  name_of(options_.precision), learner_.device().str(), at::get_num_threads(),
+                  options_.seed));
+  if (checkpoint) {
+    say(fmt::format("going on after epoch {}, batch {} of {}", position_.epoch, position_.batch, batches_));
+  }
+}
+
+nlohmann::ordered_json Run::metrics_constants() const {
+  return {{"dataset", apps::name_of(options_.dataset)}, {"train_images", images_},
+          {"linear", name_of(options_.linear)},         {"precision", name_of(options_.precision)},
+          {"device", learner_.device().str()},          {"threads", at::get_num_threads()},
+          {"batch_size", options_.batch_size},          {"seed", options_.seed}};
+}
+
+void Run::save() {
+  // Parameters that give no finite loss may be lost already: keep the checkpoints from before. A run that
+  // goes on from there takes the same steps again.
+  if (position_.skipped > 0) return;
+  const Checkpoint checkpoint{.state = {{"options", to_json(options_)},
+                                        {"fingerprint", fingerprint_},
+                                        {"threads", at::get_num_threads()},
+                                        {"scaler", learner_.scaler_state()},
+                                        {"position", to_json(position_)}},
+                              .tensors = learner_.tensors()};
+  store_.save(position_.step, checkpoint);
+  last_save_ = Clock::now();
+}
+
+void Run::note_step(const Learner::StepResult& result, std::int64_t images, double learning_rate) {
+  if (std::isfinite(result.loss)) {
+    position_.loss_sum += result.loss * static_cast<double>(images);
+    position_.loss_images += images;
+    position_.correct += result.correct;
+  }
+  position_.batch += 1;
+  position_.step += 1;
+  position_.skipped = result.taken ? 0 : position_.skipped + 1;
+  if (position_.skipped >= kMostSkippedInARow) {
+    throw Error(fmt::format(
+        "the loss or its gradient was not finite for {} steps in a row (epoch {}, batch {}); try a "
+        "lower --lr or a smaller --clip. Checkpoints before that are in {}",
+        position_.skipped, position_.epoch + 1, position_.batch, folder_.checkpoints().string()));
+  }
+  if (position_.step % kStepsPerEvent == 0) {
+    const EventFile::Scalar scalars[] = {{"step/loss", result.loss}, {"step/learning_rate", learning_rate}};
+    events_->add(position_.step, scalars);
+  }
+}
+
+bool Run::train_epoch() {
+  EpochBatches batches(train_, {.images = images_,
+                                .batch_size = options_.batch_size,
+                                .seed = options_.seed,
+                                .epoch = position_.epoch,
+                                .first_batch = position_.batch});
+  apps::Progress progress(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), images_,
+                          "images");
+  const auto start = Clock::now();
+  const double seconds_before = position_.seconds;
+  std::int64_t done = position_.batch * options_.batch_size;
+  while (const Batch* batch = batches.next()) {
+    const double rate = learning_rate(options_, batches_, position_.step);
+    note_step(learner_.step(*batch, rate), batch->images, rate);
+    position_.seconds = seconds_before + seconds_since(start);
+    done += batch->images;
+    const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
+    progress.update(done, fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.loss_sum / images,
+                                      100.0 * static_cast<double>(position_.correct) / images));
+    const bool stop = apps::interrupted();
+    if (stop || seconds_since(last_save_) >= options_.checkpoint_seconds) save();
+    if (stop) return false;
+  }
+  return true;
+}
+
+bool Run::finish_epoch() {
+  Evaluation evaluation = evaluate(learner_.network(), test_, learner_.device(), apps::interrupted);
+  if (apps::interrupted()) {
+    save();
+    return false;
+  }
+  const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
+  const EpochMetrics metrics{.epoch = position_.epoch + 1,
+                             .train_loss = position_.loss_sum / images,
+                             .train_accuracy = 100.0 * static_cast<double>(position_.correct) / images,
+                             .test_loss = evaluation.loss,
+                             .test_accuracy = evaluation.accuracy,
+                             .seconds = position_.seconds,
+                             .images_per_second = static_cast<double>(images_) / position_.seconds,
+                             .learning_rate = learning_rate(options_, batches_, position_.step - 1)};
+  last_evaluation_ = std::move(evaluation);
+  position_.history.push_back(metrics);
+  position_ = {.epoch = position_.epoch + 1,
+               .batch = 0,
+               .step = position_.step,
+               .skipped = position_.skipped,
+               .history = std::move(position_.history)};
+  save();  // before the line: a resumed run writes the lines that its checkpoint knows
+  metrics_->append(metrics);
+  const EventFile::Scalar scalars[] = {{"epoch/train_loss", metrics.train_loss},
+                                       {"epoch/train_accuracy", metrics.train_accuracy},
+                                       {"epoch/test_loss", metrics.test_loss},
+                                       {"epoch/test_accuracy", metrics.test_accuracy},
+                                       {"epoch/images_per_second", metrics.images_per_second}};
+  events_->add(position_.step, scalars);
+  say(fmt::format(
+      "epoch {:2}/{}  {}  loss {:.4f}  train {:5.2f} %  test {:5.2f} %  {:6.2f} s  {:5.0f} images/s",
+      metrics.epoch, options_.epochs, apps::name_of(train_.name), metrics.train_loss, metrics.train_accuracy,
+      metrics.test_accuracy, metrics.seconds, metrics.images_per_second));
+  return true;
+}
+
+void Run::finish() {
+  if (!last_evaluation_)
+    last_evaluation_ = evaluate(learner_.network(), test_, learner_.device(), [] { return false; });
+  const std::filesystem::path path = folder_.model();
+  export_model(path, learner_.network(), test_);
+  if (!options_.predictions.empty()) {
+    std::string text;
+    for (const std::uint8_t prediction : last_evaluation_->predictions)
+      text += fmt::format("{}\n", prediction);
+    const std::span<const std::byte> parts[] = {std::as_bytes(std::span(text))};
+    io::write_file_atomically(options_.predictions, parts);
+  }
+  const std::string name(apps::name_of(train_.name));
+  say(fmt::format("{}: test accuracy {:.2f} % of {} images", name, last_evaluation_->accuracy,
+                  test_.count()));
+  say(fmt::format("{}: exported {}, {} bytes", name, path.string(), std::filesystem::file_size(path)));
+  const std::filesystem::path data =
+      options_.data.empty() ? apps::default_folder(options_.dataset) : options_.data;
+  say(fmt::format("{}: evaluate it without torch: trit eval {} --data {}", name, path.string(),
+                  data.string()));
+}
+
+int Run::run() {
+  while (position_.epoch < options_.epochs) {
+    if (!train_epoch() || !finish_epoch()) {
+      say(fmt::format("interrupted; go on with --out {} --resume", folder_.path().string()));
+      return 130;
+    }
+  }
+  finish();
+  return 0;
+}
+
+}  // namespace
+
+int train(TrainOptions options) {
+  if (options.threads > 0) at::set_num_threads(options.threads);
+  RunFolder folder(options.out, options.resume);
+  std::optional<Checkpoint> checkpoint;
+  if (options.resume) checkpoint = CheckpointStore(folder.checkpoints()).load_newest(warn);
+  if (checkpoint) options = resume_options(std::move(options), checkpoint->state.at("options"));
+  if (options.resume && !checkpoint)
+    warn(fmt::format("{} has no checkpoint yet: starting anew", options.out.string()));
+  return Run(std::move(options), folder, std::move(checkpoint)).run();
+}
+
+}  // namespace trit::train

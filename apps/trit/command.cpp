@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+#include "command.h"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include "trit/error.h"
+#include "trit/kernels.h"
+
+namespace trit::cli {
+
+void add_backend_option(CLI::App& command, Backend& backend) {
+  command
+      .add_option_function<std::string>(
+          "--backend",
+          [&backend](const std::string& name) {
+            try {
+              backend = backend_from_name(name);
+            } catch (const Error&) {
+              throw CLI::ValidationError(
+                  "--backend", fmt::format("there is no backend '{}'; this machine has: auto, {}", name,
+                                           fmt::join(available_backends(), ", ")));
+            }
+          },
+          "kernels to use; auto is the fastest here (TRIT_BACKEND forces one everywhere)")
+      ->type_name("B")
+      ->default_str("auto");
+}
+
+void add_threads_option(CLI::App& command, int& threads) {
+  command.add_option("--threads", threads, "threads; all that this process may use if not given")
+      ->type_name("T")
+      ->check(CLI::Range(1, 1024));
+}
+
+void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,
+                                 const std::string& help) {
+  command
+      .add_option_function<std::string>(
+          "--scale-convention",
+          [&convention](const std::string& text) {
+            convention = text == "multiply" ? io::ScaleConvention::multiply : io::ScaleConvention::divide;
+          },
+          help)
+      ->type_name("multiply|divide")
+      ->check(CLI::IsMember({"multiply", "divide"}));
+}
+
+void add_json_option(CLI::App& command, bool& json) {
+  command.add_flag("--json", json, "print one JSON object on standard output");
+}
+
+}  // namespace trit::cli

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+//
+// What the subcommands of `trit` share. Each lives in its own file: add_<name>_command declares its options
+// and hands over what to run. Exit codes: 0 done, 1 failed (an exception), 2 wrong usage, 130 interrupted.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <functional>
+#include <optional>
+#include <string>
+
+#include "trit/io.h"
+#include "trit/model.h"
+
+namespace trit::cli {
+
+inline constexpr int kDone = 0;
+inline constexpr int kFailed = 1;
+inline constexpr int kUsage = 2;
+inline constexpr int kInterrupted = 130;
+
+/// What the chosen subcommand does; returns the exit code. Throws for a failure.
+using Action = std::function<int()>;
+
+void add_info_command(CLI::App& app, Action& action);
+void add_eval_command(CLI::App& app, Action& action);
+void add_run_command(CLI::App& app, Action& action);
+void add_pack_command(CLI::App& app, Action& action);
+void add_convert_command(CLI::App& app, Action& action);
+void add_diff_command(CLI::App& app, Action& action);
+void add_bench_command(CLI::App& app, Action& action);
+
+/// --backend B. A name that does not exist is wrong usage and lists what this machine has; one that the
+/// machine lacks fails when it is first used.
+void add_backend_option(CLI::App& command, Backend& backend);
+/// --threads T, 1..1024; 0 stays "all that this process may use".
+void add_threads_option(CLI::App& command, int& threads);
+/// --scale-convention multiply|divide
+void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,
+                                 const std::string& help);
+/// --json
+void add_json_option(CLI::App& command, bool& json);
+
+}  // namespace trit::cli

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+//
+// trit convert: a model from one file format to another (docs/formats.md).
+#include <fmt/format.h>
+
+#include <chrono>
+#include <filesystem>
+#include <fstream>
+#include <iterator>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "command.h"
+#include "common/progress.h"
+#include "output.h"
+#include "trit/error.h"
+#include "trit/io.h"
+
+namespace trit::cli {
+namespace {
+
+struct ConvertArguments {
+  std::string input, output, to, type = "tq2_0", map, config, architecture;
+  std::optional<io::ScaleConvention> convention;
+  std::uint64_t shard_bytes = 0;
+  bool json = false;
+};
+
+/// Ends a conversion; nothing is left behind.
+struct Interrupted {};
+
+std::uint64_t bytes_of(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) {
+    return std::filesystem::file_size(path);
+  }
+  std::uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    bytes += entry.is_regular_file() ? entry.file_size() : 0;
+  }
+  return bytes;
+}
+
+std::string text_of(const std::string& path) {
+  std::ifstream stream(path, std::ios::binary);
+  std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
+  if (!stream) {
+    throw Error(path + ": cannot be read");
+  }
+  return text;
+}
+
+io::ConvertOptions options_of(const ConvertArguments& arguments) {
+  io::ConvertOptions options;
+  options.to = arguments.to == "gguf" ? io::Format::gguf
+               : arguments.to == "hf" ? io::Format::huggingface
+                                      : io::Format::trit;
+  options.block_format = arguments.type;
+  options.scale_convention = arguments.convention.value_or(io::ScaleConvention::multiply);
+  options.shard_bytes = arguments.shard_bytes;
+  options.architecture = arguments.architecture;
+  if (!arguments.map.empty()) {
+    options.names = io::NameMap::load(arguments.map);
+  }
+  if (!arguments.config.empty()) {
+    options.base_config = text_of(arguments.config);
+  }
+  return options;
+}
+
+void report(const ConvertArguments& arguments, const io::Checkpoint& source, double seconds) {
+  std::int64_t matrices = 0;
+  for (const io::TensorInfo& tensor : source.tensors()) {
+    matrices += tensor.kind == io::TensorKind::ternary ? 1 : 0;
+  }
+  const std::uint64_t before = bytes_of(arguments.input);
+  const std::uint64_t after = bytes_of(arguments.output);
+  say(fmt::format("{}: {} tensors, {} of them ternary; {} bytes from {}, {:.2f} s, {:.0f} MB/s of input",
+                  arguments.output, source.tensors().size(), matrices, grouped(after), grouped(before),
+                  seconds, static_cast<double>(before) / 1e6 / seconds));
+  if (arguments.json) {
+    print_json({{"input", arguments.input},
+                {"input_format", std::string(io::name_of(source.format()))},
+                {"output", arguments.output},
+                {"output_format", arguments.to},
+                {"tensors", source.tensors().size()},
+                {"ternary", matrices},
+                {"input_bytes", before},
+                {"output_bytes", after},
+                {"seconds", seconds}});
+  }
+}
+
+int convert(const ConvertArguments& arguments) {
+  apps::install_interrupt_handler();
+  const auto start = std::chrono::steady_clock::now();
+  io::ConvertOptions options = options_of(arguments);
+  // With --to hf the convention is that of OUT; the one of IN may be another, where its config.json says so.
+  const auto source = io::open_checkpoint(
+      arguments.input,
+      {.scale_convention = arguments.convention, .config_wins = options.to == io::Format::huggingface});
+  constexpr std::uint64_t kMegabyte = 1'000'000;
+  std::unique_ptr<apps::Progress> progress;
+  options.progress = [&](std::uint64_t done, std::uint64_t total) {
+    if (apps::interrupted()) {
+      throw Interrupted();
+    }
+    if (!progress) {
+      progress =
+          std::make_unique<apps::Progress>("convert", static_cast<std::int64_t>(total / kMegabyte), "MB");
+    }
+    progress->update(static_cast<std::int64_t>(done / kMegabyte));
+  };
+  try {
+    io::convert(*source, arguments.output, options);
+  } catch (const Interrupted&) {
+    progress.reset();
+    say("trit: interrupted");
+    return kInterrupted;
+  }
+  progress.reset();
+  report(arguments, *source, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  return kDone;
+}
+
+}  // namespace
+
+void add_convert_command(CLI::App& app, Action& action) {
+  const auto arguments = std::make_shared<ConvertArguments>();
+  CLI::App* command = app.add_subcommand("convert", "a model from one file format to another");
+  command
+      ->add_option("input", arguments->input,
+                   "file (this library's, GGUF, safetensors) or folder of transformers")
+      ->required()
+      ->type_name("IN");
+  command->add_option("output", arguments->output, "file to write; with --to hf a new folder")
+      ->required()
+      ->type_name("OUT");
+  command->add_option("--to", arguments->to, "format of OUT")
+      ->required()
+      ->type_name("trit|hf|gguf")
+      ->check(CLI::IsMember({"trit", "hf", "gguf"}));
+  command->add_option("--type", arguments->type, "ternary type of a GGUF file")
+      ->type_name("tq1_0|tq2_0|q2_0")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0"}));
+  add_scale_convention_option(
+      *command, arguments->convention,
+      "what weight_scale does in packed layers of transformers: in IN where no config.json says "
+      "it, and in OUT with --to hf (multiply if not given: linear_class autobitlinear)");
+  command
+      ->add_option("--map", arguments->map,
+                   "new names: JSON object, regular expression -> replacement or null")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  command->add_option("--config", arguments->config, "--to hf: config.json to start from, if IN carries none")
+      ->type_name("FILE")
+      ->check(CLI::ExistingFile);
+  command->add_option("--architecture", arguments->architecture, "--to gguf: general.architecture")
+      ->type_name("NAME");
+  command
+      ->add_option("--shard-size", arguments->shard_bytes,
+                   "--to hf: largest size of a weight file, such as 5GB")
+      ->type_name("SIZE")
+      ->transform(CLI::AsSizeValue(true));
+  add_json_option(*command, arguments->json);
+  command->footer(
+      "Codes are kept as they are; what a format cannot hold is an error that names the tensor. GGUF rounds "
+      "scales to "
+      "float16.\n"
+      "Example: trit convert bitnet-b1.58-2B-4T/ model.gguf --to gguf --type tq1_0");
+  command->callback([arguments, &action] { action = [arguments] { return convert(*arguments); }; });
+}
+
+}  // namespace trit::cli

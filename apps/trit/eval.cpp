@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+//
+// trit eval: accuracy and speed of a model on the test images of a data set.
+#include <fmt/format.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "command.h"
+#include "common/datasets.h"
+#include "common/progress.h"
+#include "output.h"
+#include "trit/error.h"
+#include "trit/safetensors.h"
+
+namespace trit::cli {
+namespace {
+
+using apps::ImageDataset;
+using Clock = std::chrono::steady_clock;
+
+struct EvalOptions {
+  std::string model, data, dataset, predictions;
+  ModelOptions runtime;
+  std::int64_t batch = 128;
+  std::int64_t limit = 0;  // 0: all
+  bool json = false;
+};
+
+struct EvalResult {
+  std::vector<int> predictions;  // -1 where all outputs are NaN
+  std::int64_t correct = 0;
+  std::int64_t not_finite = 0;  // images with a NaN or an infinity among their outputs
+  double run_seconds = 0;       // of Model::run alone
+  double total_seconds = 0;     // with normalisation and the comparison with the labels
+};
+
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// --dataset, else the one whose classes the model names, else CIFAR-10.
+apps::DatasetName choose_dataset(const EvalOptions& options, const ModelInput& input) {
+  if (!options.dataset.empty()) {
+    return apps::dataset_from_name(options.dataset);
+  }
+  for (const auto name :
+       {apps::DatasetName::cifar10, apps::DatasetName::fashion_mnist, apps::DatasetName::drawn}) {
+    if (std::ranges::equal(apps::class_names(name), input.classes)) {
+      return name;
+    }
+  }
+  return apps::DatasetName::cifar10;
+}
+
+void check_shapes(const Model& model, const EvalOptions& options) {
+  const std::vector<std::int64_t> image{ImageDataset::kChannels, ImageDataset::kHeight, ImageDataset::kWidth};
+  if (model.input().shape != image) {
+    throw Error(fmt::format("{}: its input is {}, the images of the data sets are {}", options.model,
+                            shape_text(model.input().shape), shape_text(image)));
+  }
+  if (model.output_shape() != std::vector<std::int64_t>{10}) {
+    throw Error(fmt::format("{}: its output is {}, the data sets have [10] classes", options.model,
+                            shape_text(model.output_shape())));
+  }
+}
+
+// The network's own mean and std go before the data set's.
+void take_normalisation(const ModelInput& input, ImageDataset& images) {
+  if (input.mean.size() == images.mean.size() && input.std.size() == images.std.size()) {
+    std::ranges::copy(input.mean, images.mean.begin());
+    std::ranges::copy(input.std, images.std.begin());
+  }
+}
+
+int largest(std::span<const float> outputs) {
+  int best = -1;
+  for (std::size_t i = 0; i < outputs.size(); ++i) {
+    if (!std::isnan(outputs[i]) && (best < 0 || outputs[i] > outputs[static_cast<std::size_t>(best)])) {
+      best = static_cast<int>(i);
+    }
+  }
+  return best;
+}
+
+void count(const ImageDataset& images, std::span<const float> y, EvalResult& result) {
+  for (std::size_t i = 0; i < y.size() / 10; ++i) {
+    const auto outputs = y.subspan(10 * i, 10);
+    const int predicted = largest(outputs);
+    result.correct += predicted == images.labels[result.predictions.size()] ? 1 : 0;
+    result.not_finite += std::ranges::all_of(outputs, [](float v) { return std::isfinite(v); }) ? 0 : 1;
+    result.predictions.push_back(predicted);
+  }
+}
+
+/// Nothing if interrupted. One batch is normalised at a time: the images stay bytes.
+std::optional<EvalResult> evaluate(const Model& model, const ImageDataset& images, std::int64_t total,
+                                   std::int64_t batch) {
+  batch = std::min(batch, total);
+  std::vector<float> x(static_cast<std::size_t>(batch * ImageDataset::kImageBytes));
+  std::vector<float> y(static_cast<std::size_t>(batch * 10));
+  // Once untimed: the first run of a shape builds its plan.
+  apps::normalize(images, 0, batch, x);
+  model.run(x, batch, y);
+  EvalResult result;
+  apps::Progress progress("eval", total, "images");
+  const auto start = Clock::now();
+  for (std::int64_t first = 0; first < total; first += batch) {
+    if (apps::interrupted()) {
+      return std::nullopt;
+    }
+    const std::int64_t now = std::min(batch, total - first);
+    const std::span<float> inputs =
+        std::span(x).first(static_cast<std::size_t>(now * ImageDataset::kImageBytes));
+    const std::span<float> outputs = std::span(y).first(static_cast<std::size_t>(now * 10));
+    apps::normalize(images, first, now, inputs);
+    const auto run_start = Clock::now();
+    model.run(inputs, now, outputs);
+    result.run_seconds += seconds_since(run_start);
+    count(images, outputs, result);
+    progress.update(first + now);
+  }
+  result.total_seconds = seconds_since(start);
+  return result;
+}
+
+void save_predictions(const std::string& path, const EvalResult& result) {
+  std::string text;
+  for (const int predicted : result.predictions) {
+    text += std::to_string(predicted) + "\n";
+  }
+  const std::span<const std::byte> bytes = std::as_bytes(std::span(text));
+  io::write_file_atomically(path, std::span(&bytes, 1));
+}
+
+void report(const EvalOptions& options, const Model& model, const ImageDataset& images,
+            const EvalResult& result) {
+  const auto total = static_cast<double>(result.predictions.size());
+  const double accuracy = 100.0 * static_cast<double>(result.correct) / total;
+  const std::string backend(name_of(model.backend()));
+  say(fmt::format("{}: {:.2f} % of {} {} test images right", options.model, accuracy,
+                  result.predictions.size(), name_of(images.name)));
+  say(fmt::format(
+      "{:.0f} images/s in the model ({:.0f} with normalisation), batch {}, backend {}, dense layers {}, "
+      "{} {}",
+      total / result.run_seconds, total / result.total_seconds, options.batch, backend, model.dense_library(),
+      model.threads(), model.threads() == 1 ? "thread" : "threads"));
+  if (result.not_finite != 0) {
+    say(fmt::format("warning: {} images have a NaN or an infinity among their outputs", result.not_finite));
+  }
+  if (!options.json) {
+    return;
+  }
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  print_json({{"model", options.model},
+              {"dataset", name_of(images.name)},
+              {"split", "test"},
+              {"images", result.predictions.size()},
+              {"correct", result.correct},
+              {"accuracy", accuracy},
+              {"not_finite", result.not_finite},
+              {"images_per_second", total / result.run_seconds},
+              {"images_per_second_with_preprocessing", total / result.total_seconds},
+              {"seconds", result.run_seconds},
+              {"seconds_with_preprocessing", result.total_seconds},
+              {"batch", options.batch},
+              {"backend", backend},
+              {"threads", model.threads()},
+              {"dense_library", model.dense_library()},
+              {"image_bytes", images.pixels.size()},
+              {"peak_resident_bytes", usage.ru_maxrss * 1024}});
+}
+
+int eval(const EvalOptions& options) {
+  apps::install_interrupt_handler();
+  const Model model = Model::load(options.model, options.runtime);
+  check_shapes(model, options);
+  const apps::DatasetName name = choose_dataset(options, model.input());
+  if (!model.input().classes.empty() && !std::ranges::equal(apps::class_names(name), model.input().classes)) {
+    say(fmt::format("warning: the classes of {} are not those of {}", options.model, apps::name_of(name)));
+  }
+  ImageDataset images = apps::load_dataset(
+      name, apps::Split::test, options.data.empty() ? apps::default_folder(name).string() : options.data);
+  take_normalisation(model.input(), images);
+  const std::int64_t total = options.limit == 0 ? images.count() : std::min(options.limit, images.count());
+  const std::optional<EvalResult> result = evaluate(model, images, total, options.batch);
+  if (!result) {
+    say("trit: interrupted");
+    return kInterrupted;
+  }
+  if (!options.predictions.empty()) {
+    save_predictions(options.predictions, *result);
+  }
+  report(options, model, images, *result);
+  return kDone;
+}
+
+}  // namespace
+
+void add_eval_command(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<EvalOptions>();
+  CLI::App* command = app.add_subcommand("eval", "accuracy and images/s of a model on test images");
+  command->add_option("model", options->model, "model file")->required()->type_name("MODEL");
+  command
+      ->add_option("--data", options->data,
+                   "folder with the data set's files; if not given TRIT_CIFAR10 or the cache folder")
+      ->type_name("DIR");
+  command
+      ->add_option(
+          "--dataset", options->dataset,
+          "cifar10, fashion-mnist or drawn; if not given the one whose classes the model names, else cifar10")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"cifar10", "fashion-mnist", "drawn"}));
+  add_backend_option(*command, options->runtime.backend);
+  add_threads_option(*command, options->runtime.threads);
+  command->add_option("--batch", options->batch, "images a run")
+      ->type_name("IMAGES")
+      ->capture_default_str()
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}));
+  command->add_option("--limit", options->limit, "only the first N images")
+      ->type_name("N")
+      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+  command->add_option("--predictions", options->predictions, "write the predicted classes here, one a line")
+      ->type_name("FILE");
+  add_json_option(*command, options->json);
+  command->footer(
+      "images_per_second counts the time in the model alone; images_per_second_with_preprocessing adds "
+      "turning\n"
+      "bytes into normalised floats and comparing with the labels. One run before the clock starts is not "
+      "counted.\n"
+      "Example: trit eval runs/cifar10/model.safetensors --data ~/.cache/trit/cifar10 --json");
+  command->callback([options, &action] { action = [options] { return eval(*options); }; });
+}
+
+}  // namespace trit::cli

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+//
+// trit info: what a file holds. Works for whole models, for packed matrices, for any safetensors file, and
+// for the files of other projects (docs/formats.md).
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "checkpoint_table.h"
+#include "command.h"
+#include "layer_table.h"
+#include "output.h"
+#include "trit/io.h"
+#include "trit/model.h"
+
+namespace trit::cli {
+namespace {
+
+struct InfoOptions {
+  std::string model;
+  std::optional<io::ScaleConvention> convention;
+  bool codes = false;
+  bool json = false;
+};
+
+std::string metadata(const io::SafetensorsFile& file, std::string_view key) {
+  const auto found = file.metadata().find(key);
+  return found == file.metadata().end() ? "" : found->second;
+}
+
+void print_table(const io::SafetensorsFile& file, const Model* model, std::uint64_t bytes,
+                 const std::vector<LayerRow>& rows) {
+  std::string text = fmt::format("{}: {} bytes, ", file.path().string(), grouped(bytes));
+  if (file.metadata().contains("trit.layout")) {
+    text += fmt::format("trit version {}, layout {}\n", printable(metadata(file, "trit.version")),
+                        printable(metadata(file, "trit.layout")));
+  } else {
+    text += fmt::format("safetensors, {} tensors\n", file.tensors().size());
+  }
+  if (model != nullptr) {
+    text += fmt::format("input {}, output {}\n", shape_text(model->input().shape),
+                        shape_text(model->output_shape()));
+    if (!model->input().classes.empty()) {
+      text +=
+          fmt::format("classes {}\n", printable(fmt::format("{}", fmt::join(model->input().classes, ", "))));
+    }
+  }
+  print(text + "\n" + table_of(rows));
+}
+
+void print_object(const io::SafetensorsFile& file, const Model* model, std::uint64_t bytes,
+                  const std::vector<LayerRow>& rows) {
+  nlohmann::ordered_json object{{"file", file.path().string()}, {"file_bytes", bytes}};
+  if (file.metadata().contains("trit.layout")) {
+    object["format"] = {{"version", metadata(file, "trit.version")},
+                        {"layout", metadata(file, "trit.layout")},
+                        {"scale", metadata(file, "trit.scale")}};
+  }
+  if (model != nullptr) {
+    object["input"] = {{"shape", model->input().shape},
+                       {"mean", model->input().mean},
+                       {"std", model->input().std},
+                       {"classes", model->input().classes}};
+    object["output"] = {{"shape", model->output_shape()}};
+  }
+  object["layers"] = json_of(rows);
+  std::uint64_t stored = 0;
+  std::uint64_t as_float = 0;
+  for (const LayerRow& row : rows) {
+    stored += row.stored_bytes;
+    as_float += row.float_bytes;
+  }
+  object["stored_bytes"] = stored;
+  object["float_bytes"] = as_float;
+  auto& tensors = object["tensors"] = nlohmann::ordered_json::array();
+  for (const auto& [name, tensor] : file.tensors()) {
+    tensors.push_back({{"name", name},
+                       {"dtype", tensor.dtype},
+                       {"shape", tensor.shape},
+                       {"bytes", tensor.data.size()},
+                       {"offset", tensor.offset}});
+  }
+  print_json(object);
+}
+
+/// A file of another project, or one that is too large to be read for a look: from its headers alone, unless
+/// the codes are asked for.
+int info_of_checkpoint(const InfoOptions& options) {
+  const auto checkpoint =
+      io::open_checkpoint(options.model, {.scale_convention = options.convention, .config_wins = true});
+  const std::vector<LayerRow> rows = describe(*checkpoint, options.codes);
+  if (options.json) {
+    print_json({{"file", options.model},
+                {"format", std::string(io::name_of(checkpoint->format()))},
+                {"description", checkpoint->description()},
+                {"layers", json_of(rows)}});
+  } else {
+    print(fmt::format("{}: {}\n\n{}", options.model, printable(checkpoint->description()), table_of(rows)));
+  }
+  return kDone;
+}
+
+int info(const InfoOptions& options) {
+  const io::Format format = io::detect_format(options.model);
+  // Up to here a file is read whole, which takes milliseconds, and everything in it is checked.
+  constexpr std::uint64_t kLargestReadWhole = 16'000'000;
+  const bool own = format == io::Format::trit || format == io::Format::safetensors;
+  if (!own || (!options.codes && std::filesystem::file_size(options.model) > kLargestReadWhole)) {
+    return info_of_checkpoint(options);
+  }
+  const io::SafetensorsFile file = io::SafetensorsFile::open(options.model);
+  std::optional<Model> model;
+  if (file.metadata().contains("trit.model")) {
+    // Loading checks everything. The scalar backend: what a file holds does not depend on the machine.
+    model = Model::load(options.model, {.backend = Backend::scalar, .threads = 1});
+  }
+  const Model* graph = model ? &*model : nullptr;
+  const std::vector<LayerRow> rows = describe(file, graph, options.codes);
+  const std::uint64_t bytes = std::filesystem::file_size(options.model);
+  if (options.json) {
+    print_object(file, graph, bytes, rows);
+  } else {
+    print_table(file, graph, bytes, rows);
+  }
+  return kDone;
+}
+
+}  // namespace
+
+void add_info_command(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<InfoOptions>();
+  CLI::App* command = app.add_subcommand("info", "layers, shapes, bytes and scales of a file");
+  command
+      ->add_option("model", options->model,
+                   "model file, GGUF, any safetensors file, or a folder of transformers")
+      ->required()
+      ->type_name("MODEL");
+  command->add_flag("--codes", options->codes, "add the shares of the weights -1, 0 and +1");
+  add_scale_convention_option(
+      *command, options->convention,
+      "what weight_scale does in packed layers of transformers, where no config.json says it");
+  add_json_option(*command, options->json);
+  command->footer(
+      "bytes counts all of a layer's tensors (weight, scale, norm, bias); bits/weight its weight and scale "
+      "alone.\n"
+      "Of files above 16 MB, and of other projects', the headers alone are read; with --codes everything.\n"
+      "Example: trit info model.safetensors --codes");
+  command->callback([options, &action] { action = [options] { return info(*options); }; });
+}
+
+}  // namespace trit::cli

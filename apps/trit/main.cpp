@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+//
+// trit: look at, evaluate, run and make packed ternary models, without torch.
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <exception>
+#include <new>
+
+#include "command.h"
+#include "output.h"
+#include "trit/kernels.h"
+
+namespace {
+
+int run(int argc, char** argv) {
+  using namespace trit::cli;
+  CLI::App app{"Packed ternary (1.58-bit) models: look at them, evaluate them, run them, make them.", "trit"};
+  app.set_version_flag("--version", "trit " TRIT_VERSION);
+  app.require_subcommand(1);
+  app.footer(
+      fmt::format("Backends of this machine: {}.\n"
+                  "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; of diff: 0 equal, 1 "
+                  "different, 2 failed.\n"
+                  "\"trit COMMAND --help\" shows a command's options and an example.",
+                  fmt::join(trit::available_backends(), ", ")));
+  Action action;
+  add_info_command(app, action);
+  add_eval_command(app, action);
+  add_run_command(app, action);
+  add_pack_command(app, action);
+  add_convert_command(app, action);
+  add_diff_command(app, action);
+  add_bench_command(app, action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kDone : kUsage;  // 0: --help, --version
+  }
+  return action();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::bad_alloc&) {
+    trit::cli::say("trit: out of memory");
+  } catch (const std::exception& error) {
+    trit::cli::say(fmt::format("trit: {}", trit::cli::printable(error.what())));  // may quote a damaged file
+  }
+  return trit::cli::kFailed;
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+//
+// trit run: tensor "x" of one safetensors file in, tensor "y" of another out.
+#include <fmt/format.h>
+
+#include <chrono>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "command.h"
+#include "common/progress.h"
+#include "output.h"
+#include "tensors.h"
+#include "trit/error.h"
+#include "trit/safetensors.h"
+
+namespace trit::cli {
+namespace {
+
+// Rows a run: bounds the memory for what lies between the layers, whatever the size of x.
+constexpr std::int64_t kRowsPerRun = 128;
+
+struct RunOptions {
+  std::string model, input, output;
+  ModelOptions runtime;
+  bool json = false;
+};
+
+std::int64_t product(std::span<const std::int64_t> shape) {
+  std::int64_t numel = 1;
+  for (const std::int64_t size : shape) {
+    numel *= size;
+  }
+  return numel;
+}
+
+std::string batch_of(std::span<const std::int64_t> shape) {
+  std::string text = "[batch";
+  for (const std::int64_t size : shape) {
+    text += ", " + std::to_string(size);
+  }
+  return text + "]";
+}
+
+/// "x" of the input file, checked against the model.
+const io::TensorView& find_input(const io::SafetensorsFile& file, const Model& model) {
+  const std::string path = file.path().string();
+  if (!file.contains("x")) {
+    std::string names;
+    for (const auto& [name, tensor] : file.tensors()) {
+      names += (names.empty() ? "" : ", ") + printable(name);
+    }
+    throw Error(
+        fmt::format("{}: holds no tensor \"x\" (it holds: {})", path, names.empty() ? "nothing" : names));
+  }
+  const io::TensorView& x = file.at("x");
+  const auto& wanted = model.input().shape;
+  if (x.shape.size() != wanted.size() + 1 || !std::equal(wanted.begin(), wanted.end(), x.shape.begin() + 1)) {
+    throw Error(
+        fmt::format("{}: tensor \"x\" has shape {}, wanted {}", path, shape_text(x.shape), batch_of(wanted)));
+  }
+  if (x.dtype != "F32" && x.dtype != "F16" && x.dtype != "BF16") {
+    throw Error(fmt::format("{}: tensor \"x\" is {}, wanted F32, F16 or BF16", path, x.dtype));
+  }
+  return x;
+}
+
+int run(const RunOptions& options) {
+  apps::install_interrupt_handler();
+  const Model model = Model::load(options.model, options.runtime);
+  const io::SafetensorsFile file = io::SafetensorsFile::open(options.input);
+  const io::TensorView& input = find_input(file, model);
+  const std::int64_t batch = input.shape[0];
+  const std::int64_t inputs = product(model.input().shape);
+  const std::int64_t outputs = product(model.output_shape());
+  const std::vector<float> x = to_floats(input, "x");
+  std::vector<float> y(static_cast<std::size_t>(batch * outputs));
+
+  apps::Progress progress("run", batch, "rows");
+  const auto start = std::chrono::steady_clock::now();
+  for (std::int64_t first = 0; first < batch; first += kRowsPerRun) {
+    if (apps::interrupted()) {
+      progress.clear();
+      say("trit: interrupted");
+      return kInterrupted;
+    }
+    const std::int64_t rows = std::min(kRowsPerRun, batch - first);
+    model.run(std::span(x).subspan(static_cast<std::size_t>(first * inputs),
+                                   static_cast<std::size_t>(rows * inputs)),
+              rows,
+              std::span(y).subspan(static_cast<std::size_t>(first * outputs),
+                                   static_cast<std::size_t>(rows * outputs)));
+    progress.update(first + rows);
+  }
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  progress.clear();
+
+  std::vector<std::int64_t> shape{batch};
+  shape.insert(shape.end(), model.output_shape().begin(), model.output_shape().end());
+  const io::TensorToWrite tensor{"y", "F32", shape, std::as_bytes(std::span(y))};
+  io::save_safetensors(options.output, std::span(&tensor, 1), {});
+  say(fmt::format("{}: y {} in {:.3f} s, backend {}, dense layers {}, threads {}", options.output,
+                  shape_text(shape), seconds, name_of(model.backend()), model.dense_library(),
+                  model.threads()));
+  if (options.json) {
+    print_json({{"model", options.model},
+                {"input", options.input},
+                {"output", options.output},
+                {"shape", shape},
+                {"seconds", seconds},
+                {"backend", name_of(model.backend())},
+                {"threads", model.threads()},
+                {"dense_library", model.dense_library()}});
+  }
+  return kDone;
+}
+
+}  // namespace
+
+void add_run_command(CLI::App& app, Action& action) {
+  const auto options = std::make_shared<RunOptions>();
+  CLI::App* command =
+      app.add_subcommand("run", "run a model on tensor \"x\" of a file, write \"y\" to another");
+  command->add_option("model", options->model, "model file")->required()->type_name("MODEL");
+  command
+      ->add_option("--input", options->input,
+                   "safetensors file with \"x\" [batch, the model's input]: F32, F16 or BF16")
+      ->required()
+      ->type_name("X");
+  command
+      ->add_option("--output", options->output, "safetensors file to write, with \"y\" [batch, output]: F32")
+      ->required()
+      ->type_name("Y");
+  add_backend_option(*command, options->runtime.backend);
+  add_threads_option(*command, options->runtime.threads);
+  add_json_option(*command, options->json);
+  command->footer(
+      "The output file is written whole or not at all.\n"
+      "Example: trit run model.safetensors --input x.safetensors --output y.safetensors");
+  command->callback([options, &action] { action = [options] { return run(*options); }; });
+}
+
+}  // namespace trit::cli

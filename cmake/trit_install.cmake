@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+#
+# cmake --install build --prefix P: the libraries, headers, the command, and the CMake package "trit".
+#   find_package(trit)                    trit::trit, torch-free
+#   find_package(trit COMPONENTS torch)   trit::torch as well, against the LibTorch that it was built with
+# The install components are named likewise: `--component trit` leaves the LibTorch half out. The folder may be
+# moved: programs and libraries find each other through $ORIGIN.
+include(GNUInstallDirs)
+include(CMakePackageConfigHelpers)
+set(TRIT_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/trit")
+
+set_target_properties(trit PROPERTIES INSTALL_RPATH "$ORIGIN")
+install(TARGETS trit EXPORT tritTargets COMPONENT trit)
+install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/trit" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT trit
+  FILES_MATCHING PATTERN "*.h" PATTERN torch.h EXCLUDE)
+install(EXPORT tritTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT trit)
+if(TRIT_HAVE_ONEDNN)
+  # An installation must not need .venv. Under its soname alone: the wheel has whole copies in place of links.
+  install(FILES "$<TARGET_FILE:DNNL::dnnl>" RENAME "$<TARGET_SONAME_FILE_NAME:DNNL::dnnl>"
+    DESTINATION "${CMAKE_INSTALL_LIBDIR}" COMPONENT trit)
+endif()
+if(TARGET trit_command)
+  file(RELATIVE_PATH TRIT_BIN_TO_LIB "/${CMAKE_INSTALL_BINDIR}" "/${CMAKE_INSTALL_LIBDIR}")
+  set_target_properties(trit_command PROPERTIES INSTALL_RPATH "$ORIGIN/${TRIT_BIN_TO_LIB}")
+  install(TARGETS trit_command COMPONENT trit)
+endif()
+
+if(TARGET trit_torch)
+  # LibTorch stays where it is: its folder goes into the RPATH. (INSTALL_RPATH_USE_LINK_PATH leaves out folders
+  # below the source tree, and .venv is one.)
+  set_target_properties(trit_torch PROPERTIES EXPORT_NAME torch INSTALL_RPATH "$ORIGIN;${LibTorch_DIR}/lib"
+    VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
+  install(TARGETS trit_torch EXPORT tritTorchTargets COMPONENT torch)
+  install(FILES "${PROJECT_SOURCE_DIR}/include/trit/torch.h"
+    DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/trit" COMPONENT torch)
+  install(EXPORT tritTorchTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT torch)
+  install(FILES "${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake" DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT torch)
+endif()
+
+configure_package_config_file("${PROJECT_SOURCE_DIR}/cmake/tritConfig.cmake.in"
+  "${PROJECT_BINARY_DIR}/tritConfig.cmake" INSTALL_DESTINATION "${TRIT_PACKAGE_DIR}" NO_SET_AND_CHECK_MACRO)
+write_basic_package_version_file("${PROJECT_BINARY_DIR}/tritConfigVersion.cmake" COMPATIBILITY SameMinorVersion)
+install(FILES "${PROJECT_BINARY_DIR}/tritConfig.cmake" "${PROJECT_BINARY_DIR}/tritConfigVersion.cmake"
+  DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT trit)

@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: MIT
+//
+// The JSON texts beside a model: config.json, name maps, trit.model. The first byte chooses.
+#include <string_view>
+
+#include "io/huggingface_config.h"
+#include "io/model_graph.h"
+#include "trit/error.h"
+#include "trit/io.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size == 0) {
+    return 0;
+  }
+  const std::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
+  try {
+    switch (data[0] % 3) {
+      case 0:
+        trit::io::write_huggingface_config(std::string(text),
+                                           trit::io::parse_huggingface_config(text, "config.json"));
+        break;
+      case 1:
+        // Expressions whose matching takes exponential time are their author's: none is applied.
+        trit::io::NameMap::parse(text, "map");
+        break;
+      default:
+        trit::io::graph_layers(text);
+        trit::io::rename_graph(text, [](const std::string& name) { return std::optional(name + "x"); });
+    }
+  } catch (const trit::Error&) {
+  }
+  return 0;
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace trit {
+
+/// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78) of `bytes`, going on from `crc` of what came before:
+/// crc32c of "123456789" is 0xe3069283. About 2 GB/s.
+std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc = 0);
+
+/// CRC-32C of two texts after each other, from those of each and the length of the second.
+std::uint32_t crc32c_combine(std::uint32_t first, std::uint32_t second, std::uint64_t second_bytes);
+
+}  // namespace trit

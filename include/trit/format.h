@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+//
+// The stored form of a ternary matrix: "rows-2bit", 2 bits a weight.
+//
+//   codes   uint8 [out_features, ceil(in_features / 4)]; byte j of row r holds columns 4j..4j+3, low bits
+//           first, each a 2-bit two's complement code: 0 = 0, 1 = +1, 3 = -1 (2 never occurs).
+//           Columns past in_features are 0.
+//   scale   float32 [1] (per tensor) or [out_features] (per output row); it multiplies: W = t * scale.
+//
+// Example: the row +1 0 -1 0 | 0 +1 is the two bytes 0x31 0x04.
+// It is the only form that reaches a disk; kernel layouts are prepared from it at load (kernels.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+namespace trit {
+
+/// Element type of activations and outputs.
+enum class DataType : std::uint8_t { float32, bfloat16, float16 };
+
+/// Bytes of one element.
+std::size_t size_of(DataType type);
+/// "float32", "bfloat16" or "float16".
+std::string_view name_of(DataType type);
+
+/// What the scale of a ternary matrix belongs to.
+enum class ScaleGranularity : std::uint8_t { tensor, row };
+
+/// Bytes of one stored row: ceil(in_features / 4).
+constexpr std::int64_t packed_row_bytes(std::int64_t in_features) { return (in_features + 3) / 4; }
+
+/// A ternary matrix in its stored form, by reference.
+struct TernaryView {
+  std::int64_t out_features = 0;        // N >= 1
+  std::int64_t in_features = 0;         // K >= 1
+  std::span<const std::uint8_t> codes;  // [N, packed_row_bytes(K)]
+  std::span<const float> scale;         // [1] or [N]; finite, positive
+
+  ScaleGranularity granularity() const {
+    return scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
+  }
+};
+
+/// A ternary matrix in its stored form, owned.
+struct TernaryMatrix {
+  std::int64_t out_features = 0;
+  std::int64_t in_features = 0;
+  std::vector<std::uint8_t> codes;
+  std::vector<float> scale;
+
+  TernaryView view() const { return {out_features, in_features, codes, scale}; }
+};
+
+/// Throws Error, naming `name`, the row and the column, unless sizes fit, every code is 0, 1 or 3, the padding
+/// is 0 and every scale is finite and positive.
+void check(const TernaryView& matrix, std::string_view name);
+
+/// Packs t[k] in {-1, 0, +1} into packed_row_bytes(t.size()) bytes.
+void pack_row(std::span<const std::int8_t> t, std::span<std::uint8_t> codes);
+/// The inverse of pack_row: t.size() weights from `codes`.
+void unpack_row(std::span<const std::uint8_t> codes, std::span<std::int8_t> t);
+
+/// bfloat16 and float16 to float32 (exact), and back with round half to even by integer arithmetic: denormals
+/// are kept whatever the floating-point environment says, a NaN stays a (quiet) NaN.
+float bfloat16_to_float(std::uint16_t bits);
+float float16_to_float(std::uint16_t bits);
+std::uint16_t float_to_bfloat16(float value);
+std::uint16_t float_to_float16(float value);
+
+}  // namespace trit

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: MIT
+//
+// Models in the files of other projects: look at them, convert them, compare them.
+//
+//   auto model = trit::io::open_checkpoint("bitnet-b1.58-2B-4T");          // a folder of transformers
+//   trit::io::convert(*model, "model.gguf", {.to = trit::io::Format::gguf, .block_format = "tq1_0"});
+//
+// docs/formats.md draws every format and says what is lost in it. Readers map their files and read headers
+// only; data are read when asked for, a few rows at a time. They trust nothing in a file: whatever is
+// malformed is a trit::Error that says what was found and what would be accepted, and no memory is taken for
+// a count that is merely written there.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trit/format.h"
+
+namespace trit::io {
+
+enum class Format : std::uint8_t {
+  trit,         // this library's stored form (format.h) in a safetensors file
+  huggingface,  // packed BitNet of transformers: a folder with config.json, or a file beside one
+  gguf,         // version 3
+  torchao,      // packed int8 tensors in a safetensors file
+  safetensors,  // nothing packed
+  memory        // MemoryCheckpoint
+};
+/// "trit", "hf", "gguf", "torchao", "safetensors", "memory".
+std::string_view name_of(Format format);
+
+enum class TensorKind : std::uint8_t {
+  ternary,   // [N, K] with one scale, or one per row: W = t * scale
+  floating,  // F64, F32, F16, BF16
+  other      // integers, bool, 8-bit floats: copied, never computed with
+};
+
+/// One tensor of a checkpoint. Views refer to the checkpoint.
+struct TensorInfo {
+  std::string_view name;  // in this library's terms: "<layer>.weight", "<layer>.norm.weight", "<layer>.bias"
+  TensorKind kind = TensorKind::other;
+  /// The element type ("F32", "U8", ...: the names of safetensors); of a ternary matrix its form in the file:
+  /// "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0", "I2_S",
+  /// "float" (made ternary while it is read).
+  std::string_view type;
+  std::span<const std::int64_t> shape;  // outermost first; unpacked, so [out_features, in_features]
+  std::uint64_t stored_bytes = 0;       // in the file, a ternary matrix's scales included
+  std::uint64_t offset = 0;             // of the data in its file
+  std::size_t index = 0;                // for the checkpoint's own use
+};
+
+/// Key and value (u32 type, then the value's bytes) of a GGUF file.
+struct GgufPair {
+  std::string_view key;
+  std::span<const std::byte> value;
+};
+
+using Metadata = std::map<std::string, std::string, std::less<>>;
+
+/// A model in a file, or one that is computed from another. Immutable; many threads may read at once.
+class Checkpoint {
+ public:
+  virtual ~Checkpoint() = default;
+  Checkpoint(const Checkpoint&) = delete;
+  Checkpoint& operator=(const Checkpoint&) = delete;
+
+  Format format() const { return format_; }
+  const std::filesystem::path& path() const { return path_; }
+  /// In words: "GGUF version 3, architecture bitnet".
+  const std::string& description() const { return description_; }
+  /// Ordered by name.
+  std::span<const TensorInfo> tensors() const { return tensors_; }
+  /// Null if there is none.
+  const TensorInfo* find(std::string_view name) const;
+  /// Text that travels with the model: "trit.model", "huggingface.config", ...
+  const Metadata& metadata() const { return metadata_; }
+  /// The pairs of a GGUF file, in its order; empty for others.
+  std::span<const GgufPair> gguf_pairs() const { return gguf_pairs_; }
+
+  /// Scale of a ternary matrix, [1] or [N]; finite and positive, whatever the file's convention. May read all
+  /// of the matrix (GGUF keeps a scale per block; Error, naming the row, where a row's blocks differ).
+  virtual std::vector<float> scale(const TensorInfo& tensor) const = 0;
+  /// `rows` rows from `first_row` of a ternary matrix, in the stored form: codes [rows, packed_row_bytes(K)].
+  /// Error, naming row and column, for bits that stand for no weight.
+  virtual void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                          std::span<std::uint8_t> codes) const = 0;
+  /// The bytes of elements from `first` of a floating or other tensor (row-major, little endian), as many as
+  /// `bytes` holds.
+  virtual void read_elements(const TensorInfo& tensor, std::int64_t first,
+                             std::span<std::byte> bytes) const = 0;
+  /// The same of a floating tensor as float32: F16 and BF16 exactly, F64 rounded.
+  void read_floats(const TensorInfo& tensor, std::int64_t first, std::span<float> values) const;
+  /// Gives the memory back that reading this tensor took: the pages of a mapped file count as the process's.
+  virtual void release(const TensorInfo&) const {}
+
+ protected:
+  Checkpoint() = default;
+  /// Sorts tensors_ by name; Error if two have the same.
+  void sort_tensors();
+
+  Format format_ = Format::safetensors;
+  std::filesystem::path path_;
+  std::string description_;
+  std::vector<TensorInfo> tensors_;
+  Metadata metadata_;
+  std::vector<GgufPair> gguf_pairs_;
+};
+
+/// How weight_scale of transformers' packed layers is meant: W = t * scale, or W = t / scale.
+enum class ScaleConvention : std::uint8_t { multiply, divide };
+
+struct OpenOptions {
+  /// For packed transformers tensors without a config.json that says it (`--scale-convention`). Error if
+  /// there is one that says the opposite, unless `config_wins`.
+  std::optional<ScaleConvention> scale_convention = {};
+  bool config_wins = false;
+};
+
+/// The format of a file or folder, by its content: never memory. Throws Error for what is none of them.
+Format detect_format(const std::filesystem::path& path);
+/// Opens a file, or a folder of transformers, and tells the format from its content.
+std::unique_ptr<Checkpoint> open_checkpoint(const std::filesystem::path& path,
+                                            const OpenOptions& options = {});
+
+/// A model in memory, to be written by convert().
+class MemoryCheckpoint final : public Checkpoint {
+ public:
+  MemoryCheckpoint();
+  ~MemoryCheckpoint() override;
+  /// Throws Error unless check() accepts the matrix; the name must be new.
+  void add(std::string name, TernaryMatrix matrix);
+  /// `type` is a dtype of safetensors; bytes as its elements lie there.
+  void add(std::string name, std::string type, std::vector<std::int64_t> shape, std::vector<std::byte> bytes);
+  void add(std::string name, std::vector<std::int64_t> shape, std::span<const float> values);
+  void set_metadata(std::string key, std::string value);
+
+  std::vector<float> scale(const TensorInfo& tensor) const override;
+  void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                  std::span<std::uint8_t> codes) const override;
+  void read_elements(const TensorInfo& tensor, std::int64_t first, std::span<std::byte> bytes) const override;
+
+ private:
+  struct Stored;
+  TensorInfo& insert(std::unique_ptr<Stored> stored);
+  std::vector<std::unique_ptr<Stored>> stored_;
+};
+
+/// `source` with the float matrices that `filter` accepts (all if empty) made ternary by absmean (quantize.h)
+/// while they are read. `source` must outlive the result. Reading throws Error on a NaN or an infinity.
+std::unique_ptr<Checkpoint> ternarized(const Checkpoint& source, ScaleGranularity granularity,
+                                       const std::function<bool(std::string_view name)>& filter = {});
+
+/// New names for tensors: rules (regular expression, replacement with $1..$9), the first whose expression
+/// matches the whole name applies. A tensor whose rule has no replacement is left out; one without a rule
+/// keeps its name.
+class NameMap {
+ public:
+  NameMap();
+  ~NameMap();
+  NameMap(NameMap&&) noexcept;
+  NameMap& operator=(NameMap&&) noexcept;
+  /// From JSON text: {"model\\.layers\\.([0-9]+)\\.mlp\\.up_proj\\.(.*)": "blk.$1.ffn_up.$2", "lm_head.*":
+  /// null}. `what` starts error messages.
+  static NameMap parse(std::string_view json, const std::string& what);
+  static NameMap load(const std::filesystem::path& path);
+
+  bool empty() const;
+  /// Nothing if the tensor is left out.
+  std::optional<std::string> apply(std::string_view name) const;
+
+ private:
+  struct Rule;
+  std::vector<Rule> rules_;
+};
+
+struct ConvertOptions {
+  Format to = Format::trit;  // trit, huggingface or gguf
+  /// GGUF: "tq1_0", "tq2_0" or "q2_0".
+  std::string block_format = "tq2_0";
+  /// Hugging Face: multiply writes linear_class "autobitlinear", divide "bitlinear".
+  ScaleConvention scale_convention = ScaleConvention::multiply;
+  /// Hugging Face: weights are cut into files of at most this many bytes, whole tensors each; 0 writes one.
+  std::uint64_t shard_bytes = 0;
+  /// Hugging Face: text of the config.json to start from. If empty, the one that the model carries.
+  std::string base_config = {};
+  /// GGUF: general.architecture. If empty, the source's, or "trit".
+  std::string architecture = {};
+  NameMap names = {};
+  /// Called as work goes on; an exception from it ends the conversion, and nothing is left behind.
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
+};
+
+/// Writes `source` as a file (trit, gguf) or a new folder (hf). Atomic: `out` is as it was or whole.
+/// Deterministic: the same tensors and options give the same bytes. Memory beside mapped files: a few
+/// megabytes. Throws Error that names the tensor and the formats that can hold it where this one cannot: rows
+/// that are no multiple of the block (gguf), rows of a number that is no multiple of 4 or a scale per row
+/// (hf), scales that float16 cannot hold (gguf), element types that the format lacks.
+void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
+
+/// One tensor that differs between two checkpoints.
+struct Difference {
+  std::string name;
+  std::string what;  // in words: "only in the first", "1234 of 4096 codes", "scale: 0.5 and 0.25", ...
+};
+struct DiffOptions {
+  /// Largest relative difference of scales and of floating elements that is none.
+  double tolerance = 0;
+  std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
+};
+/// Tensors whose presence, kind, shape, codes, scale or elements differ. Floating tensors compare by value,
+/// whatever their types; NaN equals NaN.
+std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options = {});
+
+/// Shares of the codes -1, 0, +1 of a ternary matrix.
+struct CodeCounts {
+  std::int64_t minus = 0, zero = 0, plus = 0;
+};
+CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor);
+
+}  // namespace trit::io

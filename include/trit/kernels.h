@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+//
+// The table of CPU kernels: one row per instruction set, read by dispatch, tests and benchmarks alike.
+// src/cpu/<isa>/kernels.cpp fills a row; src/cpu/generic/ does tiling, tails, long K and threads, once for
+// all.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trit/format.h"
+#include "trit/quantize.h"
+
+namespace trit {
+
+/// Where a layer runs. `automatic` is the fastest that this machine has.
+enum class Backend : std::uint8_t { automatic, scalar, avx2, avx_vnni, avx512_vnni, amx, cuda };
+
+/// "auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx", "cuda".
+std::string_view name_of(Backend backend);
+/// The inverse; throws Error that lists the names.
+Backend backend_from_name(std::string_view name);
+
+/// Rows of q are this long in memory: in_features rounded up to a multiple of 4, the extra bytes zero.
+constexpr std::int64_t padded_in_features(std::int64_t in_features) { return (in_features + 3) / 4 * 4; }
+
+/// norm_quant of one row; see norm_quant_row in quantize.h for the arithmetic.
+struct NormQuantRow {
+  const void* x;  // [in_features] of x_type
+  DataType x_type;
+  std::int64_t in_features;  // K
+  Norm norm;
+  const float* norm_weight;  // [K], or null for all ones
+  float eps;
+  std::int8_t* q;       // [padded_in_features(K)], the padding is written as zero
+  float* scale;         // s
+  float* rstd;          // r (1 without a norm)
+  std::int32_t* q_sum;  // sum of q, for kernels whose codes are t + 1
+};
+
+/// The product of one panel of output rows with a few tokens over a range of k.
+struct ProductTile {
+  const std::uint8_t* panel;  // the panel's codes of the range's first k (layout of the table's row)
+  const std::int8_t* q;       // the first token's code of the range's first k
+  std::int64_t q_stride;      // bytes between tokens
+  std::int64_t k;             // inputs in the range, a multiple of 4 (the padding counts)
+  std::int64_t tokens;        // 1..max_tokens
+  const std::int32_t* q_sum;  // [tokens], sum of q over the range
+  std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
+};
+
+/// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.
+struct EpilogueRow {
+  const std::int32_t* acc;  // [rows]
+  std::int64_t rows;        // 1..panel_rows
+  float row_scale;          // s of the token
+  const float* scale;       // beta: one value, or one per row
+  bool scale_per_row;
+  const float* bias;  // [rows] or null
+  DataType y_type;
+  void* y;  // [rows] of y_type
+};
+
+/// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
+/// bits.
+struct CpuKernels {
+  Backend backend;
+  /// Whether this CPU and its operating system can run the row.
+  bool (*available)();
+
+  /// The layout: output rows in one panel, and the bytes of a panel per 4 inputs.
+  std::int64_t panel_rows;
+  std::int64_t panel_bytes_per_4;
+  /// Stored rows (rows <= panel_rows of them, `row_bytes` apart) to one panel; missing rows and the padding
+  /// become zero weights.
+  void (*prepare_panel)(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                        std::int64_t in_features, std::uint8_t* panel);
+
+  /// The product tile: at most this many tokens, at most this many k a call (int32 safety of the codes).
+  std::int64_t max_tokens;
+  std::int64_t max_k;
+  void (*product_tile)(const ProductTile& tile);
+  void (*epilogue_row)(const EpilogueRow& row);
+
+  void (*norm_quant_row)(const NormQuantRow& row);
+
+  /// lane_sum of |w|, w [in_features].
+  float (*abs_sum_row)(const float* w, std::int64_t in_features);
+  /// clamp(rint(w * inverse), -1, 1) to the stored form, packed_row_bytes(in_features) bytes.
+  void (*ternarize_pack_row)(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);
+  /// w = t * scale (backward passes and tests).
+  void (*dequantize_row)(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w);
+};
+
+/// All rows that were compiled in, slowest first.
+std::span<const CpuKernels* const> cpu_kernels();
+/// The row of `backend`; for `automatic` the one that TRIT_BACKEND names, else the fastest available. Throws
+/// Error, listing what this machine has, for one that is missing.
+const CpuKernels& cpu_kernels_for(Backend backend);
+/// Names of the backends that this machine can run.
+std::vector<std::string> available_backends();
+
+}  // namespace trit

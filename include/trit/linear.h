@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT
+//
+// A packed ternary layer on the CPU: weights prepared once for one backend, any M, N, K >= 1.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "trit/format.h"
+#include "trit/kernels.h"
+#include "trit/parallel.h"
+#include "trit/quantize.h"
+
+namespace trit {
+
+/// norm_quant of M rows.
+struct NormQuant {
+  const void* x;  // [tokens, x_stride elements apart] of x_type
+  DataType x_type = DataType::float32;
+  std::int64_t tokens = 0;       // M >= 0
+  std::int64_t in_features = 0;  // K >= 1
+  std::int64_t x_stride = 0;     // elements between rows of x
+  Norm norm = Norm::none;
+  const float* norm_weight = nullptr;  // [K], or null for all ones
+  float eps = 1e-6F;
+  std::int8_t* q = nullptr;       // out [M, padded_in_features(K)]
+  float* scale = nullptr;         // out [M]
+  float* rstd = nullptr;          // out [M], or null
+  std::int32_t* q_sum = nullptr;  // out [M]
+};
+void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& args);
+
+/// absmean of w [N, K] into scale [1] or [N]; the same bits as trit::absmean.
+void absmean(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
+             std::int64_t in_features, ScaleGranularity granularity, float* scale);
+/// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
+void ternarize_pack(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
+                    std::int64_t in_features, ScaleGranularity granularity, const float* scale,
+                    std::uint8_t* codes);
+/// w = t * scale, float [N, K].
+void dequantize(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, float* w);
+
+/// Quantised activations, as norm_quant writes them.
+struct QuantizedRows {
+  const std::int8_t* q;       // [tokens, padded_in_features(K)]
+  const float* scale;         // [tokens]
+  const std::int32_t* q_sum;  // [tokens]
+  std::int64_t tokens;        // M >= 0
+};
+
+/// The weights of one layer in the layout of one backend.
+class PackedLinear {
+ public:
+  /// Prepares `weight` (copied; the view may go). Throws Error for N or K < 1, or K > 16,777,215 (int32).
+  PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight);
+  ~PackedLinear();
+  PackedLinear(PackedLinear&&) noexcept;
+  PackedLinear& operator=(PackedLinear&&) noexcept;
+
+  std::int64_t out_features() const;
+  std::int64_t in_features() const;
+  const CpuKernels& kernels() const;
+  /// Bytes of the prepared weights.
+  std::size_t bytes() const;
+
+  /// y [tokens, N] = epilogue(q · tᵀ), row-major, of y_type; bias [N] or null. Thread-safe.
+  void product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type, void* y) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace trit

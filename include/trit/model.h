@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+//
+// A packed model file, run without torch.
+//
+//   auto model = trit::Model::load("model.safetensors");
+//   std::vector<float> y = model.run(x, batch);
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trit/kernels.h"
+
+namespace trit {
+
+struct ModelOptions {
+  Backend backend = Backend::automatic;  // TRIT_BACKEND is read for `automatic`
+  int threads = 0;                       // 0: all that this process may use
+};
+
+/// What the file says of the model's input. An image is given to run() as (pixel / 255 - mean) / std.
+struct ModelInput {
+  std::vector<std::int64_t> shape;   // without the batch, e.g. {3, 32, 32}
+  std::vector<float> mean, std;      // per channel; empty if the file says nothing
+  std::vector<std::string> classes;  // names of the outputs; may be empty
+};
+
+/// One layer with weights, for `trit info`.
+struct LayerInfo {
+  std::string name, op;              // op: "conv2d", "linear", "bit_linear"
+  std::vector<std::int64_t> shape;   // of the weight, unpacked: {out, in} or {out, in, kh, kw}
+  std::size_t stored_bytes = 0;      // in the file, scales, norm and bias included
+  std::size_t float_bytes = 0;       // the same tensors in float32
+  std::vector<float> scale;          // bit_linear only
+};
+
+/// Immutable after load; run() may be called by many threads at once.
+class Model {
+ public:
+  /// Throws Error that names the file, the node, the tensor, the shape found and the shape wanted.
+  static Model load(const std::filesystem::path& path, const ModelOptions& options = {});
+  ~Model();
+  Model(Model&&) noexcept;
+  Model& operator=(Model&&) noexcept;
+
+  const ModelInput& input() const;
+  const std::vector<std::int64_t>& output_shape() const;  // without the batch
+  const std::vector<LayerInfo>& layers() const;
+  Backend backend() const;
+  int threads() const;
+  /// The library behind dense float layers: "oneDNN 3.2.0" or "built-in".
+  std::string dense_library() const;
+
+  /// y [batch, output_shape] = the model on x [batch, input().shape]; batch >= 0. Throws Error on a wrong size.
+  void run(std::span<const float> x, std::int64_t batch, std::span<float> y) const;
+  std::vector<float> run(std::span<const float> x, std::int64_t batch) const;
+
+ private:
+  struct State;
+  explicit Model(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace trit

@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT
+//
+// trit for LibTorch: the only header of this project that includes torch.
+//
+//   trit::nn::BitLinear fc(trit::nn::BitLinearOptions(4096, 512).bias(false));
+//   auto y = fc(x);                              // integer kernels forward, straight-through backward
+//
+// Operators are registered under the namespace "trit" (src/torch/ops.cpp): schema, CPU, Meta, autograd and
+// autocast, so that another device is one more registration.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "trit/format.h"
+#include "trit/quantize.h"
+
+namespace trit::torch_layer {
+class PackedWeightCache;
+}
+
+namespace trit::nn {
+
+/// RMSNorm over the last dimension: y = x / sqrt(mean(x^2) + eps) * weight (arXiv:1910.07467).
+struct RMSNormOptions {
+  explicit RMSNormOptions(int64_t features) : features_(features) {}
+  TORCH_ARG(int64_t, features);
+  TORCH_ARG(double, eps) = 1e-6;
+};
+
+class RMSNormImpl : public torch::nn::Cloneable<RMSNormImpl> {
+ public:
+  explicit RMSNormImpl(int64_t features) : RMSNormImpl(RMSNormOptions(features)) {}
+  explicit RMSNormImpl(const RMSNormOptions& options);
+  void reset() override;
+  void reset_parameters();
+  void pretty_print(std::ostream& stream) const override;
+  torch::Tensor forward(const torch::Tensor& x);
+
+  RMSNormOptions options;
+  torch::Tensor weight;  // [features], ones
+};
+TORCH_MODULE(RMSNorm);
+
+struct BitLinearOptions {
+  BitLinearOptions(int64_t in_features, int64_t out_features)
+      : in_features_(in_features), out_features_(out_features) {}
+  TORCH_ARG(int64_t, in_features);
+  TORCH_ARG(int64_t, out_features);
+  TORCH_ARG(bool, bias) = true;
+  TORCH_ARG(trit::Norm, norm) = trit::Norm::rms;
+  TORCH_ARG(double, eps) = 1e-6;
+  TORCH_ARG(trit::ScaleGranularity, scale) = trit::ScaleGranularity::tensor;
+  /// Warm-up: x + lambda * (quant(x) - x) on both operands with one float product while lambda < 1; 1 runs
+  /// the integer kernels.
+  TORCH_ARG(double, lambda) = 1.0;
+};
+
+/// The ternary linear layer of BitNet b1.58 (arXiv:2402.17764), a drop-in for torch::nn::Linear: RMSNorm,
+/// int8 absmax activations per token, absmean weights in {-1, 0, +1}, straight-through gradients.
+///
+/// With lambda = 1, per row of x: q, s = int8(RMSNorm(x)), y = ((q · tᵀ) * s) * beta + bias, the same bits on
+/// every machine (quantize.h, docs/numerics.md). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales
+/// constant, through the norm by its Jacobian; differentiating twice is an error. y has the dtype of x, under
+/// autocast the autocast dtype; weight, bias and norm.weight are used in float32.
+///
+/// The packed weight is kept between calls and checked against the weight's bytes at each, so that any change
+/// of the weight is seen, through `.data` or a raw pointer too. An optimizer that writes through raw pointers
+/// should bump the version (torch::autograd::impl::bump_version): it saves reading the weight once.
+///
+/// State dict: "weight" [out, in], "bias" [out] (if any), "norm.weight" [in] (if any): a torch::nn::Linear's
+/// archive loads into it (norm.weight is left as it is, one in a new layer) and its own loads into a
+/// torch::nn::Linear. Loading keeps this layer's dtypes and device and throws c10::Error for shapes that
+/// differ, and for an archive that has a bias or a norm where this layer has none.
+class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
+ public:
+  BitLinearImpl(int64_t in_features, int64_t out_features)
+      : BitLinearImpl(BitLinearOptions(in_features, out_features)) {}
+  explicit BitLinearImpl(const BitLinearOptions& options);
+  void reset() override;
+  void reset_parameters();
+  void pretty_print(std::ostream& stream) const override;
+  void load(torch::serialize::InputArchive& archive) override;
+  /// x [..., in_features] of float32, float16 or bfloat16 -> y [..., out_features].
+  torch::Tensor forward(const torch::Tensor& x);
+
+  /// Makes these tensors the layer's parameters, by reference: an optimizer that holds them goes on working.
+  void share_parameters(const torch::Tensor& new_weight, const torch::Tensor& new_bias);
+  /// How often forward() has packed the weight since reset().
+  std::int64_t times_packed() const;
+
+  BitLinearOptions options;
+  torch::Tensor weight;   // [out_features, in_features]
+  torch::Tensor bias;     // [out_features] or undefined
+  RMSNorm norm{nullptr};  // null with Norm::none
+
+ private:
+  torch::Tensor warm_up(const torch::Tensor& x);
+
+  std::shared_ptr<torch_layer::PackedWeightCache> cache_;
+};
+TORCH_MODULE(BitLinear);
+
+/// One Linear that convert() met.
+struct Conversion {
+  std::string name;  // path in the module tree
+  bool converted;
+  std::string reason;  // why it was left, empty if converted
+};
+struct ConvertOptions {
+  trit::Norm norm = trit::Norm::rms;
+  double eps = 1e-6;
+  trit::ScaleGranularity scale = trit::ScaleGranularity::tensor;
+};
+/// Replaces the torch::nn::Linear layers of a module tree whose path `filter` accepts (all by default) by
+/// BitLinear with the same parameters (the same tensors: optimizers go on working), and reports each.
+/// Layers in Sequential, ModuleList and ModuleDict are replaced at any depth, and those that a module has
+/// registered without keeping a holder. A class member of type torch::nn::Linear cannot point to a BitLinear:
+/// such a layer is left and reported, and so are subclasses of Linear and float64 weights.
+std::vector<Conversion> convert(
+    torch::nn::Module& module,
+    const std::function<bool(const std::string& name, torch::nn::LinearImpl&)>& filter = {},
+    const ConvertOptions& options = {});
+
+/// The tensors of a model file for `module`'s parameters, in the stored form (format.h): name -> tensor on
+/// the CPU. BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale"; all
+/// other parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"). Throws
+/// trit::Error that names tensor, row and column on a NaN or an infinity.
+std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
+
+}  // namespace trit::nn
+
+namespace trit::amp {
+
+/// Autocast for one scope, and the state before it restored on exit (also by an exception).
+class AutocastGuard {
+ public:
+  AutocastGuard(torch::DeviceType device, torch::ScalarType dtype, bool enabled = true);
+  ~AutocastGuard();
+  AutocastGuard(const AutocastGuard&) = delete;
+  AutocastGuard& operator=(const AutocastGuard&) = delete;
+
+ private:
+  torch::DeviceType device_;
+  bool previous_enabled_;
+  torch::ScalarType previous_dtype_;
+};
+
+struct GradScalerOptions {
+  TORCH_ARG(double, init_scale) = 65536.0;
+  TORCH_ARG(double, growth_factor) = 2.0;
+  TORCH_ARG(double, backoff_factor) = 0.5;
+  TORCH_ARG(int64_t, growth_interval) = 2000;
+  TORCH_ARG(bool, enabled) = true;
+};
+
+/// Dynamic loss scaling as torch.amp.GradScaler does it.
+class GradScaler {
+ public:
+  explicit GradScaler(torch::Device device = torch::kCPU, GradScalerOptions options = {});
+
+  /// loss * scale
+  torch::Tensor scale(const torch::Tensor& loss);
+  /// Divides the gradients of the optimizer's parameters by the scale; notes Inf and NaN. Once per step.
+  void unscale_(torch::optim::Optimizer& optimizer);
+  /// unscale_ if that has not been done, then optimizer.step() unless a gradient was Inf or NaN.
+  /// Returns whether the optimizer's step was taken.
+  bool step(torch::optim::Optimizer& optimizer);
+  /// Backs off after a skipped step, grows after growth_interval good ones in a row.
+  void update();
+  void update(double new_scale);
+
+  double get_scale() const;
+  double get_growth_factor() const;
+  double get_backoff_factor() const;
+  int64_t get_growth_interval() const;
+  bool is_enabled() const;
+  /// Steps skipped since construction.
+  int64_t skipped_steps() const;
+
+  /// "scale", "growth_factor", "backoff_factor", "growth_interval", "_growth_tracker", as in Python.
+  std::map<std::string, double> state_dict() const;
+  void load_state_dict(const std::map<std::string, double>& state);
+  void save(torch::serialize::OutputArchive& archive) const;
+  void load(torch::serialize::InputArchive& archive);
+
+ private:
+  struct OptimizerState;
+  torch::Device device_;
+  GradScalerOptions options_;
+  torch::Tensor scale_;           // float32 [1] on the device
+  torch::Tensor growth_tracker_;  // int32 [1] on the device
+  int64_t skipped_steps_ = 0;
+  std::map<torch::optim::Optimizer*, std::shared_ptr<OptimizerState>> per_optimizer_;
+};
+
+}  // namespace trit::amp

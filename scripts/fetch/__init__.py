@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Fetching of the data sets; see get_data.py."""

@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""clang-format and clang-tidy over the project's C++ sources, with the versions of .venv.
+
+    lint.py [--build FOLDER] [--jobs N] [--format-only] [--tidy-only] [FILE...]
+
+FOLDER holds compile_commands.json (default: build); files that it does not compile are not given to clang-tidy,
+headers are checked through the sources that include them. Exit code 1 when a tool finds something.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOLS = pathlib.Path(sys.executable).parent  # .venv/bin
+
+
+def check_format(files: list[str]) -> bool:
+    result = subprocess.run([TOOLS / "clang-format", "--dry-run", "--Werror", *files], cwd=ROOT)
+    print(f"lint: clang-format, {len(files)} files: {'as it should be' if result.returncode == 0 else 'run make format'}", flush=True)
+    return result.returncode == 0
+
+
+def gcc_headers() -> list[str]:
+    """clang-tidy reads gcc's command lines: omp.h is found in gcc's own folder, after all others."""
+    compiler = os.environ.get("CXX", "c++")
+    folder = subprocess.run([compiler, "-print-file-name=include"], capture_output=True, text=True).stdout.strip()
+    return [f"--extra-arg=-idirafter{folder}", "--extra-arg=-Wno-unknown-warning-option"]
+
+
+def tidy(file: str, build: pathlib.Path, extra: list[str]) -> tuple[str, float, int, str]:
+    start = time.monotonic()
+    result = subprocess.run([TOOLS / "clang-tidy", "-p", build, "--quiet", *extra, ROOT / file], capture_output=True, text=True)
+    return file, time.monotonic() - start, result.returncode, result.stdout + result.stderr
+
+
+def check_tidy(files: list[str], build: pathlib.Path, jobs: int) -> bool:
+    database = build / "compile_commands.json"
+    if not database.exists():
+        sys.exit(f"lint: {database} does not exist; configure first")
+    compiled = {entry["file"] for entry in json.loads(database.read_text())}
+    sources = [file for file in files if str(ROOT / file) in compiled]
+    extra = gcc_headers()
+    start, clean = time.monotonic(), True
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for file, seconds, code, output in pool.map(lambda file: tidy(file, build, extra), sources):
+            print(f"lint: clang-tidy {file} ({seconds:.0f} s){'' if code == 0 else ': found'}", flush=True)
+            if code != 0:
+                clean = False
+                print(output, flush=True)
+    print(f"lint: clang-tidy, {len(sources)} sources in {time.monotonic() - start:.0f} s: {'nothing found' if clean else 'see above'}", flush=True)
+    return clean
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--format-only", action="store_true")
+    parser.add_argument("--tidy-only", action="store_true")
+    parser.add_argument("files", nargs="*", help="relative to the checkout; default: all that git knows")
+    args = parser.parse_args()
+
+    listed = subprocess.run(["git", "ls-files", "*.cpp", "*.h"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    files = args.files or listed
+    clean = True
+    if not args.tidy_only:
+        clean = check_format(files)
+    if not args.format_only:
+        clean = check_tidy([file for file in files if file.endswith(".cpp")], args.build.resolve(), args.jobs) and clean
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

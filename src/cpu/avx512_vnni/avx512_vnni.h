@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: MIT
+//
+// The AVX-512 VNNI row of the kernel table, function by function; the contracts are in trit/kernels.h.
+#pragma once
+
+#include <cstdint>
+
+#include "trit/kernels.h"
+
+namespace trit::avx512_vnni {
+
+void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                   std::int64_t in_features, std::uint8_t* panel);
+void product_tile(const ProductTile& args);
+void epilogue_row(const EpilogueRow& args);
+void norm_quant_row(const NormQuantRow& args);
+float abs_sum_row(const float* w, std::int64_t in_features);
+void ternarize_pack_row(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);
+void dequantize_row(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w);
+
+}  // namespace trit::avx512_vnni

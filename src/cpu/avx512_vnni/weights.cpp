@@ -1,0 +1,204 @@
+// SPDX-License-Identifier: MIT
+//
+// Weights, AVX-512: the stored form to panels, and what training does to the float matrix at each step
+// (docs/kernels.md, "Weights").
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "cpu/avx512_vnni/avx512_vnni.h"
+#include "cpu/avx512_vnni/lanes.h"
+
+namespace trit::avx512_vnni {
+namespace {
+
+constexpr std::int64_t kPanelRows = 64;
+constexpr std::int64_t kLineBytes = 64;
+/// Stored bytes of a row (4 inputs each) that become lines together: one 128-bit lane.
+constexpr std::int64_t kBlockBytes = 16;
+
+/// Four rows x 16 stored bytes, a 128-bit lane a row -> 16 dwords, one per line: the dword's byte i is row l
+/// of the panel at input offset i, its 2-bit field j is row l + 16 j.
+[[gnu::always_inline]] inline __m512i four_rows_to_dwords(__m512i rows) {
+  // Dwords of the four rows side by side, then a 4x4 byte transposition: dword g = bytes g of the four rows.
+  const __m512i beside =
+      _mm512_permutexvar_epi32(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15), rows);
+  const __m512i bytes = _mm512_shuffle_epi8(
+      beside, _mm512_broadcast_i32x4(_mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)));
+  // Byte j, field i -> byte i, field j: two exchanges of bit pairs, at distance 6 and 12.
+  // (a ^ b) & c is truth table 0x28, a ^ b ^ c is 0x96.
+  const __m512i near =
+      _mm512_ternarylogic_epi32(_mm512_srli_epi32(bytes, 6), bytes, _mm512_set1_epi32(0x00cc00cc), 0x28);
+  const __m512i swapped = _mm512_ternarylogic_epi32(bytes, near, _mm512_slli_epi32(near, 6), 0x96);
+  const __m512i far =
+      _mm512_ternarylogic_epi32(_mm512_srli_epi32(swapped, 12), swapped, _mm512_set1_epi32(0x0000f0f0), 0x28);
+  const __m512i fields = _mm512_ternarylogic_epi32(swapped, far, _mm512_slli_epi32(far, 12), 0x96);
+  // Two's complement to t + 1, in each field: (high, low) -> (high ^ low, !low): 0 -> 1, 1 -> 2, 3 -> 0.
+  const __m512i low = _mm512_set1_epi32(0x55555555);
+  const __m512i carry = _mm512_slli_epi32(_mm512_and_si512(fields, low), 1);
+  return _mm512_ternarylogic_epi32(fields, low, carry, 0x96);
+}
+
+/// Row l's dwords, [16] registers, to lines, [16] registers: out[g] dword l = in[l] dword g.
+[[gnu::always_inline]] inline void transpose(__m512i (&d)[16]) {
+  __m512i pairs[16], quads[16];
+  unrolled<8>([&](auto i) __attribute__((always_inline)) {
+    pairs[2 * i()] = _mm512_unpacklo_epi32(d[2 * i()], d[2 * i() + 1]);
+    pairs[2 * i() + 1] = _mm512_unpackhi_epi32(d[2 * i()], d[2 * i() + 1]);
+  });
+  unrolled<4>([&](auto i) __attribute__((always_inline)) {
+    quads[4 * i()] = _mm512_unpacklo_epi64(pairs[4 * i()], pairs[4 * i() + 2]);
+    quads[4 * i() + 1] = _mm512_unpackhi_epi64(pairs[4 * i()], pairs[4 * i() + 2]);
+    quads[4 * i() + 2] = _mm512_unpacklo_epi64(pairs[4 * i() + 1], pairs[4 * i() + 3]);
+    quads[4 * i() + 3] = _mm512_unpackhi_epi64(pairs[4 * i() + 1], pairs[4 * i() + 3]);
+  });
+  unrolled<4>([&](auto c) __attribute__((always_inline)) {
+    const __m512i even01 = _mm512_shuffle_i32x4(quads[c()], quads[4 + c()], 0x88);
+    const __m512i odd01 = _mm512_shuffle_i32x4(quads[c()], quads[4 + c()], 0xdd);
+    const __m512i even23 = _mm512_shuffle_i32x4(quads[8 + c()], quads[12 + c()], 0x88);
+    const __m512i odd23 = _mm512_shuffle_i32x4(quads[8 + c()], quads[12 + c()], 0xdd);
+    d[c()] = _mm512_shuffle_i32x4(even01, even23, 0x88);
+    d[4 + c()] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+    d[8 + c()] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
+    d[12 + c()] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
+  });
+}
+
+/// Sixteen stored bytes of rows l, l + 16, l + 32, l + 48.
+[[gnu::always_inline]] inline __m512i load_rows(const std::uint8_t* codes, std::int64_t row_bytes) {
+  const auto row = [&](std::int64_t j) __attribute__((always_inline)) {
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(codes + 16 * j * row_bytes));
+  };
+  __m512i rows = _mm512_castsi128_si512(row(0));
+  rows = _mm512_inserti32x4(rows, row(1), 1);
+  rows = _mm512_inserti32x4(rows, row(2), 2);
+  return _mm512_inserti32x4(rows, row(3), 3);
+}
+
+/// The same for a panel of fewer rows or the last bytes of a row: what is missing is zero, a zero weight.
+[[gnu::always_inline]] inline __m512i load_rows_partly(const std::uint8_t* codes, std::int64_t row_bytes,
+                                                       std::int64_t rows, __mmask16 bytes) {
+  const auto row = [&](std::int64_t j) __attribute__((always_inline)) {
+    return 16 * j < rows ? _mm_maskz_loadu_epi8(bytes, codes + 16 * j * row_bytes) : _mm_setzero_si128();
+  };
+  __m512i all = _mm512_castsi128_si512(row(0));
+  all = _mm512_inserti32x4(all, row(1), 1);
+  all = _mm512_inserti32x4(all, row(2), 2);
+  return _mm512_inserti32x4(all, row(3), 3);
+}
+
+}  // namespace
+
+void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                   std::int64_t in_features, std::uint8_t* panel) {
+  const std::int64_t lines = (in_features + 3) / 4;
+  std::int64_t line = 0;
+  __m512i d[16];
+  if (rows == kPanelRows) {
+    for (; line + kBlockBytes <= lines; line += kBlockBytes) {
+      unrolled<16>([&](auto l) __attribute__((always_inline)) {
+        d[l()] = four_rows_to_dwords(
+            load_rows(codes + line + static_cast<std::int64_t>(l()) * row_bytes, row_bytes));
+      });
+      transpose(d);
+      unrolled<16>([&](auto g) __attribute__((always_inline)) {
+        _mm512_storeu_si512(panel + (line + static_cast<std::int64_t>(g())) * kLineBytes, d[g()]);
+      });
+    }
+  }
+  for (; line < lines; line += kBlockBytes) {
+    const __mmask16 bytes = first_lanes(lines - line);
+    for (std::int64_t l = 0; l < 16; ++l) {
+      d[l] = four_rows_to_dwords(load_rows_partly(codes + line + l * row_bytes, row_bytes, rows - l, bytes));
+    }
+    transpose(d);
+    for (std::int64_t g = 0; g < kBlockBytes && line + g < lines; ++g) {
+      _mm512_storeu_si512(panel + (line + g) * kLineBytes, d[g]);
+    }
+  }
+}
+
+float abs_sum_row(const float* w, std::int64_t in_features) {
+  const __m512 magnitude = _mm512_castsi512_ps(_mm512_set1_epi32(0x7fffffff));
+  __m512 acc[16] = {};
+  for_each_lane_register(
+      in_features, [&](auto masked, auto index, std::int64_t at,
+                       __mmask16 mask) __attribute__((always_inline)) {
+        prefetch_ahead(w + at);
+        const __m512 v = masked() ? _mm512_maskz_loadu_ps(mask, w + at) : _mm512_loadu_ps(w + at);
+        acc[index()] = _mm512_add_ps(acc[index()], _mm512_and_ps(v, magnitude));
+      });
+  return tree_sum(acc);
+}
+
+namespace {
+
+/// Sixteen weights to -1, 0 or +1 as int32, INT32_MIN where w * inverse is NaN.
+[[gnu::always_inline]] inline __m512i ternarize(__m512 w, __m512 inverse) {
+  const __m512 scaled = _mm512_mul_ps(w, inverse);
+  // max and min return their second operand where one is NaN.
+  const __m512 clamped = _mm512_min_ps(_mm512_set1_ps(1.0F), _mm512_max_ps(_mm512_set1_ps(-1.0F), scaled));
+  return _mm512_cvtps_epi32(clamped);
+}
+
+/// 64 weights, as four registers of ternarize(), to 16 stored bytes.
+[[gnu::always_inline]] inline __m128i pack(__m512i t0, __m512i t1, __m512i t2, __m512i t3) {
+  // Bytes -1, 0, +1, or -128 for NaN: its low two bits are those of 0. Each dword has four inputs in order;
+  // the packs leave dwords in the order 0, 4, 8, 12, 1, ...
+  const __m512i bytes = _mm512_packs_epi16(_mm512_packs_epi32(t0, t1), _mm512_packs_epi32(t2, t3));
+  const __m512i codes = _mm512_and_si512(bytes, _mm512_set1_epi8(3));
+  // c0 + 4 c1 + 16 c2 + 64 c3 in each dword.
+  const __m512i joined = _mm512_dpbusd_epi32(_mm512_setzero_si512(), codes, _mm512_set1_epi32(0x40100401));
+  return _mm_shuffle_epi8(_mm512_cvtepi32_epi8(joined),
+                          _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15));
+}
+
+}  // namespace
+
+void ternarize_pack_row(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes) {
+  const __m512 factor = _mm512_set1_ps(inverse);
+  std::int64_t at = 0;
+  for (; at + 64 <= in_features; at += 64) {
+    const auto t = [&](std::int64_t part) __attribute__((always_inline)) {
+      prefetch_ahead(w + at + 16 * part);
+      return ternarize(_mm512_loadu_ps(w + at + 16 * part), factor);
+    };
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(codes + at / 4), pack(t(0), t(1), t(2), t(3)));
+  }
+  if (at < in_features) {
+    const auto t = [&](std::int64_t part) __attribute__((always_inline)) {
+      const std::int64_t first = at + 16 * part;
+      return ternarize(_mm512_maskz_loadu_ps(first_lanes(in_features - first), w + first), factor);
+    };
+    // A masked weight is 0, or NaN where the factor is not finite: code 0 both.
+    _mm_mask_storeu_epi8(codes + at / 4, first_lanes((in_features - at + 3) / 4),
+                         pack(t(0), t(1), t(2), t(3)));
+  }
+}
+
+void dequantize_row(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w) {
+  // Indexed by the low four bits of a shifted word: the code of the lane in the lower two, that of the next
+  // lane, ignored by repetition, in the upper two. Products, so that a scale that is not finite acts as t *
+  // scale.
+  const __m512 table = _mm512_mul_ps(_mm512_set1_ps(scale),
+                                     _mm512_setr_ps(0, 1, 2, -1, 0, 1, 2, -1, 0, 1, 2, -1, 0, 1, 2, -1));
+  const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+  const auto sixteen = [&](std::uint32_t word) __attribute__((always_inline)) {
+    const __m512i index = _mm512_srlv_epi32(_mm512_set1_epi32(static_cast<std::int32_t>(word)), shifts);
+    return _mm512_permutexvar_ps(index, table);
+  };
+  std::int64_t at = 0;
+  for (; at + 16 <= in_features; at += 16) {
+    std::uint32_t word;
+    std::memcpy(&word, codes + at / 4, sizeof(word));
+    _mm512_storeu_ps(w + at, sixteen(word));
+  }
+  if (at < in_features) {
+    std::uint32_t word = 0;
+    std::memcpy(&word, codes + at / 4, static_cast<std::size_t>((in_features - at + 3) / 4));
+    _mm512_mask_storeu_ps(w + at, first_lanes(in_features - at), sixteen(word));
+  }
+}
+
+}  // namespace trit::avx512_vnni

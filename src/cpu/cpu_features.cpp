@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/cpu_features.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+
+#include <cstdint>
+
+namespace trit {
+namespace {
+
+struct Features {
+  bool avx2 = false;
+  bool avx512_vnni = false;
+};
+
+constexpr bool bit(std::uint32_t word, int index) { return ((word >> index) & 1U) != 0; }
+
+std::uint32_t xcr0() {
+  std::uint32_t low = 0;
+  std::uint32_t high = 0;
+  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return low;
+}
+
+Features detect() {
+  Features features;
+  std::uint32_t a = 0;
+  std::uint32_t b = 0;
+  std::uint32_t c = 0;
+  std::uint32_t d = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0) {
+    return features;
+  }
+  const bool osxsave = bit(c, 27);
+  const bool fma = bit(c, 12);
+  const bool f16c = bit(c, 29);
+  if (!osxsave || !bit(c, 28) || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) {
+    return features;
+  }
+  const std::uint32_t enabled = xcr0();
+  constexpr std::uint32_t kYmm = 0x6;   // XMM and YMM state
+  constexpr std::uint32_t kZmm = 0xe6;  // and the mask and ZMM registers
+  features.avx2 = (enabled & kYmm) == kYmm && bit(b, 5) && fma && f16c;
+  const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
+  features.avx512_vnni = features.avx2 && (enabled & kZmm) == kZmm && avx512 && bit(c, 11);
+  return features;
+}
+
+const Features& features() {
+  static const Features found = detect();
+  return found;
+}
+
+}  // namespace
+
+bool has_avx2() { return features().avx2; }
+bool has_avx512_vnni() { return features().avx512_vnni; }
+
+}  // namespace trit
+
+#else
+
+namespace trit {
+
+bool has_avx2() { return false; }
+bool has_avx512_vnni() { return false; }
+
+}  // namespace trit
+
+#endif

@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: MIT
+//
+// What this CPU has and its operating system has switched on (XCR0: a kernel that does not save the wide
+// registers makes them unusable whatever cpuid says). Compiled without instruction set flags, so that asking
+// is safe everywhere: the rows of the kernel table point here.
+#pragma once
+
+namespace trit {
+
+/// AVX2, FMA and F16C: Intel since Haswell (2013), AMD since Zen 1 (2017).
+bool has_avx2();
+/// AVX-512 F, BW, DQ, VL and VNNI, besides has_avx2(): Intel since Cascade Lake (2019), AMD since Zen 4
+/// (2022).
+bool has_avx512_vnni();
+
+}  // namespace trit

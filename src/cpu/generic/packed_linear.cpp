@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cpu/generic/aligned_buffer.h"
+#include "cpu/generic/product.h"
+#include "cpu/generic/tasks.h"
+#include "trit/error.h"
+#include "trit/linear.h"
+
+namespace trit {
+namespace {
+
+// |acc| <= 128 * K must fit in int32.
+constexpr std::int64_t kMaxInFeatures = (1 << 24) - 1;
+// Codes per task of the preparation, about 20 us.
+constexpr std::int64_t kWorkPerTask = 1 << 17;
+
+std::string shape_of(const TernaryView& weight) {
+  return "[" + std::to_string(weight.out_features) + ", " + std::to_string(weight.in_features) + "]";
+}
+
+// Sizes alone: trit::check reads the codes and scales, once, where they come from a file. A scale that
+// training made NaN passes through to y.
+void check_sizes(const CpuKernels& kernels, const TernaryView& weight) {
+  const std::string layer = "packed linear layer " + shape_of(weight) + ": ";
+  if (weight.out_features < 1 || weight.in_features < 1) {
+    throw Error(layer + "wanted at least [1, 1]");
+  }
+  if (weight.in_features > kMaxInFeatures) {
+    throw Error(layer + "at most " + std::to_string(kMaxInFeatures) + " inputs, since sums are 32-bit");
+  }
+  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
+  if (static_cast<std::int64_t>(weight.codes.size()) / row_bytes != weight.out_features ||
+      static_cast<std::int64_t>(weight.codes.size()) % row_bytes != 0) {
+    throw Error(layer + std::to_string(weight.codes.size()) + " bytes of codes, wanted " +
+                std::to_string(weight.out_features) + " rows of " + std::to_string(row_bytes));
+  }
+  if (weight.scale.size() != 1 && static_cast<std::int64_t>(weight.scale.size()) != weight.out_features) {
+    throw Error(layer + std::to_string(weight.scale.size()) + " scales, wanted 1 or " +
+                std::to_string(weight.out_features));
+  }
+  if (kernels.max_tokens * kernels.panel_rows > generic::kMaxTileAccumulators || kernels.max_k < 4) {
+    throw Error(layer + "the tile of backend '" + std::string(name_of(kernels.backend)) + "' does not fit");
+  }
+}
+
+}  // namespace
+
+struct PackedLinear::State {
+  const CpuKernels* kernels;
+  std::int64_t out_features;
+  std::int64_t in_features;
+  std::vector<float> scale;
+  generic::AlignedBuffer panels;
+};
+
+PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight) {
+  check_sizes(kernels, weight);
+  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
+  const std::int64_t panels = (weight.out_features + kernels.panel_rows - 1) / kernels.panel_rows;
+  const std::int64_t panel_bytes = row_bytes * kernels.panel_bytes_per_4;
+  state_ = std::make_unique<State>(State{
+      .kernels = &kernels,
+      .out_features = weight.out_features,
+      .in_features = weight.in_features,
+      .scale = {weight.scale.begin(), weight.scale.end()},
+      .panels = generic::AlignedBuffer(static_cast<std::size_t>(panels * panel_bytes)),
+  });
+  const std::int64_t tasks =
+      generic::task_count(parallel, panels, weight.out_features * weight.in_features, kWorkPerTask);
+  generic::run_tasks(parallel, tasks, [&](std::int64_t task) {
+    const generic::Part part = generic::part_of(panels, tasks, task);
+    for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
+      const std::int64_t row = panel * kernels.panel_rows;
+      kernels.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes,
+                            std::min(kernels.panel_rows, weight.out_features - row), weight.in_features,
+                            state_->panels.data() + panel * panel_bytes);
+    }
+  });
+}
+
+PackedLinear::~PackedLinear() = default;
+PackedLinear::PackedLinear(PackedLinear&&) noexcept = default;
+PackedLinear& PackedLinear::operator=(PackedLinear&&) noexcept = default;
+
+std::int64_t PackedLinear::out_features() const { return state_->out_features; }
+std::int64_t PackedLinear::in_features() const { return state_->in_features; }
+const CpuKernels& PackedLinear::kernels() const { return *state_->kernels; }
+std::size_t PackedLinear::bytes() const { return state_->panels.size(); }
+
+void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type,
+                           void* y) const {
+  if (x.tokens < 0) {
+    throw Error("product: " + std::to_string(x.tokens) + " tokens, wanted 0 or more");
+  }
+  if (x.tokens == 0) {
+    return;
+  }
+  if (x.q == nullptr || x.scale == nullptr || x.q_sum == nullptr || y == nullptr) {
+    throw Error("product: null q, scale, q_sum or y for " + std::to_string(x.tokens) + " tokens");
+  }
+  generic::product(parallel, {.kernels = *state_->kernels,
+                              .out_features = state_->out_features,
+                              .in_features = state_->in_features,
+                              .panels = state_->panels.data(),
+                              .scale = state_->scale.data(),
+                              .scale_per_row = state_->scale.size() != 1,
+                              .x = x,
+                              .bias = bias,
+                              .y_type = y_type,
+                              .y = y});
+}
+
+}  // namespace trit

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+//
+// Loop order, outermost first:
+//   task          a block of panels x a block of tokens; few tokens: cut along the panels alone, so that each
+//                 weight is read by one thread
+//   token block   as many tokens as keep their q in half of an L2 cache
+//   panel         read from memory once per token block, then from L2
+//   token tile    max_tokens or, as evenly as they divide, a few less: 7 tokens in tiles of 6 are 4 + 3,
+//   since a
+//                 tile of one has too few independent sums to fill the pipes
+//   k range       one, unless K is longer than the kernel's sums or the caches allow
+// With 64-row panels and K = 4096 a panel is 64 KiB; one tile of 6 tokens does 24 dot products per 64 bytes
+// of it, so L2 gives what is needed several times over.
+#include "cpu/generic/product.h"
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+#include "cpu/generic/tasks.h"
+
+namespace trit::generic {
+namespace {
+
+// q of a token block: half of the smallest L2 that AVX-512 machines have.
+constexpr std::int64_t kTokenBlockBytes = 512 << 10;
+// k of a range where a panel is used more than once: 512 KiB of a 64-row panel.
+constexpr std::int64_t kCachedInputs = 32768;
+// Multiply-adds per task, about 5 us at 64 a cycle.
+constexpr std::int64_t kWorkPerTask = 1 << 20;
+
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// K cut into ranges of whole groups of 4 inputs (the last group padded), each with its row sums of q.
+class KRanges {
+ public:
+  KRanges(Parallel& parallel, const QuantizedRows& x, std::int64_t in_features, std::int64_t limit)
+      : x_(x), groups_(ceil_div(in_features, 4)), count_(ceil_div(groups_, limit / 4)) {
+    if (count_ == 1) {
+      return;  // x.q_sum is over the one range
+    }
+    sums_.resize(static_cast<std::size_t>(count_ * x.tokens));
+    const std::int64_t tasks = task_count(parallel, x.tokens, x.tokens * in_features, kWorkPerTask / 16);
+    run_tasks(parallel, tasks, [&](std::int64_t task) {
+      const Part tokens = part_of(x_.tokens, tasks, task);
+      for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
+        sum_token(token);
+      }
+    });
+  }
+
+  std::int64_t count() const { return count_; }
+  Part operator[](std::int64_t range) const {
+    const Part groups = part_of(groups_, count_, range);
+    return {4 * groups.begin, 4 * groups.end};
+  }
+  const std::int32_t* sums(std::int64_t range) const {
+    return count_ == 1 ? x_.q_sum : sums_.data() + range * x_.tokens;
+  }
+
+ private:
+  void sum_token(std::int64_t token) {
+    const std::int8_t* q = x_.q + token * 4 * groups_;
+    for (std::int64_t range = 0; range < count_; ++range) {
+      std::int32_t sum = 0;
+      for (std::int64_t k = (*this)[range].begin; k < (*this)[range].end; ++k) {
+        sum += q[k];
+      }
+      sums_[static_cast<std::size_t>(range * x_.tokens + token)] = sum;
+    }
+  }
+
+  const QuantizedRows& x_;
+  std::int64_t groups_;
+  std::int64_t count_;
+  std::vector<std::int32_t> sums_;  // [count][tokens]
+};
+
+using Accumulators = std::array<std::int32_t, kMaxTileAccumulators>;
+
+// One panel x one tile of tokens.
+void run_tile(const Product& args, const KRanges& ranges, std::int64_t panel, Part tokens) {
+  const CpuKernels& kernels = args.kernels;
+  const std::int64_t padded = padded_in_features(args.in_features);
+  alignas(64) Accumulators acc;
+  alignas(64) Accumulators partial;
+  for (std::int64_t range = 0; range < ranges.count(); ++range) {
+    const Part k = ranges[range];
+    kernels.product_tile({
+        .panel = args.panels + (panel * padded + k.begin) / 4 * kernels.panel_bytes_per_4,
+        .q = args.x.q + tokens.begin * padded + k.begin,
+        .q_stride = padded,
+        .k = k.size(),
+        .tokens = tokens.size(),
+        .q_sum = ranges.sums(range) + tokens.begin,
+        .acc = range == 0 ? acc.data() : partial.data(),
+    });
+    if (range > 0) {
+      std::transform(partial.begin(), partial.begin() + tokens.size() * kernels.panel_rows, acc.begin(),
+                     acc.begin(), std::plus<>());
+    }
+  }
+  const std::int64_t row = panel * kernels.panel_rows;
+  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
+  for (std::int64_t i = 0; i < tokens.size(); ++i) {
+    const std::int64_t token = tokens.begin + i;
+    kernels.epilogue_row({
+        .acc = acc.data() + i * kernels.panel_rows,
+        .rows = std::min(kernels.panel_rows, args.out_features - row),
+        .row_scale = args.x.scale[token],
+        .scale = args.scale + (args.scale_per_row ? row : 0),
+        .scale_per_row = args.scale_per_row,
+        .bias = args.bias == nullptr ? nullptr : args.bias + row,
+        .y_type = args.y_type,
+        .y = static_cast<std::uint8_t*>(args.y) + (token * args.out_features + row) * y_size,
+    });
+  }
+}
+
+void run_block(const Product& args, const KRanges& ranges, Part panels, Part tokens) {
+  const std::int64_t max_tokens = args.kernels.max_tokens;
+  const std::int64_t padded = padded_in_features(args.in_features);
+  const std::int64_t tiles_per_block = std::max<std::int64_t>(1, kTokenBlockBytes / padded / max_tokens);
+  const std::int64_t blocks = ceil_div(tokens.size(), tiles_per_block * max_tokens);
+  for (std::int64_t block = 0; block < blocks; ++block) {
+    const Part in_block = part_of(tokens.size(), blocks, block);
+    const std::int64_t tiles = ceil_div(in_block.size(), max_tokens);
+    for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
+      for (std::int64_t tile = 0; tile < tiles; ++tile) {
+        const Part in_tile = part_of(in_block.size(), tiles, tile);
+        const std::int64_t first = tokens.begin + in_block.begin;
+        run_tile(args, ranges, panel, {first + in_tile.begin, first + in_tile.end});
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void product(Parallel& parallel, const Product& args) {
+  const CpuKernels& kernels = args.kernels;
+  const std::int64_t panels = ceil_div(args.out_features, kernels.panel_rows);
+  const std::int64_t tiles = ceil_div(args.x.tokens, kernels.max_tokens);
+  const KRanges ranges(parallel, args.x, args.in_features,
+                       tiles == 1 ? kernels.max_k : std::min(kernels.max_k, kCachedInputs));
+
+  const std::int64_t work = args.x.tokens * panels * kernels.panel_rows * args.in_features;
+  const std::int64_t wanted = task_count(parallel, panels * tiles, work, kWorkPerTask);
+  const std::int64_t panel_parts = std::min(panels, wanted);
+  const std::int64_t token_parts = std::min(tiles, ceil_div(wanted, panel_parts));
+  run_tasks(parallel, panel_parts * token_parts, [&](std::int64_t task) {
+    run_block(args, ranges, part_of(panels, panel_parts, task / token_parts),
+              part_of(args.x.tokens, token_parts, task % token_parts));
+  });
+}
+
+}  // namespace trit::generic

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+//
+// y [M, N] = epilogue(q · tᵀ) from panels of prepared weights: the loops around CpuKernels::product_tile.
+#pragma once
+
+#include <cstdint>
+
+#include "trit/linear.h"
+
+namespace trit::generic {
+
+/// Bounds of a table row's tile, so that its accumulators fit on the stack (16 KiB).
+inline constexpr std::int64_t kMaxTileAccumulators = 4096;
+
+struct Product {
+  const CpuKernels& kernels;
+  std::int64_t out_features;
+  std::int64_t in_features;
+  const std::uint8_t* panels;  // ceil(N / panel_rows) panels, each panel_bytes_per_4 * ceil(K / 4) bytes
+  const float* scale;          // [1] or [N]
+  bool scale_per_row;
+  QuantizedRows x;
+  const float* bias;  // [N] or null
+  DataType y_type;
+  void* y;  // [M, N]
+};
+void product(Parallel& parallel, const Product& args);
+
+}  // namespace trit::generic

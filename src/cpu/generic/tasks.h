@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+//
+// From "this much work" to tasks for a Parallel. The numbers are about speed alone: a task owns its outputs,
+// so no result depends on how the work is cut.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <functional>
+
+#include "trit/parallel.h"
+
+namespace trit::generic {
+
+/// Tasks per thread: enough that a thread which loses its core for a while hands the rest to the others.
+inline constexpr std::int64_t kTasksPerThread = 4;
+
+/// How many tasks to make of `units` indivisible units that cost `work` in all, when a task under
+/// `work_per_task` is not worth waking a thread for (a few microseconds).
+inline std::int64_t task_count(const Parallel& parallel, std::int64_t units, std::int64_t work,
+                               std::int64_t work_per_task) {
+  if (parallel.threads() <= 1) {
+    return 1;
+  }
+  const std::int64_t wanted = std::min(parallel.threads() * kTasksPerThread, work / work_per_task);
+  return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(units, 1));
+}
+
+/// A part of a range.
+struct Part {
+  std::int64_t begin;
+  std::int64_t end;
+  std::int64_t size() const { return end - begin; }
+};
+/// Part `index` of [0, total) cut into `parts` whose sizes differ by one at most.
+inline Part part_of(std::int64_t total, std::int64_t parts, std::int64_t index) {
+  const std::int64_t size = total / parts;
+  const std::int64_t larger = total % parts;
+  const std::int64_t begin = index * size + std::min(index, larger);
+  return {begin, begin + size + (index < larger ? 1 : 0)};
+}
+
+/// parallel.run, each task in the default floating-point environment whoever wrote `parallel`; a lone task
+/// runs on the calling thread.
+void run_tasks(Parallel& parallel, std::int64_t tasks, const std::function<void(std::int64_t)>& task);
+
+}  // namespace trit::generic

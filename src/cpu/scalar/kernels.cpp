@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/dispatch.h"
+#include "cpu/scalar/scalar.h"
+
+namespace trit {
+
+constinit const CpuKernels k_scalar = {
+    .backend = Backend::scalar,
+    .available = [] { return true; },
+    .panel_rows = 1,
+    .panel_bytes_per_4 = 1,
+    .prepare_panel = scalar::prepare_panel,
+    .max_tokens = 8,         // a weight is decoded once for eight tokens
+    .max_k = (1 << 24) - 4,  // sums of q * t: |acc| <= 128 * K
+    .product_tile = scalar::product_tile,
+    .epilogue_row = scalar::epilogue_row,
+    .norm_quant_row = scalar::norm_quant_row,
+    .abs_sum_row = scalar::abs_sum_row,
+    .ternarize_pack_row = scalar::ternarize_pack_row,
+    .dequantize_row = scalar::dequantize_row,
+};
+
+}  // namespace trit

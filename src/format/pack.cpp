@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+//
+// The stored form, rows-2bit (format.h): pack, unpack, check.
+#include <cmath>
+#include <string>
+
+#include "trit/error.h"
+#include "trit/format.h"
+
+namespace trit {
+
+void pack_row(std::span<const std::int8_t> t, std::span<std::uint8_t> codes) {
+  for (std::size_t j = 0; j < codes.size(); ++j) {
+    unsigned byte = 0;
+    for (std::size_t i = 0; i < 4 && 4 * j + i < t.size(); ++i) {
+      byte |= (static_cast<unsigned>(t[4 * j + i]) & 3U) << (2 * i);
+    }
+    codes[j] = static_cast<std::uint8_t>(byte);
+  }
+}
+
+void unpack_row(std::span<const std::uint8_t> codes, std::span<std::int8_t> t) {
+  for (std::size_t k = 0; k < t.size(); ++k) {
+    const unsigned code = (codes[k / 4] >> (2 * (k % 4))) & 3U;
+    t[k] = static_cast<std::int8_t>(code == 3U ? -1 : static_cast<int>(code));
+  }
+}
+
+void check(const TernaryView& matrix, std::string_view name) {
+  const std::string tensor(name);
+  const std::int64_t rows = matrix.out_features;
+  const std::int64_t columns = matrix.in_features;
+  if (rows < 1 || columns < 1) {
+    throw Error(tensor + ": shape [" + std::to_string(rows) + ", " + std::to_string(columns) +
+                "], wanted at least [1, 1]");
+  }
+  const std::int64_t row_bytes = packed_row_bytes(columns);
+  if (matrix.codes.size() / static_cast<std::size_t>(row_bytes) != static_cast<std::size_t>(rows) ||
+      matrix.codes.size() % static_cast<std::size_t>(row_bytes) != 0) {
+    throw Error(tensor + ": " + std::to_string(matrix.codes.size()) + " bytes of codes, wanted " +
+                std::to_string(rows) + " rows of " + std::to_string(row_bytes));
+  }
+  if (matrix.scale.size() != 1 && matrix.scale.size() != static_cast<std::size_t>(rows)) {
+    throw Error(tensor + "_scale: " + std::to_string(matrix.scale.size()) + " values, wanted 1 or " +
+                std::to_string(rows));
+  }
+  for (std::size_t i = 0; i < matrix.scale.size(); ++i) {
+    if (!std::isfinite(matrix.scale[i]) || matrix.scale[i] <= 0) {
+      throw Error(tensor + "_scale: value " + std::to_string(i) + " is " + std::to_string(matrix.scale[i]) +
+                  ", wanted finite and positive");
+    }
+  }
+  const std::int64_t tail = columns % 4;
+  const unsigned padding = tail == 0 ? 0U : 0xffU << (2 * tail) & 0xffU;
+  for (std::int64_t row = 0; row < rows; ++row) {
+    for (std::int64_t j = 0; j < row_bytes; ++j) {
+      const unsigned byte = matrix.codes[static_cast<std::size_t>(row * row_bytes + j)];
+      const unsigned twos = byte & ~(byte << 1) & 0xaaU;  // high bit set, low bit clear: code 2
+      const bool padded = j == row_bytes - 1 && (byte & padding) != 0;
+      if (twos != 0 || padded) {
+        throw Error(
+            tensor + ": byte " + std::to_string(byte) + " at row " + std::to_string(row) + ", columns " +
+            std::to_string(4 * j) + "..: " +
+            (padded ? "the padding past the last column must be 0" : "code 2 is not a ternary weight"));
+      }
+    }
+  }
+}
+
+}  // namespace trit

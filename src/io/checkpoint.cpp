@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT
+//
+// What all checkpoints share (trit/io.h).
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+#include "io/dtype.h"
+#include "io/float_elements.h"
+#include "io/tensor_names.h"
+#include "trit/error.h"
+#include "trit/io.h"
+
+namespace trit::io {
+
+std::string_view name_of(Format format) {
+  switch (format) {
+    case Format::trit:
+      return "trit";
+    case Format::huggingface:
+      return "hf";
+    case Format::gguf:
+      return "gguf";
+    case Format::torchao:
+      return "torchao";
+    case Format::safetensors:
+      return "safetensors";
+    case Format::memory:
+      return "memory";
+  }
+  return "unknown";
+}
+
+const TensorInfo* Checkpoint::find(std::string_view name) const {
+  const auto at =
+      std::lower_bound(tensors_.begin(), tensors_.end(), name,
+                       [](const TensorInfo& tensor, std::string_view key) { return tensor.name < key; });
+  return at != tensors_.end() && at->name == name ? &*at : nullptr;
+}
+
+void Checkpoint::sort_tensors() {
+  std::sort(tensors_.begin(), tensors_.end(),
+            [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
+  const auto twice =
+      std::adjacent_find(tensors_.begin(), tensors_.end(),
+                         [](const TensorInfo& a, const TensorInfo& b) { return a.name == b.name; });
+  if (twice != tensors_.end()) {
+    throw Error(path_.string() + ": the tensor " + quoted_name(twice->name) +
+                " occurs twice, wanted distinct names");
+  }
+}
+
+void Checkpoint::read_floats(const TensorInfo& tensor, std::int64_t first, std::span<float> values) const {
+  if (tensor.kind != TensorKind::floating) {
+    throw Error(path_.string() + ": tensor " + quoted_name(tensor.name) + " is " + std::string(tensor.type) +
+                ", wanted F32, F16, BF16 or F64");
+  }
+  const std::size_t size = dtype_size(tensor.type);
+  if (size == sizeof(float)) {
+    read_elements(tensor, first, std::as_writable_bytes(values));
+    return;
+  }
+  std::array<std::byte, 8 * 1024> part;
+  for (std::size_t done = 0; done < values.size();) {
+    const std::size_t count = std::min(part.size() / size, values.size() - done);
+    const auto bytes = std::span(part).first(count * size);
+    read_elements(tensor, first + static_cast<std::int64_t>(done), bytes);
+    elements_to_floats(tensor.type, bytes, values.subspan(done, count));
+    done += count;
+  }
+}
+
+}  // namespace trit::io

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+//
+// The checksum of a file in the stored form, metadata "trit.crc32c" (safetensors.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trit/crc32c.h"
+
+namespace trit::io {
+
+inline constexpr std::string_view kChecksumKey = "trit.crc32c";
+
+/// Takes the contents in the order that the checksum is defined in: metadata by key, then tensors by name.
+class ContentChecksum {
+ public:
+  /// All entries but the checksum's own.
+  explicit ContentChecksum(const std::map<std::string, std::string, std::less<>>& metadata);
+  void add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
+           std::span<const std::byte> data);
+  /// The same, where only the CRC-32C of the data is at hand.
+  void add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
+           std::uint32_t data_crc, std::uint64_t data_bytes);
+  /// 8 hexadecimal digits.
+  std::string text() const;
+
+ private:
+  void add_text(std::string_view text);
+  void add_head(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape);
+  std::uint32_t crc_ = 0;
+};
+
+}  // namespace trit::io

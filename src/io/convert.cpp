@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+//
+// convert: names the tensors, collects what travels along, and hands over to the writer of the format.
+#include <algorithm>
+
+#include "io/model_graph.h"
+#include "io/tensor_names.h"
+#include "io/write_plan.h"
+#include "trit/error.h"
+
+namespace trit::io {
+namespace {
+
+std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap& names) {
+  std::vector<PlannedTensor> planned;
+  planned.reserve(source.tensors().size());
+  for (const TensorInfo& tensor : source.tensors()) {
+    if (auto name = names.apply(tensor.name)) {
+      if (*name != tensor.name) {
+        check_tensor_name(*name, "the new name of tensor " + quoted_name(tensor.name));
+      }
+      planned.push_back({std::move(*name), &tensor});
+    }
+  }
+  const auto by_name = [](const PlannedTensor& a, const PlannedTensor& b) { return a.name < b.name; };
+  std::sort(planned.begin(), planned.end(), by_name);
+  const auto twice =
+      std::adjacent_find(planned.begin(), planned.end(),
+                         [](const PlannedTensor& a, const PlannedTensor& b) { return a.name == b.name; });
+  if (twice != planned.end()) {
+    throw Error("the tensors " + quoted_name(twice->tensor->name) + " and " +
+                quoted_name((twice + 1)->tensor->name) + " would both be called " + quoted_name(twice->name));
+  }
+  // "<name>_scale" is where the safetensors formats put a scale.
+  for (const PlannedTensor& tensor : planned) {
+    if (tensor.tensor->kind != TensorKind::ternary) {
+      continue;
+    }
+    const std::string scale = tensor.name + "_scale";
+    if (std::binary_search(planned.begin(), planned.end(), PlannedTensor{scale, nullptr}, by_name)) {
+      throw Error("the tensor " + quoted_name(scale) + " has the name of the scale of " +
+                  quoted_name(tensor.name) + "; --map gives it another");
+    }
+  }
+  return planned;
+}
+
+/// The text that belongs to the model and not to its file. The network's description follows the new names.
+Metadata carried_metadata(const Checkpoint& source, const NameMap& names) {
+  Metadata metadata;
+  for (const auto& [key, value] : source.metadata()) {
+    if ((key.starts_with("trit.") || key.starts_with("huggingface.")) && !is_own_form_key(key)) {
+      metadata[key] = value;
+    }
+  }
+  const auto graph = metadata.find("trit.model");
+  if (graph != metadata.end() && !names.empty()) {
+    const auto renamed =
+        rename_graph(graph->second, [&](const std::string& layer) -> std::optional<std::string> {
+          const auto weight = names.apply(layer + ".weight");
+          const std::string_view name = weight ? without_ending(*weight, ".weight") : std::string_view();
+          return name.empty() ? std::nullopt : std::optional(std::string(name));
+        });
+    if (renamed) {
+      graph->second = *renamed;
+    } else {
+      metadata.erase(graph);  // a layer was left out: what is left is no network
+    }
+  }
+  return metadata;
+}
+
+}  // namespace
+
+void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
+  const WritePlan plan{source, plan_tensors(source, options.names), carried_metadata(source, options.names),
+                       options};
+  if (plan.tensors.empty()) {
+    throw Error(source.path().string() + ": no tensors to write");
+  }
+  switch (options.to) {
+    case Format::trit:
+      write_trit(plan, out);
+      return;
+    case Format::gguf:
+      write_gguf(plan, out);
+      return;
+    case Format::huggingface:
+      write_huggingface(plan, out);
+      return;
+    default:
+      throw Error("the format " + std::string(name_of(options.to)) +
+                  " is read only; wanted trit, hf or gguf");
+  }
+}
+
+}  // namespace trit::io

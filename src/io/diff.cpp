@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: MIT
+//
+// What differs between two checkpoints, and how many codes -1, 0, +1 a matrix has. A few rows at a time.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+
+#include "io/dtype.h"
+#include "io/write_plan.h"
+#include "trit/io.h"
+
+namespace trit::io {
+namespace {
+
+std::string number_text(float value) {
+  char text[32];
+  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
+  return text;
+}
+
+std::string_view kind_text(TensorKind kind) {
+  return kind == TensorKind::ternary    ? "ternary"
+         : kind == TensorKind::floating ? "floating"
+                                        : "neither ternary nor floating";
+}
+
+class Comparison {
+ public:
+  Comparison(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options)
+      : a_(a), b_(b), options_(options) {
+    for (const TensorInfo& tensor : a.tensors()) {
+      total_ += tensor.stored_bytes;
+    }
+  }
+
+  std::vector<Difference> run() {
+    for (const TensorInfo& tensor : a_.tensors()) {
+      const TensorInfo* other = b_.find(tensor.name);
+      if (other == nullptr) {
+        add(tensor, "only in the first");
+      } else {
+        compare(tensor, *other);
+      }
+      a_.release(tensor);
+      if (other != nullptr) {
+        b_.release(*other);
+      }
+      done_ += tensor.stored_bytes;
+      if (options_.progress) {
+        options_.progress(done_, total_);
+      }
+    }
+    for (const TensorInfo& tensor : b_.tensors()) {
+      if (a_.find(tensor.name) == nullptr) {
+        add(tensor, "only in the second");
+      }
+    }
+    std::stable_sort(differences_.begin(), differences_.end(),
+                     [](const Difference& x, const Difference& y) { return x.name < y.name; });
+    return std::move(differences_);
+  }
+
+ private:
+  void add(const TensorInfo& tensor, std::string what) {
+    differences_.push_back({std::string(tensor.name), std::move(what)});
+  }
+  bool differ(float x, float y) const {
+    return !(x == y || (std::isnan(x) && std::isnan(y)) ||
+             std::fabs(x - y) <= options_.tolerance * std::max(std::fabs(x), std::fabs(y)));
+  }
+
+  void compare(const TensorInfo& a, const TensorInfo& b) {
+    if (a.kind != b.kind) {
+      add(a, std::string(kind_text(a.kind)) + " in the first, " + std::string(kind_text(b.kind)) +
+                 " in the second");
+    } else if (!std::equal(a.shape.begin(), a.shape.end(), b.shape.begin(), b.shape.end())) {
+      add(a, "shape: " + shape_text(a.shape) + " and " + shape_text(b.shape));
+    } else if (a.kind == TensorKind::ternary) {
+      compare_codes(a, b);
+      compare_scale(a, b);
+    } else if (a.kind == TensorKind::floating) {
+      compare_floats(a, b);
+    } else {
+      compare_elements(a, b);
+    }
+  }
+
+  void compare_codes(const TensorInfo& a, const TensorInfo& b) {
+    const std::int64_t row_bytes = packed_row_bytes(a.shape[1]);
+    const std::int64_t at_once = rows_per_read(a);
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(at_once * row_bytes));
+    std::vector<std::uint8_t> other(codes.size());
+    std::int64_t different = 0;
+    for (std::int64_t first = 0; first < a.shape[0]; first += at_once) {
+      const std::int64_t rows = std::min(at_once, a.shape[0] - first);
+      const auto bytes = static_cast<std::size_t>(rows * row_bytes);
+      a_.read_codes(a, first, rows, std::span(codes).first(bytes));
+      b_.read_codes(b, first, rows, std::span(other).first(bytes));
+      for (std::size_t i = 0; i < bytes; ++i) {
+        const unsigned bits = codes[i] ^ other[i];
+        different += std::popcount((bits | bits >> 1) & 0x55U);
+      }
+    }
+    if (different != 0) {
+      add(a, std::to_string(different) + " of " + std::to_string(a.shape[0] * a.shape[1]) + " codes");
+    }
+  }
+
+  void compare_scale(const TensorInfo& a, const TensorInfo& b) {
+    const std::vector<float> x = a_.scale(a);
+    const std::vector<float> y = b_.scale(b);
+    const auto at = [](const std::vector<float>& scale, std::size_t i) {
+      return scale[scale.size() == 1 ? 0 : i];
+    };
+    const std::size_t count = std::max(x.size(), y.size());
+    std::size_t different = 0;
+    std::size_t first = 0;
+    for (std::size_t i = count; i > 0; --i) {
+      if (differ(at(x, i - 1), at(y, i - 1))) {
+        ++different;
+        first = i - 1;
+      }
+    }
+    if (different != 0) {
+      add(a, "scale: " + number_text(at(x, first)) + " and " + number_text(at(y, first)) +
+                 (count == 1 ? ""
+                             : " in row " + std::to_string(first) + ", " + std::to_string(different) +
+                                   " of " + std::to_string(count) + " rows"));
+    }
+  }
+
+  void compare_floats(const TensorInfo& a, const TensorInfo& b) {
+    constexpr std::int64_t kAtOnce = 1 << 16;
+    const std::int64_t count = checked_numel(a.shape).value_or(0);
+    std::vector<float> x(static_cast<std::size_t>(std::min(kAtOnce, count)));
+    std::vector<float> y(x.size());
+    std::int64_t different = 0;
+    float largest = 0;
+    for (std::int64_t first = 0; first < count; first += kAtOnce) {
+      const auto part = static_cast<std::size_t>(std::min(kAtOnce, count - first));
+      a_.read_floats(a, first, std::span(x).first(part));
+      b_.read_floats(b, first, std::span(y).first(part));
+      for (std::size_t i = 0; i < part; ++i) {
+        if (differ(x[i], y[i])) {
+          ++different;
+          largest = std::max(largest, std::fabs(x[i] - y[i]));
+        }
+      }
+    }
+    if (different != 0) {
+      add(a, std::to_string(different) + " of " + std::to_string(count) + " elements, by " +
+                 number_text(largest) + " at most");
+    }
+  }
+
+  void compare_elements(const TensorInfo& a, const TensorInfo& b) {
+    if (a.type != b.type) {
+      add(a, "type: " + std::string(a.type) + " and " + std::string(b.type));
+      return;
+    }
+    constexpr std::int64_t kAtOnce = 1 << 16;
+    const std::size_t size = dtype_size(a.type);
+    const std::int64_t count = checked_numel(a.shape).value_or(0);
+    std::vector<std::byte> x(static_cast<std::size_t>(std::min(kAtOnce, count)) * size);
+    std::vector<std::byte> y(x.size());
+    for (std::int64_t first = 0; first < count; first += kAtOnce) {
+      const std::size_t part = static_cast<std::size_t>(std::min(kAtOnce, count - first)) * size;
+      a_.read_elements(a, first, std::span(x).first(part));
+      b_.read_elements(b, first, std::span(y).first(part));
+      if (!std::equal(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(part), y.begin())) {
+        add(a, "elements");
+        return;
+      }
+    }
+  }
+
+  const Checkpoint& a_;
+  const Checkpoint& b_;
+  const DiffOptions& options_;
+  std::vector<Difference> differences_;
+  std::uint64_t done_ = 0, total_ = 0;
+};
+
+}  // namespace
+
+std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options) {
+  return Comparison(a, b, options).run();
+}
+
+CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {
+  const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
+  const std::int64_t at_once = rows_per_read(tensor);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(at_once * row_bytes));
+  CodeCounts counts;
+  for (std::int64_t first = 0; first < tensor.shape[0]; first += at_once) {
+    const std::int64_t rows = std::min(at_once, tensor.shape[0] - first);
+    const auto part = std::span(codes).first(static_cast<std::size_t>(rows * row_bytes));
+    checkpoint.read_codes(tensor, first, rows, part);
+    for (const unsigned byte : part) {
+      counts.minus += std::popcount(byte & byte >> 1 & 0x55U);    // 3
+      counts.plus += std::popcount(byte & ~(byte >> 1) & 0x55U);  // 1
+    }
+  }
+  counts.zero = tensor.shape[0] * tensor.shape[1] - counts.minus - counts.plus;
+  checkpoint.release(tensor);
+  return counts;
+}
+
+}  // namespace trit::io

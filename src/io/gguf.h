@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+//
+// GGUF version 3, all little endian:
+//
+//   "GGUF" | u32 3 | u64 tensors | u64 pairs
+//   pairs:    u64 n, key[n] | u32 type | value       a string is u64 n, bytes[n]; an array u32 type, u64 n,
+//   values tensors:  u64 n, name[n] | u32 dims | u64 dims[] innermost first | u32 type | u64 offset padding
+//   to general.alignment (32) | data, each tensor padded to the alignment; offsets count from its begin
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "io/codecs/blocks.h"
+#include "trit/io.h"
+
+namespace trit::io::gguf {
+
+inline constexpr std::string_view kMagic = "GGUF";
+inline constexpr std::uint32_t kVersion = 3;
+inline constexpr std::uint64_t kDefaultAlignment = 32;
+inline constexpr std::size_t kMaxDimensions = 4;
+inline constexpr std::size_t kMaxNameBytes = 64;
+
+/// Types of values.
+enum ValueType : std::uint32_t {
+  kUint8 = 0,
+  kInt8,
+  kUint16,
+  kInt16,
+  kUint32,
+  kInt32,
+  kFloat32,
+  kBool,
+  kString,
+  kArray,
+  kUint64,
+  kInt64,
+  kFloat64
+};
+
+/// Bytes of a value of a fixed size; 0 for strings, arrays and unknown types.
+std::size_t value_size(std::uint32_t type);
+
+/// A type whose elements lie one by one.
+struct ElementType {
+  std::uint32_t ggml_type;
+  std::string_view dtype;  // as safetensors calls it
+};
+/// Null for a type that is not among them.
+const ElementType* element_type(std::uint32_t ggml_type);
+const ElementType* element_type(std::string_view dtype);
+
+/// "Q4_0 (2)", or "unknown type 77".
+std::string type_text(std::uint32_t ggml_type);
+
+struct TensorEntry {
+  std::string_view name;
+  std::array<std::int64_t, kMaxDimensions> shape{};  // outermost first
+  std::uint32_t dimensions = 0;
+  std::uint32_t type = 0;
+  std::uint64_t offset = 0;  // in the file
+  std::uint64_t bytes = 0;
+};
+
+struct Header {
+  std::vector<GgufPair> pairs;
+  std::deque<TensorEntry> tensors;  // in the file's order
+  std::uint64_t alignment = kDefaultAlignment;
+  std::string architecture;
+};
+
+/// Parses and checks everything but the data; names and values refer to `file`. Throws trit::Error, with
+/// `name` and the byte, for anything malformed.
+Header parse_header(std::span<const std::byte> file, const std::string& name);
+
+/// The text of a string value; nothing for other types.
+std::optional<std::string_view> string_value(const GgufPair& pair);
+
+}  // namespace trit::io::gguf

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: MIT
+//
+// The header of a GGUF file. Every count is compared with the bytes that are left before anything is
+// allocated for it: a pair takes at least 13 bytes, a tensor 32.
+#include <algorithm>
+#include <bit>
+#include <cstring>
+
+#include "io/codecs/i2_s.h"
+#include "io/dtype.h"
+#include "io/gguf.h"
+#include "io/tensor_names.h"
+#include "trit/error.h"
+
+namespace trit::io::gguf {
+namespace {
+
+static_assert(std::endian::native == std::endian::little, "integers are read as they lie in the file");
+
+/// Reads a file front to back.
+class Cursor {
+ public:
+  Cursor(std::span<const std::byte> bytes, const std::string& file) : bytes_(bytes), file_(file) {}
+
+  std::uint64_t position() const { return position_; }
+  std::uint64_t left() const { return bytes_.size() - position_; }
+
+  std::span<const std::byte> take(std::uint64_t count, const char* what) {
+    if (count > left()) {
+      fail(std::string(what) + " of " + std::to_string(count) + " bytes, the file has " +
+           std::to_string(left()) + " more");
+    }
+    const auto part = bytes_.subspan(static_cast<std::size_t>(position_), static_cast<std::size_t>(count));
+    position_ += count;
+    return part;
+  }
+  template <typename Value>
+  Value read(const char* what) {
+    Value value;
+    std::memcpy(&value, take(sizeof(Value), what).data(), sizeof(Value));
+    return value;
+  }
+  std::string_view read_string(const char* what) {
+    const auto bytes = take(read<std::uint64_t>(what), what);
+    return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+  }
+  [[noreturn]] void fail(const std::string& what) const {
+    throw Error(file_ + ": byte " + std::to_string(position_) + ": " + what);
+  }
+
+ private:
+  std::span<const std::byte> bytes_;
+  const std::string& file_;
+  std::uint64_t position_ = 0;
+};
+
+void check_version(Cursor& cursor) {
+  if (cursor.take(4, "the magic").empty()) {
+    return;
+  }
+  const auto version = cursor.read<std::uint32_t>("the version");
+  if (version == kVersion) {
+    return;
+  }
+  if (version == std::uint32_t{kVersion} << 24 || version == std::uint32_t{2} << 24 || version == 1U << 24) {
+    cursor.fail("a big-endian GGUF file, wanted a little-endian one of version 3");
+  }
+  cursor.fail("GGUF version " + std::to_string(version) + ", wanted version 3" +
+              (version < kVersion ? " (write the file again with a current llama.cpp)" : ""));
+}
+
+void skip_value(Cursor& cursor, std::string_view key) {
+  const auto type = cursor.read<std::uint32_t>("a value's type");
+  if (const std::size_t size = value_size(type); size != 0) {
+    cursor.take(size, "a value");
+  } else if (type == kString) {
+    cursor.read_string("a string");
+  } else if (type == kArray) {
+    const auto element = cursor.read<std::uint32_t>("an array's type");
+    const auto count = cursor.read<std::uint64_t>("an array's length");
+    if (element == kString) {
+      if (count > cursor.left() / 8) {
+        cursor.fail("key " + quoted_name(key) + ": an array of " + std::to_string(count) +
+                    " strings, the file has " + std::to_string(cursor.left()) + " more bytes");
+      }
+      for (std::uint64_t i = 0; i < count; ++i) {
+        cursor.read_string("a string");
+      }
+    } else if (const std::size_t element_size = value_size(element); element_size != 0) {
+      if (count > cursor.left() / element_size) {
+        cursor.fail("key " + quoted_name(key) + ": an array of " + std::to_string(count) + " values of " +
+                    std::to_string(element_size) + " bytes, the file has " + std::to_string(cursor.left()) +
+                    " more bytes");
+      }
+      cursor.take(count * element_size, "an array");
+    } else {
+      cursor.fail("key " + quoted_name(key) + ": an array of type " + std::to_string(element) +
+                  ", wanted numbers, bools or strings");
+    }
+  } else {
+    cursor.fail("key " + quoted_name(key) + ": value type " + std::to_string(type) + ", wanted 0..12");
+  }
+}
+
+void read_pairs(Cursor& cursor, std::uint64_t count, std::span<const std::byte> file, Header& header) {
+  constexpr std::uint64_t kLeastBytes = 13;
+  if (count > cursor.left() / kLeastBytes) {
+    cursor.fail(std::to_string(count) + " pairs, the file's " + std::to_string(cursor.left()) +
+                " more bytes hold at most " + std::to_string(cursor.left() / kLeastBytes));
+  }
+  // Grown by what is really there: the count alone is no reason for memory, and equal keys cost a sort.
+  for (std::uint64_t i = 0; i < count; ++i) {
+    const std::string_view key = cursor.read_string("a key");
+    if (key.empty() || !is_utf8(key) || key.find('\0') != std::string_view::npos) {
+      cursor.fail("the key " + quoted_name(key) + ", wanted text");
+    }
+    const std::uint64_t begin = cursor.position();
+    skip_value(cursor, key);
+    header.pairs.push_back({key, file.subspan(begin, cursor.position() - begin)});
+  }
+  std::vector<std::string_view> keys;
+  keys.reserve(header.pairs.size());
+  for (const GgufPair& pair : header.pairs) {
+    keys.push_back(pair.key);
+  }
+  std::sort(keys.begin(), keys.end());
+  if (const auto twice = std::adjacent_find(keys.begin(), keys.end()); twice != keys.end()) {
+    cursor.fail("the key " + quoted_name(*twice) + " occurs twice");
+  }
+}
+
+const GgufPair* find_pair(const Header& header, std::string_view key) {
+  const auto at = std::find_if(header.pairs.begin(), header.pairs.end(),
+                               [&](const GgufPair& pair) { return pair.key == key; });
+  return at == header.pairs.end() ? nullptr : &*at;
+}
+
+void read_known_pairs(Cursor& cursor, Header& header) {
+  if (const GgufPair* pair = find_pair(header, "general.architecture")) {
+    const auto text = string_value(*pair);
+    if (!text || !is_utf8(*text)) {
+      cursor.fail("general.architecture is no text");
+    }
+    header.architecture = *text;
+  }
+  if (const GgufPair* pair = find_pair(header, "general.alignment")) {
+    std::uint32_t type = 0;
+    std::uint32_t value = 0;
+    std::memcpy(&type, pair->value.data(), 4);
+    if (type == kUint32) {
+      std::memcpy(&value, pair->value.data() + 4, 4);
+    }
+    if (!std::has_single_bit(value) || value < 8 || value > 65536) {
+      cursor.fail("general.alignment is " + (type == kUint32 ? std::to_string(value) : "no u32") +
+                  ", wanted a power of two from 8 to 65536");
+    }
+    header.alignment = value;
+  }
+}
+
+std::string accepted_types() {
+  std::string text = "F32, F16, BF16, F64, I8, I16, I32, I64";
+  for (const BlockFormat* format : block_formats()) {
+    text += ", " + std::string(format->name);
+  }
+  return text + ", and I2_S where general.architecture is a bitnet one";
+}
+
+/// Bytes of the tensor's data; checks its type and shape.
+std::uint64_t data_bytes(const Cursor& cursor, const TensorEntry& tensor, const Header& header) {
+  const auto shape = std::span(tensor.shape).first(tensor.dimensions);
+  const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
+  const auto numel = checked_numel(shape);
+  if (!numel || *numel > INT64_MAX / 8) {
+    cursor.fail(what + "shape " + shape_text(shape) + ", wanted fewer than 2^60 elements");
+  }
+  if (const ElementType* type = element_type(tensor.type)) {
+    return static_cast<std::uint64_t>(*numel) * dtype_size(type->dtype);
+  }
+  const bool matrix = tensor.dimensions <= 2;
+  const auto formats = block_formats();
+  const auto block = std::find_if(formats.begin(), formats.end(), [&](const BlockFormat* format) {
+    return format->ggml_type == tensor.type;
+  });
+  const bool i2_s = tensor.type == i2_s::kGgmlType;
+  if (block == formats.end() && !i2_s) {
+    cursor.fail(what + type_text(tensor.type) + ", wanted " + accepted_types());
+  }
+  if (!matrix) {
+    cursor.fail(what + type_text(tensor.type) + " with " + std::to_string(tensor.dimensions) +
+                " dimensions, wanted a matrix");
+  }
+  const std::int64_t inputs = shape.back();
+  if (block != formats.end()) {
+    if (inputs % (*block)->weights != 0) {
+      cursor.fail(what + type_text(tensor.type) + " with rows of " + std::to_string(inputs) +
+                  ", wanted a multiple of " + std::to_string((*block)->weights));
+    }
+    return static_cast<std::uint64_t>(*numel / (*block)->weights * (*block)->bytes);
+  }
+  if (header.architecture.find("bitnet") == std::string::npos) {
+    cursor.fail(what + "type 36 with general.architecture " + quoted_name(header.architecture) +
+                ", wanted I2_S of bitnet.cpp: an architecture with \"bitnet\" in its name");
+  }
+  if (*numel % i2_s::kBlockWeights != 0) {
+    cursor.fail(what + "I2_S with " + std::to_string(*numel) +
+                " weights, wanted a multiple of 128 (the order of "
+                "bitnet.cpp's x86 build; other orders have the same type and cannot be told apart)");
+  }
+  return static_cast<std::uint64_t>(*numel / 4 + i2_s::kTailBytes);
+}
+
+TensorEntry read_tensor(Cursor& cursor, const Header& header, const std::string& file) {
+  TensorEntry tensor;
+  tensor.name = cursor.read_string("a tensor's name");
+  check_tensor_name(tensor.name, file);
+  if (tensor.name.size() > kMaxNameBytes) {
+    cursor.fail("the tensor name " + quoted_name(tensor.name) + " has " + std::to_string(tensor.name.size()) +
+                " bytes, wanted at most " + std::to_string(kMaxNameBytes));
+  }
+  const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
+  tensor.dimensions = cursor.read<std::uint32_t>("the number of dimensions");
+  if (tensor.dimensions < 1 || tensor.dimensions > kMaxDimensions) {
+    cursor.fail(what + std::to_string(tensor.dimensions) + " dimensions, wanted 1 to 4");
+  }
+  for (std::uint32_t i = 0; i < tensor.dimensions; ++i) {
+    const auto dimension = cursor.read<std::uint64_t>("a dimension");
+    if (dimension < 1 || dimension > INT64_MAX) {
+      cursor.fail(what + "a dimension of " + std::to_string(dimension) + ", wanted 1 to 2^63 - 1");
+    }
+    tensor.shape[tensor.dimensions - 1 - i] = static_cast<std::int64_t>(dimension);
+  }
+  tensor.type = cursor.read<std::uint32_t>("a tensor's type");
+  tensor.offset = cursor.read<std::uint64_t>("a tensor's offset");
+  if (tensor.offset % header.alignment != 0) {
+    cursor.fail(what + "offset " + std::to_string(tensor.offset) + ", wanted a multiple of " +
+                std::to_string(header.alignment));
+  }
+  tensor.bytes = data_bytes(cursor, tensor, header);
+  return tensor;
+}
+
+std::uint64_t padded(std::uint64_t bytes, std::uint64_t alignment) {
+  return (bytes + alignment - 1) / alignment * alignment;
+}
+
+/// What a range that does not fit may mean.
+std::string hint(const TensorEntry& tensor, std::uint64_t room) {
+  const auto numel =
+      static_cast<std::uint64_t>(checked_numel(std::span(tensor.shape).first(tensor.dimensions)).value_or(0));
+  if (tensor.type == kQ2_0.ggml_type && room < tensor.bytes && room >= numel / 128 * 34) {
+    return " (" + std::to_string(room) +
+           " bytes fit the older Q2_0 with blocks of 128 weights in 34 bytes; only "
+           "blocks of 64 in 18 bytes are read)";
+  }
+  if (tensor.type == i2_s::kGgmlType) {
+    return " (I2_S is read in the order of bitnet.cpp's x86 build alone: n / 4 bytes of codes, 32 of scale)";
+  }
+  return "";
+}
+
+/// The tensors must follow each other with nothing but padding between them.
+void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std::uint64_t data_bytes) {
+  std::vector<TensorEntry*> order;
+  order.reserve(header.tensors.size());
+  for (TensorEntry& tensor : header.tensors) {
+    order.push_back(&tensor);
+  }
+  std::sort(order.begin(), order.end(),
+            [](const TensorEntry* a, const TensorEntry* b) { return a->offset < b->offset; });
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    TensorEntry& tensor = *order[i];
+    const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
+    const bool last = i + 1 == order.size();
+    const std::uint64_t room =
+        (last ? std::max(data_bytes, tensor.offset) : order[i + 1]->offset) - tensor.offset;
+    if (i == 0 && tensor.offset != 0) {
+      cursor.fail(what + "the first data begin at offset " + std::to_string(tensor.offset) + ", wanted 0");
+    }
+    if (tensor.bytes > room) {
+      cursor.fail(what + std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset) +
+                  (last ? " end outside the file" : " overlap tensor " + quoted_name(order[i + 1]->name)) +
+                  ", which leaves " + std::to_string(room) + hint(tensor, room));
+    }
+    if (!last && room != padded(tensor.bytes, header.alignment)) {
+      cursor.fail(what + std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset) +
+                  " leave a hole before tensor " + quoted_name(order[i + 1]->name) + " at " +
+                  std::to_string(order[i + 1]->offset) + hint(tensor, room));
+    }
+    if (last && room > padded(tensor.bytes, header.alignment)) {
+      cursor.fail(what + "the data end at offset " + std::to_string(tensor.offset + tensor.bytes) + ", but " +
+                  std::to_string(room - tensor.bytes) + " bytes follow" + hint(tensor, room));
+    }
+    tensor.offset += data_begin;
+  }
+}
+
+}  // namespace
+
+std::optional<std::string_view> string_value(const GgufPair& pair) {
+  std::uint32_t type = 0;
+  std::memcpy(&type, pair.value.data(), 4);
+  if (type != kString) {
+    return std::nullopt;
+  }
+  const auto text = pair.value.subspan(12);
+  return std::string_view(reinterpret_cast<const char*>(text.data()), text.size());
+}
+
+Header parse_header(std::span<const std::byte> file, const std::string& name) {
+  Cursor cursor(file, name);
+  check_version(cursor);
+  const auto tensors = cursor.read<std::uint64_t>("the number of tensors");
+  const auto pairs = cursor.read<std::uint64_t>("the number of pairs");
+  Header header;
+  read_pairs(cursor, pairs, file, header);
+  read_known_pairs(cursor, header);
+  constexpr std::uint64_t kLeastTensorBytes = 32;
+  if (tensors > cursor.left() / kLeastTensorBytes) {
+    cursor.fail(std::to_string(tensors) + " tensors, the file's " + std::to_string(cursor.left()) +
+                " more bytes hold at most " + std::to_string(cursor.left() / kLeastTensorBytes));
+  }
+  for (std::uint64_t i = 0; i < tensors; ++i) {
+    header.tensors.push_back(read_tensor(cursor, header, name));
+  }
+  const std::uint64_t data_begin =
+      std::min<std::uint64_t>(padded(cursor.position(), header.alignment), file.size());
+  check_ranges(cursor, header, data_begin, file.size() - data_begin);
+  return header;
+}
+
+}  // namespace trit::io::gguf

@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: MIT
+//
+// What a config.json of transformers says of BitNet layers.
+#pragma once
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "trit/io.h"
+
+namespace trit::io {
+
+struct HuggingFaceConfig {
+  /// quantization_config.quant_method; empty if there is no quantization_config.
+  std::string quant_method;
+  std::string linear_class = "bitlinear";     // or "autobitlinear"
+  std::string quantization_mode = "offline";  // or "online"
+  bool use_rms_norm = false;
+  double rms_norm_eps = 1e-6;
+  std::vector<std::string> modules_to_not_convert;
+
+  bool is_bitnet() const { return quant_method == "bitnet"; }
+  /// autobitlinear, online: the weights are float matrices that are made ternary in each forward pass.
+  bool is_online() const { return linear_class == "autobitlinear" && quantization_mode == "online"; }
+  /// Of is_bitnet(): bitlinear divides by weight_scale, autobitlinear multiplies.
+  ScaleConvention convention() const {
+    return linear_class == "autobitlinear" ? ScaleConvention::multiply : ScaleConvention::divide;
+  }
+};
+
+/// Throws Error, starting with `what`, for malformed text and for unknown values of the keys above.
+HuggingFaceConfig parse_huggingface_config(std::string_view text, const std::string& what);
+
+/// `base` (text of a config.json, or empty) with the quantization_config of `config`; everything else is
+/// kept, in its order.
+std::string write_huggingface_config(const std::string& base, const HuggingFaceConfig& config);
+
+}  // namespace trit::io

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "io/model_graph.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "trit/error.h"
+
+namespace trit::io {
+namespace {
+
+using Json = nlohmann::ordered_json;
+
+Json parse(std::string_view text) {
+  // A parsed tree takes about 30 times the text.
+  constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
+  if (text.size() > kMaxBytes) {
+    throw Error("trit.model has " + std::to_string(text.size()) + " bytes, wanted at most " +
+                std::to_string(kMaxBytes));
+  }
+  const auto shallow = [&](int depth, Json::parse_event_t, Json&) {
+    if (depth > 8) {
+      throw Error("trit.model is nested deeper than 8");
+    }
+    return true;
+  };
+  Json json;
+  try {
+    json = Json::parse(text.begin(), text.end(), shallow);
+  } catch (const Json::exception& error) {
+    throw Error(std::string("trit.model is not valid JSON: ") + error.what());
+  }
+  const bool nodes = json.is_object() && json.contains("nodes") && json["nodes"].is_array();
+  if (!nodes ||
+      !std::all_of(json["nodes"].begin(), json["nodes"].end(), [](const Json& n) { return n.is_object(); })) {
+    throw Error("trit.model has no array \"nodes\" of objects");
+  }
+  return json;
+}
+
+std::string text_of(const Json& node, const char* key) {
+  const auto at = node.find(key);
+  return at != node.end() && at->is_string() ? at->get<std::string>() : std::string();
+}
+
+}  // namespace
+
+std::vector<GraphLayer> graph_layers(std::string_view text) {
+  std::vector<GraphLayer> layers;
+  for (const Json& node : parse(text)["nodes"]) {
+    if (text_of(node, "op") == "bit_linear") {
+      GraphLayer layer{text_of(node, "name"), text_of(node, "norm") == "rms"};
+      const auto eps = node.find("eps");
+      layer.eps = eps != node.end() && eps->is_number() ? eps->get<double>() : layer.eps;
+      layers.push_back(std::move(layer));
+    }
+  }
+  return layers;
+}
+
+std::optional<std::string> rename_graph(
+    std::string_view text, const std::function<std::optional<std::string>(const std::string& name)>& rename) {
+  Json json = parse(text);
+  for (Json& node : json["nodes"]) {
+    const std::string name = text_of(node, "name");
+    if (name.empty()) {
+      continue;
+    }
+    const auto renamed = rename(name);
+    if (!renamed) {
+      return std::nullopt;
+    }
+    node["name"] = *renamed;
+  }
+  return json.dump();
+}
+
+}  // namespace trit::io

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+#include <nlohmann/json.hpp>
+#include <regex>
+
+#include "io/json_scalars.h"
+#include "io/mapped_file.h"
+#include "io/tensor_names.h"
+#include "trit/error.h"
+#include "trit/io.h"
+
+namespace trit::io {
+
+struct NameMap::Rule {
+  std::regex expression;
+  std::optional<std::string> replacement;
+};
+
+NameMap::NameMap() = default;
+NameMap::~NameMap() = default;
+NameMap::NameMap(NameMap&&) noexcept = default;
+NameMap& NameMap::operator=(NameMap&&) noexcept = default;
+
+NameMap NameMap::parse(std::string_view json, const std::string& what) {
+  NameMap map;
+  for_each_scalar(json, what, [&](std::span<const std::string> path, const JsonScalar& value) {
+    const auto* text = std::get_if<std::string>(&value);
+    if (path.size() != 1 || (text == nullptr && !std::holds_alternative<std::nullptr_t>(value))) {
+      throw Error(what + ": the value of " + quoted_name(path[0]) + " is " +
+                  (path.size() == 1 ? scalar_text(value) : "an object or array") +
+                  ", wanted a string (the new name) or null (leave the tensor out)");
+    }
+    try {
+      map.rules_.push_back({std::regex(path[0], std::regex::ECMAScript | std::regex::optimize),
+                            text == nullptr ? std::nullopt : std::optional(*text)});
+    } catch (const std::regex_error& error) {
+      throw Error(what + ": " + quoted_name(path[0]) + " is no regular expression: " + error.what());
+    }
+  });
+  return map;
+}
+
+NameMap NameMap::load(const std::filesystem::path& path) {
+  constexpr std::size_t kMaxBytes = std::size_t{16} << 20;
+  const MappedFile file(path);
+  if (file.bytes().size() > kMaxBytes) {
+    throw Error(path.string() + ": " + std::to_string(file.bytes().size()) + " bytes, wanted at most " +
+                std::to_string(kMaxBytes));
+  }
+  return parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path.string());
+}
+
+bool NameMap::empty() const { return rules_.empty(); }
+
+std::optional<std::string> NameMap::apply(std::string_view name) const {
+  for (const Rule& rule : rules_) {
+    std::match_results<std::string_view::const_iterator> match;
+    if (std::regex_match(name.begin(), name.end(), match, rule.expression)) {
+      return rule.replacement ? std::optional(match.format(*rule.replacement)) : std::nullopt;
+    }
+  }
+  return std::string(name);
+}
+
+}  // namespace trit::io

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+//
+// This library's stored form in a safetensors file (format.h), and files with nothing packed or torchao's
+// packing.
+#include <algorithm>
+#include <charconv>
+
+#include "io/dtype.h"
+#include "io/float_elements.h"
+#include "io/safetensors_checkpoint.h"
+#include "io/tensor_names.h"
+#include "trit/error.h"
+
+namespace trit::io {
+namespace {
+
+using Layout = SafetensorsCheckpoint::Layout;
+
+/// Error unless the file's metadata say `wanted` under `key`.
+void check_metadata(const SafetensorsFile& file, const std::string& key, const std::string& wanted) {
+  const auto found = file.metadata().find(key);
+  if (found == file.metadata().end() || found->second != wanted) {
+    throw Error(file.path().string() + ": metadata " + key + " is " +
+                (found == file.metadata().end() ? "missing" : quoted_name(found->second)) + ", wanted \"" +
+                wanted + "\"");
+  }
+}
+
+/// in_features of a packed matrix with rows of `row_bytes`: the metadata say it, or the norm in front of it,
+/// and else it is a multiple of 4.
+std::int64_t in_features_of(const SafetensorsFile& file, const std::string& name, std::int64_t row_bytes) {
+  const std::string key = in_features_key(name);
+  std::int64_t value = 4 * row_bytes;
+  if (const auto entry = file.metadata().find(key); entry != file.metadata().end()) {
+    const std::string& text = entry->second;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc() || end != text.data() + text.size() || value < 1 ||
+        packed_row_bytes(value) != row_bytes) {
+      throw Error(file.path().string() + ": metadata " + quoted_name(key) + " is " + quoted_name(text) +
+                  ", wanted " + std::to_string(4 * row_bytes - 3) + ".." + std::to_string(4 * row_bytes) +
+                  " (rows of " + std::to_string(row_bytes) + " bytes)");
+    }
+    return value;
+  }
+  const std::string layer(without_ending(name, ".weight"));
+  const auto norm = file.tensors().find(layer + ".norm.weight");
+  if (!layer.empty() && norm != file.tensors().end() && norm->second.shape.size() == 1 &&
+      packed_row_bytes(norm->second.shape[0]) == row_bytes) {
+    return norm->second.shape[0];
+  }
+  return value;
+}
+
+/// The scale of the packed matrix `name`, or null if it is none.
+const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string& name,
+                                  const TensorView& view) {
+  const auto scale = file.tensors().find(name + "_scale");
+  if (view.dtype != "U8" || view.shape.size() != 2 || scale == file.tensors().end()) {
+    return nullptr;
+  }
+  const TensorView& found = scale->second;
+  if (found.dtype != "F32" || found.shape.size() != 1 ||
+      (found.shape[0] != 1 && found.shape[0] != view.shape[0])) {
+    throw Error(file.path().string() + ": tensor " + quoted_name(scale->first) + " is " + found.dtype + " " +
+                shape_text(found.shape) + ", wanted F32 [1] or [" + std::to_string(view.shape[0]) + "]");
+  }
+  return &found;
+}
+
+struct TorchaoParts {
+  std::string_view name, separator;
+};
+/// "fc.weight.int_data" -> "fc.weight", "."; torchao and its users join names with any of these.
+TorchaoParts torchao_parts(std::string_view name) {
+  const std::string_view before = without_ending(name, "int_data");
+  if (before.size() < 2 || std::string_view("._:").find(before.back()) == std::string_view::npos) {
+    return {};
+  }
+  return {before.substr(0, before.size() - 1), before.substr(before.size() - 1)};
+}
+
+const TensorView* torchao_scale_of(const SafetensorsFile& file, const TorchaoParts& parts,
+                                   const TensorView& view) {
+  if (parts.name.empty() || view.dtype != "I8" || view.shape.size() != 2) {
+    return nullptr;
+  }
+  const auto scale = file.tensors().find(std::string(parts.name) + std::string(parts.separator) + "scale");
+  return scale != file.tensors().end() && is_float_dtype(scale->second.dtype) && scale->second.numel() == 1
+             ? &scale->second
+             : nullptr;
+}
+
+std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name, const TensorView& view) {
+  if (view.shape[1] > INT64_MAX / 4) {
+    throw Error(file.path().string() + ": tensor " + quoted_name(name) + ": shape " + shape_text(view.shape) +
+                ", wanted at most 2^61 bytes a row");
+  }
+  return 4 * view.shape[1];
+}
+
+}  // namespace
+
+std::unique_ptr<Checkpoint> open_trit(SafetensorsFile opened) {
+  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(Format::trit, opened.path());
+  const SafetensorsFile& file = checkpoint->add_file(std::move(opened));
+  check_metadata(file, "trit.version", "1");
+  check_metadata(file, "trit.layout", "rows-2bit");
+  check_metadata(file, "trit.scale", "multiply");
+  for (const auto& [name, view] : file.tensors()) {
+    if (const TensorView* scale = stored_scale_of(file, name, view)) {
+      checked_columns(file, name, view);
+      checkpoint->add_ternary(name, Layout::rows_2bit, view, *scale, view.shape[0],
+                              in_features_of(file, name, view.shape[1]), 0);
+      continue;
+    }
+    const std::string weight(without_ending(name, "_scale"));
+    const auto codes = file.tensors().find(weight);
+    if (weight.empty() || codes == file.tensors().end() || !stored_scale_of(file, weight, codes->second)) {
+      checkpoint->add_elements(name, view, 0);
+    }
+  }
+  checkpoint->finish("trit, stored form rows-2bit, version 1", file.metadata());
+  return checkpoint;
+}
+
+bool has_torchao_pairs(const SafetensorsFile& file) {
+  return std::any_of(file.tensors().begin(), file.tensors().end(), [&](const auto& entry) {
+    return torchao_scale_of(file, torchao_parts(entry.first), entry.second) != nullptr;
+  });
+}
+
+std::unique_ptr<Checkpoint> open_plain(SafetensorsFile opened) {
+  const bool packed = has_torchao_pairs(opened);
+  auto checkpoint =
+      std::make_unique<SafetensorsCheckpoint>(packed ? Format::torchao : Format::safetensors, opened.path());
+  const SafetensorsFile& file = checkpoint->add_file(std::move(opened));
+  for (const auto& [name, view] : file.tensors()) {
+    const TorchaoParts parts = torchao_parts(name);
+    if (const TensorView* scale = torchao_scale_of(file, parts, view)) {
+      checkpoint->add_ternary(parts.name, Layout::torchao_packed, view, *scale, view.shape[0],
+                              checked_columns(file, name, view), 0);
+      continue;
+    }
+    const std::string_view before = without_ending(name, "scale");
+    const auto codes =
+        before.empty() ? file.tensors().end() : file.tensors().find(std::string(before) + "int_data");
+    if (codes == file.tensors().end() ||
+        torchao_scale_of(file, torchao_parts(codes->first), codes->second) == nullptr) {
+      checkpoint->add_elements(name, view, 0);
+    }
+  }
+  checkpoint->finish(packed ? "safetensors, torchao's packed int8" : "safetensors, nothing packed",
+                     file.metadata());
+  return checkpoint;
+}
+
+}  // namespace trit::io

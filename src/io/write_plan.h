@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+//
+// What convert() hands to the writer of a format: the tensors under their new names, and the text that
+// travels along.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "trit/io.h"
+
+namespace trit::io {
+
+struct PlannedTensor {
+  std::string name;
+  const TensorInfo* tensor = nullptr;
+};
+
+struct WritePlan {
+  const Checkpoint& source;
+  std::vector<PlannedTensor> tensors;  // by name, without duplicates
+  Metadata metadata;                   // "trit.model", "huggingface.config", ...
+  const ConvertOptions& options;
+
+  /// The planned tensor of this name, or null.
+  const PlannedTensor* find(std::string_view name) const;
+};
+
+/// Counts the bytes of the source that have been read, for ConvertOptions::progress.
+class Progress {
+ public:
+  explicit Progress(const WritePlan& plan);
+  void add(std::uint64_t bytes);
+
+ private:
+  const std::function<void(std::uint64_t, std::uint64_t)>& report_;
+  std::uint64_t done_ = 0, total_ = 0;
+};
+
+/// Where a writer puts bytes.
+using Sink = std::function<void(std::span<const std::byte>)>;
+
+/// Rows that are read at once: about a megabyte of codes.
+std::int64_t rows_per_read(const TensorInfo& tensor);
+
+/// Streams the elements of a floating or other tensor to `sink`.
+void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress);
+/// Streams the rows of a ternary tensor, in the stored form, `rows_per_read` at a time.
+void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& progress,
+                   const std::function<void(std::span<const std::uint8_t> codes, std::int64_t first_row,
+                                            std::int64_t rows)>& found);
+
+/// Metadata keys that only the stored form itself has.
+bool is_own_form_key(std::string_view key);
+
+/// The formats that can hold the matrix, for messages: "trit, hf, gguf with q2_0".
+std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale);
+
+/// The writers. Each throws Error for what its format cannot hold before it writes anything.
+void write_trit(const WritePlan& plan, const std::filesystem::path& out);
+void write_gguf(const WritePlan& plan, const std::filesystem::path& out);
+void write_huggingface(const WritePlan& plan, const std::filesystem::path& out);
+
+}  // namespace trit::io

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/builtin_kernels.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace trit::runtime::builtin {
+namespace {
+
+float relu_of(float value) { return value < 0 ? 0.0F : value; }
+
+// One task: 4 output channels of one image. Its tile is 4 channels x 8 columns of one output row: 32 sums are
+// eight SSE registers, which leaves the other eight for the weights and the inputs.
+constexpr std::int64_t kChannels = 4;
+constexpr std::int64_t kColumns = 8;
+
+/// Outputs [channel, channel + Channels) x [column, column + Columns) of one row. `Inside`: no column of the
+/// tile touches the padding.
+template <int Channels, int Columns, bool Inside>
+void conv_tile(const Image& size, const float* x, const float* weight, const float* bias, bool relu,
+               std::int64_t row, std::int64_t column, float* y) {
+  float sums[Channels][Columns];
+  for (int c = 0; c < Channels; ++c) {
+    std::fill_n(sums[c], Columns, bias == nullptr ? 0.0F : bias[c]);
+  }
+  const std::int64_t window = size.kernel_height * size.kernel_width;
+  for (std::int64_t in = 0; in < size.channels; ++in) {
+    for (std::int64_t i = 0; i < size.kernel_height; ++i) {
+      const std::int64_t from_row = row * size.stride + i - size.padding;
+      if (from_row < 0 || from_row >= size.height) {
+        continue;
+      }
+      const float* const line = x + (in * size.height + from_row) * size.width;
+      for (std::int64_t j = 0; j < size.kernel_width; ++j) {
+        const std::int64_t first = column * size.stride + j - size.padding;
+        float values[Columns];
+        for (int n = 0; n < Columns; ++n) {
+          const std::int64_t at = first + n * size.stride;
+          values[n] = Inside || (at >= 0 && at < size.width) ? line[at] : 0.0F;
+        }
+        const float* const w = weight + in * window + i * size.kernel_width + j;
+        for (int c = 0; c < Channels; ++c) {
+          for (int n = 0; n < Columns; ++n) {
+            sums[c][n] += w[c * size.channels * window] * values[n];
+          }
+        }
+      }
+    }
+  }
+  for (int c = 0; c < Channels; ++c) {
+    float* const out = y + (c * size.out_height + row) * size.out_width + column;
+    for (int n = 0; n < Columns; ++n) {
+      out[n] = relu ? relu_of(sums[c][n]) : sums[c][n];
+    }
+  }
+}
+
+template <int Channels>
+void conv_channels(const Image& size, const float* x, const float* weight, const float* bias, bool relu,
+                   float* y) {
+  // Columns in [inside_begin, inside_end) read no padding. Its end may lie before its beginning.
+  const std::int64_t inside_begin = (size.padding + size.stride - 1) / size.stride;
+  const std::int64_t last_start = size.width + size.padding - size.kernel_width;
+  const std::int64_t inside_end = last_start < 0 ? 0 : std::min(size.out_width, last_start / size.stride + 1);
+  for (std::int64_t row = 0; row < size.out_height; ++row) {
+    std::int64_t column = 0;
+    while (column < size.out_width) {
+      if (column >= inside_begin && column + kColumns <= inside_end) {
+        conv_tile<Channels, kColumns, true>(size, x, weight, bias, relu, row, column, y);
+        column += kColumns;
+      } else {
+        conv_tile<Channels, 1, false>(size, x, weight, bias, relu, row, column, y);
+        ++column;
+      }
+    }
+  }
+}
+
+/// Calls window(values of one pooling window as [begin, width) rows) for every output.
+template <typename Reduce>
+void pool2d(Parallel& parallel, const Image& size, const float* x, float* y, const Reduce& reduce) {
+  parallel.run(size.batch * size.channels, [&](std::int64_t plane) {
+    const float* const in = x + plane * size.height * size.width;
+    float* const out = y + plane * size.out_height * size.out_width;
+    for (std::int64_t row = 0; row < size.out_height; ++row) {
+      for (std::int64_t column = 0; column < size.out_width; ++column) {
+        out[row * size.out_width + column] =
+            reduce(in + row * size.stride * size.width + column * size.stride, size);
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void conv2d(Parallel& parallel, const Image& size, const float* x, const float* weight, const float* bias,
+            bool relu, float* y) {
+  const std::int64_t groups = (size.out_channels + kChannels - 1) / kChannels;
+  const std::int64_t filter = size.channels * size.kernel_height * size.kernel_width;
+  const std::int64_t plane = size.out_height * size.out_width;
+  parallel.run(size.batch * groups, [&](std::int64_t task) {
+    const std::int64_t image = task / groups;
+    const std::int64_t begin = task % groups * kChannels;
+    const std::int64_t end = std::min(begin + kChannels, size.out_channels);
+    const float* const in = x + image * size.channels * size.height * size.width;
+    float* const out = y + image * size.out_channels * plane;
+    if (end - begin == kChannels) {
+      conv_channels<kChannels>(size, in, weight + begin * filter, bias == nullptr ? nullptr : bias + begin,
+                               relu, out + begin * plane);
+      return;
+    }
+    for (std::int64_t c = begin; c < end; ++c) {
+      conv_channels<1>(size, in, weight + c * filter, bias == nullptr ? nullptr : bias + c, relu,
+                       out + c * plane);
+    }
+  });
+}
+
+void max_pool2d(Parallel& parallel, const Image& size, const float* x, float* y) {
+  pool2d(parallel, size, x, y, [](const float* window, const Image& s) {
+    float largest = *window;
+    for (std::int64_t i = 0; i < s.kernel_height; ++i) {
+      for (std::int64_t j = 0; j < s.kernel_width; ++j) {
+        const float value = window[i * s.width + j];
+        if (value > largest || std::isnan(value)) {
+          largest = value;
+        }
+      }
+    }
+    return largest;
+  });
+}
+
+void avg_pool2d(Parallel& parallel, const Image& size, const float* x, float* y) {
+  pool2d(parallel, size, x, y, [](const float* window, const Image& s) {
+    float sum = 0;
+    for (std::int64_t i = 0; i < s.kernel_height; ++i) {
+      for (std::int64_t j = 0; j < s.kernel_width; ++j) {
+        sum += window[i * s.width + j];
+      }
+    }
+    return sum / static_cast<float>(s.kernel_height * s.kernel_width);
+  });
+}
+
+void linear(Parallel& parallel, std::int64_t rows, std::int64_t in, std::int64_t out, const float* x,
+            const float* weight, const float* bias, bool with_relu, float* y) {
+  constexpr std::int64_t kLanesOfDot = 16;     // independent sums: the compiler may not reorder one
+  constexpr std::int64_t kOutputsOfTask = 32;  // their weights stay in L1 or L2 for all rows
+  parallel.run((out + kOutputsOfTask - 1) / kOutputsOfTask, [&](std::int64_t task) {
+    const std::int64_t begin = task * kOutputsOfTask;
+    const std::int64_t end = std::min(begin + kOutputsOfTask, out);
+    for (std::int64_t row = 0; row < rows; ++row) {
+      const float* const a = x + row * in;
+      for (std::int64_t n = begin; n < end; ++n) {
+        const float* const b = weight + n * in;
+        float lanes[kLanesOfDot] = {};
+        std::int64_t k = 0;
+        for (; k + kLanesOfDot <= in; k += kLanesOfDot) {
+          for (std::int64_t l = 0; l < kLanesOfDot; ++l) {
+            lanes[l] += a[k + l] * b[k + l];
+          }
+        }
+        float sum = 0;
+        for (; k < in; ++k) {
+          sum += a[k] * b[k];
+        }
+        for (const float lane : lanes) {
+          sum += lane;
+        }
+        sum += bias == nullptr ? 0.0F : bias[n];
+        y[row * out + n] = with_relu ? relu_of(sum) : sum;
+      }
+    }
+  });
+}
+
+namespace {
+
+/// Elementwise work in blocks of 16 KiB, half of an L1.
+template <typename Function>
+void blocks(Parallel& parallel, std::int64_t count, const Function& function) {
+  constexpr std::int64_t kBlock = 4096;
+  parallel.run((count + kBlock - 1) / kBlock, [&](std::int64_t task) {
+    for (std::int64_t i = task * kBlock; i < std::min((task + 1) * kBlock, count); ++i) {
+      function(i);
+    }
+  });
+}
+
+}  // namespace
+
+void relu(Parallel& parallel, std::int64_t count, const float* x, float* y) {
+  blocks(parallel, count, [=](std::int64_t i) { y[i] = relu_of(x[i]); });
+}
+
+void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y) {
+  blocks(parallel, count, [=](std::int64_t i) { y[i] = a[i] + b[i]; });
+}
+
+}  // namespace trit::runtime::builtin

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/dense.h"
+
+#include <cstdlib>
+#include <string_view>
+
+#include "trit/error.h"
+
+namespace trit::runtime {
+
+std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel) {
+  const char* const variable = std::getenv("TRIT_DENSE");
+  const std::string_view wanted = variable == nullptr ? "" : variable;
+  if (wanted == "builtin") {
+    return make_builtin_library(network, parallel);
+  }
+#ifdef TRIT_HAVE_ONEDNN
+  constexpr std::string_view kLibraries = "onednn, builtin";
+  if (wanted.empty() || wanted == "onednn") {
+    return make_onednn_library(network);
+  }
+#else
+  constexpr std::string_view kLibraries = "builtin";
+  if (wanted.empty()) {
+    return make_builtin_library(network, parallel);
+  }
+#endif
+  throw Error("TRIT_DENSE is \"" + std::string(wanted) + "\", this build has: " + std::string(kLibraries));
+}
+
+}  // namespace trit::runtime

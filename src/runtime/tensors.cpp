@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/tensors.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "io/dtype.h"
+#include "trit/error.h"
+#include "trit/format.h"
+
+namespace trit::runtime {
+namespace {
+
+std::string wanted_text(const Shape& wanted) {
+  std::string text = "[";
+  for (std::size_t i = 0; i < wanted.size(); ++i) {
+    text += (i == 0 ? "" : ", ") + (wanted[i] < 0 ? "any" : std::to_string(wanted[i]));
+  }
+  return text + "]";
+}
+
+bool fits(const Shape& shape, const Shape& wanted) {
+  if (shape.size() != wanted.size()) {
+    return false;
+  }
+  for (std::size_t i = 0; i < shape.size(); ++i) {
+    if (shape[i] < 1 || (wanted[i] >= 0 && shape[i] != wanted[i])) {
+      return false;
+    }
+  }
+  return true;
+}
+
+[[noreturn]] void refuse(const io::TensorView& tensor, const std::string& name, const std::string& wanted,
+                         const std::string& what) {
+  throw Error(what + ": tensor \"" + name + "\" (byte " + std::to_string(tensor.offset) + ") is " +
+              tensor.dtype + " " + io::shape_text(tensor.shape) + ", wanted " + wanted);
+}
+
+/// Data in a file need not be aligned to its element.
+std::vector<float> to_floats(const io::TensorView& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.numel()));
+  if (tensor.dtype == "F32") {
+    std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
+    return values;
+  }
+  const auto convert = tensor.dtype == "F16" ? float16_to_float : bfloat16_to_float;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, tensor.data.data() + 2 * i, 2);
+    values[i] = convert(bits);
+  }
+  return values;
+}
+
+void check_finite(std::span<const float> values, const io::TensorView& tensor, const std::string& name,
+                  const std::string& what) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    if (!std::isfinite(values[i])) {
+      throw Error(what + ": tensor \"" + name + "\" (byte " + std::to_string(tensor.offset) + "): value " +
+                  std::to_string(i) + " is " + std::to_string(values[i]) + ", wanted finite values");
+    }
+  }
+}
+
+}  // namespace
+
+const io::TensorView& Tensors::at(const std::string& name, const std::string& what) {
+  if (!file_.contains(name)) {
+    throw Error(what + ": no tensor \"" + name + "\" in the file");
+  }
+  used_.insert(name);
+  return file_.at(name);
+}
+
+std::vector<float> Tensors::floats(const std::string& name, const Shape& wanted, const std::string& what) {
+  const io::TensorView& tensor = at(name, what);
+  if ((tensor.dtype != "F32" && tensor.dtype != "F16" && tensor.dtype != "BF16") ||
+      !fits(tensor.shape, wanted)) {
+    refuse(tensor, name, "F32, F16 or BF16 " + wanted_text(wanted), what);
+  }
+  std::vector<float> values = to_floats(tensor);
+  check_finite(values, tensor, name, what);
+  return values;
+}
+
+std::vector<float> Tensors::optional_floats(const std::string& name, const Shape& wanted,
+                                            const std::string& what) {
+  return file_.contains(name) ? floats(name, wanted, what) : std::vector<float>{};
+}
+
+std::span<const std::uint8_t> Tensors::bytes(const std::string& name, const Shape& wanted,
+                                             const std::string& what) {
+  const io::TensorView& tensor = at(name, what);
+  if (tensor.dtype != "U8" || !fits(tensor.shape, wanted)) {
+    refuse(tensor, name, "U8 " + wanted_text(wanted), what);
+  }
+  return {reinterpret_cast<const std::uint8_t*>(tensor.data.data()), tensor.data.size()};
+}
+
+std::vector<float> Tensors::scales(const std::string& name, std::int64_t rows, const std::string& what) {
+  const io::TensorView& tensor = at(name, what);
+  if (tensor.dtype != "F32" || (!fits(tensor.shape, {1}) && !fits(tensor.shape, {rows}))) {
+    refuse(tensor, name, "F32 [1] or [" + std::to_string(rows) + "]", what);
+  }
+  return to_floats(tensor);
+}
+
+std::size_t Tensors::stored_bytes(const std::string& name) const {
+  return file_.contains(name) ? file_.at(name).data.size() : 0;
+}
+
+void Tensors::check_all_used() const {
+  for (const auto& [name, tensor] : file_.tensors()) {
+    if (!used_.contains(name)) {
+      throw Error(file_.path().string() + ": tensor \"" + name + "\" (byte " + std::to_string(tensor.offset) +
+                  ") belongs to no node of the model");
+    }
+  }
+}
+
+}  // namespace trit::runtime

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+//
+// Tensors of a model file, checked against what their node wants.
+#pragma once
+
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "runtime/graph.h"
+#include "trit/safetensors.h"
+
+namespace trit::runtime {
+
+/// The tensors of one file; remembers which were asked for.
+class Tensors {
+ public:
+  explicit Tensors(const io::SafetensorsFile& file) : file_(file) {}
+
+  /// F32, F16 or BF16 to float. Throws Error, starting with `what`, if it is missing, of another dtype or
+  /// shape, or holds NaN or an infinity. A shape in `wanted` may leave dimensions open with -1.
+  std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what);
+  /// The same; empty if the file has no such tensor.
+  std::vector<float> optional_floats(const std::string& name, const Shape& wanted, const std::string& what);
+  /// The bytes of a U8 tensor.
+  std::span<const std::uint8_t> bytes(const std::string& name, const Shape& wanted, const std::string& what);
+  /// Float32 [1] or [rows], as stored: the scales belong to the bit contract, so no other type will do.
+  std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what);
+
+  /// The tensor, checked for presence alone.
+  const io::TensorView& at(const std::string& name, const std::string& what);
+  /// Bytes in the file; 0 if absent.
+  std::size_t stored_bytes(const std::string& name) const;
+  /// Throws Error naming a tensor that nobody asked for: a damaged or foreign name.
+  void check_all_used() const;
+
+ private:
+  const io::SafetensorsFile& file_;
+  std::set<std::string, std::less<>> used_;
+};
+
+}  // namespace trit::runtime

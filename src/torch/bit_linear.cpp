@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+#include <cmath>
+
+#include "torch/ops.h"
+#include "torch/packed_weight.h"
+#include "trit/torch.h"
+
+namespace trit::nn {
+namespace {
+
+namespace ops = torch_layer::ops;
+
+// parameter's values from the archive, in the parameter's own dtype and device.
+void read_parameter(torch::serialize::InputArchive& archive, const std::string& name,
+                    torch::Tensor& parameter) {
+  torch::Tensor stored;
+  archive.read(name, stored);
+  TORCH_CHECK(stored.sizes() == parameter.sizes(), "trit::nn::BitLinear: '", name, "' is ", stored.sizes(),
+              " in the archive, wanted ", parameter.sizes());
+  const torch::NoGradGuard no_grad;
+  parameter.copy_(stored);
+}
+
+// x + lambda * (quantised - x): the value of the blend, the gradient of x.
+torch::Tensor blend(const torch::Tensor& value, const torch::Tensor& quantised, double lambda) {
+  return value + (lambda * (quantised - value)).detach();
+}
+
+}  // namespace
+
+BitLinearImpl::BitLinearImpl(const BitLinearOptions& layer_options) : options(layer_options) {
+  BitLinearImpl::reset();
+}
+
+void BitLinearImpl::reset() {
+  TORCH_CHECK(options.in_features() >= 1 && options.out_features() >= 1 && options.eps() > 0,
+              "trit::nn::BitLinear: wanted in_features >= 1, out_features >= 1 and eps > 0, found ",
+              options.in_features(), ", ", options.out_features(), " and ", options.eps());
+  weight = register_parameter("weight", torch::empty({options.out_features(), options.in_features()}));
+  bias = register_parameter("bias", options.bias() ? torch::empty({options.out_features()}) : torch::Tensor(),
+                            options.bias());
+  norm = nullptr;
+  if (options.norm() == Norm::rms) {
+    norm = register_module("norm", RMSNorm(RMSNormOptions(options.in_features()).eps(options.eps())));
+  }
+  cache_ = std::make_shared<torch_layer::PackedWeightCache>();
+  reset_parameters();
+}
+
+void BitLinearImpl::reset_parameters() {
+  // As torch::nn::Linear: W and b uniform in +-1 / sqrt(in_features).
+  torch::nn::init::kaiming_uniform_(weight, std::sqrt(5.0));
+  if (bias.defined()) {
+    const double bound = 1.0 / std::sqrt(static_cast<double>(options.in_features()));
+    torch::nn::init::uniform_(bias, -bound, bound);
+  }
+  if (norm) {
+    norm->reset_parameters();
+  }
+}
+
+void BitLinearImpl::pretty_print(std::ostream& stream) const {
+  stream << std::boolalpha << "trit::nn::BitLinear(in_features=" << options.in_features()
+         << ", out_features=" << options.out_features() << ", bias=" << options.bias()
+         << ", norm=" << (options.norm() == Norm::rms ? "rms" : "none") << ", eps=" << options.eps()
+         << ", scale=" << (options.scale() == ScaleGranularity::row ? "row" : "tensor");
+  if (options.lambda() < 1) {
+    stream << ", lambda=" << options.lambda();
+  }
+  stream << ")";
+}
+
+void BitLinearImpl::load(torch::serialize::InputArchive& archive) {
+  read_parameter(archive, "weight", weight);
+  torch::Tensor ignored;
+  if (bias.defined()) {
+    read_parameter(archive, "bias", bias);
+  } else {
+    // A layer without a bias archives "bias" as an undefined tensor, or not at all.
+    TORCH_CHECK(!archive.try_read("bias", ignored) || !ignored.defined(),
+                "trit::nn::BitLinear: the archive has a bias, this layer has none");
+  }
+  torch::serialize::InputArchive norm_archive;
+  if (archive.try_read("norm", norm_archive)) {
+    TORCH_CHECK(norm, "trit::nn::BitLinear: the archive has a norm, this layer has none");
+    read_parameter(norm_archive, "weight", norm->weight);
+  }
+}
+
+void BitLinearImpl::share_parameters(const torch::Tensor& new_weight, const torch::Tensor& new_bias) {
+  TORCH_CHECK(new_weight.sizes() == weight.sizes() && new_bias.defined() == bias.defined() &&
+                  (!bias.defined() || new_bias.sizes() == bias.sizes()),
+              "trit::nn::BitLinear: parameters to share do not fit");
+  parameters_["weight"] = weight = new_weight;
+  if (bias.defined()) {
+    parameters_["bias"] = bias = new_bias;
+  }
+}
+
+torch::Tensor BitLinearImpl::forward(const torch::Tensor& x) {
+  const double lambda = options.lambda();
+  TORCH_CHECK(lambda >= 0 && lambda <= 1, "trit::nn::BitLinear: lambda is ", lambda, ", wanted 0 to 1");
+  if (lambda < 1) {
+    return warm_up(x);
+  }
+  const bool rms = !norm.is_empty();
+  const bool per_row = options.scale() == ScaleGranularity::row;
+  const auto norm_weight = rms ? std::optional(norm->weight) : std::nullopt;
+  const auto offset = bias.defined() ? std::optional(bias) : std::nullopt;
+  if (!weight.is_cpu()) {
+    return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row);
+  }
+  return ops::bit_linear(x, weight, cache_->get(weight, per_row), offset, norm_weight, rms, options.eps());
+}
+
+torch::Tensor BitLinearImpl::warm_up(const torch::Tensor& x) {
+  const double lambda = options.lambda();
+  const bool rms = !norm.is_empty();
+  torch::Tensor inputs = rms ? norm->forward(x) : x;
+  torch::Tensor weights = weight;
+  if (lambda > 0) {
+    torch::Tensor quantised_inputs;
+    torch::Tensor quantised_weights;
+    {
+      const torch::NoGradGuard no_grad;
+      const auto rows = ops::norm_quant(x.reshape({-1, x.size(-1)}),
+                                        rms ? std::optional(norm->weight) : std::nullopt, rms, options.eps());
+      quantised_inputs = (rows.q.narrow(1, 0, x.size(-1)).to(torch::kFloat) * rows.scale.unsqueeze(1))
+                             .reshape(x.sizes())
+                             .to(inputs.scalar_type());
+      const auto scale = ops::absmean(weight, options.scale() == ScaleGranularity::row);
+      quantised_weights = ops::dequantize(ops::ternarize_pack(weight, scale), scale, options.in_features(),
+                                          weight.scalar_type());
+    }
+    inputs = blend(inputs, quantised_inputs, lambda);
+    weights = blend(weights, quantised_weights, lambda);
+  }
+  return torch::nn::functional::linear(inputs, weights, bias);
+}
+
+std::int64_t BitLinearImpl::times_packed() const { return cache_->packs(); }
+
+}  // namespace trit::nn

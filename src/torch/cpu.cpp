@@ -1,0 +1,324 @@
+// SPDX-License-Identifier: MIT
+//
+// The operators on the CPU: each checks its tensors and calls one function of linear.h or row_kernels.h.
+#include <ATen/ops/mm.h>
+#include <torch/library.h>
+
+#include <algorithm>
+
+#include "torch/ops.h"
+#include "torch/parallel.h"
+#include "torch/row_kernels.h"
+
+namespace trit::torch_layer {
+namespace {
+
+using std::optional;
+using torch::ScalarType;
+using torch::Tensor;
+using Packed = c10::intrusive_ptr<PackedWeight>;
+
+DataType data_type(ScalarType type, const char* what) {
+  switch (type) {
+    case torch::kFloat:
+      return DataType::float32;
+    case torch::kBFloat16:
+      return DataType::bfloat16;
+    case torch::kHalf:
+      return DataType::float16;
+    default:
+      TORCH_CHECK(false, "trit: ", what, " must be float32, bfloat16 or float16, found ", type);
+  }
+}
+
+const CpuKernels& kernels() { return cpu_kernels_for(Backend::automatic); }
+
+// float32, contiguous: what the kernels take for weights, scales and biases.
+Tensor float_of(const Tensor& tensor) { return tensor.to(torch::kFloat).contiguous(); }
+optional<Tensor> float_of(const optional<Tensor>& tensor) {
+  return tensor && tensor->defined() ? optional<Tensor>(float_of(*tensor)) : std::nullopt;
+}
+const float* pointer_or_null(const optional<Tensor>& tensor) {
+  return tensor ? tensor->const_data_ptr<float>() : nullptr;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
+                                                      bool rms, double eps) {
+  TORCH_CHECK(x.dim() == 2 && x.size(1) >= 1,
+              "trit::norm_quant: x must be [tokens, in_features >= 1], found ", x.sizes());
+  const DataType type = data_type(x.scalar_type(), "x");
+  const std::int64_t tokens = x.size(0);
+  const std::int64_t in_features = x.size(1);
+  // Rows side by side or further apart; anything else (transposed, expanded) is copied.
+  const bool strided = x.stride(1) == 1 && x.stride(0) >= in_features;
+  const Tensor rows = strided ? x : x.contiguous();
+  const auto weight = rms ? float_of(norm_weight) : std::nullopt;
+  TORCH_CHECK(!weight || weight->numel() == in_features, "trit::norm_quant: the norm's weight must be [",
+              in_features, "], found ", weight->sizes());
+  Tensor q = at::empty({tokens, padded_in_features(in_features)}, x.options().dtype(torch::kChar));
+  Tensor scale = at::empty({tokens}, x.options().dtype(torch::kFloat));
+  Tensor rstd = at::empty_like(scale);
+  Tensor q_sum = at::empty({tokens}, x.options().dtype(torch::kInt));
+  const DefaultFloatEnvironment environment;
+  TorchParallel parallel;
+  trit::norm_quant(kernels(), parallel,
+                   {.x = rows.const_data_ptr(),
+                    .x_type = type,
+                    .tokens = tokens,
+                    .in_features = in_features,
+                    .x_stride = rows.stride(0),
+                    .norm = rms ? Norm::rms : Norm::none,
+                    .norm_weight = pointer_or_null(weight),
+                    .eps = static_cast<float>(eps),
+                    .q = q.mutable_data_ptr<std::int8_t>(),
+                    .scale = scale.mutable_data_ptr<float>(),
+                    .rstd = rstd.mutable_data_ptr<float>(),
+                    .q_sum = q_sum.mutable_data_ptr<std::int32_t>()});
+  return {q, scale, rstd, q_sum};
+}
+
+void check_weight(const Tensor& weight) {
+  TORCH_CHECK(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1 && weight.is_floating_point(),
+              "trit: the weight must be a float matrix [out_features >= 1, in_features >= 1], found ",
+              weight.toString(), " ", weight.sizes());
+}
+
+Tensor absmean(const Tensor& weight, bool per_row) {
+  check_weight(weight);
+  const Tensor w = float_of(weight);
+  Tensor scale = at::empty({per_row ? w.size(0) : 1}, w.options());
+  const DefaultFloatEnvironment environment;
+  TorchParallel parallel;
+  trit::absmean(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
+                per_row ? ScaleGranularity::row : ScaleGranularity::tensor, scale.mutable_data_ptr<float>());
+  return scale;
+}
+
+ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features) {
+  TORCH_CHECK(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
+              "trit: the weight's scale must be [1] or [", out_features, "], found ", scale.sizes());
+  return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
+}
+
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+  check_weight(weight);
+  const Tensor w = float_of(weight);
+  const Tensor beta = float_of(scale);
+  Tensor codes = at::empty({w.size(0), packed_row_bytes(w.size(1))}, w.options().dtype(torch::kByte));
+  const DefaultFloatEnvironment environment;
+  TorchParallel parallel;
+  trit::ternarize_pack(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
+                       granularity_of(beta, w.size(0)), beta.const_data_ptr<float>(),
+                       codes.mutable_data_ptr<std::uint8_t>());
+  return codes;
+}
+
+// The stored form as contiguous tensors; the view refers to them.
+struct StoredWeight {
+  Tensor codes;
+  Tensor scale;
+  TernaryView view;
+};
+
+StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features) {
+  TORCH_CHECK(codes.dim() == 2 && codes.scalar_type() == torch::kByte && codes.size(0) >= 1 &&
+                  in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),
+              "trit: codes must be uint8 [out_features, ceil(in_features / 4)] with in_features = ",
+              in_features, ", found ", codes.toString(), " ", codes.sizes());
+  StoredWeight stored{codes.contiguous(), float_of(scale), {}};
+  granularity_of(stored.scale, codes.size(0));
+  stored.view = {codes.size(0),
+                 in_features,
+                 {stored.codes.const_data_ptr<std::uint8_t>(), static_cast<std::size_t>(codes.numel())},
+                 {stored.scale.const_data_ptr<float>(), static_cast<std::size_t>(scale.numel())}};
+  return stored;
+}
+
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
+  const StoredWeight stored = stored_weight(codes, scale, in_features);
+  Tensor w = at::empty({codes.size(0), in_features}, stored.scale.options());
+  const DefaultFloatEnvironment environment;
+  TorchParallel parallel;
+  trit::dequantize(kernels(), parallel, stored.view, w.mutable_data_ptr<float>());
+  return w.to(dtype);
+}
+
+Tensor product(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const PackedLinear& weight,
+               const optional<Tensor>& bias, ScalarType dtype) {
+  const std::int64_t tokens = q.size(0);
+  TORCH_CHECK(q.dim() == 2 && q.scalar_type() == torch::kChar &&
+                  q.size(1) == padded_in_features(weight.in_features()) &&
+                  scale.scalar_type() == torch::kFloat && scale.numel() == tokens &&
+                  q_sum.scalar_type() == torch::kInt && q_sum.numel() == tokens,
+              "trit::packed_linear: wanted q int8 [tokens, ", padded_in_features(weight.in_features()),
+              "], scale float32 [tokens], q_sum int32 [tokens]; found ", q.toString(), " ", q.sizes(), ", ",
+              scale.toString(), " ", scale.sizes(), ", ", q_sum.toString(), " ", q_sum.sizes());
+  const auto offset = float_of(bias);
+  TORCH_CHECK(!offset || offset->numel() == weight.out_features(), "trit::packed_linear: the bias must be [",
+              weight.out_features(), "], found ", offset->sizes());
+  const DataType type = data_type(dtype, "y");
+  const Tensor codes = q.contiguous();
+  const Tensor scales = scale.contiguous();
+  const Tensor sums = q_sum.contiguous();
+  Tensor y = at::empty({tokens, weight.out_features()}, q.options().dtype(dtype));
+  const DefaultFloatEnvironment environment;
+  TorchParallel parallel;
+  weight.product(parallel,
+                 {codes.const_data_ptr<std::int8_t>(), scales.const_data_ptr<float>(),
+                  sums.const_data_ptr<std::int32_t>(), tokens},
+                 pointer_or_null(offset), type, y.mutable_data_ptr());
+  return y;
+}
+
+Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
+                     const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
+                     ScalarType dtype) {
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+  TorchParallel parallel;
+  return product(q, scale, q_sum, PackedLinear(kernels(), parallel, stored.view), bias, dtype);
+}
+
+Tensor packed_linear_prepared(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Packed& weight,
+                              const optional<Tensor>& bias, ScalarType dtype) {
+  return product(q, scale, q_sum, weight->cpu(), bias, dtype);
+}
+
+// The type of the backward's float products. CPUs have no float16 GEMM to speak of, and float32 is more
+// exact.
+ScalarType product_type(ScalarType grad) {
+  return grad == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat;
+}
+
+// t[:, first .. first + width) as floats or bfloat16, rows `stride` elements apart; first is a multiple of 4.
+void unpack_tile(const TernaryView& weight, std::int64_t first, std::int64_t width, ScalarType type,
+                 void* tile, std::int64_t stride) {
+  constexpr std::int64_t kRowsPerTask = 16;
+  const CpuKernels& table = kernels();
+  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
+  TorchParallel().run((weight.out_features + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
+    const std::int64_t end = std::min(weight.out_features, (task + 1) * kRowsPerTask);
+    for (std::int64_t n = task * kRowsPerTask; n < end; ++n) {
+      const std::uint8_t* const codes = weight.codes.data() + n * row_bytes + first / 4;
+      if (type == torch::kBFloat16) {
+        unpack_bfloat16_row(codes, width, static_cast<std::uint16_t*>(tile) + n * stride);
+      } else {
+        table.dequantize_row(codes, width, 1.0F, static_cast<float*>(tile) + n * stride);
+      }
+    }
+  });
+}
+
+Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
+                             std::int64_t in_features) {
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+  const std::int64_t out_features = stored.view.out_features;
+  TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features,
+              "trit::linear_backward_input: grad must be [tokens, ", out_features, "], found ", grad.sizes());
+  const ScalarType type = product_type(grad.scalar_type());
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
+  const Tensor scaled = (grad.to(torch::kFloat) * stored.scale).to(type);
+  Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
+  // Tiles of columns, 4 MiB of floats: the product reads from L2 or L3 what was just written, and no float
+  // copy of the weight exists. Multiples of 4 columns start at a byte of the codes.
+  constexpr std::int64_t kTileWeights = std::int64_t{1} << 20;
+  const std::int64_t columns =
+      std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
+  Tensor tile = at::empty({out_features, columns}, scaled.options());
+  void* const tile_data = tile.mutable_data_ptr();
+  for (std::int64_t first = 0; first < in_features; first += columns) {
+    const std::int64_t width = std::min(columns, in_features - first);
+    unpack_tile(stored.view, first, width, type, tile_data, columns);
+    Tensor target = grad_x.narrow(1, first, width);
+    at::mm_out(target, scaled, tile.narrow(1, 0, width));
+  }
+  return grad_x.to(grad.scalar_type());
+}
+
+Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                              std::int64_t in_features) {
+  TORCH_CHECK(grad.dim() == 2 && q.dim() == 2 && grad.size(0) == q.size(0) && scale.numel() == q.size(0) &&
+                  q.size(1) == padded_in_features(in_features),
+              "trit::linear_backward_weight: wanted grad [tokens, out_features], q [tokens, ",
+              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.sizes(),
+              ", ", scale.sizes());
+  const ScalarType type = product_type(grad.scalar_type());
+  const Tensor scaled = (grad.to(torch::kFloat) * scale.unsqueeze(1)).to(type);
+  return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(type)).to(grad.scalar_type());
+}
+
+std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
+  TORCH_CHECK(x.dim() >= 1 && x.size(-1) >= 1, "trit::rms_norm: x must be [..., features >= 1], found ",
+              x.sizes());
+  data_type(x.scalar_type(), "x");
+  const std::int64_t features = x.size(-1);
+  TORCH_CHECK(!weight || weight->numel() == features, "trit::rms_norm: the weight must be [", features,
+              "], found ", weight->sizes());
+  const Tensor rows = float_of(x);
+  const auto g = float_of(weight);
+  Tensor y = at::empty_like(rows);
+  Tensor rstd = at::empty(x.sizes().slice(0, static_cast<std::size_t>(x.dim() - 1)), rows.options());
+  const float* const from = rows.const_data_ptr<float>();
+  float* const to = y.mutable_data_ptr<float>();
+  float* const r = rstd.mutable_data_ptr<float>();
+  TorchParallel().run(rstd.numel(), [&](std::int64_t row) {
+    r[row] = rms_norm_row(from + row * features, pointer_or_null(g), static_cast<float>(eps), features,
+                          to + row * features);
+  });
+  return {y.to(x.scalar_type()), rstd};
+}
+
+std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
+                                             const optional<Tensor>& weight, std::array<bool, 2> mask) {
+  const std::int64_t features = x.size(-1);
+  const std::int64_t rows = rstd.numel();
+  TORCH_CHECK(grad.sizes() == x.sizes() && rows * features == x.numel(), "trit::rms_norm_backward: grad ",
+              grad.sizes(), ", x ", x.sizes(), " and rstd ", rstd.sizes(), " do not fit together");
+  const Tensor u = float_of(grad);
+  const Tensor values = float_of(x);
+  const Tensor r = float_of(rstd);
+  const auto g = float_of(weight);
+  // The weight's gradient is summed per chunk of rows, then over the chunks in order: 16 at most, whatever
+  // the number of threads, so the bits do not depend on it.
+  const std::int64_t chunks = std::min<std::int64_t>(rows, 16);
+  const bool weight_wanted = mask[1] && g.has_value();
+  Tensor grad_x = mask[0] ? at::empty_like(values) : Tensor();
+  Tensor partial =
+      weight_wanted ? at::zeros({std::max<std::int64_t>(chunks, 1), features}, u.options()) : Tensor();
+  TorchParallel().run(chunks, [&](std::int64_t chunk) {
+    for (std::int64_t row = chunk * rows / chunks; row < (chunk + 1) * rows / chunks; ++row) {
+      const std::int64_t at = row * features;
+      rms_norm_backward_row(u.const_data_ptr<float>() + at, values.const_data_ptr<float>() + at,
+                            pointer_or_null(g), r.const_data_ptr<float>()[row], features,
+                            mask[0] ? grad_x.mutable_data_ptr<float>() + at : nullptr,
+                            weight_wanted ? partial.mutable_data_ptr<float>() + chunk * features : nullptr);
+    }
+  });
+  Tensor grad_weight;
+  if (weight_wanted) {
+    grad_weight = partial[0];
+    for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
+      add_row(partial.const_data_ptr<float>() + chunk * features, features,
+              grad_weight.mutable_data_ptr<float>());
+    }
+    grad_weight = grad_weight.to(weight->scalar_type(), /*non_blocking=*/false, /*copy=*/true);
+  }
+  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(trit, CPU, m) {
+  register_packed_weight_class();
+  m.impl("norm_quant", norm_quant);
+  m.impl("absmean", absmean);
+  m.impl("ternarize_pack", ternarize_pack);
+  m.impl("dequantize", dequantize);
+  m.impl("packed_linear", packed_linear);
+  m.impl("packed_linear.prepared", packed_linear_prepared);
+  m.impl("linear_backward_input", linear_backward_input);
+  m.impl("linear_backward_weight", linear_backward_weight);
+  m.impl("rms_norm", rms_norm);
+  m.impl("rms_norm_backward", rms_norm_backward);
+}
+
+}  // namespace trit::torch_layer

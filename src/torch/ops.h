@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+//
+// Calls of the operators that ops.cpp registers, through the dispatcher: autograd, autocast and the device's
+// kernel apply. Shapes: M tokens, N = out_features, K = in_features.
+#pragma once
+
+#include <torch/torch.h>
+
+#include <array>
+#include <optional>
+#include <tuple>
+
+#include "torch/packed_weight.h"
+
+namespace trit::torch_layer::ops {
+
+struct NormQuantResult {
+  torch::Tensor q;      // int8 [M, padded_in_features(K)]
+  torch::Tensor scale;  // float32 [M], s
+  torch::Tensor rstd;   // float32 [M], r
+  torch::Tensor q_sum;  // int32 [M]
+};
+/// Activations x [M, K] to int8 (quantize.h, norm_quant_row).
+NormQuantResult norm_quant(const torch::Tensor& x, const std::optional<torch::Tensor>& norm_weight, bool rms,
+                           double eps);
+
+/// beta of a float weight [N, K]: float32 [1], or [N] per row.
+torch::Tensor absmean(const torch::Tensor& weight, bool per_row);
+/// weight [N, K] to the stored form, uint8 [N, ceil(K / 4)].
+torch::Tensor ternarize_pack(const torch::Tensor& weight, const torch::Tensor& scale);
+/// t * scale, [N, K] of dtype.
+torch::Tensor dequantize(const torch::Tensor& codes, const torch::Tensor& scale, c10::SymInt in_features,
+                         torch::ScalarType dtype);
+
+/// y [M, N] of dtype = epilogue(q · tᵀ), from the stored form or from a prepared weight.
+torch::Tensor packed_linear(const NormQuantResult& x, const torch::Tensor& codes,
+                            const torch::Tensor& weight_scale, c10::SymInt in_features,
+                            const std::optional<torch::Tensor>& bias, torch::ScalarType dtype);
+torch::Tensor packed_linear(const NormQuantResult& x, const c10::intrusive_ptr<PackedWeight>& weight,
+                            const std::optional<torch::Tensor>& bias, torch::ScalarType dtype);
+
+/// dX [M, K] = grad [M, N] · (weight_scale t), in grad's dtype.
+torch::Tensor linear_backward_input(const torch::Tensor& grad, const torch::Tensor& codes,
+                                    const torch::Tensor& weight_scale, c10::SymInt in_features);
+/// dW [N, K] = gradᵀ · (scale q), in grad's dtype.
+torch::Tensor linear_backward_weight(const torch::Tensor& grad, const torch::Tensor& q,
+                                     const torch::Tensor& scale, c10::SymInt in_features);
+
+/// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, and 1 / sqrt(...) for the backward.
+std::tuple<torch::Tensor, torch::Tensor> rms_norm(const torch::Tensor& x,
+                                                  const std::optional<torch::Tensor>& weight, double eps);
+/// (grad_x, grad_weight); undefined where the mask says so.
+std::tuple<torch::Tensor, torch::Tensor> rms_norm_backward(const torch::Tensor& grad, const torch::Tensor& x,
+                                                           const torch::Tensor& rstd,
+                                                           const std::optional<torch::Tensor>& weight,
+                                                           std::array<bool, 2> mask);
+
+/// The whole layer, x [..., K] -> y [..., N], differentiable (straight-through).
+torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
+                         const std::optional<torch::Tensor>& bias,
+                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps, bool per_row);
+torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
+                         const c10::intrusive_ptr<PackedWeight>& packed,
+                         const std::optional<torch::Tensor>& bias,
+                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps);
+
+}  // namespace trit::torch_layer::ops

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+#include "torch/packed_weight.h"
+
+#include "torch/ops.h"
+#include "torch/parallel.h"
+#include "torch/row_kernels.h"
+
+namespace trit::torch_layer {
+namespace {
+
+// Blocks of 64 KiB (L1-sized reads, enough tasks for every thread), then a fingerprint of the fingerprints.
+std::uint64_t fingerprint_of(const torch::Tensor& weight) {
+  constexpr std::size_t kBlock = std::size_t{1} << 16;
+  const auto* bytes = static_cast<const std::byte*>(weight.const_data_ptr());
+  const std::size_t total = weight.nbytes();
+  std::vector<std::uint64_t> blocks((total + kBlock - 1) / kBlock);
+  TorchParallel().run(static_cast<std::int64_t>(blocks.size()), [&](std::int64_t task) {
+    const auto block = static_cast<std::size_t>(task);
+    blocks[block] = fingerprint(bytes + block * kBlock, std::min(kBlock, total - block * kBlock), block);
+  });
+  return fingerprint(blocks.data(), blocks.size() * sizeof(std::uint64_t), total);
+}
+
+}  // namespace
+
+void register_packed_weight_class() {
+  using Packed = c10::intrusive_ptr<PackedWeight>;
+  using Stored = std::tuple<torch::Tensor, torch::Tensor, std::int64_t>;
+  static const auto registered =
+      torch::class_<PackedWeight>("trit", "PackedWeight")
+          .def(torch::init<torch::Tensor, torch::Tensor, std::int64_t>())
+          .def_static("from_float", &PackedWeight::from_float)
+          .def("codes", [](const Packed& self) { return self->codes(); })
+          .def("scale", [](const Packed& self) { return self->scale(); })
+          .def("out_features", [](const Packed& self) { return self->out_features(); })
+          .def("in_features", [](const Packed& self) { return self->in_features(); })
+          .def_pickle(
+              [](const Packed& self) { return Stored(self->codes(), self->scale(), self->in_features()); },
+              [](const Stored& state) {
+                return c10::make_intrusive<PackedWeight>(std::get<0>(state), std::get<1>(state),
+                                                         std::get<2>(state));
+              });
+  static_cast<void>(registered);
+}
+
+PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features)
+    : codes_(std::move(codes)), scale_(std::move(scale)), in_features_(in_features) {
+  TORCH_CHECK(
+      codes_.dim() == 2 && codes_.scalar_type() == torch::kUInt8 && codes_.is_contiguous() &&
+          in_features >= 1 && codes_.size(0) >= 1 && codes_.size(1) == packed_row_bytes(in_features),
+      "trit: codes must be contiguous uint8 [out_features, ceil(in_features / 4)] with in_features = ",
+      in_features, ", found ", codes_.toString(), " ", codes_.sizes());
+  TORCH_CHECK(scale_.dim() == 1 && scale_.scalar_type() == torch::kFloat && scale_.is_contiguous() &&
+                  (scale_.size(0) == 1 || scale_.size(0) == codes_.size(0)),
+              "trit: the weight's scale must be float32 [1] or [", codes_.size(0), "], found ",
+              scale_.toString(), " ", scale_.sizes());
+}
+
+c10::intrusive_ptr<PackedWeight> PackedWeight::from_float(const torch::Tensor& weight, bool per_row) {
+  const torch::NoGradGuard no_grad;
+  const auto detached = weight.detach();
+  const auto scale = ops::absmean(detached, per_row);
+  return c10::make_intrusive<PackedWeight>(ops::ternarize_pack(detached, scale), scale, weight.size(1));
+}
+
+const PackedLinear& PackedWeight::cpu() const {
+  TORCH_CHECK(codes_.is_cpu(), "trit: the packed weight is on ", codes_.device(), ", wanted on the CPU");
+  std::call_once(prepared_, [this] {
+    TorchParallel parallel;
+    const auto bytes = static_cast<std::size_t>(codes_.numel());
+    const auto scales = static_cast<std::size_t>(scale_.numel());
+    cpu_ = std::make_unique<PackedLinear>(cpu_kernels_for(Backend::automatic), parallel,
+                                          TernaryView{codes_.size(0),
+                                                      in_features_,
+                                                      {codes_.const_data_ptr<std::uint8_t>(), bytes},
+                                                      {scale_.const_data_ptr<float>(), scales}});
+  });
+  return *cpu_;
+}
+
+c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& weight, bool per_row) {
+  if (!weight.is_cpu() || !weight.is_contiguous()) {
+    const std::lock_guard lock(mutex_);
+    ++packs_;
+    return PackedWeight::from_float(weight, per_row);
+  }
+  Key key{.version = weight.is_inference() ? 0 : static_cast<std::int64_t>(weight._version()),
+          .data = weight.const_data_ptr(),
+          .dtype = weight.scalar_type(),
+          .sizes = weight.sizes().vec(),
+          .per_row = per_row};
+  const std::lock_guard lock(mutex_);
+  std::optional<std::uint64_t> now;
+  if (packed_ && key == key_) {
+    now = fingerprint_of(weight);
+    if (fingerprint_ == now) {
+      return packed_;
+    }
+  }
+  packed_ = PackedWeight::from_float(weight, per_row);
+  key_ = std::move(key);
+  fingerprint_ = now;
+  ++packs_;
+  return packed_;
+}
+
+std::int64_t PackedWeightCache::packs() const {
+  const std::lock_guard lock(mutex_);
+  return packs_;
+}
+
+}  // namespace trit::torch_layer

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <set>
+#include <thread>
+
+#include "common/limits.h"
+#include "common/linear_benchmark.h"
+#include "common/machine.h"
+#include "common/timing.h"
+#include "trit/error.h"
+
+namespace trit::apps {
+namespace {
+
+TEST(TimingTest, Median) {
+  EXPECT_EQ(median({3}), 3);
+  EXPECT_EQ(median({9, 1, 5}), 5);
+  EXPECT_EQ(median({9, 1, 5, 4}), 4.5);
+}
+
+TEST(TimingTest, TimesEverySubjectInEveryRound) {
+  int short_calls = 0;
+  const std::vector<std::function<void()>> subjects{
+      [&] { ++short_calls; }, [] { std::this_thread::sleep_for(std::chrono::milliseconds(2)); }};
+  std::int64_t last = 0;
+  const auto seconds = time_interleaved(subjects, {.rounds = 5, .seconds_per_batch = 0.0005},
+                                        [&](std::int64_t done, std::int64_t total) {
+                                          EXPECT_EQ(done, last + 1);
+                                          EXPECT_EQ(total, 10);
+                                          last = done;
+                                        });
+  EXPECT_EQ(last, 10);
+  ASSERT_EQ(seconds.size(), 2U);
+  ASSERT_EQ(seconds[0].size(), 5U);
+  EXPECT_GT(short_calls, 1000);  // repeated until a batch can be timed
+  EXPECT_LT(median(seconds[0]), 0.0005);
+  EXPECT_GE(median(seconds[1]), 0.002);
+}
+
+TEST(MachineTest, NamesAFile) {
+  const Machine machine{"AMD EPYC (family 25 model 17)", 2, 0, 0, "gcc", ""};
+  EXPECT_EQ(machine.slug(), "amd-epyc-family-25-model-17-2-cores");
+  const Machine here = this_machine();
+  EXPECT_GE(here.cores, 1);
+  EXPECT_FALSE(here.cpu.empty());
+  EXPECT_EQ(here.slug().find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-"), std::string::npos);
+}
+
+TEST(LimitsTest, BurstsTakeTime) {
+  const auto parallel = make_parallel(2);
+  MemoryRead memory(*parallel, std::size_t{5} << 20);
+  EXPECT_GE(memory.bytes(), std::size_t{5} << 20);
+  memory.run();
+  for (const CpuKernels* kernels : cpu_kernels()) {
+    const auto peak = int8_peak(kernels->backend);
+    if (peak && kernels->available()) {
+      const auto start = std::chrono::steady_clock::now();
+      peak->burst();
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+      // 512 multiply-adds a cycle at 6 GHz is more than any core does today: a loop that was removed is
+      // faster.
+      EXPECT_GT(seconds, peak->operations / 2 / 512 / 6e9) << peak->instruction;
+    }
+  }
+  EXPECT_FALSE(int8_peak(Backend::scalar).has_value());
+}
+
+TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
+  LinearBenchmark options;
+  options.shapes = {{70, 131}, {1, 1}, {64, 512}};
+  options.tokens = {1, 7};
+  options.threads = 2;
+  options.timing = {.rounds = 3, .seconds_per_batch = 0.0001};
+  for (const CpuKernels* kernels : cpu_kernels()) {
+    if (kernels->available()) {
+      options.backends.push_back(kernels->backend);
+    }
+  }
+  const LinearReport report = benchmark_linear(options);
+  EXPECT_EQ(report.threads, 2);
+  EXPECT_GT(report.memory_gigabytes_per_second, 0);
+  ASSERT_EQ(report.limits.size(), options.backends.size());
+  ASSERT_EQ(report.results.size(), options.backends.size() * 6);  // small layers: from cache alone
+  for (const LinearResult& result : report.results) {
+    EXPECT_EQ(result.from, WeightsFrom::cache);
+    EXPECT_GT(result.microseconds, 0);
+    EXPECT_GT(result.weight_bytes, 0U);
+    const double operations =
+        2.0 * static_cast<double>(result.tokens * result.shape.out_features * result.shape.in_features);
+    EXPECT_NEAR(result.gops, operations / result.microseconds / 1e3, 1e-6 * result.gops);
+    EXPECT_EQ(result.share.has_value(), result.backend != Backend::scalar);
+  }
+}
+
+TEST(LinearBenchmarkTest, LargeLayersAreMeasuredFromMemory) {
+  LinearBenchmark options;
+  options.backends = {cpu_kernels_for(Backend::automatic).backend};
+  options.shapes = {{4096, 4096}};  // 4 MiB at 2 bits, more than any core's L2
+  options.tokens = {1};
+  options.timing = {.rounds = 3, .seconds_per_batch = 0.0001};
+  const LinearReport report = benchmark_linear(options);
+  std::set<std::string_view> from;
+  for (const LinearResult& result : report.results) {
+    from.insert(name_of(result.from));
+    if (result.from == WeightsFrom::memory) {
+      ASSERT_TRUE(result.share.has_value());
+      EXPECT_GT(*result.share, 0);
+      EXPECT_FALSE(result.limit.empty());
+    }
+  }
+  EXPECT_TRUE(from.contains("memory"));
+}
+
+TEST(LinearBenchmarkTest, RefusesWhatCannotBeMeasured) {
+  const LinearBenchmark good{{Backend::scalar}, {{4, 4}}, {1}, 1, {.rounds = 1, .seconds_per_batch = 1e-5}};
+  LinearBenchmark bad = good;
+  bad.shapes = {{0, 4}};
+  EXPECT_THROW(benchmark_linear(bad), Error);
+  bad = good;
+  bad.tokens = {0};
+  EXPECT_THROW(benchmark_linear(bad), Error);
+  bad = good;
+  bad.backends.clear();
+  EXPECT_THROW(benchmark_linear(bad), Error);
+}
+
+}  // namespace
+}  // namespace trit::apps

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""What the program must refuse, and that nothing is lost by it: each case has its exit code and its message.
+
+    refuse_test.py build/bin/train_cifar10
+"""
+import pathlib
+import resource
+import shutil
+import signal
+import tempfile
+
+import program
+
+SMALL = ["--dataset", "drawn", "--train-images", 200, "--batch-size", 50]
+
+
+def refused(needle: str, *options, code: int = 1, **settings) -> None:
+    result = program.run(*options, code=code, **settings)
+    assert needle in result.stderr, f"{options}: no {needle!r} in {result.stderr!r}"
+
+
+def tree(folder: pathlib.Path) -> dict:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def check_usage() -> None:
+    refused("--nonsense", "--nonsense", code=2)
+    refused("--epochs", "--epochs", "0", code=2)
+    refused("--linear", "--linear", "quaternary", code=2)
+    refused("--lr", "--lr", "-1", code=2)
+    assert "--label-smoothing" in program.run("--help").stdout
+
+
+def check_data(scratch: pathlib.Path) -> None:
+    refused("make data", "--dataset", "cifar10", "--data", scratch / "nowhere", "--out", scratch / "a")
+    short = scratch / "cifar-10-batches-bin"
+    short.mkdir()
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        (short / name).write_bytes(bytes(3073))
+    refused("data_batch_1.bin", "--dataset", "cifar10", "--data", short, "--out", scratch / "b")
+    refused("--train-images", "--dataset", "drawn", "--train-images", 10**6, "--out", scratch / "c")
+
+
+def check_folder(scratch: pathlib.Path) -> None:
+    run = scratch / "run"
+    program.run(*SMALL, "--epochs", 1, "--out", run)
+    before = tree(run)
+    refused("--resume", *SMALL, "--epochs", 1, "--out", run)
+    refused("--seed", "--out", run, "--resume", "--seed", 5)
+    refused("--linear", "--out", run, "--resume", "--linear", "fp32")
+    refused("--epochs", "--out", run, "--resume", "--epochs", 7)
+    assert tree(run) == before, "a refusal must change nothing"
+
+    other = scratch / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("precious")
+    refused("thesis.tex", *SMALL, "--out", other)
+    (scratch / "file").write_text("")
+    refused("file", *SMALL, "--out", scratch / "file")
+    (scratch / "metrics").write_text("precious")
+    refused("metrics", *SMALL, "--out", scratch / "d", "--metrics", scratch / "metrics")
+    assert (other / "thesis.tex").read_text() == (scratch / "metrics").read_text() == "precious"
+
+
+def check_two_processes(scratch: pathlib.Path) -> None:
+    run = scratch / "two"
+    first = program.start(*SMALL, "--epochs", 100000, "--checkpoint-seconds", 0.1, "--out", run)
+    program.wait_for(lambda: list((run / "checkpoints").glob("*.safetensors")), first)
+    refused("another process", "--out", run, "--resume")
+    refused("another process", *SMALL, "--out", run)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=300)
+    assert first.returncode == 130, first.returncode
+
+
+def check_full_disk(scratch: pathlib.Path) -> None:
+    """A limit on the size of files stands for the disk that is full: the write fails in the same place."""
+    run = scratch / "full"
+    program.run(*SMALL, "--epochs", 1, "--schedule", "constant", "--out", run)
+    before = tree(run / "checkpoints")
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (10 << 20, 10 << 20))
+
+    refused("checkpoint-", *SMALL, "--epochs", 2, "--schedule", "constant", "--out", run, "--resume", preexec_fn=limit)
+    assert tree(run / "checkpoints") == before, "the old checkpoints must stay, and no half ones"
+    program.run(*SMALL, "--epochs", 2, "--schedule", "constant", "--out", run, "--resume")
+    assert len(program.metrics(run)) == 2
+
+
+def check_lost_run(scratch: pathlib.Path) -> None:
+    """A learning rate that blows up: an error in the end, not a model of NaN."""
+    run = scratch / "lost"
+    refused("not finite", *SMALL, "--epochs", 100, "--lr", 1e30, "--clip", 0, "--warmup-epochs", 0, "--out", run)
+    assert not (run / "model.safetensors").exists()
+
+
+def check_precisions(scratch: pathlib.Path) -> None:
+    for precision in ("bf16", "fp16"):
+        for linear in ("ternary", "fp32"):
+            run = scratch / f"{precision}-{linear}"
+            program.run(*SMALL, "--epochs", 1, "--precision", precision, "--linear", linear, "--out", run)
+            (epoch,) = program.metrics(run)
+            assert epoch["precision"] == precision and epoch["train_loss"] < 5.0, epoch
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = pathlib.Path(folder)
+        check_usage()
+        check_data(scratch)
+        check_folder(scratch)
+        check_two_processes(scratch)
+        check_full_disk(scratch)
+        check_lost_run(scratch)
+        check_precisions(scratch)
+        refused("CUDA", *SMALL, "--device", "cuda", "--out", scratch / "gpu")
+        shutil.rmtree(scratch / "run")
+
+
+if __name__ == "__main__":
+    main()

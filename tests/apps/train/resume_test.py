@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""A run that is killed, interrupted and resumed ends with the bits of one that was left alone.
+
+    resume_test.py build/bin/train_cifar10 [--kills 4] [--epochs 2] [--train-images 1500] [--data FOLDER] [--seed S]
+
+The full-size check is `--kills 20 --epochs 2 --train-images 0` (all images).
+"""
+import argparse
+import pathlib
+import random
+import signal
+import tempfile
+import time
+
+import program
+
+
+def common(args: argparse.Namespace) -> list:
+    options = program.dataset_options() + ["--epochs", args.epochs, "--train-images", args.train_images, "--seed", 3,
+                                           "--batch-size", args.batch_size, "--checkpoint-seconds", args.checkpoint_seconds]
+    return options + (["--data", args.data] if args.data else [])
+
+
+def check_same(straight: pathlib.Path, other: pathlib.Path) -> None:
+    assert program.results(straight) == program.results(other), (program.metrics(straight), program.metrics(other))
+    assert (straight / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
+
+
+def kill_often(options: list, folder: pathlib.Path, kills: int, seconds: float) -> None:
+    """kill -9 at random moments of a run that takes `seconds`, then to the end."""
+    start, dead = time.monotonic(), 0
+    for number in range(kills):
+        # Start-up takes a second or two of each attempt; the rest adds up to about the whole run.
+        moment = random.uniform(0.1, 1.5 * (2.0 + seconds / kills))
+        code, _, errors = program.kill_after(moment, signal.SIGKILL, *options, "--out", folder, "--resume")
+        assert code in (0, -signal.SIGKILL), errors
+        dead += code != 0
+        if code == 0 and number + 1 < kills:
+            print(f"ended after {dead} kills")
+            break
+    program.run(*options, "--out", folder, "--resume")
+    print(f"killed {dead} times in {time.monotonic() - start:.0f} s")
+
+
+def interrupt_once(options: list, folder: pathlib.Path) -> None:
+    """Ctrl-C saves, says how to go on and exits with 130."""
+    process = program.start(*options, "--out", folder)
+    program.wait_for(lambda: list((folder / "checkpoints").glob("*.safetensors")), process)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 130, (process.returncode, output, errors)
+    assert "--resume" in output, output
+    program.run("--out", folder, "--resume", *(["--data", options[-1]] if "--data" in options else []))
+
+
+def corrupt_newest(options: list, straight: pathlib.Path) -> None:
+    """A damaged newest checkpoint: a warning, and on from the one before."""
+    newest = sorted((straight / "checkpoints").glob("*.safetensors"))[-1]
+    damaged = bytearray(newest.read_bytes())
+    damaged[len(damaged) // 2] ^= 16
+    newest.write_bytes(damaged)
+    model = (straight / "model.safetensors").read_bytes()
+    before = program.results(straight)
+    result = program.run(*options, "--out", straight, "--resume")
+    assert "corrupt" in result.stderr and newest.name in result.stderr, result.stderr
+    assert (straight / "model.safetensors").read_bytes() == model and program.results(straight) == before
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--kills", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=2)
+    parser.add_argument("--train-images", type=int, default=1500)
+    parser.add_argument("--batch-size", type=int, default=25)
+    parser.add_argument("--checkpoint-seconds", type=float, default=0.2)
+    parser.add_argument("--data", default=None)
+    parser.add_argument("--seed", type=int, default=time.time_ns() % 100000)
+    args = parser.parse_args()
+    print(f"--seed {args.seed}")
+    random.seed(args.seed)
+    options = common(args)
+    with tempfile.TemporaryDirectory() as scratch:
+        straight, killed, interrupted = (pathlib.Path(scratch) / name for name in ("straight", "killed", "interrupted"))
+        start = time.monotonic()
+        program.run(*options, "--out", straight)
+        kill_often(options, killed, args.kills, time.monotonic() - start)
+        check_same(straight, killed)
+        interrupt_once(options, interrupted)
+        check_same(straight, interrupted)
+        corrupt_newest(options, straight)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <optional>
+
+#include "cpu/support.h"
+#include "trit/error.h"
+
+namespace trit::test {
+namespace {
+
+/// TRIT_BACKEND for one scope.
+class BackendVariable {
+ public:
+  explicit BackendVariable(const char* value) {
+    if (const char* old = std::getenv("TRIT_BACKEND"); old != nullptr) {
+      saved_ = old;
+    }
+    set(value);
+  }
+  ~BackendVariable() { set(saved_ ? saved_->c_str() : nullptr); }
+  BackendVariable(const BackendVariable&) = delete;
+  BackendVariable& operator=(const BackendVariable&) = delete;
+
+ private:
+  static void set(const char* value) {
+    if (value == nullptr) {
+      unsetenv("TRIT_BACKEND");
+    } else {
+      setenv("TRIT_BACKEND", value, 1);
+    }
+  }
+  std::optional<std::string> saved_;
+};
+
+std::string error_for(Backend backend) {
+  try {
+    static_cast<void>(cpu_kernels_for(backend));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+TEST(Dispatch, Names) {
+  for (const char* name : {"auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx", "cuda"}) {
+    EXPECT_EQ(name_of(backend_from_name(name)), name);
+  }
+  try {
+    static_cast<void>(backend_from_name("sse"));
+    FAIL();
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    for (const char* part : {"'sse'", "auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx", "cuda"}) {
+      EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
+  }
+}
+
+TEST(Dispatch, TableHasTheScalarRowFirstAndEachBackendOnce) {
+  const auto rows = cpu_kernels();
+  ASSERT_FALSE(rows.empty());
+  EXPECT_EQ(rows[0]->backend, Backend::scalar);
+  EXPECT_TRUE(rows[0]->available());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    for (std::size_t j = i + 1; j < rows.size(); ++j) {
+      EXPECT_NE(rows[i]->backend, rows[j]->backend);
+    }
+  }
+}
+
+// What the compiler's own detection says.
+TEST(Dispatch, AvailableAgreesWithTheCompilersDetection) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  const bool avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0;
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") != 0 &&
+                      __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+                      __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+  for (const CpuKernels* row : cpu_kernels()) {
+    if (row->backend == Backend::avx2) {
+      EXPECT_EQ(row->available(), avx2);
+    }
+    if (row->backend == Backend::avx512_vnni) {
+      EXPECT_EQ(row->available(), avx512);
+    }
+  }
+#endif
+}
+
+TEST(Dispatch, EachAvailableRowByName) {
+  const BackendVariable none(nullptr);
+  const std::vector<std::string> names = available_backends();
+  const std::vector<const CpuKernels*> rows = available_rows();
+  ASSERT_EQ(names.size(), rows.size());
+  for (std::size_t i = 0; i < rows.size(); ++i) {
+    EXPECT_EQ(names[i], name_of(rows[i]->backend));
+    EXPECT_EQ(&cpu_kernels_for(backend_from_name(names[i])), rows[i]);
+    const BackendVariable forced(names[i].c_str());
+    EXPECT_EQ(&cpu_kernels_for(Backend::automatic), rows[i]);
+  }
+  EXPECT_EQ(&cpu_kernels_for(Backend::automatic), rows.back());
+  const BackendVariable empty("");
+  EXPECT_EQ(&cpu_kernels_for(Backend::automatic), rows.back());
+  const BackendVariable automatic("auto");
+  EXPECT_EQ(&cpu_kernels_for(Backend::automatic), rows.back());
+}
+
+TEST(Dispatch, TheCallersChoiceGoesBeforeTheVariable) {
+  const BackendVariable forced("cuda");
+  EXPECT_EQ(cpu_kernels_for(Backend::scalar).backend, Backend::scalar);
+}
+
+TEST(Dispatch, AMissingBackendIsAnErrorThatListsTheRest) {
+  const std::vector<std::string> names = available_backends();
+  for (const char* name : {"avx2", "avx_vnni", "avx512_vnni", "amx", "cuda"}) {
+    if (std::find(names.begin(), names.end(), name) != names.end()) {
+      continue;
+    }
+    const BackendVariable forced(name);
+    for (const std::string& message : {error_for(backend_from_name(name)), error_for(Backend::automatic)}) {
+      EXPECT_NE(message.find(std::string("'") + name + "'"), std::string::npos) << message;
+      for (const std::string& available : names) {
+        EXPECT_NE(message.find(available), std::string::npos) << message;
+      }
+    }
+    EXPECT_NE(error_for(Backend::automatic).find("TRIT_BACKEND"), std::string::npos);
+  }
+  const BackendVariable nonsense("fastest");
+  EXPECT_NE(error_for(Backend::automatic).find("TRIT_BACKEND: unknown backend 'fastest'"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace trit::test

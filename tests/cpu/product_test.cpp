@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+//
+// q · tᵀ of every backend against plain sums in int64, exact for every shape.
+#include <algorithm>
+#include <numeric>
+
+#include "cpu/support.h"
+
+namespace trit::test {
+namespace {
+
+class ProductTest : public KernelTest {
+ protected:
+  QuantizedBatch random_batch(std::int64_t tokens, std::int64_t k) {
+    QuantizedBatch batch(tokens, k);
+    const auto padded = static_cast<std::size_t>(padded_in_features(k));
+    for (std::size_t token = 0; token < static_cast<std::size_t>(tokens); ++token) {
+      const std::int64_t kind = uniform(0, 4);
+      std::int8_t* row = batch.q.data() + token * padded;
+      for (std::int64_t i = 0; i < k; ++i) {
+        const std::int64_t value = kind == 0 ? 127 : kind == 1 ? -128 : uniform(-128, 127);
+        row[i] = static_cast<std::int8_t>(value);
+      }
+      batch.q_sum[token] = std::accumulate(row, row + padded, 0);
+    }
+    return batch;
+  }
+
+  // With scale 1 and no bias y is (float)acc; within 2^24 in these shapes, or rounded the same way.
+  void compare(const TernaryMatrix& matrix, const QuantizedBatch& batch, Parallel& parallel) {
+    const std::int64_t n = matrix.out_features;
+    const std::int64_t k = matrix.in_features;
+    const PackedLinear layer(kernels(), parallel, matrix.view());
+    ASSERT_EQ(layer.out_features(), n);
+    ASSERT_EQ(layer.in_features(), k);
+    std::vector<float> y(static_cast<std::size_t>(batch.tokens * n), -7.5F);
+    layer.product(parallel, batch.rows(), nullptr, DataType::float32, y.data());
+    std::vector<std::int8_t> t(static_cast<std::size_t>(k));
+    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(k));
+    const std::int64_t padded = padded_in_features(k);
+    for (std::int64_t row = 0; row < n; ++row) {
+      unpack_row(std::span(matrix.codes).subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes), t);
+      for (std::int64_t token = 0; token < batch.tokens; ++token) {
+        const std::int64_t sum =
+            std::inner_product(t.begin(), t.end(), batch.q.begin() + token * padded, std::int64_t{0});
+        ASSERT_EQ(y[static_cast<std::size_t>(token * n + row)],
+                  static_cast<float>(static_cast<std::int32_t>(sum)))
+            << "token " << token << " of " << batch.tokens << ", row " << row << " of " << n << ", K = " << k;
+      }
+    }
+    ++cases_;
+  }
+  TernaryMatrix unit_matrix(std::int64_t rows, std::int64_t columns) {
+    TernaryMatrix matrix = random_matrix(rows, columns, false);
+    matrix.scale = {1.0F};
+    return matrix;
+  }
+
+  std::unique_ptr<Parallel> parallel_ = make_parallel(1);
+};
+
+TEST_P(ProductTest, RandomShapes) {
+  for (int i = 0; i < 1500 && !HasFatalFailure(); ++i) {
+    const std::int64_t k = uniform(1, i % 10 == 0 ? 2000 : 300);
+    compare(unit_matrix(uniform(1, 150), k), random_batch(uniform(1, 20), k), *parallel_);
+  }
+}
+
+// Around every boundary of the tile: rows and tokens 1, tile - 1, tile, tile + 1, several tiles.
+TEST_P(ProductTest, TileEdges) {
+  const std::int64_t rows = kernels().panel_rows;
+  const std::int64_t tokens = kernels().max_tokens;
+  for (const std::int64_t n : {std::int64_t{1}, rows - 1, rows, rows + 1, 3 * rows, 3 * rows + 5}) {
+    for (const std::int64_t m :
+         {std::int64_t{1}, tokens - 1, tokens, tokens + 1, 2 * tokens, 5 * tokens + 1}) {
+      for (const std::int64_t k : {1, 3, 4, 5, 63, 64, 65, 255, 256, 257, 1027}) {
+        if (n > 0 && m > 0 && !HasFatalFailure()) {
+          compare(unit_matrix(n, k), random_batch(m, k), *parallel_);
+        }
+      }
+    }
+  }
+}
+
+// The largest sums of either sign, where a 16-bit or saturating sum would fail first.
+TEST_P(ProductTest, Extremes) {
+  for (const std::int64_t k : {64, 256, 257, 2560, 4096, 65536, 70001}) {
+    TernaryMatrix matrix = unit_matrix(kernels().panel_rows + 3, k);
+    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(k));
+    for (std::int64_t row = 0; row < matrix.out_features; ++row) {
+      const std::vector<std::int8_t> t(static_cast<std::size_t>(k), static_cast<std::int8_t>(row % 3 - 1));
+      pack_row(t, std::span(matrix.codes).subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes));
+    }
+    QuantizedBatch batch(kernels().max_tokens + 2, k);
+    const std::int64_t padded = padded_in_features(k);
+    for (std::int64_t token = 0; token < batch.tokens; ++token) {
+      const int value = token % 2 == 0 ? -128 : 127;
+      std::fill_n(batch.q.begin() + token * padded, k, static_cast<std::int8_t>(value));
+      batch.q_sum[static_cast<std::size_t>(token)] = static_cast<std::int32_t>(value * k);
+    }
+    compare(matrix, batch, *parallel_);
+  }
+}
+
+// Longer than a kernel's sums or the caches allow: several ranges of k.
+TEST_P(ProductTest, LongK) {
+  const auto threads = make_parallel(3);
+  for (const std::int64_t k : {32767LL, 32768LL, 32769LL, 65540LL, 200003LL, 524287LL}) {
+    compare(unit_matrix(3, k), random_batch(1, k), *parallel_);
+    compare(unit_matrix(kernels().panel_rows + 1, k), random_batch(kernels().max_tokens + 1, k), *threads);
+  }
+}
+
+// The largest K: |acc| = 128 * 16,777,215 = 2^31 - 128.
+TEST_P(ProductTest, LargestK) {
+  constexpr std::int64_t kLargest = 16777215;
+  QuantizedBatch batch(1, kLargest);
+  std::fill_n(batch.q.begin(), kLargest, std::int8_t{-128});
+  batch.q_sum[0] = static_cast<std::int32_t>(-128 * kLargest);
+  for (const unsigned byte : {0x55U, 0xffU}) {  // all +1, all -1
+    TernaryMatrix matrix{
+        1, kLargest, std::vector<std::uint8_t>((kLargest + 3) / 4, static_cast<std::uint8_t>(byte)), {1.0F}};
+    matrix.codes.back() &= 0x3f;
+    float y = 0;
+    PackedLinear(kernels(), *parallel_, matrix.view())
+        .product(*parallel_, batch.rows(), nullptr, DataType::float32, &y);
+    EXPECT_EQ(y, static_cast<float>(static_cast<std::int32_t>((byte == 0x55 ? -128 : 128) * kLargest)));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, testing::ValuesIn(available_rows()), row_name);
+
+}  // namespace
+}  // namespace trit::test

@@ -1,0 +1,372 @@
+// SPDX-License-Identifier: MIT
+//
+// The stored form, torchao's packing, conversion, names, float matrices made ternary, differences; and what
+// happens when a disk fills up or a header lies.
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstring>
+#include <limits>
+
+#include "io/gguf_builder.h"
+#include "io/random_model.h"
+#include "io/test_folder.h"
+#include "trit/io.h"
+#include "trit/quantize.h"
+#include "trit/safetensors.h"
+
+namespace trit::io {
+namespace {
+
+using test::expect_error;
+using test::random_matrix;
+using test::read_matrix;
+using test::TestFolder;
+
+const Metadata kOwnForm{{"trit.version", "1"}, {"trit.layout", "rows-2bit"}, {"trit.scale", "multiply"}};
+
+struct Tensors {
+  std::vector<std::uint8_t> codes{0x31, 0x04};
+  std::vector<float> scale{0.5F};
+  std::vector<float> norm = std::vector<float>(6, 1.0F);
+
+  std::vector<TensorToWrite> list() const {
+    return {
+        {"fc.weight", "U8", {1, static_cast<std::int64_t>(codes.size())}, std::as_bytes(std::span(codes))},
+        {"fc.weight_scale",
+         "F32",
+         {static_cast<std::int64_t>(scale.size())},
+         std::as_bytes(std::span(scale))}};
+  }
+};
+
+TEST(StoredForm, InFeatures) {
+  const TestFolder folder;
+  Tensors tensors;
+  const auto in_features = [&](const std::vector<TensorToWrite>& list, const Metadata& metadata) {
+    save_safetensors(folder / "x", list, metadata);
+    return open_checkpoint(folder / "x")->find("fc.weight")->shape[1];
+  };
+  EXPECT_EQ(in_features(tensors.list(), kOwnForm), 8);
+  Metadata metadata = kOwnForm;
+  metadata["trit.in_features.fc.weight"] = "7";
+  EXPECT_EQ(in_features(tensors.list(), metadata), 7);
+  for (const char* wrong : {"4", "9", "-1", "7x", "", "99999999999999999999"}) {
+    metadata["trit.in_features.fc.weight"] = wrong;
+    expect_error([&] { in_features(tensors.list(), metadata); },
+                 {"trit.in_features.fc.weight", "wanted 5..8"});
+  }
+  auto list = tensors.list();
+  list.push_back({"fc.norm.weight", "F32", {6}, std::as_bytes(std::span(tensors.norm))});
+  EXPECT_EQ(in_features(list, kOwnForm), 6);
+}
+
+TEST(StoredForm, WhatIsRefused) {
+  const TestFolder folder;
+  const auto open = [&](const std::vector<TensorToWrite>& list, const Metadata& metadata) {
+    save_safetensors(folder / "x", list, metadata);
+    return open_checkpoint(folder / "x");
+  };
+  Tensors tensors;
+  for (const auto& [key, value] : kOwnForm) {
+    Metadata metadata = kOwnForm;
+    metadata[key] = "other";
+    expect_error([&] { open(tensors.list(), metadata); },
+                 {"metadata " + key + " is \"other\"", "wanted \"" + value});
+  }
+  tensors.scale = {1, 2};
+  expect_error([&] { open(tensors.list(), kOwnForm); }, {"fc.weight_scale", "F32 [2], wanted F32 [1]"});
+  tensors.scale = {std::numeric_limits<float>::infinity()};
+  expect_error([&] { read_matrix(*open(tensors.list(), kOwnForm), "fc.weight"); },
+               {"wanted finite and positive"});
+  tensors.scale = {1};
+  tensors.codes = {0x31, 0x08};
+  expect_error([&] { read_matrix(*open(tensors.list(), kOwnForm), "fc.weight"); },
+               {"row 0, column 5", "no code"});
+  tensors.codes = {0x31, 0x10};
+  auto list = tensors.list();
+  list.push_back({"fc.norm.weight", "F32", {6}, std::as_bytes(std::span(tensors.norm))});
+  expect_error([&] { read_matrix(*open(list, kOwnForm), "fc.weight"); },
+               {"padding past the last column is not 0"});
+  for (const char* name : {"../x", "a/..", "a\nb"}) {
+    list = tensors.list();
+    list[0].name = name;
+    expect_error([&] { open(list, kOwnForm); }, {"tensor name"});
+  }
+}
+
+TEST(Torchao, PackedInt8) {
+  const TestFolder folder;
+  const std::vector<std::uint8_t> codes{0x4c, 0x1f};
+  const std::vector<float> scale{0.125F};
+  for (const std::string separator : {".", "_", ":"}) {
+    save_safetensors(
+        folder / "x",
+        std::vector<TensorToWrite>{
+            {"fc.weight" + separator + "int_data", "I8", {2, 1}, std::as_bytes(std::span(codes))},
+            {"fc.weight" + separator + "scale", "F32", {}, std::as_bytes(std::span(scale))}},
+        {});
+    const auto checkpoint = open_checkpoint(folder / "x");
+    EXPECT_EQ(checkpoint->format(), Format::torchao);
+    ASSERT_EQ(checkpoint->tensors().size(), 1U);
+    const TernaryMatrix matrix = read_matrix(*checkpoint, "fc.weight");
+    EXPECT_EQ(matrix.in_features, 4);
+    EXPECT_EQ(matrix.codes, (std::vector<std::uint8_t>{0x31, 0xf4}));
+    EXPECT_EQ(matrix.scale, scale);
+  }
+  const std::vector<std::uint8_t> bad{0x4c, 0x20};
+  save_safetensors(folder / "x",
+                   std::vector<TensorToWrite>{{"w.int_data", "I8", {2, 1}, std::as_bytes(std::span(bad))},
+                                              {"w.scale", "F32", {}, std::as_bytes(std::span(scale))}},
+                   {});
+  expect_error([&] { read_matrix(*open_checkpoint(folder / "x"), "w"); }, {"tensor \"w\": row 1, column 1"});
+}
+
+ConvertOptions to_gguf(const std::string& block_format) {
+  ConvertOptions options;
+  options.to = Format::gguf;
+  options.block_format = block_format;
+  return options;
+}
+
+TEST(Convert, WhatGgufCannotHold) {
+  const TestFolder folder;
+  std::mt19937 random(1);
+  const auto refused = [&](const MemoryCheckpoint& model, const std::string& block_format,
+                           const std::vector<std::string>& parts) {
+    expect_error([&] { convert(model, folder / "x", to_gguf(block_format)); }, parts);
+    EXPECT_TRUE(folder.names().empty()) << folder.names().front();
+  };
+  MemoryCheckpoint rows;
+  rows.add("fc.weight", random_matrix(random, 8, 320, false));
+  refused(rows, "tq1_0",
+          {"tensor \"fc.weight\"", "rows of 320", "multiples of 256", "trit, hf, gguf with q2_0"});
+  refused(rows, "tq2_0", {"multiples of 256"});
+  refused(rows, "q4_0", {"\"q4_0\"", "wanted one of tq1_0, tq2_0, q2_0"});
+  MemoryCheckpoint odd;
+  odd.add("fc.weight", random_matrix(random, 8, 100, true));
+  refused(odd, "q2_0", {"multiples of 64", "Formats that can hold it: trit"});
+  for (const float scale : {65520.0F, 1e-9F}) {
+    MemoryCheckpoint model;
+    TernaryMatrix matrix = random_matrix(random, 8, 256, false);
+    matrix.scale = {scale};
+    model.add("fc.weight", matrix);
+    refused(model, "tq2_0", {"tensor \"fc.weight\"", "float16 rounds to", "trit, hf"});
+  }
+  MemoryCheckpoint bools;
+  bools.add("mask", "BOOL", {2}, std::vector<std::byte>(2));
+  refused(bools, "tq2_0", {"tensor \"mask\": BOOL [2]", "trit, hf"});
+  MemoryCheckpoint long_name;
+  long_name.add(std::string(64, 'n'), "F32", {1}, std::vector<std::byte>(4));
+  refused(long_name, "tq2_0", {"a name of 64 bytes, GGUF takes at most 63", "--map"});
+  refused(MemoryCheckpoint(), "tq2_0", {"no tensors to write"});
+  ConvertOptions torchao;
+  torchao.to = Format::torchao;
+  expect_error([&] { convert(rows, folder / "x", torchao); }, {"torchao is read only", "trit, hf or gguf"});
+}
+
+TEST(Convert, Names) {
+  const NameMap map = NameMap::parse(
+      R"json({"model\\.layers\\.([0-9]+)\\.up\\.(.*)": "blk.$1.ffn_up.$2", "drop.*": null, "exact": "other"})json",
+      "map");
+  EXPECT_EQ(map.apply("model.layers.12.up.weight"), "blk.12.ffn_up.weight");
+  EXPECT_EQ(map.apply("xmodel.layers.12.up.weight"), "xmodel.layers.12.up.weight");
+  EXPECT_EQ(map.apply("drop.me"), std::nullopt);
+  EXPECT_EQ(map.apply("exact"), "other");
+  const auto refused = [](const char* json, const std::vector<std::string>& parts) {
+    expect_error([&] { NameMap::parse(json, "map"); }, parts);
+  };
+  refused(R"json({"(": "x"})json", {"map: \"(\" is no regular expression"});
+  refused(R"json({"a": 1})json", {"the value of \"a\" is 1", "wanted a string"});
+  refused(R"json({"a": {"b": "c"}})json", {"the value of \"a\""});
+  refused(R"json({"a": "b", "a": "c"})json", {"occurs twice"});
+
+  const TestFolder folder;
+  std::mt19937 random(1);
+  MemoryCheckpoint model;
+  model.add("a.weight", random_matrix(random, 4, 8, false));
+  model.add("b.weight", random_matrix(random, 4, 8, false));
+  model.set_metadata("trit.model",
+                     R"({"nodes":[{"op":"bit_linear","name":"a"},{"op":"bit_linear","name":"b"}]})");
+  const auto converted = [&](const char* json) {
+    ConvertOptions options;
+    options.names = NameMap::parse(json, "map");
+    convert(model, folder / "x", options);
+    return open_checkpoint(folder / "x");
+  };
+  const auto renamed = converted(R"json({"a\\.(.*)": "first.$1"})json");
+  EXPECT_EQ(read_matrix(*renamed, "first.weight").codes, read_matrix(model, "a.weight").codes);
+  EXPECT_NE(renamed->metadata().find("trit.model")->second.find("\"name\":\"first\""), std::string::npos);
+  const auto dropped = converted(R"json({"a\\..*": null})json");
+  EXPECT_EQ(dropped->tensors().size(), 1U);
+  EXPECT_FALSE(dropped->metadata().contains("trit.model"));
+  expect_error([&] { converted(R"json({"[ab]\\.weight": "c"})json"); }, {"would both be called \"c\""});
+  expect_error([&] { converted(R"json({"a.*": "../c"})json"); }, {"the part \"..\""});
+  expect_error([&] { converted(R"json({"a.weight": "b.weight_scale"})json"); },
+               {"has the name of the scale of \"b.weight\""});
+}
+
+TEST(Ternarized, IsPack) {
+  std::mt19937 random(20240609);
+  std::normal_distribution<float> normal(0, 0.02F);
+  for (const auto granularity : {ScaleGranularity::tensor, ScaleGranularity::row}) {
+    std::vector<float> w(37 * 1030);
+    for (float& value : w) {
+      value = normal(random);
+    }
+    MemoryCheckpoint source;
+    source.add("a.weight", {37, 1030}, w);
+    source.add("b.weight", {1030, 37}, w);
+    source.add("c.bias", {37}, std::span(w).first(37));
+    const auto packed =
+        ternarized(source, granularity, [](std::string_view name) { return name != "b.weight"; });
+    const TernaryMatrix wanted = pack(w, 37, 1030, granularity);
+    const TernaryMatrix found = read_matrix(*packed, "a.weight");
+    EXPECT_EQ(found.codes, wanted.codes);
+    EXPECT_EQ(found.scale, wanted.scale);
+    EXPECT_EQ(packed->find("b.weight")->kind, TensorKind::floating);
+    EXPECT_EQ(packed->find("c.bias")->kind, TensorKind::floating);
+    w[1030 * 5 + 7] = std::nanf("");
+    MemoryCheckpoint bad;
+    bad.add("a.weight", {37, 1030}, w);
+    const auto refused = ternarized(bad, granularity);
+    expect_error([&] { read_matrix(*refused, "a.weight"); },
+                 {"tensor \"a.weight\"", "row 5, column 7", "finite"});
+  }
+}
+
+TEST(Diff, SaysWhatDiffers) {
+  std::mt19937 random(1);
+  const TernaryMatrix matrix = random_matrix(random, 7, 9, false);
+  const std::vector<float> values{1, 2, std::nanf("")};
+  MemoryCheckpoint a;
+  a.add("same.weight", matrix);
+  a.add("codes.weight", matrix);
+  a.add("scale.weight", matrix);
+  a.add("values", {3}, values);
+  a.add("only.a", {1}, std::span(values).first(1));
+  a.add("shape", {2, 1}, std::span(values).first(2));
+  a.add("kind.weight", matrix);
+  MemoryCheckpoint b;
+  b.add("same.weight", matrix);
+  TernaryMatrix changed = matrix;
+  std::vector<std::int8_t> t(9);
+  unpack_row(std::span(changed.codes).subspan(6 * 3, 3), t);
+  t[8] = static_cast<std::int8_t>(t[8] == 1 ? -1 : t[8] + 1);
+  t[0] = static_cast<std::int8_t>(-t[0] == t[0] ? 1 : -t[0]);
+  pack_row(t, std::span(changed.codes).subspan(6 * 3, 3));
+  b.add("codes.weight", changed);
+  changed = matrix;
+  changed.scale = std::vector<float>(7, matrix.scale[0]);
+  changed.scale[3] *= 1.001F;
+  b.add("scale.weight", changed);
+  b.add("values", {3}, std::vector<float>{1, 2.5F, std::nanf("")});
+  b.add("only.b", {1}, std::span(values).first(1));
+  b.add("shape", {1, 2}, std::span(values).first(2));
+  b.add("kind.weight", {7, 9}, std::vector<float>(63));
+  const auto differences = diff(a, b);
+  std::map<std::string, std::string> found;
+  for (const Difference& difference : differences) {
+    found[difference.name] = difference.what;
+  }
+  EXPECT_EQ(found.size(), 7U);
+  EXPECT_EQ(found["codes.weight"], "2 of 63 codes");
+  EXPECT_NE(found["scale.weight"].find("in row 3, 1 of 7 rows"), std::string::npos) << found["scale.weight"];
+  EXPECT_EQ(found["values"], "1 of 3 elements, by 0.5 at most");
+  EXPECT_EQ(found["only.a"], "only in the first");
+  EXPECT_EQ(found["only.b"], "only in the second");
+  EXPECT_EQ(found["shape"], "shape: [2, 1] and [1, 2]");
+  EXPECT_EQ(found["kind.weight"], "ternary in the first, floating in the second");
+  EXPECT_EQ(diff(a, b, {.tolerance = 0.3}).size(), 5U);
+  EXPECT_TRUE(diff(a, a).empty());
+}
+
+/// For one scope: files of at most `bytes`. A write beyond fails as on a full disk.
+class FileSizeLimit {
+ public:
+  explicit FileSizeLimit(rlim_t bytes) {
+    handler_ = std::signal(SIGXFSZ, SIG_IGN);
+    ::getrlimit(RLIMIT_FSIZE, &saved_);
+    const rlimit limit{bytes, saved_.rlim_max};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+  }
+  ~FileSizeLimit() {
+    ::setrlimit(RLIMIT_FSIZE, &saved_);
+    std::signal(SIGXFSZ, handler_);
+  }
+  FileSizeLimit(const FileSizeLimit&) = delete;
+  FileSizeLimit& operator=(const FileSizeLimit&) = delete;
+
+ private:
+  rlimit saved_{};
+  void (*handler_)(int);
+};
+
+std::vector<ConvertOptions> every_target() {
+  std::vector<ConvertOptions> options(4);
+  options[1].to = Format::gguf;
+  options[2].to = Format::huggingface;
+  options[3].to = Format::huggingface;
+  options[3].shard_bytes = 150'000;
+  return options;
+}
+
+TEST(Convert, AFullDiskLeavesNothingBehind) {
+  std::mt19937 random(1);
+  MemoryCheckpoint model;
+  for (int i = 0; i < 8; ++i) {
+    model.add("layer." + std::to_string(i) + ".weight", random_matrix(random, 256, 1024, false));
+  }
+  for (const ConvertOptions& options : every_target()) {
+    const TestFolder folder;
+    {
+      const FileSizeLimit limit(90'000);
+      expect_error([&] { convert(model, folder / "x", options); }, {"cannot be written"});
+    }
+    EXPECT_TRUE(folder.names().empty()) << folder.names().front();
+  }
+}
+
+TEST(Convert, AnExceptionFromTheProgressEndsIt) {
+  std::mt19937 random(1);
+  MemoryCheckpoint model;
+  model.add("a.weight", random_matrix(random, 256, 1024, false));
+  model.add("b.weight", random_matrix(random, 256, 1024, false));
+  for (ConvertOptions& options : every_target()) {
+    const TestFolder folder;
+    std::uint64_t last = 0;
+    std::uint64_t total = 0;
+    options.progress = [&](std::uint64_t done, std::uint64_t all) {
+      EXPECT_GE(done, last);
+      last = done;
+      total = all;
+    };
+    convert(model, folder / "x", options);
+    EXPECT_EQ(total, 2 * (65536U + 4U));
+    EXPECT_GE(last, 2 * 65536U);
+    const auto before = folder.names();
+    options.progress = [&](std::uint64_t done, std::uint64_t) {
+      if (done > 0) {
+        throw std::runtime_error("stop");
+      }
+    };
+    EXPECT_THROW(convert(model, folder / "y", options), std::runtime_error);
+    EXPECT_EQ(folder.names(), before);
+  }
+}
+
+TEST(Open, ForeignFiles) {
+  const TestFolder folder;
+  const auto refused = [&](const std::string& bytes, const std::vector<std::string>& parts) {
+    test::write_file(folder / "x", bytes);
+    expect_error([&] { open_checkpoint(folder / "x"); }, parts);
+  };
+  refused("PK\x03\x04rest", {"ZIP archive", "wanted GGUF version 3, safetensors"});
+  refused("", {"0 bytes"});
+  refused("GG", {"2 bytes"});
+  expect_error([&] { open_checkpoint(folder / "missing"); }, {"missing", "cannot be read"});
+}
+
+}  // namespace
+}  // namespace trit::io

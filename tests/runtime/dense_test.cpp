@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+//
+// Float layers against the reference in double precision, within the bound that it derives, for both
+// libraries.
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdlib>
+
+#include "runtime/model_file.h"
+#include "trit/error.h"
+#include "trit/model.h"
+
+namespace trit::test {
+namespace {
+
+/// Sets TRIT_DENSE for one scope.
+class DenseChoice {
+ public:
+  explicit DenseChoice(const char* library) { ::setenv("TRIT_DENSE", library, 1); }
+  ~DenseChoice() { ::unsetenv("TRIT_DENSE"); }
+  DenseChoice(const DenseChoice&) = delete;
+  DenseChoice& operator=(const DenseChoice&) = delete;
+};
+
+std::vector<const char*> libraries() {
+  std::vector<const char*> found{"builtin"};
+  ModelFile model({2});
+  model.relu(0);
+  const TemporaryPath path("probe.safetensors");
+  model.save(path.get());
+  if (Model::load(path.get()).dense_library() != "built-in") {
+    found.push_back("onednn");
+  }
+  return found;
+}
+
+void check(ModelFile& model, std::int64_t batch, int threads = 0) {
+  const TemporaryPath path("dense.safetensors");
+  model.save(path.get());
+  std::size_t in = 1;
+  for (const std::int64_t dimension : model.graph["input"]["shape"].get<Shape>()) {
+    in *= static_cast<std::size_t>(dimension);
+  }
+  const std::vector<float> x = model.random(in * static_cast<std::size_t>(batch), -2, 2);
+  std::vector<std::vector<Bounded>> wanted;
+  for (std::size_t image = 0; image < static_cast<std::size_t>(batch); ++image) {
+    wanted.push_back(model.reference({x.begin() + static_cast<std::ptrdiff_t>(image * in),
+                                      x.begin() + static_cast<std::ptrdiff_t>((image + 1) * in)}));
+  }
+  for (const char* library : libraries()) {
+    SCOPED_TRACE(library);
+    const DenseChoice choice(library);
+    const Model loaded = Model::load(path.get(), {.threads = threads});
+    const std::vector<float> y = loaded.run(x, batch);
+    ASSERT_EQ(y.size(), wanted.empty() ? 0 : wanted.size() * wanted[0].size());
+    for (std::size_t i = 0; i < y.size(); ++i) {
+      const Bounded& at = wanted[i / wanted[0].size()][i % wanted[0].size()];
+      ASSERT_LE(std::fabs(static_cast<double>(y[i]) - at.value), at.error)
+          << "value " << i << ": " << y[i] << ", wanted " << at.value;
+    }
+  }
+}
+
+TEST(Dense, ConvolutionShapes) {
+  struct Case {
+    std::int64_t channels, height, width, out, kernel, stride, padding;
+  };
+  const Case cases[] = {{1, 1, 1, 1, 1, 1, 0},   {3, 8, 8, 32, 3, 1, 1},  {5, 9, 7, 6, 3, 2, 1},
+                        {4, 12, 19, 7, 5, 3, 2}, {32, 6, 6, 33, 1, 1, 0}, {2, 5, 5, 3, 5, 1, 0},
+                        {16, 4, 4, 16, 3, 1, 3}, {3, 4, 4, 5, 2, 1, 2},   {1, 3, 40, 4, 3, 1, 1},
+                        {6, 7, 7, 9, 1, 2, 1}};
+  unsigned seed = 100;
+  for (const Case& c : cases) {
+    for (const bool bias : {false, true}) {
+      SCOPED_TRACE("seed " + std::to_string(++seed));
+      ModelFile model({c.channels, c.height, c.width}, seed);
+      model.conv2d("conv", 0, c.channels, c.out, c.kernel, c.stride, c.padding, bias);
+      check(model, 3);
+      model.relu(1);
+      check(model, 1);
+    }
+  }
+}
+
+/// The built-in loops take columns by eight where no window touches the padding: every remainder, both sides.
+TEST(Dense, ConvolutionWidths) {
+  for (std::int64_t width = 1; width <= 20; ++width) {
+    for (const auto& [kernel, stride] : {std::pair{3, 1}, {3, 2}, {5, 1}}) {
+      SCOPED_TRACE("width " + std::to_string(width) + ", kernel " + std::to_string(kernel));
+      ModelFile model({2, 3, width}, static_cast<unsigned>(150 + width));
+      model.conv2d("conv", 0, 2, 5, kernel, stride, kernel / 2);
+      check(model, 1);
+    }
+  }
+}
+
+TEST(Dense, PoolsWithWindowsThatDoNotDivide) {
+  unsigned seed = 200;
+  for (const char* op : {"max_pool2d", "avg_pool2d"}) {
+    for (const auto& [kernel, stride] : {std::pair{2, 2}, {3, 2}, {3, 1}, {2, 3}, {1, 1}, {7, 5}}) {
+      SCOPED_TRACE(std::string(op) + " seed " + std::to_string(++seed));
+      ModelFile model({5, 7, 11}, seed);
+      model.pool(op, 0, kernel, stride);
+      check(model, 4);
+    }
+  }
+}
+
+TEST(Dense, LinearOnRowsOfTheLastDimension) {
+  for (const Shape& shape : {Shape{1}, Shape{17}, Shape{300}, Shape{4, 33}, Shape{2, 3, 16}}) {
+    ModelFile model(shape, 300);
+    model.linear("fc", 0, shape.back(), 19);
+    check(model, 5);
+    model.relu(1);
+    model.linear("head", 2, 19, 3, false);
+    check(model, 2);
+  }
+}
+
+TEST(Dense, ChainsKeepTheirOrderThroughFlatten) {
+  ModelFile model({3, 16, 16}, 400);
+  std::size_t at =
+      model.relu(model.conv2d("a", 0, 3, 20, 3, 1, 1));  // 20 channels: padded in blocked layouts
+  at = model.pool("max_pool2d", at, 2, 2);
+  at = model.relu(model.conv2d("b", at, 20, 12, 3, 1, 0));
+  at = model.flatten(model.pool("avg_pool2d", at, 2, 2));
+  model.linear("c", at, 12 * 3 * 3, 10);
+  for (const std::int64_t batch : {0, 1, 7}) {
+    check(model, batch);
+  }
+  check(model, 5, 1);
+  check(model, 5, 3);
+}
+
+TEST(Dense, ResidualSums) {
+  ModelFile model({8, 6, 6}, 500);
+  const std::size_t a = model.relu(model.conv2d("a", 0, 8, 24, 3, 1, 1));
+  const std::size_t b = model.conv2d("b", a, 24, 24, 3, 1, 1);
+  const std::size_t sum = model.relu(model.add(b, a));  // b is read by the sum alone, a twice
+  const std::size_t c = model.conv2d("c", sum, 24, 8, 1, 1, 0);
+  const std::size_t twice = model.add(c, 0);  // blocked plus row-major
+  model.flatten(model.add(twice, twice));
+  check(model, 4);
+}
+
+TEST(Dense, ReluJoinsOnlyALayerThatNobodyElseReads) {
+  ModelFile model({4, 5, 5}, 600);
+  const std::size_t conv = model.conv2d("a", 0, 4, 4, 3, 1, 1);
+  const std::size_t relu = model.relu(conv);
+  model.add(conv, relu);  // reads the sums before the ReLU too
+  check(model, 3);
+}
+
+TEST(Dense, EveryResultMayBeTheOutput) {
+  ModelFile flat({2, 3, 4}, 700);
+  flat.flatten(0);
+  check(flat, 3);
+  ModelFile relu({2, 3, 4}, 701);
+  relu.relu(0);
+  check(relu, 3);
+  ModelFile both({2, 4, 4}, 702);
+  const std::size_t conv = both.conv2d("a", 0, 2, 17, 3, 1, 1);
+  const std::size_t flattened = both.flatten(conv);
+  const std::size_t again = both.flatten(both.relu(conv));
+  both.relu(both.add(flattened, again));
+  check(both, 3);
+}
+
+TEST(Dense, UnknownLibrary) {
+  ModelFile model({2});
+  model.relu(0);
+  const TemporaryPath path("unknown.safetensors");
+  model.save(path.get());
+  const DenseChoice choice("mkl");
+  try {
+    Model::load(path.get());
+    FAIL() << "loaded";
+  } catch (const Error& error) {
+    EXPECT_NE(std::string(error.what()).find("\"mkl\""), std::string::npos) << error.what();
+    EXPECT_NE(std::string(error.what()).find("builtin"), std::string::npos) << error.what();
+  }
+}
+
+}  // namespace
+}  // namespace trit::test

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+//
+// Gradients against autograd of the plain formulas in double: straight-through quantisation written with
+// detach().
+#include "torch/reference.h"
+
+namespace trit::test {
+namespace {
+
+using torch::Tensor;
+
+struct Gradients {
+  Tensor y, x, weight, bias, norm_weight;
+};
+
+Tensor leaf(const Tensor& tensor) { return tensor.detach().to(torch::kDouble).requires_grad_(); }
+// The value of `quantised`, the gradient of `value`.
+Tensor straight_through(const Tensor& value, const Tensor& quantised) {
+  return value + (quantised - value).detach();
+}
+
+// The layer with plain ATen operations in double; codes and scales are those of the contract (float).
+Gradients reference(nn::BitLinear& fc, const Tensor& x, const Tensor& grad_y) {
+  const auto row_wise = fc->options.scale() == ScaleGranularity::row;
+  const auto inputs = leaf(x);
+  const auto weight = leaf(fc->weight);
+  const auto bias = fc->bias.defined() ? leaf(fc->bias) : Tensor();
+  const auto g = fc->norm ? leaf(fc->norm->weight) : Tensor();
+
+  auto normed = inputs;
+  if (fc->norm) {
+    normed = inputs / (inputs.square().mean(-1, true) + fc->options.eps()).sqrt() * g;
+  }
+  const auto rows = x.detach().to(torch::kFloat).reshape({-1, x.size(-1)}).contiguous();
+  auto quantised = torch::empty(rows.sizes(), torch::kDouble);
+  const auto norm_weight = fc->norm ? fc->norm->weight.detach().to(torch::kFloat) : torch::empty({0});
+  for (std::int64_t m = 0; m < rows.size(0); ++m) {
+    auto q = torch::empty({rows.size(1)}, torch::kChar);
+    const auto scales = norm_quant_row(
+        values(rows[m]), fc->options.norm(), values(norm_weight), static_cast<float>(fc->options.eps()),
+        {q.mutable_data_ptr<std::int8_t>(), static_cast<std::size_t>(q.numel())});
+    quantised[m] = q.to(torch::kDouble) * static_cast<double>(scales.scale);
+  }
+  const auto w = fc->weight.detach().to(torch::kFloat);
+  const auto beta = row_wise ? w.abs().mean(1, true).clamp_min(1e-5) : w.abs().mean().clamp_min(1e-5);
+  const auto ternary = (w / beta).round().clamp(-1, 1).to(torch::kDouble) * beta.to(torch::kDouble);
+
+  auto y = torch::nn::functional::linear(straight_through(normed, quantised.reshape(x.sizes())),
+                                         straight_through(weight, ternary), bias);
+  y.backward(grad_y.to(torch::kDouble));
+  return {y, inputs.grad(), weight.grad(), bias.defined() ? bias.grad() : Tensor(),
+          g.defined() ? g.grad() : Tensor()};
+}
+
+// |got - want| <= tolerance * (the largest |want|). Sums of up to n products of random signs in a precision
+// of rounding unit u err by about sqrt(n) u of their terms' size; 8 covers the largest of a matrix.
+void expect_close(const Tensor& got, const Tensor& want, double unit, std::int64_t terms, const char* what) {
+  ASSERT_EQ(got.defined(), want.defined()) << what;
+  if (!got.defined()) {
+    return;
+  }
+  ASSERT_EQ(got.sizes(), want.sizes()) << what;
+  const double tolerance = 8 * unit * std::sqrt(static_cast<double>(terms));
+  const double error = ((got.to(torch::kDouble) - want).abs().max() / want.abs().max()).item<double>();
+  EXPECT_LT(error, tolerance) << what;
+}
+
+void check(nn::BitLinear fc, const Tensor& input, double unit) {
+  auto x = input.detach().clone().requires_grad_();
+  const auto y = fc(x);
+  const auto grad_y = torch::randn(y.sizes()).to(y.scalar_type());
+  y.backward(grad_y);
+  const auto want = reference(fc, input, grad_y);
+  const std::int64_t tokens = input.numel() / input.size(-1);
+  expect_close(y.detach(), want.y.detach(), std::max(unit, std::ldexp(1.0, -22)), 1, "y");
+  expect_close(x.grad(), want.x, unit, fc->options.out_features() + 8, "x");
+  expect_close(fc->weight.grad(), want.weight, unit, tokens + 8, "weight");
+  expect_close(fc->bias.defined() ? fc->bias.grad() : Tensor(), want.bias, unit, tokens + 8, "bias");
+  expect_close(fc->norm ? fc->norm->weight.grad() : Tensor(), want.norm_weight, unit,
+               fc->options.out_features() + tokens + 8, "norm.weight");
+  EXPECT_EQ(x.grad().scalar_type(), input.scalar_type());
+}
+
+class Gradient : public ::testing::TestWithParam<std::tuple<Norm, bool, ScaleGranularity>> {};
+
+TEST_P(Gradient, AgreesWithAutogradOfTheFormulas) {
+  const auto [norm, bias, scale] = GetParam();
+  torch::manual_seed(11);
+  constexpr double kFloatUnit = 0x1p-24;
+  constexpr double kHalfUnit = 0x1p-11;
+  constexpr double kBrainUnit = 0x1p-8;
+  for (const auto& [in_features, out_features] : {std::pair{9, 4}, {300, 70}, {1027, 33}, {70, 600}}) {
+    SCOPED_TRACE(std::to_string(in_features) + " -> " + std::to_string(out_features));
+    check(layer(in_features, out_features, bias, norm, scale), torch::randn({19, in_features}), kFloatUnit);
+    check(layer(in_features, out_features, bias, norm, scale), torch::randn({3, 2, 5, in_features}),
+          kFloatUnit);
+    check(layer(in_features, out_features, bias, norm, scale), torch::randn({in_features}), kFloatUnit);
+    check(layer(in_features, out_features, bias, norm, scale),
+          torch::randn({6, in_features}).to(torch::kHalf), kHalfUnit);
+    check(layer(in_features, out_features, bias, norm, scale),
+          torch::randn({6, in_features}).to(torch::kBFloat16), kBrainUnit);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Gradient,
+                         ::testing::Combine(::testing::Values(Norm::none, Norm::rms), ::testing::Bool(),
+                                            ::testing::Values(ScaleGranularity::tensor,
+                                                              ScaleGranularity::row)));
+
+TEST(GradientTiles, ManyTilesOfTheWeight) {
+  // 2 MiB tiles: 2100 outputs make them 192 columns wide, so 1001 inputs are five whole ones and a rest.
+  torch::manual_seed(12);
+  check(layer(1001, 2100, false, Norm::none), torch::randn({5, 1001}), 0x1p-24);
+}
+
+TEST(GradientOfX, IsTheProductWithTheTernaryWeight) {
+  torch::manual_seed(13);
+  auto fc = layer(50, 20, false, Norm::none);
+  auto x = torch::randn({4, 50}, torch::requires_grad());
+  const auto grad_y = torch::randn({4, 20});
+  fc(x).backward(grad_y);
+  const auto beta = fc->weight.detach().abs().mean();
+  const auto t = (fc->weight.detach() / beta).round().clamp(-1, 1);
+  EXPECT_TRUE(torch::allclose(x.grad(), grad_y.mm(t * beta), 1e-5, 1e-6));
+}
+
+TEST(GradientWanted, OnlyWhatIsAskedFor) {
+  torch::manual_seed(14);
+  auto fc = layer(50, 20, true, Norm::rms);
+  const auto x = torch::randn({4, 50});
+  fc(x).sum().backward();  // x needs none
+  EXPECT_TRUE(fc->weight.grad().defined() && fc->bias.grad().defined() && fc->norm->weight.grad().defined());
+  fc->zero_grad();
+  fc->weight.requires_grad_(false);
+  fc->norm->weight.requires_grad_(false);
+  auto leaf_x = x.clone().requires_grad_();
+  fc(leaf_x).sum().backward();
+  EXPECT_TRUE(leaf_x.grad().defined() && fc->bias.grad().defined());
+  EXPECT_FALSE(fc->weight.grad().defined() || fc->norm->weight.grad().defined());
+  const torch::NoGradGuard no_grad;
+  EXPECT_FALSE(fc(leaf_x).requires_grad());
+}
+
+TEST(GradientBadRow, ReachesTheWeightAsNaN) {
+  auto fc = layer(50, 20, false, Norm::rms);
+  auto x = torch::randn({4, 50}, torch::requires_grad());
+  x.data()[2][0] = std::numeric_limits<float>::infinity();
+  fc(x).sum().backward();
+  EXPECT_TRUE(fc->weight.grad().isnan().all().item<bool>());  // dYᵀ · (s q) with s = NaN in one row
+  EXPECT_TRUE(x.grad()[0].isfinite().all().item<bool>());
+}
+
+TEST(GradientTwice, IsAClearError) {
+  for (const bool whole_layer : {true, false}) {
+    auto fc = layer(50, 20, false, Norm::rms);
+    auto x = torch::randn({4, 50}, torch::requires_grad());
+    const auto y = whole_layer ? fc(x) : fc->norm(x);
+    const auto first = torch::autograd::grad({y.square().sum()}, {x}, {}, true, true)[0];
+    try {
+      first.sum().backward();
+      FAIL() << "no error";
+    } catch (const c10::Error& error) {
+      EXPECT_NE(std::string(error.what()).find("double backward"), std::string::npos) << error.what();
+    } catch (const std::runtime_error& error) {
+      EXPECT_NE(std::string(error.what()).find("double backward"), std::string::npos) << error.what();
+    }
+  }
+}
+
+TEST(GradientThreads, DoNotChangeTheNormsGradient) {
+  torch::manual_seed(15);
+  nn::RMSNorm norm(513);
+  const auto x = torch::randn({67, 513});
+  const auto grad_y = torch::randn({67, 513});
+  const int threads = at::get_num_threads();
+  Tensor want;
+  for (const int count : {1, 2, 3, 7}) {
+    at::set_num_threads(count);
+    norm->zero_grad();
+    norm(x).backward(grad_y);
+    if (!want.defined()) {
+      want = norm->weight.grad().clone();
+    }
+    EXPECT_TRUE(same_bits(norm->weight.grad(), want));
+  }
+  at::set_num_threads(threads);
+}
+
+TEST(GradientNorm, StandaloneNormAgreesWithAutograd) {
+  torch::manual_seed(16);
+  for (const auto dtype : {torch::kFloat, torch::kBFloat16}) {
+    nn::RMSNorm norm(300);
+    const auto input = torch::randn({7, 300}).to(dtype);
+    const auto grad_y = torch::randn({7, 300}).to(dtype);
+    auto x = input.clone().requires_grad_();
+    norm(x).backward(grad_y);
+    const auto wide = leaf(input);
+    const auto g = leaf(norm->weight);
+    (wide / (wide.square().mean(-1, true) + 1e-6).sqrt() * g).backward(grad_y.to(torch::kDouble));
+    const double unit = dtype == torch::kFloat ? 0x1p-24 : 0x1p-8;
+    expect_close(x.grad(), wide.grad(), unit, 4, "x");
+    expect_close(norm->weight.grad(), g.grad(), 0x1p-24, 7, "weight");
+  }
+}
+
+// Warm-up: lambda blends both operands; gradients are those of the float layer at the blended operands.
+TEST(WarmUp, BlendsFromTheFloatLayerToTheTernaryOne) {
+  torch::manual_seed(17);
+  auto fc = layer(128, 16, true, Norm::rms);
+  const auto x = torch::randn({6, 128});
+  const auto ternary = fc(x).detach();
+  const auto plain = torch::nn::functional::linear(fc->norm(x), fc->weight, fc->bias).detach();
+  fc->options.lambda(0.0);
+  EXPECT_TRUE(torch::equal(fc(x).detach(), plain));
+  fc->options.lambda(1.0 - 1e-7);
+  EXPECT_TRUE(torch::allclose(fc(x).detach(), ternary, 1e-4, 1e-5));
+  double previous = 0;
+  for (const double lambda : {0.25, 0.5, 0.75, 1.0}) {
+    fc->options.lambda(lambda);
+    const double distance = (fc(x).detach() - plain).norm().item<double>();
+    EXPECT_GT(distance, previous);
+    previous = distance;
+  }
+  fc->options.lambda(0.5);
+  fc(x).sum().backward();
+  const auto blended = fc->norm(x).detach();
+  EXPECT_EQ(fc->weight.grad().sizes(), fc->weight.sizes());
+  EXPECT_LT((fc->weight.grad()[0] - blended.sum(0)).abs().max().item<double>(), 0.1);
+}
+
+}  // namespace
+}  // namespace trit::test
