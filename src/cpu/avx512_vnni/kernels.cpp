@@ -4,10 +4,11 @@
 #include "cpu/dispatch.h"
 
 namespace trit {
+namespace {
 
-constinit const CpuKernels k_avx512_vnni = {
-    .backend = Backend::avx512_vnni,
-    .available = has_avx512_vnni,
+constexpr PanelLayout kLayouts[] = {{
+    .format = PanelFormat::two_bit,
+    .available = [] { return true; },
     .panel_rows = 64,
     .panel_bytes_per_4 = 64,
     .prepare_panel = avx512_vnni::prepare_panel,
@@ -16,6 +17,14 @@ constinit const CpuKernels k_avx512_vnni = {
     // K = 2^17 = 131,072 (exactly -2^31 there; the positive side ends at 127 * 128 K).
     .max_k = 131'072,
     .product_tile = avx512_vnni::product_tile,
+}};
+
+}  // namespace
+
+constinit const CpuKernels k_avx512_vnni = {
+    .backend = Backend::avx512_vnni,
+    .available = has_avx512_vnni,
+    .layouts = kLayouts,
     .epilogue_row = avx512_vnni::epilogue_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,
