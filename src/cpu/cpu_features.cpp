@@ -12,6 +12,7 @@ namespace {
 struct Features {
   bool avx2 = false;
   bool avx512_vnni = false;
+  bool avx512_vbmi = false;
 };
 
 constexpr bool bit(std::uint32_t word, int index) { return ((word >> index) & 1U) != 0; }
@@ -44,6 +45,7 @@ Features detect() {
   features.avx2 = (enabled & kYmm) == kYmm && bit(b, 5) && fma && f16c;
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
   features.avx512_vnni = features.avx2 && (enabled & kZmm) == kZmm && avx512 && bit(c, 11);
+  features.avx512_vbmi = features.avx512_vnni && bit(c, 1);
   return features;
 }
 
@@ -56,6 +58,7 @@ const Features& features() {
 
 bool has_avx2() { return features().avx2; }
 bool has_avx512_vnni() { return features().avx512_vnni; }
+bool has_avx512_vbmi() { return features().avx512_vbmi; }
 
 }  // namespace trit
 
@@ -65,6 +68,7 @@ namespace trit {
 
 bool has_avx2() { return false; }
 bool has_avx512_vnni() { return false; }
+bool has_avx512_vbmi() { return false; }
 
 }  // namespace trit
 

@@ -12,5 +12,7 @@ bool has_avx2();
 /// AVX-512 F, BW, DQ, VL and VNNI, besides has_avx2(): Intel since Cascade Lake (2019), AMD since Zen 4
 /// (2022).
 bool has_avx512_vnni();
+/// And VBMI: Intel since Ice Lake (2019), AMD since Zen 4.
+bool has_avx512_vbmi();
 
 }  // namespace trit
