@@ -38,7 +38,7 @@ struct MasksInRegisters {
     asm("" : "+v"(m0), "+v"(m1), "+v"(m2));
   }
   [[gnu::always_inline]] Fields decode(const std::uint8_t* line) const {
-    const __m512i codes = _mm512_loadu_si512(line);
+    const __m512i codes = load_line(line);
     return {_mm512_and_si512(codes, m0), _mm512_and_si512(codes, m1), _mm512_and_si512(codes, m2), codes};
   }
 };
@@ -46,7 +46,7 @@ struct MasksInRegisters {
 /// The same where accumulators take 24 of the 32 registers. Three more loads in 24 cycles cost nothing.
 struct MasksInMemory {
   [[gnu::always_inline]] Fields decode(const std::uint8_t* line) const {
-    const __m512i codes = _mm512_loadu_si512(line);
+    const __m512i codes = load_line(line);
     __m512i f0, f1, f2;  // not a Fields: gcc 12 keeps a struct's asm outputs in memory as well
     asm("vpandd %[m0]%{1to16%}, %[codes], %[f0]\n\t"
         "vpandd %[m1]%{1to16%}, %[codes], %[f1]\n\t"
@@ -115,7 +115,7 @@ void product_tile(const ProductTile& args) {
     case 1:
       return tile<TwoBit<MasksInRegisters>, 4>(args, std::make_index_sequence<1>{});
     case 2:
-      return tile<TwoBit<MasksInRegisters>, 2>(args, std::make_index_sequence<2>{});
+      return tile<TwoBit<MasksInRegisters>, 1>(args, std::make_index_sequence<2>{});
     case 3:
       return tile<TwoBit<MasksInRegisters>, 1>(args, std::make_index_sequence<3>{});
     case 4:

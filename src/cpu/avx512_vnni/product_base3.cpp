@@ -57,7 +57,7 @@ struct BaseThree {
 
   /// b < 243 to b mod 81, twice as the smaller of b and b - 81 (which wraps where b < 81).
   [[gnu::always_inline]] Fields decode(const std::uint8_t* from) const {
-    const __m512i line = _mm512_loadu_si512(from);
+    const __m512i line = load_line(from);
     __m512i r, f0, f1, f2;
     asm("vpsubb %[n], %[line], %[r]\n\t"
         "vpminub %[r], %[line], %[r]\n\t"
@@ -123,9 +123,9 @@ struct BaseThree {
 void product_tile_base3(const ProductTile& args) {
   switch (args.tokens) {
     case 1:
-      return tile<BaseThree, 4>(args, std::make_index_sequence<1>{});
+      return tile<BaseThree, 2>(args, std::make_index_sequence<1>{});
     case 2:
-      return tile<BaseThree, 2>(args, std::make_index_sequence<2>{});
+      return tile<BaseThree, 1>(args, std::make_index_sequence<2>{});
     case 3:
       return tile<BaseThree, 1>(args, std::make_index_sequence<3>{});
     default:
