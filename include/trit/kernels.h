@@ -63,6 +63,10 @@ struct ProductTile {
   const std::int32_t* q_sum;  // [tokens], sum of q over the range
   std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
   const std::int8_t* arranged = nullptr;  // what the layout's `arrange` made of q, where it is used
+  // Where the results will go, for a kernel that fetches the lines ahead of the epilogue; null: nowhere yet.
+  void* y = nullptr;
+  std::int64_t y_stride = 0;  // bytes between tokens
+  std::int64_t y_bytes = 0;   // of a token: panel_rows results, or what is left of them
 };
 
 /// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.

@@ -74,6 +74,14 @@ template <int kSum, int kQ, int kWeights>
   asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kQ), "i"(kWeights));
 }
 
+/// To 1 KiB in one piece.
+template <int kTile>
+[[gnu::always_inline]] inline void store_tile(std::int8_t* to) {
+  asm volatile("tilestored %%tmm%c3, (%1,%2,1)"
+               : "=m"(*reinterpret_cast<Tile*>(to))
+               : "r"(to), "r"(std::int64_t{64}), "i"(kTile));
+}
+
 /// All eight tiles 16 rows of 64 bytes, for the time of a call. Released at the end: a thread whose tiles
 /// are in their initial state costs nothing at a context switch. Both together take about 200 cycles.
 class TileConfiguration {
@@ -151,22 +159,25 @@ template <int kFirst, int kCount, typename MultiplyStep>
     fields.lines(args.panel + whole * kStepLines * kLineBytes, left / 4, last);
   }
   std::int64_t step = 0;
-  for (; step + kAhead < whole; ++step) {
-    std::int8_t* const ahead = slot(step + kAhead);
-    multiply_step(
-        step, slot(step), [&]<int kQuarter>() __attribute__((always_inline)) {
-          for (std::int64_t i = 4 * kQuarter; i < 4 * kQuarter + 4; ++i) {
-            if constexpr (kFirst == 0) {  // the second half of the fields finds the lines in cache
-              _mm_prefetch(reinterpret_cast<const char*>(line + i * kLineBytes + kPanelPrefetchBytes),
-                           _MM_HINT_T0);
+  while (step + kAhead < whole) {
+    const std::int64_t awake = step + kStepsAwake;
+    const std::int64_t end = awake < whole - kAhead ? awake : whole - kAhead;
+    for (; step < end; ++step) {
+      std::int8_t* const ahead = slot(step + kAhead);
+      multiply_step(
+          step, slot(step), [&]<int kQuarter>() __attribute__((always_inline)) {
+            for (std::int64_t i = 4 * kQuarter; i < 4 * kQuarter + 4; ++i) {
+              const auto* const at = reinterpret_cast<const char*>(line + i * kLineBytes);
+              _mm_prefetch(at + kNearPrefetchBytes, _MM_HINT_T0);
+              if constexpr (kFirst == 0) {  // the second half of the fields finds the lines in cache
+                _mm_prefetch(at + kPanelPrefetchBytes, _MM_HINT_T1);
+              }
+              fields.line(line + i * kLineBytes, ahead + i * kLineBytes);
             }
-            fields.line(line + i * kLineBytes, ahead + i * kLineBytes);
-          }
-        });
-    if (step % kStepsAwake == kStepsAwake - 1) {
-      store_tile<4>(last + Fields::kStepBytes, kLineBytes);
+          });
+      line += kStepLines * kLineBytes;
     }
-    line += kStepLines * kLineBytes;
+    store_tile<4>(last + Fields::kStepBytes);
   }
   const auto nothing = []<int kQuarter>() {};
   for (; step < whole; ++step) {
@@ -177,9 +188,38 @@ template <int kFirst, int kCount, typename MultiplyStep>
   }
 }
 
+constexpr std::int64_t kBlockTokens = 2 * kTileTokens;
+
+/// The lines of y that the epilogue will write, one token a step: it would wait for each of them, since every
+/// token's row of y is in another page. Part kPart of kParts of a row of results.
+template <std::int64_t kTokens, std::int64_t kPart, std::int64_t kParts>
+class ResultPrefetch {
+ public:
+  ResultPrefetch(const ProductTile& args, std::int64_t block)
+      : tokens_(args.y == nullptr ? 0 : args.tokens - block),
+        stride_(args.y_stride),
+        bytes_(args.y_bytes / kParts),
+        first_(args.y == nullptr ? nullptr
+                                 : static_cast<const char*>(args.y) + block * stride_ + kPart * bytes_) {}
+  [[gnu::always_inline]] void step(std::int64_t token) const {
+    if (token < kTokens && token < tokens_) {
+      for (std::int64_t at = 0; at < bytes_; at += kLineBytes) {
+        asm volatile("prefetchw %0" : : "m"(first_[token * stride_ + at]));
+      }
+    }
+  }
+
+ private:
+  std::int64_t tokens_;
+  std::int64_t stride_;
+  std::int64_t bytes_;
+  const char* first_;
+};
+
 /// 16 tokens x 64 rows: 1 tile of q, 4 of weights, 4 sums.
-[[gnu::noinline]] void few_tokens(const ProductTile& args, const std::int8_t* q, std::int8_t* ring,
-                                  std::int32_t* acc) {
+[[gnu::noinline]] void few_tokens(const ProductTile& args, std::int64_t block, const std::int8_t* q,
+                                  std::int8_t* ring, std::int32_t* acc) {
+  const ResultPrefetch<kTileTokens, 0, 1> results(args, block);
   zero_tile<0>();
   zero_tile<1>();
   zero_tile<2>();
@@ -187,6 +227,7 @@ template <int kFirst, int kCount, typename MultiplyStep>
   for_each_step<0, 4>(
       args, ring,
       [&](std::int64_t step, const std::int8_t* weights, const auto& unpack) __attribute__((always_inline)) {
+        results.step(step);
         load_tile_once<4>(q + step * kTileBytes);
         load_tile<5>(weights);
         multiply<0, 4, 5>();
@@ -210,8 +251,9 @@ template <int kFirst, int kCount, typename MultiplyStep>
 
 /// 32 tokens x the 32 rows of fields kFirst and kFirst + 1: 2 tiles of q, 2 of weights, 4 sums.
 template <int kFirst>
-[[gnu::noinline]] void many_tokens(const ProductTile& args, const std::int8_t* q, std::int8_t* ring,
-                                   std::int32_t* acc) {
+[[gnu::noinline]] void many_tokens(const ProductTile& args, std::int64_t block, const std::int8_t* q,
+                                   std::int8_t* ring, std::int32_t* acc) {
+  const ResultPrefetch<kBlockTokens, kFirst / 2, 2> results(args, block);
   zero_tile<0>();
   zero_tile<1>();
   zero_tile<2>();
@@ -220,6 +262,7 @@ template <int kFirst>
       args, ring,
       [&](std::int64_t step, const std::int8_t* weights, const auto& unpack) __attribute__((always_inline)) {
         const std::int8_t* const tokens = q + step * 2 * kTileBytes;
+        results.step(step);
         load_tile_once<4>(tokens);
         load_tile<6>(weights);
         multiply<0, 4, 6>();
@@ -240,8 +283,6 @@ template <int kFirst>
   store_tile<2>(to + kTileTokens * kPanelRows, kStride);
   store_tile<3>(to + kTileTokens * kPanelRows + 16, kStride);
 }
-
-constexpr std::int64_t kBlockTokens = 2 * kTileTokens;
 
 /// Tokens of the block's arrangement: whole tiles.
 constexpr std::int64_t padded_tokens(std::int64_t tokens) {
@@ -286,10 +327,10 @@ void product_tile(const ProductTile& tile) {
     const std::int8_t* const q = tile.arranged + block * steps_of(tile.k) * kStepInputs;
     std::int32_t* const acc = tile.acc + block * kPanelRows;
     if (tile.tokens - block <= kTileTokens) {
-      few_tokens(tile, q, ring, acc);
+      few_tokens(tile, block, q, ring, acc);
     } else {
-      many_tokens<0>(tile, q, ring, acc);
-      many_tokens<2>(tile, q, ring, acc);
+      many_tokens<0>(tile, block, q, ring, acc);
+      many_tokens<2>(tile, block, q, ring, acc);
     }
   }
 }

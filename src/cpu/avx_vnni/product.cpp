@@ -54,9 +54,13 @@ using Constant = std::integral_constant<std::size_t, kValue>;
   asm("%{vex%} vpdpbusd %2, %1, %0" : "+x"(acc) : "x"(codes), "x"(inputs));
 }
 
-/// Field kField of a line, in place.
-template <std::size_t kField>
+/// Field kField of a line, in place; of kCount fields the last, where that is all of them, the line itself:
+/// what the other three sums hold is taken out of its sum at the end.
+template <std::size_t kField, std::size_t kCount>
 [[gnu::always_inline]] inline __m256i field(__m256i line) {
+  if constexpr (kCount == kFields && kField == kFields - 1) {
+    return line;
+  }
   __m256i codes;
   asm("vpand %2, %1, %0" : "=x"(codes) : "x"(line), "m"(*reinterpret_cast<const __m256i*>(kMasks[kField])));
   return codes;
@@ -81,7 +85,7 @@ template <std::size_t kSteps, std::size_t kFirst, std::size_t... kField, std::si
                    _MM_HINT_T0);
     }
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + kStep * kLineBytes));
-    const __m256i fields[kCount] = {field<kFirst + kField>(codes)...};
+    const __m256i fields[kCount] = {field<kFirst + kField, kCount>(codes)...};
     const auto token = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
       const __m256i inputs = broadcast4(q[kIndex] + at + 4 * static_cast<std::int64_t>(kStep));
       (multiply(acc[kStep * kSums + kIndex * kCount + kField], fields[kField], inputs), ...);
@@ -105,6 +109,15 @@ template <std::size_t kSteps, std::size_t kFirst, std::size_t... kField, std::si
       ((acc[kOther % kSums] = _mm256_add_epi32(acc[kOther % kSums], acc[kOther + kSums])), ...);
     };
     fold(std::make_index_sequence<(kSteps - 1) * kSums>{});
+  }
+  if constexpr (kCount == kFields) {
+    const auto take_out = [&](__m256i & all, __m256i s0, __m256i s1, __m256i s2)
+        __attribute__((always_inline)) {
+      all = _mm256_sub_epi32(all, _mm256_add_epi32(s0, _mm256_add_epi32(s1, s2)));
+    };
+    (take_out(acc[kToken * kCount + 3], acc[kToken * kCount], acc[kToken * kCount + 1],
+              acc[kToken * kCount + 2]),
+     ...);
   }
   const auto finish = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
     const __m256i sum = _mm256_set1_epi32(args.q_sum[kIndex]);

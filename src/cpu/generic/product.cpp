@@ -170,6 +170,11 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const 
   const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
   std::int32_t* const acc = sums.acc();
+  const std::int64_t row = panel * layout.panel_rows;
+  const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
+  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
+  const std::int64_t y_stride = args.out_features * y_size;
+  std::uint8_t* const y = static_cast<std::uint8_t*>(args.y) + tokens.begin * y_stride + row * y_size;
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
     layout.product_tile({
@@ -181,24 +186,25 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const 
         .q_sum = ranges.sums(range) + tokens.begin,
         .acc = range == 0 ? acc : sums.partial(),
         .arranged = arranged.of(tile, range),
+        .y = y,
+        .y_stride = y_stride,
+        .y_bytes = rows * y_size,
     });
     if (range > 0) {
       std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
     }
   }
-  const std::int64_t row = panel * layout.panel_rows;
-  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
   for (std::int64_t i = 0; i < tokens.size(); ++i) {
     const std::int64_t token = tokens.begin + i;
     args.kernels.epilogue_row({
         .acc = acc + i * layout.panel_rows,
-        .rows = std::min(layout.panel_rows, args.out_features - row),
+        .rows = rows,
         .row_scale = args.x.scale[token],
         .scale = args.scale + (args.scale_per_row ? row : 0),
         .scale_per_row = args.scale_per_row,
         .bias = args.bias == nullptr ? nullptr : args.bias + row,
         .y_type = args.y_type,
-        .y = static_cast<std::uint8_t*>(args.y) + (token * args.out_features + row) * y_size,
+        .y = y + i * y_stride,
     });
   }
 }
