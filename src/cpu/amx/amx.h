@@ -10,7 +10,9 @@
 
 namespace trit::amx {
 
-/// Fewer tokens than this go to the AVX-512 tile.
+/// Fewer tokens than this go to the AVX-512 tile. Unpacking a panel costs AMX as much as 4 to 5 tokens cost
+/// AVX-512, whatever their number: 4 tokens of 4096 x 4096 take 217 us there, 5 take 252 there and 224 here,
+/// 8 take 415 and 228.
 inline constexpr std::int64_t kFewestTokens = 5;
 
 std::int64_t arranged_bytes(std::int64_t tokens, std::int64_t k);
