@@ -4,6 +4,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 
 namespace trit {
@@ -60,6 +62,24 @@ bool has_avx2() { return features().avx2; }
 bool has_avx512_vnni() { return features().avx512_vnni; }
 bool has_avx512_vbmi() { return features().avx512_vbmi; }
 
+std::string cpu_model() {
+  std::array<std::uint32_t, 12> name{};
+  for (unsigned i = 0; i < 3; ++i) {
+    if (__get_cpuid(0x80000002U + i, &name[4 * i], &name[4 * i + 1], &name[4 * i + 2], &name[4 * i + 3]) ==
+        0) {
+      return "unknown";
+    }
+  }
+  std::uint32_t signature = 0;
+  std::uint32_t b = 0;
+  std::uint32_t c = 0;
+  std::uint32_t d = 0;
+  __get_cpuid(1, &signature, &b, &c, &d);
+  std::string text(reinterpret_cast<const char*>(name.data()), sizeof(name));
+  text.resize(std::min(text.find('\0'), text.size()));
+  return text + " " + std::to_string(signature);
+}
+
 }  // namespace trit
 
 #else
@@ -69,6 +89,7 @@ namespace trit {
 bool has_avx2() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_avx512_vbmi() { return false; }
+std::string cpu_model() { return "unknown"; }
 
 }  // namespace trit
 

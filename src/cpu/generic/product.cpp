@@ -98,11 +98,33 @@ class TileSums {
   std::int64_t size_;
 };
 
+std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
+  return static_cast<std::uint8_t*>(args.y) +
+         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
+}
+
+// Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
+// the stores, each line costs its latency, 5 % of the time of a tile with K = 4096.
+void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, Part tokens) {
+  constexpr std::int64_t kLine = 64;
+  constexpr std::int64_t kMostTokens = 16;  // more are better left to the stores than put out of L1 again
+  const std::int64_t bytes = rows * static_cast<std::int64_t>(size_of(args.y_type));
+  for (std::int64_t token = tokens.begin; token < std::min(tokens.end, tokens.begin + kMostTokens); ++token) {
+    const std::uint8_t* y = output(args, token, row);
+    for (std::int64_t at = 0; at < bytes; at += kLine) {
+      __builtin_prefetch(y + at, 1);
+    }
+  }
+}
+
 // One panel x one tile of tokens.
 void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens) {
   const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
+  const std::int64_t row = panel * layout.panel_rows;
+  const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
   std::int32_t* const acc = sums.acc();
+  prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
     layout.product_tile({
@@ -118,19 +140,17 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
       std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
     }
   }
-  const std::int64_t row = panel * layout.panel_rows;
-  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
   for (std::int64_t i = 0; i < tokens.size(); ++i) {
     const std::int64_t token = tokens.begin + i;
     args.kernels.epilogue_row({
         .acc = acc + i * layout.panel_rows,
-        .rows = std::min(layout.panel_rows, args.out_features - row),
+        .rows = rows,
         .row_scale = args.x.scale[token],
         .scale = args.scale + (args.scale_per_row ? row : 0),
         .scale_per_row = args.scale_per_row,
         .bias = args.bias == nullptr ? nullptr : args.bias + row,
         .y_type = args.y_type,
-        .y = static_cast<std::uint8_t*>(args.y) + (token * args.out_features + row) * y_size,
+        .y = output(args, token, row),
     });
   }
 }
