@@ -22,7 +22,7 @@ struct LayoutChoice {
 /// TRIT_LAYOUT (two_bit, base3; auto is the same as unset) decides where it is set. Else: the default of the
 /// backend where the weights stay in cache; where they come from memory, the format with the smallest
 ///   (time of one token from memory) * (time of many tokens from cache),
-/// measured in a fraction of a second and kept in $XDG_CACHE_HOME/trit or ~/.cache/trit, by processor,
+/// measured in about a second and kept in $XDG_CACHE_HOME/trit or ~/.cache/trit, by processor,
 /// backend and number of threads. A cache that cannot be read or written is as good as none. Thread-safe.
 /// Throws Error for an unknown name in TRIT_LAYOUT.
 LayoutChoice choose_layout(const CpuKernels& kernels, Parallel& parallel, std::int64_t weight_bytes);

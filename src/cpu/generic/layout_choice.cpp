@@ -81,7 +81,7 @@ LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& paralle
     choice.format = *format;
   } else {
     choice = generic::measure_layouts(kernels, parallel);
-    remembered.write(choice.format);
+    static_cast<void>(remembered.write(choice.format));  // if it fails, the next process measures again
   }
   return choices.emplace(std::move(key), std::move(choice)).first->second;
 }
@@ -135,9 +135,9 @@ std::optional<PanelFormat> RememberedLayout::read() const {
   }
 }
 
-void RememberedLayout::write(PanelFormat format) const {
+bool RememberedLayout::write(PanelFormat format) const {
   if (path_.empty()) {
-    return;
+    return false;
   }
   try {
     std::filesystem::create_directories(path_.parent_path());
@@ -145,8 +145,9 @@ void RememberedLayout::write(PanelFormat format) const {
     io::AtomicFile file(path_);
     file.write(std::as_bytes(std::span(text.data(), text.size())));
     file.commit();
+    return true;
   } catch (const std::exception&) {
-    // Measured again next time.
+    return false;
   }
 }
 

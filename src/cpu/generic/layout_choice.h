@@ -20,8 +20,8 @@ class RememberedLayout {
   RememberedLayout(const std::filesystem::path& folder, std::string key);
   /// Nothing where the file is missing, of another key, or damaged.
   std::optional<PanelFormat> read() const;
-  /// Best effort.
-  void write(PanelFormat format) const;
+  /// Whether it worked: no folder, no permission and a full disk are no errors.
+  bool write(PanelFormat format) const;
   const std::filesystem::path& path() const { return path_; }
 
  private:

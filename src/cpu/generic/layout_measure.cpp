@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <cmath>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -38,7 +39,7 @@ class Contender {
         q_(static_cast<std::size_t>(kManyTokens * kInFeatures)),
         q_sum_(kManyTokens),
         tokens_(std::min(kManyTokens, layout.max_tokens)) {
-    std::mt19937 random;  // the same each time: only valid codes matter, not which
+    std::mt19937 random(1);  // NOLINT(cert-msc51-cpp,bugprone-random-generator-seed): any valid codes will do
     std::vector<std::uint8_t> stored(static_cast<std::size_t>(layout.panel_rows * (kInFeatures / 4)));
     for (std::uint8_t& four : stored) {
       const auto low = static_cast<unsigned>(random()) & 0x55U;        // 0 or 1 in each field
@@ -71,7 +72,8 @@ class Contender {
         }
       });
     });
-    return seconds / static_cast<double>(kManyTokens / tokens_ * tokens_ * weights());
+    const std::int64_t tokens = kManyTokens / tokens_ * tokens_;
+    return seconds / static_cast<double>(tokens * weights());
   }
 
   const PanelLayout& layout() const { return layout_; }
@@ -136,7 +138,7 @@ class Contender {
 double least(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }
 
 std::string times_text(double ratio) {
-  const auto hundredths = static_cast<std::int64_t>(ratio * 100 + 0.5);
+  const auto hundredths = std::llround(ratio * 100);
   const std::string fraction = std::to_string(hundredths % 100);
   return std::to_string(hundredths / 100) + "." + (fraction.size() < 2 ? "0" : "") + fraction;
 }
