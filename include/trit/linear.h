@@ -53,7 +53,8 @@ struct QuantizedRows {
 class PackedLinear {
  public:
   /// Prepares `weight` (copied; the view may go). `format` is a wish: a backend that does not have it uses
-  /// its default layout. Throws Error for N or K < 1, or K > 16,777,215 (int32).
+  /// its default layout; `automatic` is choose_layout (layout.h) as if this were the only layer. Throws Error
+  /// for N or K < 1, or K > 16,777,215 (int32).
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                PanelFormat format = PanelFormat::automatic);
   ~PackedLinear();

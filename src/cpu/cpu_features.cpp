@@ -4,6 +4,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 
 #if defined(__linux__)
@@ -87,6 +89,24 @@ bool has_avx512_vnni() { return features().avx512_vnni; }
 bool has_avx512_vbmi() { return features().avx512_vbmi; }
 bool has_amx() { return features().amx; }
 
+std::string cpu_model() {
+  std::array<std::uint32_t, 12> name{};
+  for (unsigned i = 0; i < 3; ++i) {
+    if (__get_cpuid(0x80000002U + i, &name[4 * i], &name[4 * i + 1], &name[4 * i + 2], &name[4 * i + 3]) ==
+        0) {
+      return "unknown";
+    }
+  }
+  std::uint32_t signature = 0;
+  std::uint32_t b = 0;
+  std::uint32_t c = 0;
+  std::uint32_t d = 0;
+  __get_cpuid(1, &signature, &b, &c, &d);
+  std::string text(reinterpret_cast<const char*>(name.data()), sizeof(name));
+  text.resize(std::min(text.find('\0'), text.size()));
+  return text + " " + std::to_string(signature);
+}
+
 }  // namespace trit
 
 #else
@@ -98,6 +118,7 @@ bool has_avx_vnni() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_avx512_vbmi() { return false; }
 bool has_amx() { return false; }
+std::string cpu_model() { return "unknown"; }
 
 }  // namespace trit
 

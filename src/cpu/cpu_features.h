@@ -5,6 +5,8 @@
 // is safe everywhere: the rows of the kernel table point here.
 #pragma once
 
+#include <string>
+
 namespace trit {
 
 /// AVX2, FMA and F16C: Intel since Haswell (2013), AMD since Zen 1 (2017).
@@ -20,5 +22,8 @@ bool has_avx512_vbmi();
 /// AMX tiles with int8 products, and GFNI, besides has_avx512_vnni(): Intel's server cores since Sapphire
 /// Rapids (2023). Linux gives a process the 8 KiB of tile state on request; the first call asks.
 bool has_amx();
+
+/// The processor's name, family, model and stepping; "unknown" where it does not tell.
+std::string cpu_model();
 
 }  // namespace trit

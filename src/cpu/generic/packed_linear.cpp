@@ -8,6 +8,7 @@
 #include "cpu/generic/product.h"
 #include "cpu/generic/tasks.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 #include "trit/linear.h"
 
 namespace trit {
@@ -65,6 +66,9 @@ struct PackedLinear::State {
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                            PanelFormat format) {
   check_sizes(weight);
+  if (format == PanelFormat::automatic) {
+    format = choose_layout(kernels, parallel, static_cast<std::int64_t>(weight.codes.size())).format;
+  }
   const PanelLayout& layout = layout_of(kernels, format);
   const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
   const std::int64_t panels = (weight.out_features + layout.panel_rows - 1) / layout.panel_rows;
