@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Fails when an inner loop of a product kernel keeps vectors on the stack.
 
-    check_spills.py OBJECT...        object files of the library; those of src/cpu/*/product.cpp are looked at
+    check_spills.py OBJECT...        object files of the library; those of src/cpu/*/product*.cpp are looked at
 
 A product kernel lives in registers alone: gcc 12 has spilled accumulators of such loops at a third of their speed
 without a word. This disassembles each object (objdump), takes the innermost loops that hold the kernel's dot
@@ -67,7 +67,7 @@ def check(path: str, dot: str) -> bool:
 def main() -> int:
     chosen = []
     for path in sys.argv[1:]:
-        part = re.search(r"src/cpu/(\w+)/product\.cpp\.o", path)
+        part = re.search(r"src/cpu/(\w+)/product\w*\.cpp\.o", path)
         if part and part[1] in KERNELS:
             chosen.append((path, KERNELS[part[1]]))
     if not chosen:

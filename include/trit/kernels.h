@@ -24,6 +24,18 @@ std::string_view name_of(Backend backend);
 /// The inverse; throws Error that lists the names.
 Backend backend_from_name(std::string_view name);
 
+/// How prepared weights are coded in memory. `automatic` is the one that is fastest for the layer.
+enum class PanelFormat : std::uint8_t {
+  automatic,
+  two_bit,  ///< 2 bits a weight: cheap to unpack
+  base3,    ///< 1.6 bits a weight, five to a byte: fewest bytes to read
+};
+
+/// "auto", "two_bit", "base3".
+std::string_view name_of(PanelFormat format);
+/// The inverse; throws Error that lists the names.
+PanelFormat panel_format_from_name(std::string_view name);
+
 /// Rows of q are this long in memory: in_features rounded up to a multiple of 4, the extra bytes zero.
 constexpr std::int64_t padded_in_features(std::int64_t in_features) { return (in_features + 3) / 4 * 4; }
 
@@ -43,7 +55,7 @@ struct NormQuantRow {
 
 /// The product of one panel of output rows with a few tokens over a range of k.
 struct ProductTile {
-  const std::uint8_t* panel;  // the panel's codes of the range's first k (layout of the table's row)
+  const std::uint8_t* panel;  // the panel's codes of the range's first k
   const std::int8_t* q;       // the first token's code of the range's first k
   std::int64_t q_stride;      // bytes between tokens
   std::int64_t k;             // inputs in the range, a multiple of 4 (the padding counts)
@@ -64,14 +76,12 @@ struct EpilogueRow {
   void* y;  // [rows] of y_type
 };
 
-/// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
-/// bits.
-struct CpuKernels {
-  Backend backend;
-  /// Whether this CPU and its operating system can run the row.
+/// One way to lay out weights, and the functions that write and read it.
+struct PanelLayout {
+  PanelFormat format;
+  /// Whether this CPU can run it, where its row runs.
   bool (*available)();
-
-  /// The layout: output rows in one panel, and the bytes of a panel per 4 inputs.
+  /// Output rows in one panel, and the bytes of a panel per 4 inputs.
   std::int64_t panel_rows;
   std::int64_t panel_bytes_per_4;
   /// Stored rows (rows <= panel_rows of them, `row_bytes` apart) to one panel; missing rows and the padding
@@ -79,10 +89,23 @@ struct CpuKernels {
   void (*prepare_panel)(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                         std::int64_t in_features, std::uint8_t* panel);
 
-  /// The product tile: at most this many tokens, at most this many k a call (int32 safety of the codes).
+  /// The product tile: at most this many tokens, at most this many k a call (int32 safety of the codes). A
+  /// caller provides acc for max_tokens x panel_rows.
   std::int64_t max_tokens;
   std::int64_t max_k;
   void (*product_tile)(const ProductTile& tile);
+};
+
+/// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
+/// bits.
+struct CpuKernels {
+  Backend backend;
+  /// Whether this CPU and its operating system can run the row.
+  bool (*available)();
+
+  /// At least one; the first, the default, is available wherever the row is.
+  std::span<const PanelLayout> layouts;
+  /// The same for every layout.
   void (*epilogue_row)(const EpilogueRow& row);
 
   void (*norm_quant_row)(const NormQuantRow& row);

@@ -49,11 +49,14 @@ struct QuantizedRows {
   std::int64_t tokens;        // M >= 0
 };
 
-/// The weights of one layer in the layout of one backend.
+/// The weights of one layer in one layout of one backend.
 class PackedLinear {
  public:
-  /// Prepares `weight` (copied; the view may go). Throws Error for N or K < 1, or K > 16,777,215 (int32).
-  PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight);
+  /// Prepares `weight` (copied; the view may go). `format` is a wish: a backend that does not have it uses
+  /// its default layout; `automatic` is choose_layout (layout.h) as if this were the only layer. Throws Error
+  /// for N or K < 1, or K > 16,777,215 (int32).
+  PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
+               PanelFormat format = PanelFormat::automatic);
   ~PackedLinear();
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
@@ -61,6 +64,7 @@ class PackedLinear {
   std::int64_t out_features() const;
   std::int64_t in_features() const;
   const CpuKernels& kernels() const;
+  const PanelLayout& layout() const;
   /// Bytes of the prepared weights.
   std::size_t bytes() const;
 

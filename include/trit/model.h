@@ -18,8 +18,9 @@
 namespace trit {
 
 struct ModelOptions {
-  Backend backend = Backend::automatic;  // TRIT_BACKEND is read for `automatic`
-  int threads = 0;                       // 0: all that this process may use
+  Backend backend = Backend::automatic;         // TRIT_BACKEND is read for `automatic`
+  int threads = 0;                              // 0: all that this process may use
+  PanelFormat layout = PanelFormat::automatic;  // choose_layout (layout.h) for all ternary layers together
 };
 
 /// What the file says of the model's input. An image is given to run() as (pixel / 255 - mean) / std.
@@ -31,11 +32,11 @@ struct ModelInput {
 
 /// One layer with weights, for `trit info`.
 struct LayerInfo {
-  std::string name, op;              // op: "conv2d", "linear", "bit_linear"
-  std::vector<std::int64_t> shape;   // of the weight, unpacked: {out, in} or {out, in, kh, kw}
-  std::size_t stored_bytes = 0;      // in the file, scales, norm and bias included
-  std::size_t float_bytes = 0;       // the same tensors in float32
-  std::vector<float> scale;          // bit_linear only
+  std::string name, op;             // op: "conv2d", "linear", "bit_linear"
+  std::vector<std::int64_t> shape;  // of the weight, unpacked: {out, in} or {out, in, kh, kw}
+  std::size_t stored_bytes = 0;     // in the file, scales, norm and bias included
+  std::size_t float_bytes = 0;      // the same tensors in float32
+  std::vector<float> scale;         // bit_linear only
 };
 
 /// Immutable after load; run() may be called by many threads at once.
@@ -51,11 +52,14 @@ class Model {
   const std::vector<std::int64_t>& output_shape() const;  // without the batch
   const std::vector<LayerInfo>& layers() const;
   Backend backend() const;
+  /// The format of the ternary layers' panels.
+  PanelFormat layout() const;
   int threads() const;
   /// The library behind dense float layers: "oneDNN 3.2.0" or "built-in".
   std::string dense_library() const;
 
-  /// y [batch, output_shape] = the model on x [batch, input().shape]; batch >= 0. Throws Error on a wrong size.
+  /// y [batch, output_shape] = the model on x [batch, input().shape]; batch >= 0. Throws Error on a wrong
+  /// size.
   void run(std::span<const float> x, std::int64_t batch, std::span<float> y) const;
   std::vector<float> run(std::span<const float> x, std::int64_t batch) const;
 

@@ -4,6 +4,8 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 
+#include <algorithm>
+#include <array>
 #include <cstdint>
 
 namespace trit {
@@ -12,6 +14,7 @@ namespace {
 struct Features {
   bool avx2 = false;
   bool avx512_vnni = false;
+  bool avx512_vbmi = false;
 };
 
 constexpr bool bit(std::uint32_t word, int index) { return ((word >> index) & 1U) != 0; }
@@ -44,6 +47,7 @@ Features detect() {
   features.avx2 = (enabled & kYmm) == kYmm && bit(b, 5) && fma && f16c;
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
   features.avx512_vnni = features.avx2 && (enabled & kZmm) == kZmm && avx512 && bit(c, 11);
+  features.avx512_vbmi = features.avx512_vnni && bit(c, 1);
   return features;
 }
 
@@ -56,6 +60,25 @@ const Features& features() {
 
 bool has_avx2() { return features().avx2; }
 bool has_avx512_vnni() { return features().avx512_vnni; }
+bool has_avx512_vbmi() { return features().avx512_vbmi; }
+
+std::string cpu_model() {
+  std::array<std::uint32_t, 12> name{};
+  for (unsigned i = 0; i < 3; ++i) {
+    if (__get_cpuid(0x80000002U + i, &name[4 * i], &name[4 * i + 1], &name[4 * i + 2], &name[4 * i + 3]) ==
+        0) {
+      return "unknown";
+    }
+  }
+  std::uint32_t signature = 0;
+  std::uint32_t b = 0;
+  std::uint32_t c = 0;
+  std::uint32_t d = 0;
+  __get_cpuid(1, &signature, &b, &c, &d);
+  std::string text(reinterpret_cast<const char*>(name.data()), sizeof(name));
+  text.resize(std::min(text.find('\0'), text.size()));
+  return text + " " + std::to_string(signature);
+}
 
 }  // namespace trit
 
@@ -65,6 +88,8 @@ namespace trit {
 
 bool has_avx2() { return false; }
 bool has_avx512_vnni() { return false; }
+bool has_avx512_vbmi() { return false; }
+std::string cpu_model() { return "unknown"; }
 
 }  // namespace trit
 

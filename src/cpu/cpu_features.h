@@ -5,6 +5,8 @@
 // is safe everywhere: the rows of the kernel table point here.
 #pragma once
 
+#include <string>
+
 namespace trit {
 
 /// AVX2, FMA and F16C: Intel since Haswell (2013), AMD since Zen 1 (2017).
@@ -12,5 +14,10 @@ bool has_avx2();
 /// AVX-512 F, BW, DQ, VL and VNNI, besides has_avx2(): Intel since Cascade Lake (2019), AMD since Zen 4
 /// (2022).
 bool has_avx512_vnni();
+/// And VBMI: Intel since Ice Lake (2019), AMD since Zen 4.
+bool has_avx512_vbmi();
+
+/// The processor's name, family, model and stepping; "unknown" where it does not tell.
+std::string cpu_model();
 
 }  // namespace trit

@@ -25,6 +25,16 @@ constexpr std::array kNames = {
     BackendName{Backend::cuda, "cuda"},
 };
 
+struct FormatName {
+  PanelFormat format;
+  std::string_view name;
+};
+constexpr std::array kFormatNames = {
+    FormatName{PanelFormat::automatic, "auto"},
+    FormatName{PanelFormat::two_bit, "two_bit"},
+    FormatName{PanelFormat::base3, "base3"},
+};
+
 // Slowest first: `automatic` takes the last one that this machine can run.
 constexpr std::array kRows = {
     &k_scalar,
@@ -76,6 +86,25 @@ Backend backend_from_name(std::string_view name) {
     throw Error("unknown backend '" + std::string(name) + "', wanted one of: " + join(names));
   }
   return found->backend;
+}
+
+std::string_view name_of(PanelFormat format) {
+  const auto found = std::find_if(kFormatNames.begin(), kFormatNames.end(),
+                                  [&](const FormatName& entry) { return entry.format == format; });
+  return found == kFormatNames.end() ? "unknown" : found->name;
+}
+
+PanelFormat panel_format_from_name(std::string_view name) {
+  const auto found = std::find_if(kFormatNames.begin(), kFormatNames.end(),
+                                  [&](const FormatName& entry) { return entry.name == name; });
+  if (found == kFormatNames.end()) {
+    std::vector<std::string> names;
+    for (const FormatName& entry : kFormatNames) {
+      names.emplace_back(entry.name);
+    }
+    throw Error("unknown panel format '" + std::string(name) + "', wanted one of: " + join(names));
+  }
+  return found->format;
 }
 
 std::span<const CpuKernels* const> cpu_kernels() { return kRows; }

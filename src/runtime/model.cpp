@@ -13,6 +13,7 @@
 #include "runtime/arena_pool.h"
 #include "runtime/program.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 
 namespace trit {
 namespace {
@@ -36,6 +37,15 @@ std::int64_t images_per_chunk(const runtime::Network& network, int threads) {
   }
   const std::int64_t images = kChunkBytesPerThread * threads / (largest * std::int64_t{sizeof(float)});
   return std::clamp<std::int64_t>(images, threads, std::max<std::int64_t>(kMaxChunk, threads));
+}
+
+/// Bytes of all ternary weights at 2 bits: what one image reads.
+std::int64_t ternary_bytes(const runtime::Network& network) {
+  std::int64_t bytes = 0;
+  for (const runtime::Parameters& own : network.parameters) {
+    bytes += static_cast<std::int64_t>(own.codes.size());
+  }
+  return bytes;
 }
 
 /// oneDNN takes its threads from OpenMP's setting for the calling thread.
@@ -66,6 +76,9 @@ struct Model::State {
         parallel(make_parallel(options.threads)),
         network(runtime::load_network(file)),
         schedule(runtime::make_schedule(network)),
+        layout(options.layout == PanelFormat::automatic
+                   ? choose_layout(kernels, *parallel, ternary_bytes(network)).format
+                   : options.layout),
         chunk(images_per_chunk(network, parallel->threads())) {
     for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
       const runtime::Node& node = network.graph.nodes[i];
@@ -74,7 +87,7 @@ struct Model::State {
       if (node.op == runtime::Op::bit_linear) {
         const TernaryView view{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale};
         layers.back() = std::make_unique<runtime::TernaryLayer>(
-            runtime::TernaryLayer{PackedLinear(kernels, *parallel, view), node.norm, node.eps,
+            runtime::TernaryLayer{PackedLinear(kernels, *parallel, view, layout), node.norm, node.eps,
                                   std::move(own.norm_weight), std::move(own.bias)});
         own = {};  // the codes point into the file, which is about to be closed
       }
@@ -114,6 +127,7 @@ struct Model::State {
   std::unique_ptr<Parallel> parallel;
   runtime::Network network;
   runtime::Schedule schedule;
+  PanelFormat layout;
   std::int64_t chunk;
   std::vector<std::unique_ptr<runtime::TernaryLayer>> layers;  // by node
   std::unique_ptr<runtime::DenseLibrary> dense;
@@ -140,6 +154,7 @@ const ModelInput& Model::input() const { return state_->network.graph.input; }
 const std::vector<std::int64_t>& Model::output_shape() const { return state_->network.shapes.back(); }
 const std::vector<LayerInfo>& Model::layers() const { return state_->network.layers; }
 Backend Model::backend() const { return state_->kernels.backend; }
+PanelFormat Model::layout() const { return state_->layout; }
 int Model::threads() const { return state_->parallel->threads(); }
 std::string Model::dense_library() const { return state_->dense->name(); }
 

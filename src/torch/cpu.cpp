@@ -175,7 +175,8 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
                      ScalarType dtype) {
   const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
   TorchParallel parallel;
-  return product(q, scale, q_sum, PackedLinear(kernels(), parallel, stored.view), bias, dtype);
+  return product(q, scale, q_sum, PackedLinear(kernels(), parallel, stored.view, PanelFormat::two_bit), bias,
+                 dtype);
 }
 
 Tensor packed_linear_prepared(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Packed& weight,

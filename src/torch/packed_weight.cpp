@@ -73,7 +73,8 @@ const PackedLinear& PackedWeight::cpu() const {
                                           TernaryView{codes_.size(0),
                                                       in_features_,
                                                       {codes_.const_data_ptr<std::uint8_t>(), bytes},
-                                                      {scale_.const_data_ptr<float>(), scales}});
+                                                      {scale_.const_data_ptr<float>(), scales}},
+                                          PanelFormat::two_bit);  // training prepares them at every step
   });
   return *cpu_;
 }

@@ -129,5 +129,23 @@ TEST(Dispatch, AMissingBackendIsAnErrorThatListsTheRest) {
   EXPECT_NE(error_for(Backend::automatic).find("TRIT_BACKEND: unknown backend 'fastest'"), std::string::npos);
 }
 
+TEST(Dispatch, EachRowHasLayoutsAndTheirNamesReadBack) {
+  for (const CpuKernels* row : available_rows()) {
+    ASSERT_FALSE(row->layouts.empty());
+    EXPECT_TRUE(row->layouts.front().available());
+    for (const PanelLayout& layout : row->layouts) {
+      EXPECT_NE(layout.format, PanelFormat::automatic);
+      EXPECT_EQ(panel_format_from_name(name_of(layout.format)), layout.format);
+    }
+  }
+  EXPECT_EQ(panel_format_from_name("auto"), PanelFormat::automatic);
+  try {
+    panel_format_from_name("three_bit");
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_STREQ(error.what(), "unknown panel format 'three_bit', wanted one of: auto, two_bit, base3");
+  }
+}
+
 }  // namespace
 }  // namespace trit::test

@@ -57,7 +57,7 @@ class EpilogueTest : public KernelTest {
 
 TEST_P(EpilogueTest, RandomRows) {
   for (int i = 0; i < 6000 && !HasFatalFailure(); ++i) {
-    const auto rows = static_cast<std::size_t>(uniform(1, kernels().panel_rows));
+    const auto rows = static_cast<std::size_t>(uniform(1, kernels().layouts.front().panel_rows));
     std::vector<std::int32_t> acc(rows);
     const std::int64_t limit = uniform(0, 1) == 0 ? 100000 : std::numeric_limits<std::int32_t>::max();
     std::generate(acc.begin(), acc.end(), [&] { return static_cast<std::int32_t>(uniform(-limit, limit)); });
@@ -71,7 +71,7 @@ TEST_P(EpilogueTest, RandomRows) {
 
 // Through bias every float reaches the conversion: all halves' neighbourhoods, ties included.
 TEST_P(EpilogueTest, RoundingToHalf) {
-  const auto panel = static_cast<std::size_t>(kernels().panel_rows);
+  const auto panel = static_cast<std::size_t>(kernels().layouts.front().panel_rows);
   const std::vector<std::int32_t> acc(panel, 0);
   for (const DataType type : {DataType::bfloat16, DataType::float16}) {
     std::vector<float> bias;

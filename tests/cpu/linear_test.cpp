@@ -24,7 +24,7 @@ class BackwardParallel final : public Parallel {
   }
 };
 
-class LinearTest : public KernelTest {
+class LinearTest : public LayoutTest {
  protected:
   struct Layer {
     TernaryMatrix matrix;
@@ -63,7 +63,7 @@ class LinearTest : public KernelTest {
     return y;
   }
   std::vector<float> run(const Layer& layer, Parallel& parallel) const {
-    return run(layer, PackedLinear(kernels(), parallel, layer.matrix.view()), parallel);
+    return run(layer, PackedLinear(kernels(), parallel, layer.matrix.view(), layout().format), parallel);
   }
   static std::vector<float> oracle(const Layer& layer) {
     std::vector<float> y;
@@ -85,7 +85,7 @@ TEST_P(LinearTest, RandomLayers) {
   for (int i = 0; i < 600 && !HasFatalFailure(); ++i) {
     const Layer layer = random_layer(uniform(1, 14), uniform(1, 140), uniform(1, 700));
     const std::vector<float> wanted = oracle(layer);
-    const PackedLinear packed(kernels(), *parallel, layer.matrix.view());
+    const PackedLinear packed(kernels(), *parallel, layer.matrix.view(), layout().format);
     ASSERT_TRUE(same_bits(run(layer, packed, *parallel), wanted));
     const DataType type = i % 2 == 0 ? DataType::bfloat16 : DataType::float16;
     const auto half = run<std::uint16_t>(layer, packed, *parallel, type);
@@ -120,7 +120,7 @@ TEST_P(LinearTest, ManyCallersShareALayerAndATeam) {
   const auto parallel = make_parallel(2);
   const Layer layer = random_layer(40, 200, 900);
   const std::vector<float> wanted = oracle(layer);
-  const PackedLinear packed(kernels(), *parallel, layer.matrix.view());
+  const PackedLinear packed(kernels(), *parallel, layer.matrix.view(), layout().format);
   std::array<bool, 4> same{};
   std::vector<std::thread> callers;
   for (bool& mine : same) {
@@ -139,7 +139,7 @@ TEST_P(LinearTest, ManyCallersShareALayerAndATeam) {
 
 TEST_P(LinearTest, NoTokens) {
   const auto parallel = make_parallel(2);
-  const PackedLinear packed(kernels(), *parallel, random_matrix(70, 30, true).view());
+  const PackedLinear packed(kernels(), *parallel, random_matrix(70, 30, true).view(), layout().format);
   packed.product(*parallel, {nullptr, nullptr, nullptr, 0}, nullptr, DataType::float32, nullptr);
   norm_quant(kernels(), *parallel, {.x = nullptr, .tokens = 0, .in_features = 30});
 }
@@ -149,7 +149,7 @@ TEST_P(LinearTest, OwnsItsWeights) {
   const auto parallel = make_parallel(1);
   Layer layer = random_layer(3, 50, 60);
   const std::vector<float> wanted = oracle(layer);
-  PackedLinear first(kernels(), *parallel, layer.matrix.view());
+  PackedLinear first(kernels(), *parallel, layer.matrix.view(), layout().format);
   std::fill(layer.matrix.codes.begin(), layer.matrix.codes.end(), std::uint8_t{0});
   std::fill(layer.matrix.scale.begin(), layer.matrix.scale.end(), 0.0F);
   const PackedLinear second = std::move(first);
@@ -218,7 +218,7 @@ TEST_P(LinearTest, Errors) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(available_rows()), row_name);
+INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(available_layouts()), layout_name);
 
 }  // namespace
 }  // namespace trit::test

@@ -9,7 +9,7 @@
 namespace trit::test {
 namespace {
 
-class ProductTest : public KernelTest {
+class ProductTest : public LayoutTest {
  protected:
   QuantizedBatch random_batch(std::int64_t tokens, std::int64_t k) {
     QuantizedBatch batch(tokens, k);
@@ -30,7 +30,8 @@ class ProductTest : public KernelTest {
   void compare(const TernaryMatrix& matrix, const QuantizedBatch& batch, Parallel& parallel) {
     const std::int64_t n = matrix.out_features;
     const std::int64_t k = matrix.in_features;
-    const PackedLinear layer(kernels(), parallel, matrix.view());
+    const PackedLinear layer(kernels(), parallel, matrix.view(), layout().format);
+    ASSERT_EQ(&layer.layout(), &layout());
     ASSERT_EQ(layer.out_features(), n);
     ASSERT_EQ(layer.in_features(), k);
     std::vector<float> y(static_cast<std::size_t>(batch.tokens * n), -7.5F);
@@ -68,8 +69,8 @@ TEST_P(ProductTest, RandomShapes) {
 
 // Around every boundary of the tile: rows and tokens 1, tile - 1, tile, tile + 1, several tiles.
 TEST_P(ProductTest, TileEdges) {
-  const std::int64_t rows = kernels().panel_rows;
-  const std::int64_t tokens = kernels().max_tokens;
+  const std::int64_t rows = layout().panel_rows;
+  const std::int64_t tokens = layout().max_tokens;
   for (const std::int64_t n : {std::int64_t{1}, rows - 1, rows, rows + 1, 3 * rows, 3 * rows + 5}) {
     for (const std::int64_t m :
          {std::int64_t{1}, tokens - 1, tokens, tokens + 1, 2 * tokens, 5 * tokens + 1}) {
@@ -85,13 +86,13 @@ TEST_P(ProductTest, TileEdges) {
 // The largest sums of either sign, where a 16-bit or saturating sum would fail first.
 TEST_P(ProductTest, Extremes) {
   for (const std::int64_t k : {64, 256, 257, 2560, 4096, 65536, 70001}) {
-    TernaryMatrix matrix = unit_matrix(kernels().panel_rows + 3, k);
+    TernaryMatrix matrix = unit_matrix(layout().panel_rows + 3, k);
     const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(k));
     for (std::int64_t row = 0; row < matrix.out_features; ++row) {
       const std::vector<std::int8_t> t(static_cast<std::size_t>(k), static_cast<std::int8_t>(row % 3 - 1));
       pack_row(t, std::span(matrix.codes).subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes));
     }
-    QuantizedBatch batch(kernels().max_tokens + 2, k);
+    QuantizedBatch batch(layout().max_tokens + 2, k);
     const std::int64_t padded = padded_in_features(k);
     for (std::int64_t token = 0; token < batch.tokens; ++token) {
       const int value = token % 2 == 0 ? -128 : 127;
@@ -107,7 +108,7 @@ TEST_P(ProductTest, LongK) {
   const auto threads = make_parallel(3);
   for (const std::int64_t k : {32767LL, 32768LL, 32769LL, 65540LL, 200003LL, 524287LL}) {
     compare(unit_matrix(3, k), random_batch(1, k), *parallel_);
-    compare(unit_matrix(kernels().panel_rows + 1, k), random_batch(kernels().max_tokens + 1, k), *threads);
+    compare(unit_matrix(layout().panel_rows + 1, k), random_batch(layout().max_tokens + 1, k), *threads);
   }
 }
 
@@ -122,13 +123,13 @@ TEST_P(ProductTest, LargestK) {
         1, kLargest, std::vector<std::uint8_t>((kLargest + 3) / 4, static_cast<std::uint8_t>(byte)), {1.0F}};
     matrix.codes.back() &= 0x3f;
     float y = 0;
-    PackedLinear(kernels(), *parallel_, matrix.view())
+    PackedLinear(kernels(), *parallel_, matrix.view(), layout().format)
         .product(*parallel_, batch.rows(), nullptr, DataType::float32, &y);
     EXPECT_EQ(y, static_cast<float>(static_cast<std::int32_t>((byte == 0x55 ? -128 : 128) * kLargest)));
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, testing::ValuesIn(available_rows()), row_name);
+INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, testing::ValuesIn(available_layouts()), layout_name);
 
 }  // namespace
 }  // namespace trit::test

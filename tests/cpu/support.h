@@ -31,6 +31,23 @@ inline std::vector<const CpuKernels*> available_rows() {
   return rows;
 }
 
+/// A row of the table and one of its layouts.
+struct RowAndLayout {
+  const CpuKernels* kernels;
+  const PanelLayout* layout;
+};
+inline std::vector<RowAndLayout> available_layouts() {
+  std::vector<RowAndLayout> layouts;
+  for (const CpuKernels* row : available_rows()) {
+    for (const PanelLayout& layout : row->layouts) {
+      if (layout.available()) {
+        layouts.push_back({row, &layout});
+      }
+    }
+  }
+  return layouts;
+}
+
 /// TRIT_TEST_SEED, or a new one each run: the first test that asks prints it.
 inline std::uint64_t run_seed() {
   static const std::uint64_t seed = [] {
@@ -42,24 +59,24 @@ inline std::uint64_t run_seed() {
   return seed;
 }
 
-/// Runs once per backend of this machine; its random numbers depend on the run's seed and the test's name
+/// A test of one backend of this machine; its random numbers depend on the run's seed and the test's name
 /// alone.
-class KernelTest : public testing::TestWithParam<const CpuKernels*> {
+class SeededKernelTest : public testing::Test {
  protected:
-  KernelTest() {
+  explicit SeededKernelTest(const CpuKernels& kernels) : kernels_(kernels) {
     const testing::TestInfo& info = *testing::UnitTest::GetInstance()->current_test_info();
     std::seed_seq sequence{run_seed(), static_cast<std::uint64_t>(std::hash<std::string>{}(
                                            std::string(info.name()) + info.test_suite_name()))};
     random_.seed(sequence);
   }
-  ~KernelTest() override {
+  ~SeededKernelTest() override {
     if (cases_ > 0) {
       std::printf("%s: %lld cases\n", std::string(name_of(kernels().backend)).c_str(),
                   static_cast<long long>(cases_));
     }
   }
 
-  const CpuKernels& kernels() const { return *GetParam(); }
+  const CpuKernels& kernels() const { return kernels_; }
 
   /// Uniform in [low, high].
   std::int64_t uniform(std::int64_t low, std::int64_t high) {
@@ -90,10 +107,29 @@ class KernelTest : public testing::TestWithParam<const CpuKernels*> {
 
   std::mt19937_64 random_;
   std::int64_t cases_ = 0;
+
+ private:
+  const CpuKernels& kernels_;
 };
 
+/// Runs once per backend.
+class KernelTest : public SeededKernelTest, public testing::WithParamInterface<const CpuKernels*> {
+ protected:
+  KernelTest() : SeededKernelTest(*GetParam()) {}
+};
 inline std::string row_name(const testing::TestParamInfo<const CpuKernels*>& test) {
   return std::string(name_of(test.param->backend));
+}
+
+/// Runs once per layout of each backend.
+class LayoutTest : public SeededKernelTest, public testing::WithParamInterface<RowAndLayout> {
+ protected:
+  LayoutTest() : SeededKernelTest(*GetParam().kernels) {}
+  const PanelLayout& layout() const { return *GetParam().layout; }
+};
+inline std::string layout_name(const testing::TestParamInfo<RowAndLayout>& test) {
+  return std::string(name_of(test.param.kernels->backend)) + "_" +
+         std::string(name_of(test.param.layout->format));
 }
 
 /// Equal bits, or NaN both: a NaN's payload is not part of the contract.

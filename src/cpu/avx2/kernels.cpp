@@ -5,16 +5,25 @@
 #include "cpu/dispatch.h"
 
 namespace trit {
+namespace {
 
-constinit const CpuKernels k_avx2 = {
-    .backend = Backend::avx2,
-    .available = has_avx2,
+constexpr PanelLayout kLayouts[] = {{
+    .format = PanelFormat::two_bit,
+    .available = [] { return true; },
     .panel_rows = avx2::kPanelRows,
     .panel_bytes_per_4 = avx2::kLineBytes,
     .prepare_panel = avx2::prepare_panel,
     .max_tokens = 4,  // 2 fields x 4 tokens of sums, and 6 registers to feed them
     .max_k = (1 << 24) - 4,
     .product_tile = avx2::product_tile,
+}};
+
+}  // namespace
+
+constinit const CpuKernels k_avx2 = {
+    .backend = Backend::avx2,
+    .available = has_avx2,
+    .layouts = kLayouts,
     .epilogue_row = avx2::epilogue_row,
     .norm_quant_row = avx2::norm_quant_row,
     .abs_sum_row = avx2::abs_sum_row,

@@ -12,6 +12,10 @@ namespace trit::avx512_vnni {
 void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                    std::int64_t in_features, std::uint8_t* panel);
 void product_tile(const ProductTile& args);
+// Base-3 panels; these need VBMI.
+void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                         std::int64_t in_features, std::uint8_t* panel);
+void product_tile_base3(const ProductTile& args);
 void epilogue_row(const EpilogueRow& args);
 void norm_quant_row(const NormQuantRow& args);
 float abs_sum_row(const float* w, std::int64_t in_features);

@@ -4,18 +4,40 @@
 #include "cpu/dispatch.h"
 
 namespace trit {
+namespace {
+
+constexpr PanelLayout kLayouts[] = {
+    {
+        .format = PanelFormat::two_bit,
+        .available = [] { return true; },
+        .panel_rows = 64,
+        .panel_bytes_per_4 = 64,
+        .prepare_panel = avx512_vnni::prepare_panel,
+        .max_tokens =
+            6,  // 6 tokens x 4 fields = 24 accumulators, + 4 fields, a line and 4 bytes of q: 30 of 32
+        // Field 3 holds code * 64 <= 128 and |q| <= 128: a sum is at least -2^14 K, which int32 holds up to
+        // K = 2^17 = 131,072 (exactly -2^31 there; the positive side ends at 127 * 128 K).
+        .max_k = 131'072,
+        .product_tile = avx512_vnni::product_tile,
+    },
+    {
+        .format = PanelFormat::base3,
+        .available = has_avx512_vbmi,
+        .panel_rows = 80,
+        .panel_bytes_per_4 = 64,
+        .prepare_panel = avx512_vnni::prepare_panel_base3,
+        .max_tokens = 4,   // 20 accumulators, + 3 constants, 5 operands and 4 bytes of q: 29 of 32
+        .max_k = 131'072,  // field 3, as above; what multiplies base-3 bytes may overflow
+        .product_tile = avx512_vnni::product_tile_base3,
+    },
+};
+
+}  // namespace
 
 constinit const CpuKernels k_avx512_vnni = {
     .backend = Backend::avx512_vnni,
     .available = has_avx512_vnni,
-    .panel_rows = 64,
-    .panel_bytes_per_4 = 64,
-    .prepare_panel = avx512_vnni::prepare_panel,
-    .max_tokens = 6,  // 6 tokens x 4 fields = 24 accumulators, + 4 fields, a line and 4 bytes of q: 30 of 32
-    // Field 3 holds code * 64 <= 128 and |q| <= 128: a sum is at least -2^14 K, which int32 holds up to
-    // K = 2^17 = 131,072 (exactly -2^31 there; the positive side ends at 127 * 128 K).
-    .max_k = 131'072,
-    .product_tile = avx512_vnni::product_tile,
+    .layouts = kLayouts,
     .epilogue_row = avx512_vnni::epilogue_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,

@@ -8,6 +8,7 @@
 #include "cpu/generic/product.h"
 #include "cpu/generic/tasks.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 #include "trit/linear.h"
 
 namespace trit {
@@ -24,7 +25,7 @@ std::string shape_of(const TernaryView& weight) {
 
 // Sizes alone: trit::check reads the codes and scales, once, where they come from a file. A scale that
 // training made NaN passes through to y.
-void check_sizes(const CpuKernels& kernels, const TernaryView& weight) {
+void check_sizes(const TernaryView& weight) {
   const std::string layer = "packed linear layer " + shape_of(weight) + ": ";
   if (weight.out_features < 1 || weight.in_features < 1) {
     throw Error(layer + "wanted at least [1, 1]");
@@ -42,28 +43,39 @@ void check_sizes(const CpuKernels& kernels, const TernaryView& weight) {
     throw Error(layer + std::to_string(weight.scale.size()) + " scales, wanted 1 or " +
                 std::to_string(weight.out_features));
   }
-  if (kernels.max_tokens * kernels.panel_rows > generic::kMaxTileAccumulators || kernels.max_k < 4) {
-    throw Error(layer + "the tile of backend '" + std::string(name_of(kernels.backend)) + "' does not fit");
-  }
+}
+
+const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
+  const auto found =
+      std::find_if(kernels.layouts.begin(), kernels.layouts.end(),
+                   [&](const PanelLayout& layout) { return layout.format == format && layout.available(); });
+  return found == kernels.layouts.end() ? kernels.layouts.front() : *found;
 }
 
 }  // namespace
 
 struct PackedLinear::State {
   const CpuKernels* kernels;
+  const PanelLayout* layout;
   std::int64_t out_features;
   std::int64_t in_features;
   std::vector<float> scale;
   generic::AlignedBuffer panels;
 };
 
-PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight) {
-  check_sizes(kernels, weight);
+PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
+                           PanelFormat format) {
+  check_sizes(weight);
+  if (format == PanelFormat::automatic) {
+    format = choose_layout(kernels, parallel, static_cast<std::int64_t>(weight.codes.size())).format;
+  }
+  const PanelLayout& layout = layout_of(kernels, format);
   const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
-  const std::int64_t panels = (weight.out_features + kernels.panel_rows - 1) / kernels.panel_rows;
-  const std::int64_t panel_bytes = row_bytes * kernels.panel_bytes_per_4;
+  const std::int64_t panels = (weight.out_features + layout.panel_rows - 1) / layout.panel_rows;
+  const std::int64_t panel_bytes = row_bytes * layout.panel_bytes_per_4;
   state_ = std::make_unique<State>(State{
       .kernels = &kernels,
+      .layout = &layout,
       .out_features = weight.out_features,
       .in_features = weight.in_features,
       .scale = {weight.scale.begin(), weight.scale.end()},
@@ -74,10 +86,10 @@ PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const 
   generic::run_tasks(parallel, tasks, [&](std::int64_t task) {
     const generic::Part part = generic::part_of(panels, tasks, task);
     for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
-      const std::int64_t row = panel * kernels.panel_rows;
-      kernels.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes,
-                            std::min(kernels.panel_rows, weight.out_features - row), weight.in_features,
-                            state_->panels.data() + panel * panel_bytes);
+      const std::int64_t row = panel * layout.panel_rows;
+      layout.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes,
+                           std::min(layout.panel_rows, weight.out_features - row), weight.in_features,
+                           state_->panels.data() + panel * panel_bytes);
     }
   });
 }
@@ -89,6 +101,7 @@ PackedLinear& PackedLinear::operator=(PackedLinear&&) noexcept = default;
 std::int64_t PackedLinear::out_features() const { return state_->out_features; }
 std::int64_t PackedLinear::in_features() const { return state_->in_features; }
 const CpuKernels& PackedLinear::kernels() const { return *state_->kernels; }
+const PanelLayout& PackedLinear::layout() const { return *state_->layout; }
 std::size_t PackedLinear::bytes() const { return state_->panels.size(); }
 
 void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type,
@@ -103,6 +116,7 @@ void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const flo
     throw Error("product: null q, scale, q_sum or y for " + std::to_string(x.tokens) + " tokens");
   }
   generic::product(parallel, {.kernels = *state_->kernels,
+                              .layout = *state_->layout,
                               .out_features = state_->out_features,
                               .in_features = state_->in_features,
                               .panels = state_->panels.data(),

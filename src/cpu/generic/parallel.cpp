@@ -3,7 +3,9 @@
 
 #include <omp.h>
 
+#include <atomic>
 #include <string>
+#include <vector>
 
 #include "cpu/generic/tasks.h"
 #include "trit/error.h"
@@ -43,19 +45,32 @@ class OpenMpParallel final : public Parallel {
       }
       return;
     }
+    // Thread t begins with the t-th part of the tasks and then helps the others: weights are read by the
+    // thread that has written them, as far as possible (their pages lie in its part of the memory), and a
+    // thread that loses its core for a while hands its tasks on.
+    std::vector<NextTask> parts(static_cast<std::size_t>(threads_));
     // Always the whole team, even for fewer tasks: libgomp ends the threads that a smaller team leaves over
     // and starts them again for the next one, tens of microseconds each time.
 #pragma omp parallel num_threads(threads_)
     {
       const DefaultFloatingPoint environment;
-#pragma omp for schedule(dynamic, 1)
-      for (std::int64_t i = 0; i < tasks; ++i) {
-        task(i);
+      for (int turn = 0; turn < threads_; ++turn) {
+        const int owner = (omp_get_thread_num() + turn) % threads_;
+        const generic::Part part = generic::part_of(tasks, threads_, owner);
+        std::atomic<std::int64_t>& next = parts[static_cast<std::size_t>(owner)].index;
+        for (std::int64_t i = 0;
+             (i = part.begin + next.fetch_add(1, std::memory_order_relaxed)) < part.end;) {
+          task(i);
+        }
       }
     }
   }
 
  private:
+  /// How many tasks of a part are taken; on a cache line of its own.
+  struct alignas(64) NextTask {
+    std::atomic<std::int64_t> index{0};
+  };
   int threads_;
 };
 

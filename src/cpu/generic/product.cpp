@@ -14,9 +14,10 @@
 #include "cpu/generic/product.h"
 
 #include <algorithm>
-#include <array>
+#include <functional>
 #include <vector>
 
+#include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/tasks.h"
 
 namespace trit::generic {
@@ -76,52 +77,90 @@ class KRanges {
   std::vector<std::int32_t> sums_;  // [count][tokens]
 };
 
-using Accumulators = std::array<std::int32_t, kMaxTileAccumulators>;
+// The sums of a tile and of its next range of k. They are a thread's own and outlive the call: a layout's
+// tile may be larger than a stack should hold.
+class TileSums {
+ public:
+  explicit TileSums(const PanelLayout& layout) : size_(layout.max_tokens * layout.panel_rows) {
+    const std::size_t bytes = static_cast<std::size_t>(2 * size_) * sizeof(std::int32_t);
+    if (memory().size() < bytes) {
+      memory() = AlignedBuffer(bytes);
+    }
+  }
+  std::int32_t* acc() { return reinterpret_cast<std::int32_t*>(memory().data()); }
+  std::int32_t* partial() { return acc() + size_; }
+
+ private:
+  static AlignedBuffer& memory() {
+    static thread_local AlignedBuffer buffer;
+    return buffer;
+  }
+  std::int64_t size_;
+};
+
+std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
+  return static_cast<std::uint8_t*>(args.y) +
+         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
+}
+
+// Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
+// the stores, each line costs its latency, 5 % of the time of a tile with K = 4096.
+void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, Part tokens) {
+  constexpr std::int64_t kLine = 64;
+  constexpr std::int64_t kMostTokens = 16;  // more are better left to the stores than put out of L1 again
+  const std::int64_t bytes = rows * static_cast<std::int64_t>(size_of(args.y_type));
+  for (std::int64_t token = tokens.begin; token < std::min(tokens.end, tokens.begin + kMostTokens); ++token) {
+    const std::uint8_t* y = output(args, token, row);
+    for (std::int64_t at = 0; at < bytes; at += kLine) {
+      __builtin_prefetch(y + at, 1);
+    }
+  }
+}
 
 // One panel x one tile of tokens.
-void run_tile(const Product& args, const KRanges& ranges, std::int64_t panel, Part tokens) {
-  const CpuKernels& kernels = args.kernels;
+void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens) {
+  const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
-  alignas(64) Accumulators acc;
-  alignas(64) Accumulators partial;
+  const std::int64_t row = panel * layout.panel_rows;
+  const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
+  std::int32_t* const acc = sums.acc();
+  prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
-    kernels.product_tile({
-        .panel = args.panels + (panel * padded + k.begin) / 4 * kernels.panel_bytes_per_4,
+    layout.product_tile({
+        .panel = args.panels + (panel * padded + k.begin) / 4 * layout.panel_bytes_per_4,
         .q = args.x.q + tokens.begin * padded + k.begin,
         .q_stride = padded,
         .k = k.size(),
         .tokens = tokens.size(),
         .q_sum = ranges.sums(range) + tokens.begin,
-        .acc = range == 0 ? acc.data() : partial.data(),
+        .acc = range == 0 ? acc : sums.partial(),
     });
     if (range > 0) {
-      std::transform(partial.begin(), partial.begin() + tokens.size() * kernels.panel_rows, acc.begin(),
-                     acc.begin(), std::plus<>());
+      std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
     }
   }
-  const std::int64_t row = panel * kernels.panel_rows;
-  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
   for (std::int64_t i = 0; i < tokens.size(); ++i) {
     const std::int64_t token = tokens.begin + i;
-    kernels.epilogue_row({
-        .acc = acc.data() + i * kernels.panel_rows,
-        .rows = std::min(kernels.panel_rows, args.out_features - row),
+    args.kernels.epilogue_row({
+        .acc = acc + i * layout.panel_rows,
+        .rows = rows,
         .row_scale = args.x.scale[token],
         .scale = args.scale + (args.scale_per_row ? row : 0),
         .scale_per_row = args.scale_per_row,
         .bias = args.bias == nullptr ? nullptr : args.bias + row,
         .y_type = args.y_type,
-        .y = static_cast<std::uint8_t*>(args.y) + (token * args.out_features + row) * y_size,
+        .y = output(args, token, row),
     });
   }
 }
 
 void run_block(const Product& args, const KRanges& ranges, Part panels, Part tokens) {
-  const std::int64_t max_tokens = args.kernels.max_tokens;
+  const std::int64_t max_tokens = args.layout.max_tokens;
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t tiles_per_block = std::max<std::int64_t>(1, kTokenBlockBytes / padded / max_tokens);
   const std::int64_t blocks = ceil_div(tokens.size(), tiles_per_block * max_tokens);
+  TileSums sums(args.layout);
   for (std::int64_t block = 0; block < blocks; ++block) {
     const Part in_block = part_of(tokens.size(), blocks, block);
     const std::int64_t tiles = ceil_div(in_block.size(), max_tokens);
@@ -129,7 +168,7 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
       for (std::int64_t tile = 0; tile < tiles; ++tile) {
         const Part in_tile = part_of(in_block.size(), tiles, tile);
         const std::int64_t first = tokens.begin + in_block.begin;
-        run_tile(args, ranges, panel, {first + in_tile.begin, first + in_tile.end});
+        run_tile(args, ranges, sums, panel, {first + in_tile.begin, first + in_tile.end});
       }
     }
   }
@@ -138,13 +177,13 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
 }  // namespace
 
 void product(Parallel& parallel, const Product& args) {
-  const CpuKernels& kernels = args.kernels;
-  const std::int64_t panels = ceil_div(args.out_features, kernels.panel_rows);
-  const std::int64_t tiles = ceil_div(args.x.tokens, kernels.max_tokens);
+  const PanelLayout& layout = args.layout;
+  const std::int64_t panels = ceil_div(args.out_features, layout.panel_rows);
+  const std::int64_t tiles = ceil_div(args.x.tokens, layout.max_tokens);
   const KRanges ranges(parallel, args.x, args.in_features,
-                       tiles == 1 ? kernels.max_k : std::min(kernels.max_k, kCachedInputs));
+                       tiles == 1 ? layout.max_k : std::min(layout.max_k, kCachedInputs));
 
-  const std::int64_t work = args.x.tokens * panels * kernels.panel_rows * args.in_features;
+  const std::int64_t work = args.x.tokens * panels * layout.panel_rows * args.in_features;
   const std::int64_t wanted = task_count(parallel, panels * tiles, work, kWorkPerTask);
   const std::int64_t panel_parts = std::min(panels, wanted);
   const std::int64_t token_parts = std::min(tiles, ceil_div(wanted, panel_parts));

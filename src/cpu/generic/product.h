@@ -9,11 +9,9 @@
 
 namespace trit::generic {
 
-/// Bounds of a table row's tile, so that its accumulators fit on the stack (16 KiB).
-inline constexpr std::int64_t kMaxTileAccumulators = 4096;
-
 struct Product {
   const CpuKernels& kernels;
+  const PanelLayout& layout;  // one of kernels.layouts
   std::int64_t out_features;
   std::int64_t in_features;
   const std::uint8_t* panels;  // ceil(N / panel_rows) panels, each panel_bytes_per_4 * ceil(K / 4) bytes

@@ -3,9 +3,10 @@
 #include "cpu/scalar/scalar.h"
 
 namespace trit {
+namespace {
 
-constinit const CpuKernels k_scalar = {
-    .backend = Backend::scalar,
+constexpr PanelLayout kLayouts[] = {{
+    .format = PanelFormat::two_bit,
     .available = [] { return true; },
     .panel_rows = 1,
     .panel_bytes_per_4 = 1,
@@ -13,6 +14,14 @@ constinit const CpuKernels k_scalar = {
     .max_tokens = 8,         // a weight is decoded once for eight tokens
     .max_k = (1 << 24) - 4,  // sums of q * t: |acc| <= 128 * K
     .product_tile = scalar::product_tile,
+}};
+
+}  // namespace
+
+constinit const CpuKernels k_scalar = {
+    .backend = Backend::scalar,
+    .available = [] { return true; },
+    .layouts = kLayouts,
     .epilogue_row = scalar::epilogue_row,
     .norm_quant_row = scalar::norm_quant_row,
     .abs_sum_row = scalar::abs_sum_row,

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+//
+// choose_layout: what decides, and a cache that may be missing, damaged or in the way.
+#include "trit/layout.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <optional>
+
+#include "cpu/generic/layout_choice.h"
+#include "cpu/support.h"
+#include "trit/error.h"
+
+namespace trit::test {
+namespace {
+
+/// An environment variable for one scope.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) {
+    if (const char* old = std::getenv(name); old != nullptr) {
+      saved_ = old;
+    }
+    set(value);
+  }
+  ~Variable() { set(saved_ ? saved_->c_str() : nullptr); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  void set(const char* value) const {
+    if (value == nullptr) {
+      unsetenv(name_);
+    } else {
+      setenv(name_, value, 1);
+    }
+  }
+  const char* name_;
+  std::optional<std::string> saved_;
+};
+
+class LayoutChoiceTest : public KernelTest {
+ protected:
+  LayoutChoiceTest() {
+    std::string name = (std::filesystem::temp_directory_path() / "trit-layout-XXXXXX").string();
+    folder_ = mkdtemp(name.data());
+  }
+  ~LayoutChoiceTest() override { std::filesystem::remove_all(folder_); }
+
+  bool has(PanelFormat format) const {
+    return std::any_of(kernels().layouts.begin(), kernels().layouts.end(), [&](const PanelLayout& layout) {
+      return layout.format == format && layout.available();
+    });
+  }
+  void write(const generic::RememberedLayout& remembered, const std::string& text) const {
+    std::ofstream(remembered.path(), std::ios::binary) << text;
+  }
+
+  static constexpr std::int64_t kHuge = std::int64_t{1} << 50;
+  std::filesystem::path folder_;
+  std::unique_ptr<Parallel> parallel_ = make_parallel(1);
+};
+
+TEST_P(LayoutChoiceTest, SmallLayersHaveTheDefault) {
+  const Variable none("TRIT_LAYOUT", nullptr);
+  EXPECT_EQ(choose_layout(kernels(), *parallel_, 100'000).format, kernels().layouts.front().format);
+  EXPECT_EQ(&PackedLinear(kernels(), *parallel_, random_matrix(70, 30, false).view()).layout(),
+            &kernels().layouts.front());
+}
+
+TEST_P(LayoutChoiceTest, TheVariableDecidesWhereTheBackendHasTheFormat) {
+  for (const PanelFormat format : {PanelFormat::two_bit, PanelFormat::base3}) {
+    const Variable asked("TRIT_LAYOUT", std::string(name_of(format)).c_str());
+    const PanelFormat wanted = has(format) ? format : kernels().layouts.front().format;
+    EXPECT_EQ(choose_layout(kernels(), *parallel_, 1).format, wanted);
+    EXPECT_EQ(choose_layout(kernels(), *parallel_, kHuge).format, wanted);
+    EXPECT_EQ(PackedLinear(kernels(), *parallel_, random_matrix(70, 30, false).view()).layout().format,
+              wanted);
+  }
+  const Variable nonsense("TRIT_LAYOUT", "fastest");
+  try {
+    choose_layout(kernels(), *parallel_, 1);
+    FAIL() << "no error";
+  } catch (const Error& error) {
+    EXPECT_EQ(std::string(error.what()).find("TRIT_LAYOUT: unknown panel format 'fastest'"), 0U);
+  }
+}
+
+TEST_P(LayoutChoiceTest, AskingForAFormatThatTheBackendLacksGivesItsDefault) {
+  const PackedLinear layer(kernels(), *parallel_, random_matrix(70, 30, false).view(), PanelFormat::base3);
+  EXPECT_EQ(layer.layout().format, has(PanelFormat::base3) ? PanelFormat::base3 : PanelFormat::two_bit);
+}
+
+TEST_P(LayoutChoiceTest, MeasuringGivesOneOfTheBackendsFormats) {
+  if (kernels().layouts.size() == 1) {
+    return;  // never measured
+  }
+  const LayoutChoice choice = generic::measure_layouts(kernels(), *parallel_);
+  EXPECT_TRUE(has(choice.format));
+  std::printf("%s: %s (%s)\n", std::string(name_of(kernels().backend)).c_str(),
+              std::string(name_of(choice.format)).c_str(), choice.why.c_str());
+}
+
+TEST_P(LayoutChoiceTest, RemembersAndForgives) {
+  const generic::RememberedLayout remembered(folder_ / "new" / "trit", "a key | with 3 threads");
+  EXPECT_EQ(remembered.read(), std::nullopt);
+  remembered.write(PanelFormat::base3);
+  EXPECT_EQ(remembered.read(), PanelFormat::base3);
+  remembered.write(PanelFormat::two_bit);
+  EXPECT_EQ(remembered.read(), PanelFormat::two_bit);
+  for (const char* text : {"", "\n", "a key | with 3 threads", "a key | with 3 threads\n",
+                           "a key | with 3 threads\nbase3", "a key | with 3 threads\nauto\n",
+                           "a key | with 3 threads\nfastest\n", "another key\nbase3\n", "\xff\xfe\n\n\n"}) {
+    write(remembered, text);
+    EXPECT_EQ(remembered.read(), std::nullopt) << text;
+  }
+  remembered.write(PanelFormat::base3);
+  EXPECT_EQ(remembered.read(), PanelFormat::base3);
+}
+
+TEST_P(LayoutChoiceTest, ACacheInTheWayIsNoError) {
+  std::ofstream(folder_ / "file") << "not a folder";
+  const generic::RememberedLayout below_a_file(folder_ / "file" / "trit", "key");
+  below_a_file.write(PanelFormat::base3);
+  EXPECT_EQ(below_a_file.read(), std::nullopt);
+
+  const generic::RememberedLayout taken(folder_, "key");
+  std::filesystem::create_directory(taken.path());
+  taken.write(PanelFormat::base3);
+  EXPECT_EQ(taken.read(), std::nullopt);
+
+  const generic::RememberedLayout nowhere({}, "key");
+  nowhere.write(PanelFormat::base3);
+  EXPECT_EQ(nowhere.read(), std::nullopt);
+}
+
+TEST_P(LayoutChoiceTest, LargeModelsAreMeasuredOnceAndKept) {
+  const Variable none("TRIT_LAYOUT", nullptr);
+  const Variable cache("XDG_CACHE_HOME", folder_.c_str());
+  const LayoutChoice first = choose_layout(kernels(), *parallel_, kHuge);
+  EXPECT_TRUE(has(first.format));
+  EXPECT_EQ(choose_layout(kernels(), *parallel_, kHuge).format, first.format);
+}
+
+INSTANTIATE_TEST_SUITE_P(Backends, LayoutChoiceTest, testing::ValuesIn(available_rows()), row_name);
+
+}  // namespace
+}  // namespace trit::test
