@@ -14,7 +14,7 @@ import subprocess
 import sys
 
 # Folder of src/cpu -> the instruction that its inner loops are made of.
-KERNELS = {"avx2": "vpmaddubsw", "avx512_vnni": "vpdpbusd"}
+KERNELS = {"avx2": "vpmaddubsw", "avx_vnni": "vpdpbusd", "avx512_vnni": "vpdpbusd", "amx": "tdpbssd"}
 
 
 def functions(path: str) -> dict[str, list[tuple[int, str, str]]]:
@@ -25,7 +25,7 @@ def functions(path: str) -> dict[str, list[tuple[int, str, str]]]:
     for line in text.splitlines():
         if header := re.match(r"[0-9a-f]+ <(.*)>:$", line):
             current = found.setdefault(header[1], [])
-        elif instruction := re.match(r"\s*([0-9a-f]+):\s+(\S+)\s*(.*)", line):
+        elif instruction := re.match(r"\s*([0-9a-f]+):\s+(?:\{vex\} )?(\S+)\s*(.*)", line):
             current.append((int(instruction[1], 16), instruction[2], instruction[3]))
     return found
 

@@ -62,6 +62,11 @@ struct ProductTile {
   std::int64_t tokens;        // 1..max_tokens
   const std::int32_t* q_sum;  // [tokens], sum of q over the range
   std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
+  const std::int8_t* arranged = nullptr;  // what the layout's `arrange` made of q, where it is used
+  // Where the results will go, for a kernel that fetches the lines ahead of the epilogue; null: nowhere yet.
+  void* y = nullptr;
+  std::int64_t y_stride = 0;  // bytes between tokens
+  std::int64_t y_bytes = 0;   // of a token: panel_rows results, or what is left of them
 };
 
 /// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.
@@ -94,6 +99,15 @@ struct PanelLayout {
   std::int64_t max_tokens;
   std::int64_t max_k;
   void (*product_tile)(const ProductTile& tile);
+
+  /// Tiles are cut at multiples of this: a tile of fewer tokens costs as much.
+  std::int64_t token_step = 1;
+  /// Optional: q in the order that the tile reads. From `arrange_from` tokens on a caller makes it once for a
+  /// tile's tokens and range of k (`panel` and `acc` of the argument are not used) in `arranged_bytes` on a
+  /// cache line, and gives it to every panel.
+  std::int64_t arrange_from = 0;
+  std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k) = nullptr;
+  void (*arrange)(const ProductTile& tile, std::int8_t* arranged) = nullptr;
 };
 
 /// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's

@@ -8,13 +8,20 @@
 #include <array>
 #include <cstdint>
 
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace trit {
 namespace {
 
 struct Features {
   bool avx2 = false;
+  bool avx_vnni = false;
   bool avx512_vnni = false;
   bool avx512_vbmi = false;
+  bool amx = false;
 };
 
 constexpr bool bit(std::uint32_t word, int index) { return ((word >> index) & 1U) != 0; }
@@ -24,6 +31,18 @@ std::uint32_t xcr0() {
   std::uint32_t high = 0;
   __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;
+}
+
+// Linux (5.16 and later) lets a process use the tile registers only after it has asked, since they make every
+// signal frame 8 KiB larger. Threads started before or after have the permission too.
+bool may_use_tiles() {
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr long kTileData = 18;               // XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 Features detect() {
@@ -48,6 +67,12 @@ Features detect() {
   const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
   features.avx512_vnni = features.avx2 && (enabled & kZmm) == kZmm && avx512 && bit(c, 11);
   features.avx512_vbmi = features.avx512_vnni && bit(c, 1);
+  constexpr std::uint32_t kTiles = 0x60000;  // tile configuration and tile data
+  const bool amx = (enabled & kTiles) == kTiles && bit(d, 24) && bit(d, 25) && bit(c, 8);  // tile, int8, GFNI
+  features.amx = features.avx512_vnni && amx && may_use_tiles();
+  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) {
+    features.avx_vnni = features.avx2 && bit(a, 4);
+  }
   return features;
 }
 
@@ -59,8 +84,10 @@ const Features& features() {
 }  // namespace
 
 bool has_avx2() { return features().avx2; }
+bool has_avx_vnni() { return features().avx_vnni; }
 bool has_avx512_vnni() { return features().avx512_vnni; }
 bool has_avx512_vbmi() { return features().avx512_vbmi; }
+bool has_amx() { return features().amx; }
 
 std::string cpu_model() {
   std::array<std::uint32_t, 12> name{};
@@ -87,9 +114,11 @@ std::string cpu_model() {
 namespace trit {
 
 bool has_avx2() { return false; }
+bool has_avx_vnni() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_avx512_vbmi() { return false; }
 std::string cpu_model() { return "unknown"; }
+bool has_amx() { return false; }
 
 }  // namespace trit
 

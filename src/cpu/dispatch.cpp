@@ -41,8 +41,14 @@ constexpr std::array kRows = {
 #if defined(TRIT_KERNELS_AVX2)
     &k_avx2,
 #endif
+#if defined(TRIT_KERNELS_AVX_VNNI)
+    &k_avx_vnni,
+#endif
 #if defined(TRIT_KERNELS_AVX512_VNNI)
     &k_avx512_vnni,
+#endif
+#if defined(TRIT_KERNELS_AMX)
+    &k_amx,
 #endif
 };
 

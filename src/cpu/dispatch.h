@@ -10,6 +10,8 @@ namespace trit {
 
 extern const CpuKernels k_scalar;
 extern const CpuKernels k_avx2;
+extern const CpuKernels k_avx_vnni;
 extern const CpuKernels k_avx512_vnni;
+extern const CpuKernels k_amx;
 
 }  // namespace trit

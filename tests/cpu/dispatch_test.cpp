@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cstdio>
+#include <fstream>
 #include <optional>
 
 #include "cpu/support.h"
@@ -85,6 +87,29 @@ TEST(Dispatch, AvailableAgreesWithTheCompilersDetection) {
     }
   }
 #endif
+}
+
+// What the operating system says. The compilers that are supported do not know these by name.
+TEST(Dispatch, AvailableAgreesWithTheOperatingSystem) {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  while (std::getline(file, line) && !line.starts_with("flags")) {
+  }
+  if (!line.starts_with("flags")) {
+    std::printf("no flags in /proc/cpuinfo: nothing to compare with\n");
+    return;
+  }
+  const auto has = [&](const std::string& flag) {
+    return (line + " ").find(" " + flag + " ") != std::string::npos;
+  };
+  for (const CpuKernels* row : cpu_kernels()) {
+    if (row->backend == Backend::avx_vnni) {
+      EXPECT_EQ(row->available(), has("avx2") && has("avx_vnni"));
+    }
+    if (row->backend == Backend::amx) {
+      EXPECT_EQ(row->available(), has("avx512_vnni") && has("amx_tile") && has("amx_int8") && has("gfni"));
+    }
+  }
 }
 
 TEST(Dispatch, EachAvailableRowByName) {

@@ -83,6 +83,80 @@ TEST_P(ProductTest, TileEdges) {
   }
 }
 
+// Around the registers and register tiles inside a tile: 16 rows, 16 and 32 tokens, 64 inputs.
+TEST_P(ProductTest, RegisterEdges) {
+  for (const std::int64_t m : {1, 4, 5, 6, 7, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65}) {
+    for (const std::int64_t n : {1, 15, 16, 17, 63, 64, 65}) {
+      if (!HasFatalFailure()) {
+        const std::int64_t k = uniform(1, 130);
+        compare(unit_matrix(n, k), random_batch(m, k), *parallel_);
+      }
+    }
+  }
+  for (std::int64_t k = 1; k <= 130 && !HasFatalFailure(); ++k) {
+    compare(unit_matrix(uniform(1, 70), k), random_batch(uniform(1, 40), k), *parallel_);
+  }
+  for (const std::int64_t k : {191, 192, 193, 319, 320, 321, 1151, 1152, 4095, 4096, 4097}) {
+    for (const std::int64_t m : {5, 16, 18}) {
+      if (!HasFatalFailure()) {
+        compare(unit_matrix(65, k), random_batch(m, k), *parallel_);
+      }
+    }
+  }
+}
+
+// The tile by itself, as its contract says: a range of k inside longer rows, tokens any distance apart.
+TEST_P(ProductTest, Tile) {
+  for (int i = 0; i < 300 && !HasFatalFailure(); ++i) {
+    const std::int64_t rows = layout().panel_rows;
+    const std::int64_t whole = 4 * uniform(1, 100);
+    const std::int64_t first = 4 * uniform(0, whole / 4 - 1);
+    const std::int64_t k = 4 * uniform(1, (whole - first) / 4);
+    const std::int64_t tokens = uniform(1, std::min<std::int64_t>(layout().max_tokens, 70));
+    const std::int64_t stride = whole + uniform(0, 20);
+    const TernaryMatrix matrix = unit_matrix(rows, whole);
+    std::vector<std::uint8_t> panel(static_cast<std::size_t>(whole / 4 * layout().panel_bytes_per_4));
+    layout().prepare_panel(matrix.codes.data(), whole / 4, rows, whole, panel.data());
+    std::vector<std::int8_t> q(static_cast<std::size_t>(tokens * stride));
+    std::generate(q.begin(), q.end(), [&] { return static_cast<std::int8_t>(uniform(-128, 127)); });
+    std::vector<std::int32_t> q_sum(static_cast<std::size_t>(tokens));
+    for (std::int64_t token = 0; token < tokens; ++token) {
+      const auto from = q.begin() + token * stride + first;
+      q_sum[static_cast<std::size_t>(token)] = std::accumulate(from, from + k, 0);
+    }
+    std::vector<std::int32_t> acc(static_cast<std::size_t>(layout().max_tokens * rows), -77);
+    ProductTile tile{.panel = panel.data() + first / 4 * layout().panel_bytes_per_4,
+                     .q = q.data() + first,
+                     .q_stride = stride,
+                     .k = k,
+                     .tokens = tokens,
+                     .q_sum = q_sum.data(),
+                     .acc = acc.data()};
+    std::vector<std::int8_t> memory;
+    if (layout().arrange != nullptr && tokens >= layout().arrange_from) {
+      memory.resize(static_cast<std::size_t>(layout().arranged_bytes(tokens, k) + 64));
+      auto* const arranged = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
+      layout().arrange(tile, arranged);
+      tile.arranged = arranged;
+    }
+    layout().product_tile(tile);
+    std::vector<std::int8_t> t(static_cast<std::size_t>(whole));
+    for (std::int64_t row = 0; row < rows; ++row) {
+      unpack_row(std::span(matrix.codes)
+                     .subspan(static_cast<std::size_t>(row * whole / 4), static_cast<std::size_t>(whole / 4)),
+                 t);
+      for (std::int64_t token = 0; token < tokens; ++token) {
+        const std::int64_t sum = std::inner_product(t.begin() + first, t.begin() + first + k,
+                                                    q.begin() + token * stride + first, std::int64_t{0});
+        ASSERT_EQ(acc[static_cast<std::size_t>(token * rows + row)], sum)
+            << "token " << token << " of " << tokens << ", row " << row << ", k " << first << " to "
+            << first + k << " of " << whole;
+      }
+    }
+    ++cases_;
+  }
+}
+
 // The largest sums of either sign, where a 16-bit or saturating sum would fail first.
 TEST_P(ProductTest, Extremes) {
   for (const std::int64_t k : {64, 256, 257, 2560, 4096, 65536, 70001}) {

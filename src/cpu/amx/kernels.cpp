@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/amx/amx.h"
+#include "cpu/avx512_vnni/avx512_vnni.h"
+#include "cpu/cpu_features.h"
+#include "cpu/dispatch.h"
+
+namespace trit {
+namespace {
+
+constexpr PanelLayout kLayouts[] = {{
+    .format = PanelFormat::two_bit,
+    .available = [] { return true; },
+    .panel_rows = 64,
+    .panel_bytes_per_4 = 64,
+    .prepare_panel = avx512_vnni::prepare_panel,
+    .max_tokens = 64,  // 16 KiB of sums, which the epilogue finds in L1
+    .max_k = 131'072,  // of the AVX-512 tile, which takes the few tokens; AMX multiplies t itself
+    .product_tile = amx::product_tile,
+    .token_step = 32,
+    .arrange_from = amx::kFewestTokens,
+    .arranged_bytes = amx::arranged_bytes,
+    .arrange = amx::arrange,
+}};
+
+}  // namespace
+
+constinit const CpuKernels k_amx = {
+    .backend = Backend::amx,
+    .available = has_amx,
+    .layouts = kLayouts,
+    .epilogue_row = avx512_vnni::epilogue_row,
+    .norm_quant_row = avx512_vnni::norm_quant_row,
+    .abs_sum_row = avx512_vnni::abs_sum_row,
+    .ternarize_pack_row = avx512_vnni::ternarize_pack_row,
+    .dequantize_row = avx512_vnni::dequantize_row,
+};
+
+}  // namespace trit

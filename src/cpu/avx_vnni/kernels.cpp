@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#include "cpu/avx2/avx2.h"
+#include "cpu/avx_vnni/avx_vnni.h"
+#include "cpu/cpu_features.h"
+#include "cpu/dispatch.h"
+
+namespace trit {
+namespace {
+
+constexpr PanelLayout kLayouts[] = {{
+    .format = PanelFormat::two_bit,
+    .available = [] { return true; },
+    .panel_rows = avx2::kPanelRows,
+    .panel_bytes_per_4 = avx2::kLineBytes,
+    .prepare_panel = avx2::prepare_panel,
+    .max_tokens = 6,   // 2 fields x 6 tokens = 12 accumulators, + 2 fields and 4 bytes of q: 15 of 16
+    .max_k = 131'072,  // as in avx512_vnni: field 3 is code * 64, a sum at least -2^14 K
+    .product_tile = avx_vnni::product_tile,
+}};
+
+}  // namespace
+
+constinit const CpuKernels k_avx_vnni = {
+    .backend = Backend::avx_vnni,
+    .available = has_avx_vnni,
+    .layouts = kLayouts,
+    .epilogue_row = avx2::epilogue_row,
+    .norm_quant_row = avx2::norm_quant_row,
+    .abs_sum_row = avx2::abs_sum_row,
+    .ternarize_pack_row = avx2::ternarize_pack_row,
+    .dequantize_row = avx2::dequantize_row,
+};
+
+}  // namespace trit
