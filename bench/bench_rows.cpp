@@ -13,7 +13,7 @@
 #include <random>
 
 #include "common/aligned_vector.h"
-#include "common/limits.h"
+#include "common/memory_read.h"
 #include "common/progress.h"
 #include "common/timing.h"
 #include "report.h"
