@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "common/huge_buffer.h"
 #include "common/linear_benchmark.h"
 #include "common/linear_report.h"
 #include "common/progress.h"
@@ -44,6 +45,7 @@ void keep_others(ordered_json& all, const ordered_json& old) {
 }
 
 int run(int argc, char** argv) {
+  apps::keep_freed_memory();
   CLI::App app{"Times packed ternary products against the limits of this machine."};
   std::string json;
   apps::TimingOptions timing;

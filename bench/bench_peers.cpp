@@ -20,6 +20,7 @@
 #include <map>
 #include <optional>
 
+#include "common/huge_buffer.h"
 #include "common/linear_benchmark.h"
 #include "common/progress.h"
 #include "common/timing.h"
@@ -135,7 +136,8 @@ class Peer {
   };
   struct Layout {
     dnnl::memory::desc desc;
-    std::vector<dnnl::memory> copies;
+    apps::HugeBuffer data;
+    std::vector<dnnl::memory> copies;  // in data
     std::size_t next = 0;
   };
 
@@ -180,16 +182,16 @@ class Peer {
       typed = dnnl::memory({{k, n}, operands_.weights, dnnl::memory::format_tag::ba}, engine_);
       convert(typed);
     }
-    Layout layout{desc, {}, 0};
-    const std::int64_t count = bytes / static_cast<std::int64_t>(desc.get_size()) + 1;
-    for (std::int64_t i = 0; i < count; ++i) {
-      layout.copies.emplace_back(desc, engine_);
+    const std::size_t size = (desc.get_size() + 4095) / 4096 * 4096;
+    const std::size_t count = static_cast<std::size_t>(bytes) / size + 1;
+    Layout layout{desc, apps::HugeBuffer(count * size), {}, 0};
+    for (std::size_t i = 0; i < count; ++i) {
+      layout.copies.emplace_back(desc, engine_, layout.data.data() + i * size);
       if (i == 0) {
         dnnl::reorder(typed, layout.copies[0]).execute(stream_, typed, layout.copies[0]);
         stream_.wait();
       } else {
-        std::memcpy(layout.copies.back().get_data_handle(), layout.copies[0].get_data_handle(),
-                    desc.get_size());
+        std::memcpy(layout.data.data() + i * size, layout.data.data(), desc.get_size());
       }
     }
     return layout;
@@ -386,6 +388,7 @@ void keep_others(ordered_json& results, const ordered_json& old) {
 }
 
 int run(int argc, char** argv) {
+  apps::keep_freed_memory();
   CLI::App app{"Times packed ternary products against oneDNN's int8, bf16 and fp32."};
   Options options;
   std::string json;

@@ -4,14 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
-#include <new>
 #include <vector>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "common/huge_buffer.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -19,7 +16,6 @@
 namespace trit::apps {
 namespace {
 
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
 /// A part is a whole number of these: a page, and four streams of whole lines each.
 constexpr std::size_t kPage = 4096;
 constexpr int kTrials = 5;
@@ -118,19 +114,13 @@ std::vector<Read> candidates() { return {read_words}; }
 
 #endif
 
-std::size_t round_up(std::size_t value, std::size_t unit) { return (value + unit - 1) / unit * unit; }
-
-struct Free {
-  void operator()(std::uint8_t* memory) const { std::free(memory); }
-};
-
 }  // namespace
 
 struct MemoryRead::State {
   Parallel& parallel;
   std::size_t part;    // bytes of one thread in one slice
   std::size_t slices;  // a thread's parts lie behind each other
-  std::unique_ptr<std::uint8_t, Free> data;
+  HugeBuffer data;
   Read read = nullptr;
   std::size_t next = 0;
   std::atomic<std::uint64_t> sink{0};
@@ -138,7 +128,7 @@ struct MemoryRead::State {
   void run() {
     parallel.run(parallel.threads(), [this](std::int64_t thread) {
       const std::size_t first = (static_cast<std::size_t>(thread) * slices + next) * part;
-      sink |= read(data.get() + first, part);
+      sink |= read(data.data() + first, part);
     });
     next = next + 1 == slices ? 0 : next + 1;
   }
@@ -167,21 +157,13 @@ struct MemoryRead::State {
 MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_bytes) {
   const auto threads = static_cast<std::size_t>(parallel.threads());
   const std::size_t slice = slice_bytes == 0 ? bytes : std::min(slice_bytes, bytes);
-  const std::size_t part = round_up((slice + threads - 1) / threads, kPage);
+  const std::size_t part = ((slice + threads - 1) / threads + kPage - 1) / kPage * kPage;
   const std::size_t slices = (bytes + part * threads - 1) / (part * threads);
-  const std::size_t total = round_up(part * slices * threads, kHugePage);
-  std::unique_ptr<std::uint8_t, Free> data(static_cast<std::uint8_t*>(std::aligned_alloc(kHugePage, total)));
-  if (data == nullptr) {
-    throw std::bad_alloc();
-  }
-#if defined(__linux__)
-  static_cast<void>(madvise(data.get(), total, MADV_HUGEPAGE));
-#endif
-  state_.reset(new State{parallel, part, slices, std::move(data)});
+  state_.reset(new State{parallel, part, slices, HugeBuffer(part * slices * threads)});
   // By the thread that reads it, so that it lies near; untouched pages are all the same zero page.
   parallel.run(parallel.threads(), [this](std::int64_t thread) {
     const std::size_t own = state_->part * state_->slices;
-    std::memset(state_->data.get() + static_cast<std::size_t>(thread) * own, 1, own);
+    std::memset(state_->data.data() + static_cast<std::size_t>(thread) * own, 1, own);
   });
   state_->choose();
 }

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "common/huge_buffer.h"
 #include "common/linear_report.h"
 #include "common/machine.h"
 #include "common/progress.h"
@@ -45,6 +46,7 @@ std::vector<apps::LinearShape> quick_shapes() { return {{4096, 4096}, {512, 4096
 std::vector<std::int64_t> quick_tokens() { return {1, 8, 128}; }
 
 int run_bench(const BenchOptions& options) {
+  apps::keep_freed_memory();
   const apps::Machine machine = apps::this_machine();
   const Backend backend = cpu_kernels_for(options.backend).backend;
   std::vector<int> threads{1};
