@@ -24,7 +24,8 @@ using nlohmann::ordered_json;
 
 /// What two results of the same measurement have in common.
 bool same_case(const ordered_json& a, const ordered_json& b) {
-  for (const char* key : {"backend", "threads", "out_features", "in_features", "tokens", "weights_from"}) {
+  for (const char* key :
+       {"backend", "layout", "threads", "out_features", "in_features", "tokens", "weights_from"}) {
     if (a.contains(key) != b.contains(key) || (a.contains(key) && a[key] != b[key])) {
       return false;
     }
@@ -82,7 +83,7 @@ int run(int argc, char** argv) {
   }
   std::vector<apps::LinearReport> reports;
   for (const int count : threads) {
-    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing};
+    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing, true};
     std::optional<apps::Progress> progress;
     reports.push_back(apps::benchmark_linear(options, [&](std::int64_t done, std::int64_t total) {
       if (!progress) {

@@ -73,8 +73,8 @@ class Layer:
         copies = max(2, min(beyond // two_bit + 1, OUTPUT_BYTES // (4 * outputs * tokens)))
         per_graph = int(max(1, min(copies, OPERATIONS_PER_GRAPH // (2 * outputs * inputs * tokens))))
         # The graph's scratch for quantised activations comes from the same context at each run, for good.
-        scratch = 8 * inputs * tokens + (1 << 20)
-        self.most_runs = 4000
+        scratch = 2 * inputs * tokens + (1 << 18)
+        self.most_runs = 400
         size = copies * (room + 4 * outputs * tokens + 4096) + 4 * inputs * tokens + (64 << 20) + self.most_runs * scratch
         self.context = ggml.init(InitParams(size, None, False))
         self.x = ggml.new_tensor_2d(self.context, GGML_TYPE_F32, inputs, tokens)

@@ -46,6 +46,20 @@ struct Case {
   }
 };
 
+/// The layouts of a backend that are measured.
+std::vector<PanelFormat> formats_of(const LinearBenchmark& options, Backend backend) {
+  if (!options.every_layout) {
+    return {PanelFormat::automatic};
+  }
+  std::vector<PanelFormat> formats;
+  for (const PanelLayout& layout : cpu_kernels_for(backend).layouts) {
+    if (layout.available()) {
+      formats.push_back(layout.format);
+    }
+  }
+  return formats;
+}
+
 /// The outputs of norm_quant, and of a product.
 struct Scratch {
   AlignedVector<std::int8_t> q;
@@ -139,17 +153,23 @@ class Benchmark {
   // Products and layers, the memory's bandwidth, the cache's, the peaks.
   std::int64_t subjects_of(LinearShape shape) const {
     const Sources sources = sources_of(shape);
-    const auto backends = static_cast<std::int64_t>(options_.backends.size());
-    const std::int64_t cases = backends * static_cast<std::int64_t>(options_.tokens.size()) *
+    std::int64_t layouts = 0;
+    for (const Backend backend : options_.backends) {
+      layouts += static_cast<std::int64_t>(formats_of(options_, backend).size());
+    }
+    const std::int64_t cases = layouts * static_cast<std::int64_t>(options_.tokens.size()) *
                                ((sources.cache ? 1 : 0) + (sources.memory ? 1 : 0));
-    return 2 * cases + 2 + backends;
+    return 2 * cases + 2 + static_cast<std::int64_t>(options_.backends.size());
   }
 
   void measure(LinearShape shape, LinearReport& report) {
     const LinearCase layer = make_linear_case(shape, max_tokens_, options_.seed, parallel_);
     std::vector<Case> cases;
     for (const Backend backend : options_.backends) {
-      add_cases(backend, layer, cases);
+      check_front(cpu_kernels_for(backend), parallel_, layer);
+      for (const PanelFormat format : formats_of(options_, backend)) {
+        add_cases(backend, format, layer, cases);
+      }
     }
     Scratch scratch(layer);
     for (const Case& item : cases) {
@@ -203,13 +223,12 @@ class Benchmark {
     }
   }
 
-  void add_cases(Backend backend, const LinearCase& layer, std::vector<Case>& cases) {
+  void add_cases(Backend backend, PanelFormat format, const LinearCase& layer, std::vector<Case>& cases) {
     const CpuKernels& kernels = cpu_kernels_for(backend);
-    check_front(kernels, parallel_, layer);
     const auto copies_of = [&](std::int64_t count) {
       auto copies = std::make_shared<Copies>();
       for (std::int64_t i = 0; i < count; ++i) {
-        copies->emplace_back(kernels, parallel_, layer.weight.view());
+        copies->emplace_back(kernels, parallel_, layer.weight.view(), format);
       }
       return copies;
     };
@@ -220,6 +239,7 @@ class Benchmark {
                        : one;
     for (const std::int64_t tokens : options_.tokens) {
       const LinearResult result{.backend = backend,
+                                .format = one->front().layout().format,
                                 .shape = layer.shape,
                                 .tokens = tokens,
                                 .from = WeightsFrom::cache,

@@ -22,7 +22,8 @@ struct LinearBenchmark {
   std::vector<std::int64_t> tokens;  // M
   int threads = 1;
   TimingOptions timing;
-  std::uint64_t seed = 1;  // of weights and activations
+  bool every_layout = false;  // each layout that a backend has, not only the one that it chooses
+  std::uint64_t seed = 1;     // of weights and activations
 };
 
 /// Where the weights lie when a call begins.
@@ -40,6 +41,7 @@ struct BackendLimits {
 
 struct LinearResult {
   Backend backend;
+  PanelFormat format;  // the layout of the weights
   LinearShape shape;
   std::int64_t tokens;
   WeightsFrom from;
@@ -61,7 +63,7 @@ struct LinearReport {
   int threads;
   double memory_gigabytes_per_second;
   std::vector<BackendLimits> limits;
-  std::vector<LinearResult> results;  // by shape, backend, tokens, from
+  std::vector<LinearResult> results;  // by shape, backend, layout, tokens, from
 };
 
 /// Every shape x tokens on every backend, shape after shape, so that no more than one shape's weights are in

@@ -20,6 +20,7 @@ ordered_json to_json(std::span<const LinearReport> reports) {
     }
     for (const LinearResult& result : report.results) {
       all["results"].push_back({{"backend", name_of(result.backend)},
+                                {"layout", name_of(result.format)},
                                 {"threads", report.threads},
                                 {"out_features", result.shape.out_features},
                                 {"in_features", result.shape.in_features},
@@ -46,16 +47,18 @@ std::string table(const LinearReport& report) {
       text += fmt::format(", {} {:.0f} GOP/s", limit.instruction, limit.gops);
     }
   }
-  text += fmt::format("\n{:<11} {:>11} {:>6} {:>7} {:>10} {:>10} {:>6} {:>8}  {}\n", "backend", "N x K",
-                      "tokens", "weights", "us", "layer us", "GB/s", "GOP/s", "share of limit");
+  text +=
+      fmt::format("\n{:<11} {:<7} {:>11} {:>6} {:>7} {:>10} {:>10} {:>6} {:>8}  {}\n", "backend", "layout",
+                  "N x K", "tokens", "weights", "us", "layer us", "GB/s", "GOP/s", "share of limit");
   for (const LinearResult& result : report.results) {
     const std::string limit = result.limit == "int8 peak" ? std::string(result.limit)
                                                           : fmt::format("{} {:.1f} GB/s", result.limit,
                                                                         result.read_gigabytes_per_second);
-    text += fmt::format("{:<11} {:>11} {:>6} {:>7} {:>10.2f} {:>10.2f} {:>6.1f} {:>8.1f}  {:.1f} % of {}\n",
-                        name_of(result.backend), name_of(result.shape), result.tokens, name_of(result.from),
-                        result.microseconds, result.layer_microseconds, result.weight_gigabytes_per_second,
-                        result.gops, 100 * result.share, limit);
+    text +=
+        fmt::format("{:<11} {:<7} {:>11} {:>6} {:>7} {:>10.2f} {:>10.2f} {:>6.1f} {:>8.1f}  {:.1f} % of {}\n",
+                    name_of(result.backend), name_of(result.format), name_of(result.shape), result.tokens,
+                    name_of(result.from), result.microseconds, result.layer_microseconds,
+                    result.weight_gigabytes_per_second, result.gops, 100 * result.share, limit);
   }
   return text;
 }
