@@ -48,9 +48,9 @@ void add_bench_command(CLI::App& app, Action& action) {
                     "seconds: 4096x4096, 512x4096, 10x512 with 1, 8, 128 tokens, and fewer rounds");
   add_json_option(*command, options->json);
   command->footer(
-      "One thread and all of them unless --threads is given. The whole table takes TABLE_TIME on two cores, "
-      "--quick\n"
-      "QUICK_TIME; the memory in use is six times the last cache.\n"
+      "One thread and all of them unless --threads is given. The whole table takes a few minutes on two "
+      "cores, --quick\n"
+      "less than one; the memory in use is six times the last cache.\n"
       "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
   command->callback([options, shapes, tokens, &action] {
     if (options->quick && tokens->empty()) {

@@ -98,8 +98,9 @@ template <typename Type, Before kBefore>
   return {kBefore == Before::nothing ? 0.0F : tree_sum(acc), _mm512_reduce_max_epu32(largest)};
 }
 
-/// Fetches 64 inputs of the row behind this one into L2. The second pass needs no memory: what comes meanwhile is
-/// what the next row's first pass need not wait for. Where no row follows it is 16 KiB read in vain at K = 4096.
+/// Fetches 64 inputs of the row behind this one into L2. The second pass needs no memory: what comes
+/// meanwhile is what the next row's first pass need not wait for. Where no row follows it is 16 KiB read in
+/// vain at K = 4096.
 template <typename Element>
 [[gnu::always_inline]] inline void prefetch_next_row(const Element* x, std::int64_t n, std::int64_t at) {
   const auto* next = reinterpret_cast<const char*>(x + n + at);
