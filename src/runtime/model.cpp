@@ -64,7 +64,7 @@ struct Model::State {
   State(const io::SafetensorsFile& file, const ModelOptions& options)
       : kernels(cpu_kernels_for(options.backend)),
         parallel(make_parallel(options.threads)),
-        network(runtime::load_network(file)),
+        network(runtime::load_network(file, *parallel)),
         schedule(runtime::make_schedule(network)),
         chunk(images_per_chunk(network, parallel->threads())) {
     for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
