@@ -15,17 +15,20 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import numpy
 import torch
 from safetensors.numpy import load_file, save_file
-from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM
+from transformers import AutoModelForCausalLM, BitNetConfig, BitNetForCausalLM, logging
 from transformers.integrations.bitnet import ActQuant
 
 from interop_files import SEED, Folder, save_own, trit
 
 TOKENS = 64
+logging.set_verbosity_error()
+logging.disable_progress_bar()
 
 
 def small_config() -> BitNetConfig:
     config = BitNetConfig(vocab_size=96, hidden_size=64, intermediate_size=128, num_hidden_layers=2,
-                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64)
+                          num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=64,
+                          bos_token_id=1, eos_token_id=2)
     config.architectures = ["BitNetForCausalLM"]
     config.dtype = "float32"
     return config

@@ -54,13 +54,14 @@ using test::write_file;
 
 constexpr std::size_t kMegabyte = std::size_t{1} << 20;
 constexpr int kTensors = 20'000;
+const OpenOptions kOptions{.scale_convention = ScaleConvention::multiply, .config_wins = true};
 
 /// The most memory that was taken at once while `path` was opened.
 std::size_t memory_of_opening(const std::filesystem::path& path) {
   const std::size_t before = live_bytes;
   peak_bytes = live_bytes;
   try {
-    open_checkpoint(path, {.scale_convention = ScaleConvention::multiply});
+    open_checkpoint(path, kOptions);
   } catch (const Error&) {
   }
   return peak_bytes - before;
@@ -89,7 +90,7 @@ class Builder {
 };
 
 void expect_within(const std::filesystem::path& path, std::size_t header_bytes) {
-  ASSERT_NO_THROW(open_checkpoint(path, {.scale_convention = ScaleConvention::multiply}));
+  ASSERT_NO_THROW(open_checkpoint(path, kOptions));
   const std::size_t memory = memory_of_opening(path);
   EXPECT_LE(memory, 8 * header_bytes + kMegabyte)
       << static_cast<double>(memory) / static_cast<double>(header_bytes) << " times the header";
