@@ -142,4 +142,4 @@ inline float __double2float_rn(double a) { return static_cast<float>(a); }
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
-inline float __ldg(const float* p) { return *p; }
+inline int __ldcg(const int* p) { return *p; }

@@ -9,6 +9,7 @@
 
 #include "cuda/emulator/guarded_memory.h"
 #include "cuda/emulator/mbarrier.h"
+#include "cuda/emulator/sanitizer.h"
 #include "cuda/launch.cuh"
 #include "cuda/platform.cuh"
 #include "cuda/ptx.cuh"

@@ -8,6 +8,7 @@
 #include "cuda/emulator/sanitizer.h"
 
 #if defined(TRIT_EMULATOR_ASAN)
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if !defined(__x86_64__)
@@ -91,6 +92,10 @@ Fiber::Fiber(std::byte* stack, std::size_t stack_bytes, std::function<void()> en
   state_->entry = std::move(entry);
   state_->stack_bottom = stack;
   state_->stack_bytes = stack_bytes;
+#if defined(TRIT_EMULATOR_ASAN)
+  __asan_unpoison_memory_region(stack,
+                                stack_bytes);  // what frames of the stack's last fiber have left behind
+#endif
 #if defined(__x86_64__)
   // As if trit_switch_stack had been called by the function at the top: six registers, then the address to
   // return to. At a function's first instruction the stack pointer is 8 below a multiple of 16.
