@@ -37,7 +37,7 @@ fuzz: setup ## fuzz the file readers (ARGS="--seconds 600", ARGS="--runs 1000000
 	@$(BIN)/python fuzz/run.py $(ARGS)
 
 format: setup ## format the C++ sources in place
-	@git ls-files '*.cpp' '*.h' | xargs $(BIN)/clang-format -i
+	@git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 lint: configure ## clang-format and clang-tidy, as CI does
 	@$(BIN)/python scripts/lint.py $(ARGS)
@@ -55,4 +55,4 @@ $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-no-torch
+	rm -rf build build-debug build-asan build-cuda build-no-torch

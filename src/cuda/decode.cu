@@ -19,6 +19,8 @@
 // zero weights, so what x holds there does not matter. x that does not fit is taken in chunks of k; after
 // each, the sums leave the registers, which also keeps them below 2^31 for any K. With programmatic launch
 // the first weights are under way before the kernel in front has ended.
+#include <algorithm>
+
 #include "cuda/fragments.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/product.cuh"
@@ -210,12 +212,12 @@ DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t o
   plan.strips = strips_of_matrix >= 4 * 2 * device.multiprocessors ? 4 : 2;
   const int groups = strips_of_matrix / plan.strips;
   // One wave: as many rows side by side as it takes, the other warps split k.
-  plan.row_warps = min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
-  plan.k_warps = min(kMaxWarps / plan.row_warps, k_tiles);
+  plan.row_warps = std::min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
+  plan.k_warps = std::min(kMaxWarps / plan.row_warps, k_tiles);
   plan.blocks = ceil_div(groups, plan.row_warps);
   const int sum_bytes = round_up(m * (plan.row_warps * plan.strips * kStripRows + kSumPadding) * 4, 16);
   const int x_bytes_per_token = (device.shared_bytes - sum_bytes) / m / 16 * 16;
-  const int most = min((x_bytes_per_token - kRowPadding) / kTileInputs, kMaxTilesPerSum);
+  const int most = std::min((x_bytes_per_token - kRowPadding) / kTileInputs, kMaxTilesPerSum);
   plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most));  // chunks of one length
   plan.shared_bytes = static_cast<unsigned>(sum_bytes + m * (plan.chunk_tiles * kTileInputs + kRowPadding));
   return plan;

@@ -24,6 +24,8 @@
 // atomically; the last to come, by a counter per tile, reads the total, writes y and puts zeros back. Integer
 // sums are exact in any order. The same splitting takes in_features beyond what one int32 sum of 64 t q
 // holds.
+#include <algorithm>
+
 #include "cuda/fragments.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/product.cuh"
@@ -64,24 +66,44 @@ __device__ __forceinline__ int swizzled(int row, int unit) {
   return row * kTileInputs + (unit ^ (row % 8)) * 16;
 }
 
-// Starts the copies of stage `tile` of k into `stage`.
-template <int kTokens>
-__device__ __forceinline__ void load_stage(std::uint8_t* stage, const ProductArguments& a, int row_block,
-                                           int first_token, int tile) {
+// What a thread copies in every stage: one unit of weights, and unit `unit` of rows row, row + 32, ... of the
+// tokens.
+struct Copies {
+  const std::uint8_t* weights;  // this thread's unit in the first tile along k
+  unsigned weight_bytes;        // 16, or 0 past the matrix
+  const std::int8_t* q;         // the first token
+  int tokens;                   // that exist in this block, from the first
+};
+
+__device__ __forceinline__ Copies plan_copies(const ProductArguments& a, int row_block, int first_token) {
   const int thread = static_cast<int>(threadIdx.x);
   const int n = row_block * (kRows / kTileRows) + thread / (kTileBytes / 16);
   const bool exists = n < ceil_div(a.out.out_features, kTileRows);
-  const std::uint8_t* weights = a.weights + tile_offset(exists ? n : 0, tile, a.tiles_along_k);
-  ptx::cp_async_16(stage + Tile<kTokens>::kTokenStageBytes + thread * 16,
-                   weights + thread % (kTileBytes / 16) * 16, exists ? 16 : 0);
+  return {.weights =
+              a.weights + tile_offset(exists ? n : 0, 0, a.tiles_along_k) + thread % (kTileBytes / 16) * 16,
+          .weight_bytes = exists ? 16U : 0U,
+          .q = a.q + std::int64_t{first_token} * a.row_bytes,
+          .tokens = a.out.tokens - first_token};
+}
+
+// Starts the copies of the tile `tile` along k into `stage`.
+template <int kTokens>
+__device__ __forceinline__ void load_stage(std::uint8_t* stage, const Copies& c, int row_bytes, int tile) {
+  constexpr int kRowStep = kThreads / kUnits;
+  static_assert(kRowStep % 8 == 0, "the swizzle of a thread's rows is the same");
+  ptx::cp_async_16(stage + Tile<kTokens>::kTokenStageBytes + threadIdx.x * 16,
+                   c.weights + std::int64_t{tile} * kTileBytes, c.weight_bytes);
+  const int first_row = static_cast<int>(threadIdx.x) / kUnits;
+  const int unit = static_cast<int>(threadIdx.x) % kUnits;
+  const int k = tile * kTileInputs + unit * 16;
+  std::uint8_t* to = stage + swizzled(first_row, unit);
 #pragma unroll
-  for (int i = 0; i < kTokens * kUnits / kThreads; ++i) {
-    const int row = i * (kThreads / kUnits) + thread / kUnits;
-    const int unit = thread % kUnits;
-    const int k = tile * kTileInputs + unit * 16;
-    const bool inside = first_token + row < a.out.tokens && k < a.row_bytes;
-    const std::int8_t* q = a.q + (inside ? std::int64_t{first_token + row} * a.row_bytes + k : 0);
-    ptx::cp_async_16(stage + swizzled(row, unit), q, inside ? 16 : 0);
+  for (int i = 0; i < kTokens / kRowStep; ++i) {
+    const int row = first_row + i * kRowStep;
+    const bool inside = row < c.tokens && k < row_bytes;
+    // 127 rows of 2^24 bytes and one more row are 2^31 - 1 at most.
+    ptx::cp_async_16(to + i * kRowStep * kTileInputs, c.q + (inside ? row * row_bytes + k : 0),
+                     inside ? 16 : 0);
   }
 }
 
@@ -95,31 +117,36 @@ template <int kTokens>
 __device__ __forceinline__ void multiply_stage(Sums<kTokens>& sums, const std::uint8_t* stage, int row_warp,
                                                int token_warp, int lane) {
   using T = Tile<kTokens>;
-  uint4 weights[T::kStrips];
-#pragma unroll
-  for (int s = 0; s < T::kStrips; ++s) {
-    const int strip = row_warp * T::kStrips + s;
-    weights[s] =
-        *reinterpret_cast<const uint4*>(stage + T::kTokenStageBytes + strip * kStripBytes + lane * 16);
-  }
-#pragma unroll
-  for (int step = 0; step < 4; ++step) {
-    // Matrices of an ldmatrix.x4: tokens 0..7 and 8..15 of a pair of columns, inputs 0..15 and 16..31 of
-    // each.
-    std::uint32_t x[T::kColumns / 2][4];
-#pragma unroll
-    for (int pair = 0; pair < T::kColumns / 2; ++pair) {
-      const int row = (token_warp * T::kColumns + pair * 2 + lane / 16) * 8 + lane % 8;
-      ptx::ldmatrix_x4(x[pair], stage + swizzled(row, step * 2 + lane / 8 % 2));
-    }
+  // Matrices of an ldmatrix.x4: tokens 0..7 and 8..15 of a pair of columns, inputs 0..15 and 16..31 of each.
+  // One address serves all: 16 rows further is 2048 bytes, and two units further is an exclusive or with 32,
+  // because a row starts at a multiple of 128.
+  const int first = swizzled((token_warp * T::kColumns + lane / 16) * 8 + lane % 8, lane / 8 % 2);
+  // Two halves of 64 inputs, each with half of a lane's 16 bytes: four words of four strips are too many
+  // beside 64 sums.
+#pragma unroll 1
+  for (int half = 0; half < 2; ++half) {
+    uint2 weights[T::kStrips];
 #pragma unroll
     for (int s = 0; s < T::kStrips; ++s) {
-      const uint4& w = weights[s];
-      std::uint32_t a[4];
-      unpack(a, step == 0 ? w.x : (step == 1 ? w.y : (step == 2 ? w.z : w.w)));
+      const int strip = row_warp * T::kStrips + s;
+      weights[s] = *reinterpret_cast<const uint2*>(stage + T::kTokenStageBytes + strip * kStripBytes +
+                                                   lane * 16 + half * 8);
+    }
 #pragma unroll
-      for (int c = 0; c < T::kColumns; ++c) {
-        ptx::mma_m16n8k32(sums.of[s][c], a, x[c / 2][c % 2 * 2], x[c / 2][c % 2 * 2 + 1]);
+    for (int word = 0; word < 2; ++word) {
+      std::uint32_t x[T::kColumns / 2][4];
+#pragma unroll
+      for (int pair = 0; pair < T::kColumns / 2; ++pair) {
+        ptx::ldmatrix_x4(x[pair], stage + (first ^ (half * 64 + word * 32)) + pair * 16 * kTileInputs);
+      }
+#pragma unroll
+      for (int s = 0; s < T::kStrips; ++s) {
+        std::uint32_t a[4];
+        unpack(a, word == 0 ? weights[s].x : weights[s].y);
+#pragma unroll
+        for (int c = 0; c < T::kColumns; ++c) {
+          ptx::mma_m16n8k32(sums.of[s][c], a, x[c / 2][c % 2 * 2], x[c / 2][c % 2 * 2 + 1]);
+        }
       }
     }
   }
@@ -175,8 +202,7 @@ __device__ __forceinline__ bool combine_splits(std::int32_t* tile_sums, std::int
 }
 
 template <int kTokens>
-__global__ __launch_bounds__(kThreads, kTokens == 128 ? 2 : 3) void gemm_sm80_kernel(const ProductArguments a,
-                                                                                     const Shape shape) {
+__global__ __launch_bounds__(kThreads, 2) void gemm_sm80_kernel(const ProductArguments a, const Shape shape) {
   using T = Tile<kTokens>;
   std::uint8_t* stages = dynamic_shared();
   const int thread = static_cast<int>(threadIdx.x);
@@ -190,26 +216,26 @@ __global__ __launch_bounds__(kThreads, kTokens == 128 ? 2 : 3) void gemm_sm80_ke
   const int row_block = tile_index - token_block * shape.row_blocks;
   const int first_token = token_block * kTokens;
   const int begin = static_cast<int>(blockIdx.y) * shape.tiles_per_split;
-  const int tiles = min(shape.tiles_per_split, a.tiles_along_k - begin);
+  const int end = min(begin + shape.tiles_per_split, a.tiles_along_k);
+  const Copies copies = plan_copies(a, row_block, first_token);
 
   ptx::wait_for_predecessor();
-#pragma unroll
+#pragma unroll 1
   for (int s = 0; s < kStages - 1; ++s) {
-    if (s < tiles) {
-      load_stage<kTokens>(stages + s * T::kStageBytes, a, row_block, first_token, begin + s);
+    if (begin + s < end) {
+      load_stage<kTokens>(stages + s * T::kStageBytes, copies, a.row_bytes, begin + s);
     }
     ptx::cp_async_commit();
   }
   Sums<kTokens> sums = {};
   int slot = 0;
 #pragma unroll 1
-  for (int t = 0; t < tiles; ++t) {
+  for (int tile = begin; tile < end; ++tile) {
     ptx::cp_async_wait<kStages - 2>();
-    __syncthreads();  // everybody's part of stage t is there, and nobody reads stage t - 1 any more
-    if (t + kStages - 1 < tiles) {
+    __syncthreads();  // everybody's part of this stage is there, and nobody reads the one before any more
+    if (tile + kStages - 1 < end) {
       const int refill = slot == 0 ? kStages - 1 : slot - 1;
-      load_stage<kTokens>(stages + refill * T::kStageBytes, a, row_block, first_token,
-                          begin + t + kStages - 1);
+      load_stage<kTokens>(stages + refill * T::kStageBytes, copies, a.row_bytes, tile + kStages - 1);
     }
     ptx::cp_async_commit();
     multiply_stage<kTokens>(sums, stages + slot * T::kStageBytes, row_warp, token_warp, lane);
@@ -266,14 +292,14 @@ GemmPlan plan_gemm_sm80(const Device& device, std::int64_t tokens, std::int64_t 
   // Split k until the blocks fill the device, but leave each 8 stages, or filling the ring costs more than it
   // brings.
   const std::int64_t blocks = row_blocks * token_blocks;
-  const int wanted = static_cast<int>(max<std::int64_t>(1, device.multiprocessors / blocks));
-  const int useful = max(1, k_tiles / 8);
+  const int wanted = static_cast<int>(std::max<std::int64_t>(1, device.multiprocessors / blocks));
+  const int useful = std::max(1, k_tiles / 8);
   const int needed = ceil_div(k_tiles, kMaxTilesPerSum);
   GemmPlan plan{};
   plan.tile_tokens = tile_tokens;
   plan.row_blocks = static_cast<int>(row_blocks);
   plan.token_blocks = static_cast<int>(token_blocks);
-  plan.tiles_per_split = ceil_div(k_tiles, max(needed, min(wanted, useful)));
+  plan.tiles_per_split = ceil_div(k_tiles, std::max(needed, std::min(wanted, useful)));
   plan.splits = ceil_div(k_tiles, plan.tiles_per_split);  // none is empty
   return plan;
 }

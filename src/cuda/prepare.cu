@@ -20,7 +20,7 @@ static_assert(kThreads * 16 == kTileBytes);
 template <typename StoredByte>
 __device__ __forceinline__ void prepare_tile(std::int64_t out_features, std::int64_t in_features,
                                              std::uint8_t* weights, StoredByte stored_byte) {
-  const std::int64_t row_bytes = packed_row_bytes(in_features);
+  const std::int64_t row_bytes = ceil_div<std::int64_t>(in_features, 4);
   const std::int64_t tiles_along_k = ceil_div<std::int64_t>(in_features, kTileInputs);
   const std::int64_t n = blockIdx.x / tiles_along_k;
   const std::int64_t k = blockIdx.x % tiles_along_k;
@@ -48,7 +48,7 @@ __global__ __launch_bounds__(kThreads) void prepare_stored_kernel(const std::uin
                                                                   std::int64_t out_features,
                                                                   std::int64_t in_features,
                                                                   std::uint8_t* weights) {
-  const std::int64_t row_bytes = packed_row_bytes(in_features);
+  const std::int64_t row_bytes = ceil_div<std::int64_t>(in_features, 4);
   prepare_tile(out_features, in_features, weights,
                [&](std::int64_t row, std::int64_t i) { return std::uint32_t{codes[row * row_bytes + i]}; });
 }

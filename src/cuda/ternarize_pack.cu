@@ -17,7 +17,7 @@ __global__ __launch_bounds__(kThreads) void ternarize_pack_kernel(const float* w
                                                                   const float* scale, bool per_row,
                                                                   std::uint8_t* codes) {
   const std::int64_t row = blockIdx.x;
-  const std::int64_t row_bytes = packed_row_bytes(in_features);
+  const std::int64_t row_bytes = ceil_div<std::int64_t>(in_features, 4);
   const float* weights = w + row * in_features;
   const bool vector = reinterpret_cast<std::uintptr_t>(weights) % 16 == 0;
   const float inverse = __fdiv_rn(1.0F, scale[per_row ? row : 0]);
