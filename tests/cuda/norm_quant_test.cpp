@@ -117,7 +117,7 @@ class CudaNormQuantTest : public CudaTest {
 constexpr std::array kTypes = {DataType::float32, DataType::bfloat16, DataType::float16};
 
 TEST_F(CudaNormQuantTest, RandomRows) {
-  for (int i = 0; i < 300 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(300) && !HasFatalFailure(); ++i) {
     use_policy(i);
     compare(largest_device(), uniform(1, 4), size_near(256, 3000), kTypes[static_cast<std::size_t>(i % 3)]);
   }

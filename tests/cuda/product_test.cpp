@@ -142,7 +142,7 @@ class CudaProductTest : public CudaTest {
 };
 
 TEST_F(CudaProductTest, Decode) {
-  for (int i = 0; i < 200 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t m = uniform(1, 16);
     compare(random_case(m, size_near(64, 300), size_near(128, 900)), random_device());
@@ -153,7 +153,7 @@ TEST_F(CudaProductTest, Decode) {
 TEST_F(CudaProductTest, DecodeOfManyRows) {
   cuda::Device device = largest_device();
   device.multiprocessors = 2;
-  for (int i = 0; i < 16 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(16) && !HasFatalFailure(); ++i) {
     use_policy(i);
     compare(random_case(uniform(1, 16), size_near(64, 400) + 250, size_near(128, 400)), device);
   }
@@ -171,7 +171,7 @@ TEST_F(CudaProductTest, DecodeInChunks) {
 }
 
 TEST_F(CudaProductTest, Gemm) {
-  for (int i = 0; i < 90 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(90) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t m =
         i % 3 == 0 ? uniform(17, 32) : (i % 3 == 1 ? uniform(33, 64) : size_near(128, 200) + 64);
@@ -181,7 +181,7 @@ TEST_F(CudaProductTest, Gemm) {
 
 // Few tiles on a large device: k is split over blocks, and one workspace serves launch after launch.
 TEST_F(CudaProductTest, GemmWithSplitK) {
-  for (int i = 0; i < 12 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(12) && !HasFatalFailure(); ++i) {
     use_policy(i);
     Case c = random_case(uniform(17, 140), size_near(128, 200), size_near(1024, 2000) + 2048);
     ASSERT_GT(cuda::product_workspace_bytes(largest_device(), c.m, c.n, c.k), 0U);

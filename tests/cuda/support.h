@@ -5,6 +5,9 @@
 // mean nothing.
 #pragma once
 
+#include <algorithm>
+#include <cstdlib>
+
 #include "cpu/support.h"
 #include "trit/cuda.h"
 #include "trit/error.h"
@@ -67,6 +70,13 @@ class CudaTest : public testing::Test {
   std::int64_t size_near(std::int64_t tile, std::int64_t largest) {
     const std::int64_t near = uniform(0, largest / tile) * tile + uniform(-1, 1);
     return uniform(0, 1) == 0 ? std::min(std::max<std::int64_t>(near, 1), largest) : uniform(1, largest);
+  }
+
+  /// How many cases a test runs: TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer.
+  static int rounds(int wanted) {
+    const char* text = std::getenv("TRIT_TEST_ROUNDS");
+    return text != nullptr ? std::min(wanted, std::max(static_cast<int>(std::strtol(text, nullptr, 10)), 1))
+                           : wanted;
   }
 
   std::vector<float> normals(std::int64_t count) {

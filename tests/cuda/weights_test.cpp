@@ -58,7 +58,7 @@ class CudaWeightsTest : public CudaTest {
 constexpr std::array kGranularities = {ScaleGranularity::tensor, ScaleGranularity::row};
 
 TEST_F(CudaWeightsTest, Absmean) {
-  for (int i = 0; i < 120 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(120) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t n = i < 100 ? size_near(16, 40) : uniform(250, 700);
     const std::int64_t k = i < 100 ? size_near(256, 2600) : uniform(1, 20);
@@ -84,7 +84,7 @@ TEST_F(CudaWeightsTest, NanPassesThroughAbsmean) {
 
 // The stored form, and both ways to the prepared one, which must agree with each other.
 TEST_F(CudaWeightsTest, TernarizeAndPrepare) {
-  for (int i = 0; i < 100 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(100) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t n = size_near(64, 200);
     const std::int64_t k = size_near(128, 600);
