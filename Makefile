@@ -41,7 +41,7 @@ interop: configure ## Q2_0 against ggml's own code, from the package llama-cpp-p
 	@$(BIN)/python tests/io/interop_ggml.py $(ARGS)
 
 format: setup ## format the C++ sources in place
-	@git ls-files '*.cpp' '*.h' | xargs $(BIN)/clang-format -i
+	@git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 lint: configure ## clang-format and clang-tidy, as CI does
 	@$(BIN)/python scripts/lint.py $(ARGS)
@@ -59,4 +59,4 @@ $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-no-torch build-fuzz
+	rm -rf build build-debug build-asan build-cuda build-fuzz build-no-torch
