@@ -11,7 +11,7 @@ STAMP := .venv/trit-setup.stamp
 BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test bench data fuzz format lint setup configure clean
+.PHONY: help train test bench data fuzz interop format lint setup configure clean
 
 help: ## this list
 	@echo "trit: ternary (1.58-bit) linear layers. Targets:"
@@ -33,11 +33,15 @@ bench: configure ## run the benchmarks
 data: setup ## fetch the data set alone and say where it lies
 	@$(BIN)/python scripts/get_data.py $(ARGS)
 
-fuzz: setup ## fuzz the file readers (ARGS="--seconds 600", ARGS="--runs 10000000 gguf")
+fuzz: setup ## fuzz the file readers, 10 minutes each (ARGS="--seconds 60", ARGS="--runs 10000000 gguf")
 	@$(BIN)/python fuzz/run.py $(ARGS)
 
+interop: configure ## Q2_0 against ggml's own code, from the package llama-cpp-python
+	@$(BUILD) --target bin/trit
+	@$(BIN)/python tests/io/interop_ggml.py $(ARGS)
+
 format: setup ## format the C++ sources in place
-	@git ls-files '*.cpp' '*.h' | xargs $(BIN)/clang-format -i
+	@git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i
 
 lint: configure ## clang-format and clang-tidy, as CI does
 	@$(BIN)/python scripts/lint.py $(ARGS)
@@ -55,4 +59,4 @@ $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-no-torch
+	rm -rf build build-debug build-asan build-cuda build-fuzz build-no-torch

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The product of packed ternary layers: a large square layer and the two of SimpleBitNetCNN, one token to a
-// batch, on one thread and on all, beside the int8 peak and the memory bandwidth measured in the same rounds.
-// Every output is compared with an exact reference first.
+// Packed ternary layers of every backend: the layers of common models and of SimpleBitNetCNN, one token to
+// 512, on one thread and on all, beside the int8 peak and the bandwidths measured in the same rounds. Every
+// output is compared with an exact reference first. (`trit bench` is the same for one backend.)
 //
 //   bench_linear --json results/      adds the object "linear" to results/<machine>.json
 #include <fmt/format.h>
@@ -11,7 +11,9 @@
 #include <algorithm>
 #include <optional>
 
+#include "common/huge_buffer.h"
 #include "common/linear_benchmark.h"
+#include "common/linear_report.h"
 #include "common/progress.h"
 #include "report.h"
 
@@ -20,60 +22,45 @@ namespace {
 using namespace trit;
 using nlohmann::ordered_json;
 
-ordered_json to_json(const apps::LinearReport& report) {
-  ordered_json limits = ordered_json::array();
-  for (const apps::BackendLimits& limit : report.limits) {
-    limits.push_back(
-        {{"backend", name_of(limit.backend)}, {"instruction", limit.instruction}, {"gops", limit.gops}});
+/// What two results of the same measurement have in common.
+bool same_case(const ordered_json& a, const ordered_json& b) {
+  for (const char* key :
+       {"backend", "layout", "threads", "out_features", "in_features", "tokens", "weights_from"}) {
+    if (a.contains(key) != b.contains(key) || (a.contains(key) && a[key] != b[key])) {
+      return false;
+    }
   }
-  ordered_json results = ordered_json::array();
-  for (const apps::LinearResult& result : report.results) {
-    results.push_back({{"backend", name_of(result.backend)},
-                       {"out_features", result.shape.out_features},
-                       {"in_features", result.shape.in_features},
-                       {"tokens", result.tokens},
-                       {"weights_from", apps::name_of(result.from)},
-                       {"microseconds", result.microseconds},
-                       {"gops", result.gops},
-                       {"weight_gigabytes_per_second", result.weight_gigabytes_per_second},
-                       {"share", result.share ? ordered_json(*result.share) : ordered_json()},
-                       {"limit", result.limit}});
-  }
-  return {{"threads", report.threads},
-          {"memory_gigabytes_per_second", report.memory_gigabytes_per_second},
-          {"limits", limits},
-          {"results", results}};
+  return true;
 }
 
-void print(const apps::LinearReport& report) {
-  fmt::print("{} thread{}: memory read {:.1f} GB/s", report.threads, report.threads == 1 ? "" : "s",
-             report.memory_gigabytes_per_second);
-  for (const apps::BackendLimits& limit : report.limits) {
-    fmt::print(", {} {:.0f} GOP/s", limit.instruction.empty() ? "no int8 peak" : limit.instruction,
-               limit.gops);
-  }
-  fmt::print("\n{:<12} {:>11} {:>6} {:>7} {:>10} {:>7} {:>7} {:>7} of\n", "backend", "N x K", "tokens",
-             "weights", "us", "GOP/s", "GB/s", "share");
-  for (const apps::LinearResult& result : report.results) {
-    fmt::print("{:<12} {:>11} {:>6} {:>7} {:>10.2f} {:>7.1f} {:>7.2f} {:>6.1f}% {}\n",
-               name_of(result.backend),
-               fmt::format("{}x{}", result.shape.out_features, result.shape.in_features), result.tokens,
-               apps::name_of(result.from), result.microseconds, result.gops,
-               result.weight_gigabytes_per_second, 100 * result.share.value_or(0), result.limit);
+/// Adds to `all` what is new in `old`: an earlier run's cases that this one has not measured.
+void keep_others(ordered_json& all, const ordered_json& old) {
+  for (const char* list : {"limits", "results"}) {
+    for (const ordered_json& item : old.value(list, ordered_json::array())) {
+      if (std::none_of(all[list].begin(), all[list].end(),
+                       [&](const auto& mine) { return same_case(mine, item); })) {
+        all[list].push_back(item);
+      }
+    }
   }
 }
 
 int run(int argc, char** argv) {
+  apps::keep_freed_memory();
   CLI::App app{"Times packed ternary products against the limits of this machine."};
   std::string json;
   apps::TimingOptions timing;
   std::vector<std::string> names;
   std::vector<int> threads{1, apps::this_machine().cores};
-  std::vector<std::int64_t> tokens{1, 8, 128};
+  std::vector<std::int64_t> tokens = apps::usual_tokens();
+  std::vector<std::string> shape_names;
+  bool merge = false;
   app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
   app.add_option("--backend", names, "backends (default: all but scalar)")->delimiter(',');
   app.add_option("--threads", threads, "numbers of threads")->delimiter(',');
   app.add_option("--tokens", tokens, "numbers of tokens")->delimiter(',');
+  app.add_option("--shapes", shape_names, "layers, NxK (default: eight)")->delimiter(',');
+  app.add_flag("--merge", merge, "keep what the JSON file says of other cases");
   app.add_option("--rounds", timing.rounds, "rounds; figures are medians over them")
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
@@ -89,23 +76,30 @@ int run(int argc, char** argv) {
   if (backends.empty()) {
     backends.push_back(Backend::scalar);
   }
-  ordered_json reports = ordered_json::array();
+  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
+  if (!shape_names.empty()) {
+    shapes.clear();
+    std::transform(shape_names.begin(), shape_names.end(), std::back_inserter(shapes), apps::shape_from_name);
+  }
+  std::vector<apps::LinearReport> reports;
   for (const int count : threads) {
-    apps::LinearBenchmark options{backends, {{4096, 4096}, {512, 4096}, {10, 512}}, tokens, count, timing};
+    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing, true};
     std::optional<apps::Progress> progress;
-    const apps::LinearReport report =
-        apps::benchmark_linear(options, [&](std::int64_t done, std::int64_t total) {
-          if (!progress) {
-            progress.emplace(fmt::format("bench_linear, {} thread(s)", count), total, "batches");
-          }
-          progress->update(done);
-        });
+    reports.push_back(apps::benchmark_linear(options, [&](std::int64_t done, std::int64_t total) {
+      if (!progress) {
+        progress.emplace(fmt::format("bench_linear, {} thread(s)", count), total, "batches");
+      }
+      progress->update(done);
+    }));
     progress.reset();
-    print(report);
-    reports.push_back(to_json(report));
+    fmt::print("{}", apps::table(reports.back()));
   }
   if (!json.empty()) {
-    bench::store(json, "linear", reports);
+    ordered_json all = apps::to_json(reports);
+    if (merge) {
+      keep_others(all, bench::stored(json, "linear"));
+    }
+    bench::store(json, "linear", all);
   }
   return 0;
 }

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// The kernels around the product, one thread: norm and quantisation of activations, and what training does to
-// the weights at every step. Each is timed where its rows lie in cache and where they stream from memory,
-// next to the memory's read bandwidth; results are compared with the scalar row's bits first.
+// The kernels around the product: norm and quantisation of activations, and what training does to the weights
+// at every step. One row again and again (its 32 KiB of x and g lie in L1 or L2), as many rows as fill half
+// of L2, and rows that stream from memory on one thread and on all, next to the read bandwidth of the same
+// threads. Results are compared with the scalar row's bits first.
 //
 //   bench_rows --json results/      adds the object "rows" to results/<machine>.json
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
 #include <cstring>
+#include <memory>
 #include <optional>
 #include <random>
 
 #include "common/aligned_vector.h"
-#include "common/limits.h"
+#include "common/memory_read.h"
 #include "common/progress.h"
 #include "common/timing.h"
 #include "report.h"
@@ -26,8 +28,10 @@ using nlohmann::ordered_json;
 
 constexpr std::int64_t kInputs = 4096;
 constexpr std::int64_t kCachedRows = 1;
+/// Rows of one call from memory: 16 MiB of x.
+constexpr std::int64_t kSliceRows = 1024;
 
-/// What a kernel reads and writes; each backend has its own outputs.
+/// What a kernel reads and writes.
 struct Rows {
   std::int64_t rows;
   apps::AlignedVector<float> x = apps::AlignedVector<float>(static_cast<std::size_t>(rows * kInputs));
@@ -91,8 +95,152 @@ const std::vector<Kernel>& all_kernels() {
   return kernels;
 }
 
+/// Where the rows of a figure lie, and how many threads work on them.
+struct Place {
+  std::string_view name;
+  std::int64_t rows;    // of one call
+  std::int64_t slices;  // that calls take in turn
+  bool all_threads;
+};
+
+/// One backend and kernel; nanoseconds by place.
+struct Figure {
+  const CpuKernels* kernels;
+  const Kernel* kernel;
+  std::vector<std::size_t> subjects;  // by place
+};
+
+class Benchmark {
+ public:
+  explicit Benchmark(std::int64_t rows) : in_{rows}, out_(rows) {
+    std::mt19937 random(1);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    std::generate(in_.x.begin(), in_.x.end(), [&] { return uniform(random); });
+    std::generate(in_.norm_weight.begin(), in_.norm_weight.end(), [&] { return 1 + uniform(random) / 2; });
+  }
+
+  /// Every backend's bits against the scalar's, which is the first row of the table.
+  void check() {
+    Outputs reference(in_.rows);
+    for (const CpuKernels* kernels : cpu_kernels()) {
+      if (!kernels->available()) {
+        continue;
+      }
+      Outputs& mine = kernels == cpu_kernels().front() ? reference : out_;
+      for (const Kernel& kernel : all_kernels()) {
+        all_threads_->run(in_.rows, [&](std::int64_t row) { kernel.run(*kernels, in_, row, mine); });
+      }
+      if (&mine != &reference && !(mine == reference)) {
+        throw Error(fmt::format("{} differs from {}", name_of(kernels->backend),
+                                name_of(cpu_kernels().front()->backend)));
+      }
+    }
+  }
+
+  ordered_json measure(const apps::TimingOptions& timing) {
+    const apps::Machine machine = apps::this_machine();
+    const std::int64_t in_l2 = std::max<std::int64_t>(2, machine.l2_bytes / 2 / (5 * kInputs));
+    const std::int64_t slices = in_.rows / kSliceRows;
+    const std::vector<Place> places{{"cache", kCachedRows, 1, false},
+                                    {"l2", in_l2, 1, false},
+                                    {"memory", kSliceRows, slices, false},
+                                    {"memory_all_threads", kSliceRows, slices, true}};
+    const std::size_t buffer = 4 * static_cast<std::size_t>(in_.rows * kInputs);
+    apps::MemoryRead one(*one_thread_, buffer, std::size_t{64} << 20);
+    apps::MemoryRead all(*all_threads_, buffer, std::size_t{64} << 20);
+    std::vector<std::function<void()>> subjects{[&] { one.run(); }, [&] { all.run(); }};
+    std::vector<Figure> figures;
+    for (const CpuKernels* kernels : cpu_kernels()) {
+      for (const Kernel& kernel : all_kernels()) {
+        if (!kernels->available()) {
+          continue;
+        }
+        figures.push_back({kernels, &kernel, {}});
+        for (const Place& place : places) {
+          figures.back().subjects.push_back(subjects.size());
+          subjects.emplace_back([this, kernels, &kernel, place, slice = std::int64_t{0}]() mutable {
+            work(*kernels, kernel, place, slice);
+            slice = slice + 1 == place.slices ? 0 : slice + 1;
+          });
+        }
+      }
+    }
+    std::optional<apps::Progress> progress;
+    const auto seconds = apps::time_interleaved(subjects, timing, [&](std::int64_t done, std::int64_t total) {
+      if (!progress) {
+        progress.emplace("bench_rows", total, "batches");
+      }
+      progress->update(done);
+    });
+    progress.reset();
+
+    const std::vector<double> rates{static_cast<double>(one.bytes()) / apps::median(seconds[0]) / 1e9,
+                                    static_cast<double>(all.bytes()) / apps::median(seconds[1]) / 1e9};
+    fmt::print("K = {}, ns per input; memory read {:.1f} GB/s on one thread, {:.1f} on {}\n", kInputs,
+               rates[0], rates[1], all_threads_->threads());
+    fmt::print("{:<12} {:<15} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "backend", "kernel", "cache", "L2",
+               "memory", "share", "all", "share");
+    ordered_json results = ordered_json::array();
+    for (const Figure& figure : figures) {
+      ordered_json result{{"backend", name_of(figure.kernels->backend)},
+                          {"kernel", figure.kernel->name},
+                          {"in_features", kInputs}};
+      std::string line = fmt::format("{:<12} {:<15}", name_of(figure.kernels->backend), figure.kernel->name);
+      for (std::size_t i = 0; i < places.size(); ++i) {
+        const std::vector<double>& mine = seconds[figure.subjects[i]];
+        const double inputs = static_cast<double>(places[i].rows * kInputs);
+        const std::string name(places[i].name);
+        const double nanoseconds = apps::median(mine) / inputs * 1e9;
+        result[name + "_ns_per_input"] = nanoseconds;
+        line += fmt::format(" {:>8.4f}", nanoseconds);
+        if (places[i].slices > 1) {
+          const std::size_t read = places[i].all_threads ? 1 : 0;
+          const double read_bytes = static_cast<double>(read == 0 ? one.bytes() : all.bytes());
+          std::vector<double> shares;
+          for (std::size_t round = 0; round < mine.size(); ++round) {
+            shares.push_back(figure.kernel->bytes_per_input * inputs / mine[round] /
+                             (read_bytes / seconds[read][round]));
+          }
+          result[name + "_share_of_read"] = apps::median(shares);
+          line += fmt::format(" {:>7.0f}%", 100 * apps::median(shares));
+        }
+      }
+      fmt::print("{}\n", line);
+      results.push_back(result);
+    }
+    return {{"threads", all_threads_->threads()},
+            {"memory_gigabytes_per_second", rates[0]},
+            {"memory_gigabytes_per_second_all_threads", rates[1]},
+            {"results", results}};
+  }
+
+ private:
+  void work(const CpuKernels& kernels, const Kernel& kernel, const Place& place, std::int64_t slice) {
+    const std::int64_t first = slice * place.rows;
+    if (!place.all_threads) {
+      for (std::int64_t row = first; row < first + place.rows; ++row) {
+        kernel.run(kernels, in_, row, out_);
+      }
+      return;
+    }
+    // As the library splits rows: a few tasks per thread.
+    const std::int64_t tasks = 4 * all_threads_->threads();
+    all_threads_->run(tasks, [&](std::int64_t task) {
+      for (std::int64_t row = first + task * place.rows / tasks;
+           row < first + (task + 1) * place.rows / tasks; ++row) {
+        kernel.run(kernels, in_, row, out_);
+      }
+    });
+  }
+
+  Rows in_;
+  Outputs out_;
+  std::unique_ptr<Parallel> one_thread_ = make_parallel(1);
+  std::unique_ptr<Parallel> all_threads_ = make_parallel(0);
+};
+
 int run(int argc, char** argv) {
-  CLI::App app{"Times the kernels around the product, one thread."};
+  CLI::App app{"Times the kernels around the product."};
   std::string json;
   apps::TimingOptions timing;
   app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
@@ -100,77 +248,13 @@ int run(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
 
-  const apps::Machine machine = apps::this_machine();
-  const std::int64_t last_cache = std::max<std::int64_t>(machine.l3_bytes, std::int64_t{32} << 20);
-  Rows rows{2 * last_cache / (kInputs * 4)};
-  std::mt19937 random(1);
-  std::uniform_real_distribution<float> uniform(-1, 1);
-  std::generate(rows.x.begin(), rows.x.end(), [&] { return uniform(random); });
-  std::generate(rows.norm_weight.begin(), rows.norm_weight.end(), [&] { return 1 + uniform(random) / 2; });
-
-  std::vector<const CpuKernels*> backends;
-  std::vector<Outputs> outputs;
-  for (const CpuKernels* kernels : cpu_kernels()) {
-    if (kernels->available()) {
-      backends.push_back(kernels);
-      outputs.emplace_back(rows.rows);
-      for (const Kernel& kernel : all_kernels()) {
-        for (std::int64_t row = 0; row < rows.rows; ++row) {
-          kernel.run(*kernels, rows, row, outputs.back());
-        }
-      }
-      if (!(outputs.back() == outputs.front())) {
-        throw Error(
-            fmt::format("{} differs from {}", name_of(kernels->backend), name_of(backends[0]->backend)));
-      }
-    }
-  }
-
-  const auto parallel = make_parallel(1);
-  apps::MemoryRead memory(*parallel, static_cast<std::size_t>(3 * last_cache));
-  std::vector<std::function<void()>> subjects{[&] { memory.run(); }};
-  for (std::size_t b = 0; b < backends.size(); ++b) {
-    for (const Kernel& kernel : all_kernels()) {
-      for (const std::int64_t count : {kCachedRows, rows.rows}) {
-        subjects.emplace_back([&, b, count] {
-          for (std::int64_t row = 0; row < count; ++row) {
-            kernel.run(*backends[b], rows, row, outputs[b]);
-          }
-        });
-      }
-    }
-  }
-  std::optional<apps::Progress> progress;
-  const auto seconds = apps::time_interleaved(subjects, timing, [&](std::int64_t done, std::int64_t total) {
-    if (!progress) {
-      progress.emplace("bench_rows", total, "batches");
-    }
-    progress->update(done);
-  });
-  progress.reset();
-
-  const double memory_rate = static_cast<double>(memory.bytes()) / apps::median(seconds[0]) / 1e9;
-  fmt::print("1 thread, K = {}: memory read {:.1f} GB/s\n{:<12} {:<15} {:>13} {:>14} {:>12}\n", kInputs,
-             memory_rate, "backend", "kernel", "cache ns/input", "memory ns/input", "memory GB/s");
-  ordered_json results = ordered_json::array();
-  std::size_t at = 1;
-  for (const CpuKernels* kernels : backends) {
-    for (const Kernel& kernel : all_kernels()) {
-      const double cached = apps::median(seconds[at]) / static_cast<double>(kCachedRows * kInputs) * 1e9;
-      const double streamed = apps::median(seconds[at + 1]) / static_cast<double>(rows.rows * kInputs) * 1e9;
-      at += 2;
-      fmt::print("{:<12} {:<15} {:>13.4f} {:>14.4f} {:>12.1f}\n", name_of(kernels->backend), kernel.name,
-                 cached, streamed, kernel.bytes_per_input / streamed);
-      results.push_back({{"backend", name_of(kernels->backend)},
-                         {"kernel", kernel.name},
-                         {"in_features", kInputs},
-                         {"cache_ns_per_input", cached},
-                         {"memory_ns_per_input", streamed},
-                         {"memory_gigabytes_per_second", kernel.bytes_per_input / streamed}});
-    }
-  }
+  const std::int64_t last_cache =
+      std::max<std::int64_t>(apps::this_machine().l3_bytes, std::int64_t{32} << 20);
+  Benchmark benchmark((2 * last_cache / (kInputs * 4) / kSliceRows + 1) * kSliceRows);
+  benchmark.check();
+  const ordered_json results = benchmark.measure(timing);
   if (!json.empty()) {
-    bench::store(json, "rows", {{"memory_gigabytes_per_second", memory_rate}, {"results", results}});
+    bench::store(json, "rows", results);
   }
   return 0;
 }

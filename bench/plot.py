@@ -4,9 +4,10 @@
 
     plot.py [--results bench/results] [--output docs/images]
 
-One picture per file of RESULTS that holds the object "linear": linear-<machine>.svg. Solid lines are weights from
-cache, dashed ones weights from memory; grey lines are the limits measured in the same run: the int8 peak, and what
-memory bandwidth allows where the weights are read once per product.
+One picture per file of RESULTS that holds the object "linear": linear-<machine>.svg, a column per layer shape, a row
+per number of threads. Solid lines are weights from cache, dashed ones weights from memory; dotted lines are the limits
+measured in the same rounds: the int8 peak of each backend's instruction, and what reading 2-bit weights once per
+product at the memory's bandwidth allows.
 """
 import argparse
 import json
@@ -23,35 +24,34 @@ COLORS = {"scalar": "tab:brown", "avx2": "tab:orange", "avx_vnni": "tab:green", 
           "amx": "tab:purple"}
 
 
-def memory_limit(report: dict, result: dict, tokens: int) -> float:
-    """GOP/s where reading the weights once is all that takes time."""
-    bytes_ = result["weight_gigabytes_per_second"] * result["microseconds"] * 1e3
-    operations = 2 * tokens * result["out_features"] * result["in_features"]
-    return operations / (bytes_ / report["memory_gigabytes_per_second"])
+SHAPES = [(2560, 2560), (4096, 4096), (14336, 4096), (512, 4096)]
 
 
-def draw(axes, report: dict, shape: tuple[int, int]) -> None:
-    chosen = [r for r in report["results"] if (r["out_features"], r["in_features"]) == shape]
+def draw(axes, linear: dict, threads: int, shape: tuple[int, int]) -> None:
+    chosen = [r for r in linear["results"] if r["threads"] == threads and (r["out_features"], r["in_features"]) == shape]
+    limits = [limit for limit in linear["limits"] if limit["threads"] == threads]
     tokens = sorted({r["tokens"] for r in chosen})
-    for limit in report["limits"]:
-        if limit["instruction"]:
-            axes.axhline(limit["gops"], color=COLORS.get(limit["backend"]), linewidth=0.8, linestyle=":")
-            axes.annotate(f"{limit['instruction']} peak", (tokens[0], limit["gops"]), fontsize=7, va="bottom",
-                          color=COLORS.get(limit["backend"]))
+    peaks = {limit["int8_instruction"]: limit for limit in limits if limit["int8_gops"]}
+    for limit in peaks.values():
+        color = COLORS.get(limit["backend"])
+        axes.axhline(limit["int8_gops"], color=color, linewidth=0.8, linestyle=":")
+        axes.annotate(f"{limit['int8_instruction']} peak", (tokens[0], limit["int8_gops"]), fontsize=7, va="bottom", color=color)
+    # By backend and source the layout that is faster at each M: all of them would hide each other.
     for backend in dict.fromkeys(r["backend"] for r in chosen):
         for source, style in (("cache", "-"), ("memory", "--")):
-            line = sorted((r["tokens"], r["gops"]) for r in chosen
-                          if r["backend"] == backend and r["weights_from"] == source)
+            best = {m: max((r["gops"] for r in chosen if r["backend"] == backend and r["weights_from"] == source
+                            and r["tokens"] == m), default=None) for m in tokens}
+            line = [(m, gops) for m, gops in best.items() if gops]
             if line:
                 axes.plot(*zip(*line), style, marker="o", markersize=3, color=COLORS.get(backend),
                           label=f"{backend}, weights from {source}")
-    streamed = next((r for r in chosen if r["weights_from"] == "memory"), None)
-    if streamed:
-        axes.plot(tokens, [memory_limit(report, streamed, m) for m in tokens], color="grey", linewidth=0.8,
-                  linestyle="--", label="2-bit weights at memory bandwidth")
-    top = 1.15 * max([limit["gops"] for limit in report["limits"]] + [r["gops"] for r in chosen])
-    axes.set(xscale="log", ylim=(0, top), xlabel="tokens M", xticks=tokens, xticklabels=tokens,
-             title=f"{shape[0]} x {shape[1]}, {report['threads']} thread{'s' if report['threads'] > 1 else ''}")
+    if any(r["weights_from"] == "memory" for r in chosen):
+        bandwidth = limits[0]["memory_gigabytes_per_second"]
+        axes.plot(tokens, [8 * m * bandwidth for m in tokens], color="grey", linewidth=0.8, linestyle=":",
+                  label="2-bit weights at memory bandwidth")
+    top = 2 * max([peak["int8_gops"] for peak in peaks.values()] + [r["gops"] for r in chosen])
+    axes.set(xscale="log", yscale="log", ylim=(top / 300, top), xlabel="tokens M", xticks=tokens, xticklabels=tokens,
+             title=f"{shape[0]} x {shape[1]}, {threads} thread{'s' if threads > 1 else ''}")
     axes.minorticks_off()
     axes.grid(alpha=0.3)
 
@@ -60,15 +60,16 @@ def picture(path: pathlib.Path, output: pathlib.Path) -> None:
     data = json.loads(path.read_text())
     if "linear" not in data:
         return
-    reports = data["linear"]
-    shapes = list(dict.fromkeys((r["out_features"], r["in_features"]) for r in reports[0]["results"]))
-    figure, grid = pyplot.subplots(len(reports), len(shapes), figsize=(4.2 * len(shapes), 3.4 * len(reports)),
-                                   squeeze=False)
-    for row, report in zip(grid, reports):
+    linear = data["linear"]
+    threads = sorted({r["threads"] for r in linear["results"]})
+    there = {(r["out_features"], r["in_features"]) for r in linear["results"]}
+    shapes = [shape for shape in SHAPES if shape in there] or sorted(there)
+    figure, grid = pyplot.subplots(len(threads), len(shapes), figsize=(4.2 * len(shapes), 3.6 * len(threads)), squeeze=False)
+    for row, count in zip(grid, threads):
         for axes, shape in zip(row, shapes):
-            draw(axes, report, shape)
+            draw(axes, linear, count, shape)
         row[0].set_ylabel("GOP/s")
-    grid[0][0].legend(fontsize=7, loc="lower right")
+    grid[0][0].legend(fontsize=6, loc="lower right")
     machine = data["machine"]
     figure.suptitle(f"Packed ternary product: {machine['cpu']}, {machine['cores']} cores, {machine['compiler']}, "
                     f"{machine['date'][:10]}", fontsize=10)

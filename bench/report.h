@@ -18,10 +18,9 @@ inline nlohmann::ordered_json to_json(const apps::Machine& machine) {
           {"l3_bytes", machine.l3_bytes}, {"compiler", machine.compiler}, {"date", machine.date}};
 }
 
-/// Writes `value` under `key` of the JSON object in `path`, beside the machine and what other programs have
-/// left there; a file of another machine is begun anew. A folder stands for <machine>.json in it.
-inline void store(std::filesystem::path path, const std::string& key, const nlohmann::ordered_json& value) {
-  const apps::Machine machine = apps::this_machine();
+/// What `path` holds, or an empty object where there is no such file or it is another machine's. A folder
+/// stands for <machine>.json in it.
+inline nlohmann::ordered_json read_results(std::filesystem::path& path, const apps::Machine& machine) {
   if (std::filesystem::is_directory(path)) {
     path /= machine.slug() + ".json";
   }
@@ -33,6 +32,19 @@ inline void store(std::filesystem::path path, const std::string& key, const nloh
       all["machine"]["cores"] != machine.cores) {
     all = nlohmann::ordered_json::object();
   }
+  return all;
+}
+
+/// The object `key` that an earlier run has left in `path`, or an empty one.
+inline nlohmann::ordered_json stored(std::filesystem::path path, const std::string& key) {
+  return read_results(path, apps::this_machine()).value(key, nlohmann::ordered_json::object());
+}
+
+/// Writes `value` under `key` of the JSON object in `path`, beside the machine and what other programs have
+/// left there; a file of another machine is begun anew.
+inline void store(std::filesystem::path path, const std::string& key, const nlohmann::ordered_json& value) {
+  const apps::Machine machine = apps::this_machine();
+  nlohmann::ordered_json all = read_results(path, machine);
   all["machine"] = to_json(machine);
   all[key] = value;
   std::ofstream file(path);

@@ -1,43 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// What the reader targets share: the input as a file in memory, and everything read of it. An Error is the
-// right answer to a bad file; all else (a crash, a sanitizer's report, a hang, another exception) is found by
-// libFuzzer.
+// What the reader targets share: the input as a file, and everything read of it. An Error is the right answer
+// to a bad file; all else (a crash, a sanitizer's report, a hang, another exception) is found by libFuzzer.
 #pragma once
 
-#include <sys/mman.h>
-#include <unistd.h>
-
+#include <algorithm>
 #include <cstdint>
-#include <cstdlib>
-#include <filesystem>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "memory_files.h"
 #include "trit/error.h"
 #include "trit/io.h"
 
 namespace trit::fuzz {
-
-/// A file without a disk: the readers map files.
-class MemoryFile {
- public:
-  explicit MemoryFile(std::span<const std::uint8_t> bytes) : descriptor_(::memfd_create("fuzz", 0)) {
-    if (descriptor_ < 0 ||
-        ::write(descriptor_, bytes.data(), bytes.size()) != static_cast<ssize_t>(bytes.size())) {
-      std::abort();
-    }
-  }
-  ~MemoryFile() { ::close(descriptor_); }
-  MemoryFile(const MemoryFile&) = delete;
-  MemoryFile& operator=(const MemoryFile&) = delete;
-
-  std::filesystem::path path() const { return "/proc/self/fd/" + std::to_string(descriptor_); }
-
- private:
-  int descriptor_;
-};
 
 /// Reads all of a checkpoint. Errors of one tensor do not keep the others from being read.
 inline void read_everything(const io::Checkpoint& checkpoint) {
@@ -63,13 +41,29 @@ inline void read_everything(const io::Checkpoint& checkpoint) {
   }
 }
 
-/// open_checkpoint and read_everything on a file with these bytes.
-inline void read_file(std::span<const std::uint8_t> bytes, const io::OpenOptions& options = {}) {
-  const MemoryFile file(bytes);
+/// `open` gives a checkpoint of the file "x", which has these bytes; all of it is read.
+template <typename Open>
+void read_file(std::span<const std::uint8_t> bytes, const Open& open) {
+  set_file("x", bytes);
   try {
-    read_everything(*io::open_checkpoint(file.path(), options));
+    const std::unique_ptr<io::Checkpoint> checkpoint = open("x");
+    read_everything(*checkpoint);
   } catch (const Error&) {
   }
+}
+
+/// A safetensors file whose length field is right, since a fuzzer would mostly break it: the input begins
+/// with the header's length, u16, no more than what follows.
+inline std::vector<std::uint8_t> framed_safetensors(std::span<const std::uint8_t> input) {
+  if (input.size() < 2) {
+    return {};
+  }
+  const std::size_t length =
+      std::min<std::size_t>(input[0] | static_cast<unsigned>(input[1]) << 8, input.size() - 2);
+  std::vector<std::uint8_t> bytes{static_cast<std::uint8_t>(length), static_cast<std::uint8_t>(length >> 8)};
+  bytes.resize(8);
+  bytes.insert(bytes.end(), input.begin() + 2, input.end());
+  return bytes;
 }
 
 }  // namespace trit::fuzz

@@ -11,6 +11,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   std::vector<std::uint8_t> bytes(data, data + size);
   std::copy_n("GGUF", 4, bytes.begin());
-  trit::fuzz::read_file(bytes);
+  trit::fuzz::read_file(bytes, [](const char* path) { return trit::io::open_checkpoint(path); });
   return 0;
 }

@@ -2,11 +2,14 @@
 //
 // Own form -> another -> back is the identity: codes bit for bit, scales after the rounding of the format.
 // Input: format, rows, columns / 64, scale per row, then codes (two bits each, modulo 3) and scales.
+#include <unistd.h>
+
 #include <cmath>
 #include <cstdio>
-#include <cstring>
+#include <cstdlib>
 
-#include "fuzz_file.h"
+#include "trit/error.h"
+#include "trit/io.h"
 
 namespace {
 

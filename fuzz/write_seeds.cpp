@@ -2,9 +2,11 @@
 //
 // write_seeds FOLDER: a small valid file of every format, in FOLDER/<target>/, for the fuzzers to start from.
 #include <cstdio>
+#include <cstring>
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <utility>
 
 #include "trit/error.h"
 #include "trit/io.h"
@@ -17,6 +19,9 @@ using namespace trit;
 
 std::string read_bytes(const fs::path& path) {
   std::ifstream stream(path, std::ios::binary);
+  if (!stream) {
+    throw Error(path.string() + ": cannot be read");
+  }
   return {std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
 }
 void write_bytes(const fs::path& path, const std::string& bytes) {
@@ -37,12 +42,26 @@ io::MemoryCheckpoint& fill(io::MemoryCheckpoint& model, bool row_scale) {
   return model;
 }
 
+/// A number of the lengths that the targets cut their input by: u16, little endian.
+std::string length_bytes(std::size_t length) {
+  return {static_cast<char>(length & 0xffU), static_cast<char>(length >> 8)};
+}
+
+/// A safetensors file as framed_safetensors() takes it.
+std::string framed(const fs::path& path) {
+  const std::string bytes = read_bytes(path);
+  std::size_t length = 0;
+  std::memcpy(&length, bytes.data(), sizeof(length));
+  return length_bytes(length) + bytes.substr(8);
+}
+
 /// The folder's files as fuzz_huggingface cuts them.
-std::string joined(const fs::path& folder) {
-  std::string config = read_bytes(folder / "config.json");
-  std::string index = read_bytes(folder / "model.safetensors.index.json");
-  const std::string first = read_bytes(folder / "model-00001-of-00002.safetensors");
-  const std::string second = read_bytes(folder / "model-00002-of-00002.safetensors");
+std::string joined(const fs::path& folder, bool shards) {
+  const std::string config = read_bytes(folder / "config.json");
+  std::string index = shards ? read_bytes(folder / "model.safetensors.index.json") : "";
+  const std::string first =
+      framed(folder / (shards ? "model-00001-of-00002.safetensors" : "model.safetensors"));
+  const std::string second = shards ? framed(folder / "model-00002-of-00002.safetensors") : "";
   for (const auto& [from, to] :
        {std::pair("model-00001-of-00002", "a"), std::pair("model-00002-of-00002", "b")}) {
     for (std::size_t at = index.find(from); at != std::string::npos; at = index.find(from)) {
@@ -50,9 +69,8 @@ std::string joined(const fs::path& folder) {
     }
   }
   std::string bytes;
-  for (const std::string* part : {&config, &index, &first}) {
-    bytes += static_cast<char>(part->size() & 0xffU);
-    bytes += static_cast<char>(part->size() >> 8);
+  for (const std::string* part : {&config, &std::as_const(index), &first}) {
+    bytes += length_bytes(part->size());
   }
   return bytes + config + index + first + second;
 }
@@ -76,6 +94,7 @@ void write_seeds(const fs::path& root) {
     fs::create_directories(root / "safetensors");
     fs::create_directories(root / "gguf");
     io::convert(model, root / "safetensors" / name, {});
+    write_bytes(root / "trit" / name, framed(root / "safetensors" / name));
     for (const char* type : {"tq1_0", "tq2_0", "q2_0"}) {
       io::ConvertOptions options;
       options.to = io::Format::gguf;
@@ -84,6 +103,15 @@ void write_seeds(const fs::path& root) {
     }
   }
   write_torchao(root / "safetensors" / "torchao");
+  write_bytes(root / "torchao" / "packed", framed(root / "safetensors" / "torchao"));
+  for (const char rows : {'\1', '\2'}) {
+    std::string sizes(16, '\0');
+    sizes[1] = 1;  // 256 columns
+    sizes[8] = rows;
+    write_bytes(root / "i2_s" / std::to_string(rows),
+                sizes + std::string(static_cast<std::size_t>(64 * rows), '\x55') + std::string("\0\0\0?", 4) +
+                    std::string(28, '\0'));
+  }
   io::MemoryCheckpoint model;
   fill(model, false);
   for (const auto convention : {io::ScaleConvention::multiply, io::ScaleConvention::divide}) {
@@ -91,13 +119,14 @@ void write_seeds(const fs::path& root) {
     io::ConvertOptions options;
     options.to = io::Format::huggingface;
     options.scale_convention = convention;
-    options.shard_bytes = 1024;
+    options.shard_bytes = 270;  // the matrix has 256 bytes, all tensors 280: two shards
     io::convert(model, root / "folder", options);
-    write_bytes(root / "huggingface" / name, joined(root / "folder"));
+    write_bytes(root / "huggingface" / (name + "-shards"), joined(root / "folder", true));
     write_bytes(root / "json" / name, std::string(1, '\0') + read_bytes(root / "folder" / "config.json"));
     fs::remove_all(root / "folder");
     options.shard_bytes = 0;
     io::convert(model, root / "folder", options);
+    write_bytes(root / "huggingface" / name, joined(root / "folder", false));
     write_bytes(root / "safetensors" / name, read_bytes(root / "folder" / "model.safetensors"));
     fs::remove_all(root / "folder");
   }

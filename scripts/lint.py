@@ -66,7 +66,7 @@ def main() -> int:
     parser.add_argument("files", nargs="*", help="relative to the checkout; default: all that git knows")
     args = parser.parse_args()
 
-    listed = subprocess.run(["git", "ls-files", "*.cpp", "*.h"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    listed = subprocess.run(["git", "ls-files", "*.cpp", "*.h", "*.cu", "*.cuh"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
     files = args.files or listed
     clean = True
     if not args.tidy_only:

@@ -1,18 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "common/limits.h"
 
-#include <atomic>
-#include <cstdlib>
-#include <cstring>
-#include <new>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 namespace trit::apps {
 
 #if defined(__x86_64__)
@@ -166,71 +154,5 @@ std::optional<Int8Peak> int8_peak(Backend backend) {
 #else
 std::optional<Int8Peak> int8_peak(Backend /*backend*/) { return std::nullopt; }
 #endif
-
-namespace {
-
-constexpr std::size_t kHugePage = std::size_t{2} << 20;
-constexpr std::size_t kLine = 64;
-
-// The bits of a part of memory, all of them used. The prefetch distance is the kernels' own.
-std::uint64_t read_lines(const std::uint8_t* data, std::size_t bytes) {
-#if defined(__x86_64__)
-  __m128i all = _mm_setzero_si128();
-  __m128i other = all;
-  for (std::size_t at = 0; at < bytes; at += kLine) {
-    const auto* line = reinterpret_cast<const __m128i*>(data + at);
-    _mm_prefetch(reinterpret_cast<const char*>(data + at + 8192), _MM_HINT_T0);
-    all = _mm_or_si128(all, _mm_or_si128(_mm_load_si128(line), _mm_load_si128(line + 1)));
-    other = _mm_or_si128(other, _mm_or_si128(_mm_load_si128(line + 2), _mm_load_si128(line + 3)));
-  }
-  return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_or_si128(all, other)));
-#else
-  std::uint64_t all = 0;
-  for (std::size_t at = 0; at < bytes; at += sizeof(std::uint64_t)) {
-    std::uint64_t word;
-    std::memcpy(&word, data + at, sizeof(word));
-    all |= word;
-  }
-  return all;
-#endif
-}
-
-}  // namespace
-
-struct MemoryRead::State {
-  struct Free {
-    void operator()(std::uint8_t* memory) const { std::free(memory); }
-  };
-  Parallel& parallel;
-  std::size_t part;  // bytes of one thread
-  std::size_t bytes;
-  std::unique_ptr<std::uint8_t, Free> data;
-  std::atomic<std::uint64_t> sink{0};
-};
-
-MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes) {
-  const auto threads = static_cast<std::size_t>(parallel.threads());
-  const std::size_t part = (bytes / threads + kHugePage - 1) / kHugePage * kHugePage;
-  const std::size_t total = part * threads;
-  std::unique_ptr<std::uint8_t, State::Free> data(
-      static_cast<std::uint8_t*>(std::aligned_alloc(kHugePage, total)));
-  if (data == nullptr) {
-    throw std::bad_alloc();
-  }
-#if defined(__linux__)
-  static_cast<void>(madvise(data.get(), total, MADV_HUGEPAGE));
-#endif
-  std::memset(data.get(), 1, total);  // untouched pages are all the same zero page
-  state_.reset(new State{parallel, part, total, std::move(data)});
-}
-MemoryRead::~MemoryRead() = default;
-
-void MemoryRead::run() {
-  state_->parallel.run(state_->parallel.threads(), [this](std::int64_t thread) {
-    state_->sink |=
-        read_lines(state_->data.get() + static_cast<std::size_t>(thread) * state_->part, state_->part);
-  });
-}
-std::size_t MemoryRead::bytes() const { return state_->bytes; }
 
 }  // namespace trit::apps

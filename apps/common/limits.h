@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
-// What this machine can do at best, measured: int8 multiply-adds of an instruction set, and reading memory.
-// Benchmarks state results as a share of these, from the same run.
+// What this machine can do at best, measured: int8 multiply-adds of an instruction set (memory_read.h has the
+// other limit). Benchmarks state results as a share of these, from the same run.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <string_view>
 
 #include "trit/kernels.h"
-#include "trit/parallel.h"
 
 namespace trit::apps {
 
@@ -23,22 +21,5 @@ struct Int8Peak {
 };
 /// Nothing for a backend without such an instruction (scalar).
 std::optional<Int8Peak> int8_peak(Backend backend);
-
-/// Reads a buffer that no cache holds, each thread its own part, on huge pages where the system gives them.
-class MemoryRead {
- public:
-  MemoryRead(Parallel& parallel, std::size_t bytes);
-  ~MemoryRead();
-  MemoryRead(const MemoryRead&) = delete;
-  MemoryRead& operator=(const MemoryRead&) = delete;
-
-  /// Reads all of it once.
-  void run();
-  std::size_t bytes() const;
-
- private:
-  struct State;
-  std::unique_ptr<State> state_;
-};
 
 }  // namespace trit::apps

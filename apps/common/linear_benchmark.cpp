@@ -4,13 +4,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <bit>
+#include <cstring>
 #include <memory>
-#include <random>
 
-#include "common/aligned_vector.h"
 #include "common/limits.h"
 #include "common/machine.h"
+#include "common/memory_read.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 
@@ -22,223 +21,306 @@ constexpr std::int64_t kUsualL2 = 1 << 20;
 constexpr std::int64_t kUsualL3 = 32 << 20;
 /// Layers that are rotated, and the buffer of the bandwidth, are this many times the last cache.
 constexpr std::int64_t kBeyondCache = 3;
+/// One run of the memory bandwidth reads this much of its buffer: some milliseconds.
+constexpr std::size_t kMemorySlice = std::size_t{64} << 20;
 
-/// One shape: random weights and activations, and the sums that every backend must give.
-struct Layer {
-  LinearShape shape;
-  TernaryMatrix weight;
-  std::int64_t tokens;              // the largest M; smaller ones take the first rows
-  AlignedVector<std::int8_t> q;     // [tokens, padded K]
-  std::vector<float> scale;         // [tokens]
-  std::vector<std::int32_t> q_sum;  // [tokens]
-  std::vector<float> expected;      // [tokens, N]
+/// Where the weights of a shape are measured from.
+struct Sources {
+  bool cache;
+  bool memory;
 };
 
-Layer make_layer(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel) {
-  std::mt19937_64 random(seed);
-  const std::int64_t padded = padded_in_features(shape.in_features);
-  const std::int64_t row_bytes = packed_row_bytes(shape.in_features);
-  Layer layer{shape, {shape.out_features, shape.in_features, {}, {0.037F}}, tokens, {}, {}, {}, {}};
-  std::vector<std::int8_t> t(static_cast<std::size_t>(shape.out_features * shape.in_features));
-  std::generate(t.begin(), t.end(),
-                [&] { return static_cast<std::int8_t>(static_cast<int>(random() % 3) - 1); });
-  layer.weight.codes.resize(static_cast<std::size_t>(shape.out_features * row_bytes));
-  for (std::int64_t row = 0; row < shape.out_features; ++row) {
-    pack_row({t.data() + row * shape.in_features, static_cast<std::size_t>(shape.in_features)},
-             {layer.weight.codes.data() + row * row_bytes, static_cast<std::size_t>(row_bytes)});
-  }
-  layer.q.resize(static_cast<std::size_t>(tokens * padded));
-  layer.scale.assign(static_cast<std::size_t>(tokens), 0.011F);
-  layer.q_sum.resize(static_cast<std::size_t>(tokens));
-  layer.expected.resize(static_cast<std::size_t>(tokens * shape.out_features));
-  for (std::int64_t token = 0; token < tokens; ++token) {
-    for (std::int64_t k = 0; k < shape.in_features; ++k) {
-      const auto code = static_cast<std::int8_t>(static_cast<int>(random() % 255) - 127);
-      layer.q[static_cast<std::size_t>(token * padded + k)] = code;
-      layer.q_sum[static_cast<std::size_t>(token)] += code;
-    }
-  }
-  parallel.run(shape.out_features, [&](std::int64_t row) {
-    for (std::int64_t token = 0; token < tokens; ++token) {
-      const std::int8_t* q = layer.q.data() + token * padded;
-      const std::int8_t* weights = t.data() + row * shape.in_features;
-      std::int32_t acc = 0;
-      for (std::int64_t k = 0; k < shape.in_features; ++k) {
-        acc += q[k] * weights[k];
-      }
-      layer.expected[static_cast<std::size_t>(token * shape.out_features + row)] =
-          epilogue(acc, layer.scale[static_cast<std::size_t>(token)], layer.weight.scale[0], nullptr);
-    }
-  });
-  return layer;
-}
+using Copies = std::vector<PackedLinear>;
 
-/// One timed product.
+/// One timed layer.
 struct Case {
-  const Layer* layer;
-  std::shared_ptr<const std::vector<PackedLinear>> copies;  // one, or enough to leave the caches
+  const LinearCase* layer;
+  std::shared_ptr<const Copies> copies;  // one, or enough to leave the caches
   LinearResult result;
+  std::size_t next = 0;
+
+  const PackedLinear& turn() {
+    const PackedLinear& packed = (*copies)[next];
+    next = next + 1 == copies->size() ? 0 : next + 1;
+    return packed;
+  }
 };
 
-QuantizedRows rows_of(const Layer& layer, std::int64_t tokens) {
-  return {layer.q.data(), layer.scale.data(), layer.q_sum.data(), tokens};
-}
-
-void check(const Case& item, Parallel& parallel) {
-  const Layer& layer = *item.layer;
-  const std::int64_t outputs = item.result.tokens * layer.shape.out_features;
-  std::vector<float> y(static_cast<std::size_t>(outputs));
-  for (const PackedLinear& packed : *item.copies) {
-    packed.product(parallel, rows_of(layer, item.result.tokens), nullptr, DataType::float32, y.data());
-    for (std::size_t i = 0; i < y.size(); ++i) {
-      if (std::bit_cast<std::uint32_t>(y[i]) != std::bit_cast<std::uint32_t>(layer.expected[i])) {
-        const auto at = static_cast<std::int64_t>(i);
-        throw Error(fmt::format("{} {}x{}: output {} of token {} is {}, the reference is {}",
-                                name_of(item.result.backend), layer.shape.out_features,
-                                layer.shape.in_features, at % layer.shape.out_features,
-                                at / layer.shape.out_features, y[i], layer.expected[i]));
-      }
+/// The layouts of a backend that are measured.
+std::vector<PanelFormat> formats_of(const LinearBenchmark& options, Backend backend) {
+  if (!options.every_layout) {
+    return {PanelFormat::automatic};
+  }
+  std::vector<PanelFormat> formats;
+  for (const PanelLayout& layout : cpu_kernels_for(backend).layouts) {
+    if (layout.available()) {
+      formats.push_back(layout.format);
     }
   }
+  return formats;
+}
+
+/// The outputs of norm_quant, and of a product.
+struct Scratch {
+  AlignedVector<std::int8_t> q;
+  std::vector<float> scale;
+  std::vector<std::int32_t> q_sum;
+  AlignedVector<float> y;
+
+  explicit Scratch(const LinearCase& layer)
+      : q(static_cast<std::size_t>(layer.tokens * padded_in_features(layer.shape.in_features))),
+        scale(static_cast<std::size_t>(layer.tokens)),
+        q_sum(static_cast<std::size_t>(layer.tokens)),
+        y(static_cast<std::size_t>(layer.tokens * layer.shape.out_features)) {}
+  QuantizedRows rows(std::int64_t tokens) const { return {q.data(), scale.data(), q_sum.data(), tokens}; }
+};
+
+void quantise(const CpuKernels& kernels, Parallel& parallel, const LinearCase& layer, std::int64_t tokens,
+              Scratch& out) {
+  norm_quant(kernels, parallel,
+             {.x = layer.x.data(),
+              .tokens = tokens,
+              .in_features = layer.shape.in_features,
+              .x_stride = layer.shape.in_features,
+              .norm = Norm::rms,
+              .norm_weight = layer.norm_weight.data(),
+              .q = out.q.data(),
+              .scale = out.scale.data(),
+              .q_sum = out.q_sum.data()});
+}
+
+void check_front(const CpuKernels& kernels, Parallel& parallel, const LinearCase& layer) {
+  const std::int64_t tokens = std::min(layer.tokens, kDistinctTokens);
+  Scratch wanted(layer);
+  Scratch got(layer);
+  quantise(cpu_kernels_for(Backend::scalar), parallel, layer, tokens, wanted);
+  quantise(kernels, parallel, layer, tokens, got);
+  if (got.q != wanted.q || got.q_sum != wanted.q_sum ||
+      std::memcmp(got.scale.data(), wanted.scale.data(), sizeof(float) * got.scale.size()) != 0) {
+    throw Error(fmt::format("{}: norm and quantisation of {} inputs differ from scalar",
+                            name_of(kernels.backend), layer.shape.in_features));
+  }
+}
+
+/// Ratios of two subjects' seconds, round by round, times `factor`.
+std::vector<double> ratios(const std::vector<double>& over, const std::vector<double>& under, double factor) {
+  std::vector<double> all(over.size());
+  std::transform(over.begin(), over.end(), under.begin(), all.begin(),
+                 [factor](double a, double b) { return factor * a / b; });
+  return all;
 }
 
 class Benchmark {
  public:
-  Benchmark(const LinearBenchmark& options, Parallel& parallel) : options_(options), parallel_(parallel) {
+  Benchmark(const LinearBenchmark& options, Parallel& parallel, const TimingProgress& progress)
+      : options_(options), parallel_(parallel), progress_(progress) {
     const Machine machine = this_machine();
     l2_ = machine.l2_bytes > 0 ? machine.l2_bytes : kUsualL2;
     l3_ = std::max(machine.l3_bytes > 0 ? machine.l3_bytes : kUsualL3, l2_);
-    const std::int64_t tokens = *std::max_element(options.tokens.begin(), options.tokens.end());
-    layers_.reserve(options.shapes.size());
+    max_tokens_ = *std::max_element(options.tokens.begin(), options.tokens.end());
+    memory_ =
+        std::make_unique<MemoryRead>(parallel, static_cast<std::size_t>(kBeyondCache * l3_), kMemorySlice);
     for (const LinearShape shape : options.shapes) {
-      layers_.push_back(make_layer(shape, tokens, options.seed, parallel));
+      total_ += subjects_of(shape) * options.timing.rounds;
     }
-    for (const Backend backend : options.backends) {
-      for (const Layer& layer : layers_) {
-        add_cases(backend, layer);
-      }
-    }
-    y_.resize(static_cast<std::size_t>(
-        tokens * std::max_element(options.shapes.begin(), options.shapes.end(), [](auto a, auto b) {
-                   return a.out_features < b.out_features;
-                 })->out_features));
+    peak_seconds_.resize(options.backends.size());
   }
 
-  LinearReport run(const TimingProgress& progress) {
-    for (const Case& item : cases_) {
-      check(item, parallel_);
+  LinearReport run() {
+    LinearReport report{options_.threads, 0, {}, {}};
+    for (const LinearShape shape : options_.shapes) {
+      measure(shape, report);
     }
-    MemoryRead memory(parallel_, static_cast<std::size_t>(kBeyondCache * l3_));
+    report.memory_gigabytes_per_second =
+        static_cast<double>(memory_->bytes()) / median(memory_seconds_) / 1e9;
+    for (std::size_t b = 0; b < options_.backends.size(); ++b) {
+      BackendLimits limits{options_.backends[b], {}, 0};
+      if (const auto peak = int8_peak(limits.backend)) {
+        limits.instruction = peak->instruction;
+        limits.gops = peak->operations * parallel_.threads() / median(peak_seconds_[b]) / 1e9;
+      }
+      report.limits.push_back(limits);
+    }
+    return report;
+  }
+
+ private:
+  Sources sources_of(LinearShape shape) const {
+    const std::int64_t bytes = shape.out_features * packed_row_bytes(shape.in_features);
+    return {bytes <= l3_ / 2, bytes > l2_};
+  }
+
+  // Products and layers, the memory's bandwidth, the cache's, the peaks.
+  std::int64_t subjects_of(LinearShape shape) const {
+    const Sources sources = sources_of(shape);
+    std::int64_t layouts = 0;
+    for (const Backend backend : options_.backends) {
+      layouts += static_cast<std::int64_t>(formats_of(options_, backend).size());
+    }
+    const std::int64_t cases = layouts * static_cast<std::int64_t>(options_.tokens.size()) *
+                               ((sources.cache ? 1 : 0) + (sources.memory ? 1 : 0));
+    return 2 * cases + 2 + static_cast<std::int64_t>(options_.backends.size());
+  }
+
+  void measure(LinearShape shape, LinearReport& report) {
+    const LinearCase layer = make_linear_case(shape, max_tokens_, options_.seed, parallel_);
+    std::vector<Case> cases;
+    for (const Backend backend : options_.backends) {
+      check_front(cpu_kernels_for(backend), parallel_, layer);
+      for (const PanelFormat format : formats_of(options_, backend)) {
+        add_cases(backend, format, layer, cases);
+      }
+    }
+    Scratch scratch(layer);
+    for (const Case& item : cases) {
+      check(item, scratch);
+    }
+    MemoryRead cache(parallel_, layer.weight.codes.size());
+
     std::vector<std::function<void()>> subjects;
-    for (Case& item : cases_) {
-      subjects.emplace_back([this, &item, next = std::size_t{0}]() mutable {
-        (*item.copies)[next].product(parallel_, rows_of(*item.layer, item.result.tokens), nullptr,
-                                     DataType::float32, y_.data());
-        next = next + 1 == item.copies->size() ? 0 : next + 1;
+    for (Case& item : cases) {
+      subjects.emplace_back([&] {
+        item.turn().product(parallel_, layer.rows(item.result.tokens), nullptr, DataType::float32,
+                            scratch.y.data());
+      });
+      subjects.emplace_back([&] {
+        const PackedLinear& packed = item.turn();
+        quantise(packed.kernels(), parallel_, layer, item.result.tokens, scratch);
+        packed.product(parallel_, scratch.rows(item.result.tokens), nullptr, DataType::float32,
+                       scratch.y.data());
       });
     }
-    subjects.emplace_back([&] { memory.run(); });
+    subjects.emplace_back([&] { memory_->run(); });
+    subjects.emplace_back([&] { cache.run(); });
     for (const Backend backend : options_.backends) {
-      const auto peak = int8_peak(backend);
-      subjects.emplace_back([this, peak] {
+      subjects.emplace_back([this, peak = int8_peak(backend)] {
         if (peak) {
           parallel_.run(parallel_.threads(), [&](std::int64_t /*thread*/) { peak->burst(); });
         }
       });
     }
-    return report(time_interleaved(subjects, options_.timing, progress), memory.bytes());
+    const auto seconds = time_interleaved(subjects, options_.timing, [this](std::int64_t, std::int64_t) {
+      ++done_;
+      if (progress_) {
+        progress_(done_, total_);
+      }
+    });
+
+    const std::size_t limits = 2 * cases.size();
+    memory_seconds_.insert(memory_seconds_.end(), seconds[limits].begin(), seconds[limits].end());
+    for (std::size_t b = 0; b < options_.backends.size(); ++b) {
+      const std::vector<double>& peak = seconds[limits + 2 + b];
+      peak_seconds_[b].insert(peak_seconds_[b].end(), peak.begin(), peak.end());
+      for (std::size_t i = 0; i < cases.size(); ++i) {
+        if (cases[i].result.backend == options_.backends[b]) {
+          const bool from_memory = cases[i].result.from == WeightsFrom::memory;
+          finish(cases[i].result, seconds[2 * i], seconds[2 * i + 1], peak,
+                 seconds[limits + (from_memory ? 0 : 1)],
+                 static_cast<double>(from_memory ? memory_->bytes() : cache.bytes()));
+          report.results.push_back(cases[i].result);
+        }
+      }
+    }
   }
 
- private:
-  void add_cases(Backend backend, const Layer& layer) {
+  void add_cases(Backend backend, PanelFormat format, const LinearCase& layer, std::vector<Case>& cases) {
     const CpuKernels& kernels = cpu_kernels_for(backend);
     const auto copies_of = [&](std::int64_t count) {
-      auto copies = std::make_shared<std::vector<PackedLinear>>();
+      auto copies = std::make_shared<Copies>();
       for (std::int64_t i = 0; i < count; ++i) {
-        copies->emplace_back(kernels, parallel_, layer.weight.view());
+        copies->emplace_back(kernels, parallel_, layer.weight.view(), format);
       }
       return copies;
     };
     const auto one = copies_of(1);
-    const auto bytes = static_cast<std::int64_t>(one->front().bytes());
-    const bool from_memory = bytes > l2_;
-    const bool from_cache = bytes <= l3_ / 2;
-    const auto many = from_memory ? copies_of(kBeyondCache * l3_ / bytes + 1) : one;
+    const Sources sources = sources_of(layer.shape);
+    const auto many =
+        sources.memory ? copies_of(kBeyondCache * l3_ / static_cast<std::int64_t>(one->front().bytes()) + 1)
+                       : one;
     for (const std::int64_t tokens : options_.tokens) {
-      LinearResult result{backend, layer.shape, tokens, WeightsFrom::cache, one->front().bytes(), 0, 0,
-                          0,       {},          {}};
-      if (from_cache) {
-        cases_.push_back({&layer, one, result});
+      const LinearResult result{.backend = backend,
+                                .format = one->front().layout().format,
+                                .shape = layer.shape,
+                                .tokens = tokens,
+                                .from = WeightsFrom::cache,
+                                .weight_bytes = one->front().bytes(),
+                                .microseconds = 0,
+                                .layer_microseconds = 0,
+                                .gops = 0,
+                                .weight_gigabytes_per_second = 0,
+                                .read_gigabytes_per_second = 0,
+                                .share = 0,
+                                .limit = {}};
+      if (sources.cache) {
+        cases.push_back({&layer, one, result});
       }
-      if (from_memory) {
-        result.from = WeightsFrom::memory;
-        cases_.push_back({&layer, many, result});
+      if (sources.memory) {
+        cases.push_back({&layer, many, result});
+        cases.back().result.from = WeightsFrom::memory;
       }
     }
   }
 
-  LinearReport report(const std::vector<std::vector<double>>& seconds, std::size_t memory_bytes) {
-    const std::vector<double>& memory = seconds[cases_.size()];
-    LinearReport report{options_.threads, static_cast<double>(memory_bytes) / median(memory) / 1e9, {}, {}};
-    for (std::size_t b = 0; b < options_.backends.size(); ++b) {
-      BackendLimits limits{options_.backends[b], {}, 0};
-      const auto peak = int8_peak(limits.backend);
-      const std::vector<double>& peak_seconds = seconds[cases_.size() + 1 + b];
-      if (peak) {
-        limits.instruction = peak->instruction;
-        limits.gops = peak->operations * parallel_.threads() / median(peak_seconds) / 1e9;
-      }
-      report.limits.push_back(limits);
-      for (std::size_t i = 0; i < cases_.size(); ++i) {
-        if (cases_[i].result.backend == limits.backend) {
-          finish(cases_[i].result, seconds[i], peak, peak_seconds, static_cast<double>(memory_bytes), memory);
-          report.results.push_back(cases_[i].result);
-        }
-      }
+  // The copies are the same bytes: the first is checked at every M, the others once.
+  void check(const Case& item, Scratch& scratch) {
+    const std::int64_t tokens = item.result.tokens;
+    const bool all = tokens == *std::min_element(options_.tokens.begin(), options_.tokens.end());
+    const std::size_t count = all ? item.copies->size() : 1;
+    for (std::size_t i = 0; i < count; ++i) {
+      std::fill(scratch.y.begin(), scratch.y.end(), -1.0F);
+      (*item.copies)[i].product(parallel_, item.layer->rows(tokens), nullptr, DataType::float32,
+                                scratch.y.data());
+      check_outputs(*item.layer, tokens, scratch.y, name_of(item.result.backend));
     }
-    return report;
   }
 
-  void finish(LinearResult& result, const std::vector<double>& seconds, const std::optional<Int8Peak>& peak,
-              const std::vector<double>& peak_seconds, double memory_bytes,
-              const std::vector<double>& memory) {
+  void finish(LinearResult& result, const std::vector<double>& product, const std::vector<double>& layer,
+              const std::vector<double>& peak_seconds, const std::vector<double>& read_seconds,
+              double read_bytes) {
     const double operations = 2.0 * static_cast<double>(result.tokens) *
                               static_cast<double>(result.shape.out_features) *
                               static_cast<double>(result.shape.in_features);
-    const double time = median(seconds);
+    const double time = median(product);
+    const auto bytes = static_cast<double>(result.weight_bytes);
     result.microseconds = time * 1e6;
+    result.layer_microseconds = median(layer) * 1e6;
     result.gops = operations / time / 1e9;
-    result.weight_gigabytes_per_second = static_cast<double>(result.weight_bytes) / time / 1e9;
-    std::vector<double> by_peak;
-    std::vector<double> by_memory;
-    for (std::size_t round = 0; round < seconds.size(); ++round) {
-      const double peak_operations = peak ? peak->operations * parallel_.threads() : 0;
-      by_peak.push_back(peak ? operations / peak_operations * peak_seconds[round] / seconds[round] : 0);
-      by_memory.push_back(result.from == WeightsFrom::memory
-                              ? static_cast<double>(result.weight_bytes) / memory_bytes * memory[round] /
-                                    seconds[round]
-                              : 0);
+    result.weight_gigabytes_per_second = bytes / time / 1e9;
+    result.read_gigabytes_per_second = read_bytes / median(read_seconds) / 1e9;
+    const double by_read = median(ratios(read_seconds, product, bytes / read_bytes));
+    double by_peak = 0;
+    if (const auto peak = int8_peak(result.backend)) {
+      by_peak = median(ratios(peak_seconds, product, operations / (peak->operations * parallel_.threads())));
     }
-    const double peak_share = median(by_peak);
-    const double memory_share = median(by_memory);
-    if (peak || result.from == WeightsFrom::memory) {
-      result.share = std::max(peak_share, memory_share);
-      result.limit = peak_share >= memory_share ? "int8 peak" : "memory read";
-    }
+    result.share = std::max(by_read, by_peak);
+    result.limit = by_peak >= by_read                   ? "int8 peak"
+                   : result.from == WeightsFrom::memory ? "memory read"
+                                                        : "cache read";
   }
 
   const LinearBenchmark& options_;
   Parallel& parallel_;
+  const TimingProgress& progress_;
   std::int64_t l2_ = 0;
   std::int64_t l3_ = 0;
-  std::vector<Layer> layers_;
-  std::vector<Case> cases_;
-  AlignedVector<float> y_;
+  std::int64_t max_tokens_ = 0;
+  std::int64_t done_ = 0;
+  std::int64_t total_ = 0;
+  std::unique_ptr<MemoryRead> memory_;
+  std::vector<double> memory_seconds_;             // of all rounds of all shapes
+  std::vector<std::vector<double>> peak_seconds_;  // likewise, by backend
 };
 
 }  // namespace
 
 std::string_view name_of(WeightsFrom from) { return from == WeightsFrom::cache ? "cache" : "memory"; }
+
+std::vector<LinearShape> usual_shapes() {
+  return {{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
+          {14336, 4096}, {4096, 14336}, {512, 4096},  {10, 512}};
+}
+
+std::vector<std::int64_t> usual_tokens() { return {1, 4, 8, 32, 128, 512}; }
 
 LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgress& progress) {
   if (options.backends.empty() || options.shapes.empty() || options.tokens.empty()) {
@@ -254,7 +336,7 @@ LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgre
     throw Error("benchmark: the number of tokens must be at least 1");
   }
   const auto parallel = make_parallel(options.threads);
-  return Benchmark(options, *parallel).run(progress);
+  return Benchmark(options, *parallel, progress).run();
 }
 
 }  // namespace trit::apps

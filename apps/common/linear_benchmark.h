@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The product of packed ternary layers, timed beside the limits of the machine and checked against an exact
-// reference in the same run. `trit bench` and bench/bench_linear print what this returns.
+// Packed ternary layers, timed beside the limits of the machine and checked against an exact reference in the
+// same run. `trit bench` and bench/bench_linear print what this returns.
 #pragma once
 
 #include <cstdint>
@@ -10,15 +10,11 @@
 #include <string_view>
 #include <vector>
 
+#include "common/linear_case.h"
 #include "common/timing.h"
 #include "trit/kernels.h"
 
 namespace trit::apps {
-
-struct LinearShape {
-  std::int64_t out_features;  // N
-  std::int64_t in_features;   // K
-};
 
 struct LinearBenchmark {
   std::vector<Backend> backends;  // each must be available
@@ -26,7 +22,8 @@ struct LinearBenchmark {
   std::vector<std::int64_t> tokens;  // M
   int threads = 1;
   TimingOptions timing;
-  std::uint64_t seed = 1;  // of weights and activations
+  bool every_layout = false;  // each layout that a backend has, not only the one that it chooses
+  std::uint64_t seed = 1;     // of weights and activations
 };
 
 /// Where the weights lie when a call begins.
@@ -35,7 +32,7 @@ enum class WeightsFrom : std::uint8_t {
   memory,  // layer after layer, more of them than the last cache holds, as in a large one
 };
 
-/// The limits of one backend on these threads, in the same rounds as the results.
+/// The int8 peak of one backend on these threads, in the same rounds as the results.
 struct BackendLimits {
   Backend backend;
   std::string_view instruction;  // of the int8 peak; empty where there is none
@@ -44,32 +41,42 @@ struct BackendLimits {
 
 struct LinearResult {
   Backend backend;
+  PanelFormat format;  // the layout of the weights
   LinearShape shape;
   std::int64_t tokens;
   WeightsFrom from;
   std::size_t weight_bytes;            // prepared
   double microseconds;                 // of one product, median
-  double gops;                         // 2 M N K / time
-  double weight_gigabytes_per_second;  // weight_bytes / time
-  /// The least time that the limits allow / the time, median of the rounds' ratios: the int8 peak, and the
-  /// memory's read bandwidth where weights come from there. Nothing without a peak and from cache.
-  std::optional<double> share;
-  std::string_view limit;  // the limit that binds: "int8 peak" or "memory read"
+  double layer_microseconds;           // RMSNorm, quantisation and product of fp32 inputs, median
+  double gops;                         // 2 M N K / time of the product
+  double weight_gigabytes_per_second;  // weight_bytes / time of the product
+  /// What reading a buffer of the weights' size from where they lie gives: memory, or the cache that holds
+  /// it.
+  double read_gigabytes_per_second;
+  /// The least time that the limits allow, which is the larger of weight_bytes over the read bandwidth and
+  /// the operations over the int8 peak, over the product's time; median of the rounds' ratios.
+  double share;
+  std::string_view limit;  // the limit that binds: "int8 peak", "memory read" or "cache read"
 };
 
 struct LinearReport {
   int threads;
   double memory_gigabytes_per_second;
   std::vector<BackendLimits> limits;
-  std::vector<LinearResult> results;  // by backend, shape, tokens, from
+  std::vector<LinearResult> results;  // by shape, backend, layout, tokens, from
 };
 
-/// Every shape x tokens on every backend. Weights that fit into half of the last cache are measured from
-/// there, weights that do not fit into L2 also, or only, from memory. Throws trit::Error if any output
-/// differs from the reference in any bit.
+/// Every shape x tokens on every backend, shape after shape, so that no more than one shape's weights are in
+/// memory. Weights that fit into half of the last cache are measured from there, weights that do not fit into
+/// L2 also, or only, from memory. Throws trit::Error if any output differs from the reference in any bit.
 LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgress& progress = {});
 
 /// "cache" or "memory".
 std::string_view name_of(WeightsFrom from);
+
+/// The layers of common ternary models, and those of SimpleBitNetCNN.
+std::vector<LinearShape> usual_shapes();
+/// From decoding to prompts: 1, 4, 8, 32, 128, 512.
+std::vector<std::int64_t> usual_tokens();
 
 }  // namespace trit::apps

@@ -13,11 +13,16 @@ namespace trit::cli {
 
 struct BenchOptions {
   Backend backend = Backend::automatic;
-  std::vector<apps::LinearShape> shapes{{4096, 4096}, {512, 4096}, {10, 512}};
-  std::vector<std::int64_t> tokens{1, 8, 128};
-  int threads = 0;    // 0: all that this process may use
-  bool json = false;  // one JSON object instead of a table
+  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
+  std::vector<std::int64_t> tokens = apps::usual_tokens();
+  int threads = 0;     // 0: once on one thread and once on all that this process may use
+  bool quick = false;  // fewer rounds
+  bool json = false;   // one JSON object instead of a table
 };
+
+/// What --quick measures.
+std::vector<apps::LinearShape> quick_shapes();
+std::vector<std::int64_t> quick_tokens();
 
 /// Measures and prints to standard output; returns the exit code. Throws trit::Error for a shape that cannot
 /// be measured, a backend that is missing, or an output that is not exact.

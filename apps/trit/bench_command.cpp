@@ -1,48 +1,26 @@
 // SPDX-License-Identifier: MIT
 //
 // The options of trit bench; bench.cpp measures.
-#include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <charconv>
 #include <csignal>
 #include <iterator>
 #include <memory>
 
 #include "bench.h"
 #include "command.h"
+#include "trit/error.h"
 
 namespace trit::cli {
 namespace {
 
-// Within int32 sums (linear.h), and weights that a machine can hold.
-constexpr std::int64_t kLargest = 16'777'215;
-
-// A whole number 1..kLargest at the start of `text`, which it is taken off.
-std::int64_t take_number(std::string_view& text, const std::string& all, const char* wanted) {
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || value < 1 || value > kLargest) {
-    throw CLI::ValidationError(fmt::format("'{}': wanted {}, numbers from 1 to {}", all, wanted, kLargest));
-  }
-  text.remove_prefix(static_cast<std::size_t>(end - text.data()));
-  return value;
-}
-
 apps::LinearShape shape_of(const std::string& text) {
-  constexpr const char* kWanted = "NxK (outputs x inputs)";
-  std::string_view rest = text;
-  const std::int64_t out_features = take_number(rest, text, kWanted);
-  if (!rest.starts_with('x')) {
-    throw CLI::ValidationError(fmt::format("'{}': wanted {}", text, kWanted));
+  try {
+    return apps::shape_from_name(text);
+  } catch (const Error& error) {
+    throw CLI::ValidationError(error.what());
   }
-  rest.remove_prefix(1);
-  const std::int64_t in_features = take_number(rest, text, kWanted);
-  if (!rest.empty()) {
-    throw CLI::ValidationError(fmt::format("'{}': wanted {}", text, kWanted));
-  }
-  return {out_features, in_features};
 }
 
 // Nothing is kept or written half-way: Ctrl-C may end the process where it stands.
@@ -59,16 +37,28 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->add_option("--shapes", *shapes, "layers, outputs x inputs")
       ->type_name("NxK,...")
       ->delimiter(',')
-      ->default_str("4096x4096,512x4096,10x512");
-  command->add_option("--tokens", options->tokens, "rows of the input (the batch)")
-      ->type_name("M,...")
-      ->delimiter(',')
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
-      ->default_str("1,8,128");
+      ->default_str("six of common models, two of SimpleBitNetCNN");
+  const CLI::Option* tokens =
+      command->add_option("--tokens", options->tokens, "rows of the input (the batch)")
+          ->type_name("M,...")
+          ->delimiter(',')
+          ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+          ->default_str("1,4,8,32,128,512");
+  command->add_flag("--quick", options->quick,
+                    "seconds: 4096x4096, 512x4096, 10x512 with 1, 8, 128 tokens, and fewer rounds");
   add_json_option(*command, options->json);
-  command->footer("Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
-  command->callback([options, shapes, &action] {
-    if (!shapes->empty()) {
+  command->footer(
+      "One thread and all of them unless --threads is given. The whole table takes a few minutes on two "
+      "cores, --quick\n"
+      "less than one; the memory in use is six times the last cache.\n"
+      "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
+  command->callback([options, shapes, tokens, &action] {
+    if (options->quick && tokens->empty()) {
+      options->tokens = quick_tokens();
+    }
+    if (options->quick && shapes->empty()) {
+      options->shapes = quick_shapes();
+    } else if (!shapes->empty()) {
       options->shapes.clear();
       std::transform(shapes->begin(), shapes->end(), std::back_inserter(options->shapes), shape_of);
     }

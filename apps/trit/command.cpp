@@ -9,6 +9,17 @@
 
 namespace trit::cli {
 
+std::uint64_t bytes_of(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) {
+    return std::filesystem::file_size(path);
+  }
+  std::uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    bytes += entry.is_regular_file() ? entry.file_size() : 0;
+  }
+  return bytes;
+}
+
 void add_backend_option(CLI::App& command, Backend& backend) {
   command
       .add_option_function<std::string>(

@@ -5,6 +5,8 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <string>
@@ -29,6 +31,9 @@ void add_pack_command(CLI::App& app, Action& action);
 void add_convert_command(CLI::App& app, Action& action);
 void add_diff_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
+
+/// Bytes of a file, or of the files in a folder.
+std::uint64_t bytes_of(const std::filesystem::path& path);
 
 /// --backend B. A name that does not exist is wrong usage and lists what this machine has; one that the
 /// machine lacks fails when it is first used.

@@ -29,17 +29,6 @@ struct ConvertArguments {
 /// Ends a conversion; nothing is left behind.
 struct Interrupted {};
 
-std::uint64_t bytes_of(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) {
-    return std::filesystem::file_size(path);
-  }
-  std::uint64_t bytes = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    bytes += entry.is_regular_file() ? entry.file_size() : 0;
-  }
-  return bytes;
-}
-
 std::string text_of(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};

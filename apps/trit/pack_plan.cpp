@@ -7,7 +7,6 @@
 #include <regex>
 
 #include "output.h"
-#include "tensors.h"
 #include "trit/error.h"
 
 namespace trit::cli {
@@ -67,45 +66,40 @@ std::string ternary_graph(const std::string& text, const PackPlan& plan, const s
 
 }  // namespace
 
-PackPlan plan_pack(const io::SafetensorsFile& file, const std::optional<std::string>& filter) {
-  const std::string path = file.path().string();
+PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string>& filter) {
+  const std::string path = source.path().string();
   std::optional<std::regex> expression;
   if (filter) {
     expression.emplace(*filter);
   }
   PackPlan plan;
-  plan.metadata = file.metadata();
-  for (const auto& [name, tensor] : file.tensors()) {
-    if (!accepts(expression, name) || tensor.shape.size() != 2 || !is_float(tensor.dtype) ||
-        tensor.numel() == 0) {
+  plan.metadata = source.metadata();
+  for (const io::TensorInfo& tensor : source.tensors()) {
+    const std::string name(tensor.name);
+    if (!accepts(expression, name) || tensor.kind != io::TensorKind::floating || tensor.shape.size() != 2 ||
+        tensor.shape[0] == 0 || tensor.shape[1] == 0) {
       continue;
     }
-    if (file.contains(name + "_scale")) {
+    if (source.find(name + "_scale") != nullptr) {
       throw Error(fmt::format("{}: {} cannot be packed: there is a tensor {}_scale already", path,
                               printable(name), printable(name)));
     }
     plan.packed.insert(name);
-    if (tensor.shape[1] % 4 != 0) {
-      plan.metadata[in_features_key(name)] = std::to_string(tensor.shape[1]);
-    }
   }
   if (plan.packed.empty()) {
     throw Error(fmt::format("{}: nothing to pack: none of its {} tensors is a float matrix whose name {}",
-                            path, file.tensors().size(),
+                            path, source.tensors().size(),
                             filter ? "matches '" + *filter + "'" : "ends in '.weight'"));
   }
   for (const std::string& name : plan.packed) {
     const std::string layer = layer_of(name);
     for (const std::string& beside : {layer + ".bias", layer + ".norm.weight"}) {
-      const auto found = layer.empty() ? file.tensors().end() : file.tensors().find(beside);
-      if (found != file.tensors().end() && found->second.shape.size() == 1 && is_float(found->second.dtype)) {
+      const io::TensorInfo* found = layer.empty() ? nullptr : source.find(beside);
+      if (found != nullptr && found->shape.size() == 1 && found->kind == io::TensorKind::floating) {
         plan.converted.insert(beside);
       }
     }
   }
-  plan.metadata["trit.version"] = "1";
-  plan.metadata["trit.layout"] = "rows-2bit";
-  plan.metadata["trit.scale"] = "multiply";
   if (const auto graph = plan.metadata.find("trit.model"); graph != plan.metadata.end()) {
     graph->second = ternary_graph(graph->second, plan, path);
   }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What `trit pack` does with each tensor of a file, decided before anything is computed.
+// What `trit pack` does with each tensor of a model, decided before anything is computed.
 #pragma once
 
 #include <map>
@@ -8,8 +8,7 @@
 #include <set>
 #include <string>
 
-#include "trit/format.h"
-#include "trit/safetensors.h"
+#include "trit/io.h"
 
 namespace trit::cli {
 
@@ -21,11 +20,9 @@ struct PackPlan {
 };
 
 /// Packs the 2-D float tensors that `filter` (a regular expression, ECMAScript, found anywhere in the name)
-/// accepts; without a filter those named "*.weight". The input's metadata is kept and the stored form's is
-/// added; in a graph
-/// ("trit.model") a "linear" node whose weight is packed becomes "bit_linear" with norm "none". Throws
-/// trit::Error if nothing is left to pack, a "<name>_scale" exists already, or a packed matrix is no linear
-/// node's weight.
-PackPlan plan_pack(const io::SafetensorsFile& file, const std::optional<std::string>& filter);
+/// accepts; without a filter those named "*.weight". The input's metadata is kept; in a graph ("trit.model")
+/// a "linear" node whose weight is packed becomes "bit_linear" with norm "none". Throws trit::Error if
+/// nothing is left to pack, a "<name>_scale" exists already, or a packed matrix is no linear node's weight.
+PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string>& filter);
 
 }  // namespace trit::cli

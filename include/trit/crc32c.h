@@ -8,7 +8,7 @@
 namespace trit {
 
 /// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78) of `bytes`, going on from `crc` of what came before:
-/// crc32c of "123456789" is 0xe3069283. About 2 GB/s.
+/// crc32c of "123456789" is 0xe3069283. About 20 GB/s with SSE 4.2, 2 without.
 std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc = 0);
 
 /// CRC-32C of two texts after each other, from those of each and the length of the second.

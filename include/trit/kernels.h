@@ -69,6 +69,22 @@ struct ProductTile {
   std::int64_t y_bytes = 0;   // of a token: panel_rows results, or what is left of them
 };
 
+/// The product of many panels with many tokens over all of k, by a kernel that blocks for itself.
+struct ProductBlock {
+  const std::uint8_t* panels;  // the first panel
+  std::int64_t panel_bytes;    // bytes between panels
+  std::int64_t panel_count;    // a multiple of BlockKernel::panels
+  const std::int8_t* q;        // the first token's
+  std::int64_t q_stride;       // bytes between tokens
+  std::int64_t k;              // a multiple of 4 (the padding counts), at most max_k of the layout
+  std::int64_t tokens;         // a multiple of BlockKernel::tokens
+  const std::int32_t* q_sum;   // [tokens]
+  // Written: for each group of BlockKernel::tokens tokens, for each of BlockKernel::panels panels, for each
+  // token of the group, for each panel, its panel_rows sums of q * t. On a cache line.
+  std::int32_t* acc;
+  std::uint8_t* scratch;  // BlockKernel::scratch_bytes(panel_count), on a cache line
+};
+
 /// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.
 struct EpilogueRow {
   const std::int32_t* acc;  // [rows]
@@ -79,6 +95,15 @@ struct EpilogueRow {
   const float* bias;  // [rows] or null
   DataType y_type;
   void* y;  // [rows] of y_type
+};
+
+/// A second way to multiply, from the same panels, for many tokens. Whether it is faster than the product
+/// tile depends on the CPU, so it is used where a measurement on this one says so.
+struct BlockKernel {
+  std::int64_t panels;  ///< works on multiples of this many panels
+  std::int64_t tokens;  ///< and of this many tokens
+  std::int64_t (*scratch_bytes)(std::int64_t panel_count);
+  void (*product_block)(const ProductBlock& block);
 };
 
 /// One way to lay out weights, and the functions that write and read it.
@@ -108,6 +133,9 @@ struct PanelLayout {
   std::int64_t arrange_from = 0;
   std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k) = nullptr;
   void (*arrange)(const ProductTile& tile, std::int8_t* arranged) = nullptr;
+
+  /// Null where there is none.
+  const BlockKernel* block = nullptr;
 };
 
 /// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's

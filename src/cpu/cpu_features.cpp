@@ -117,8 +117,8 @@ bool has_avx2() { return false; }
 bool has_avx_vnni() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_avx512_vbmi() { return false; }
-bool has_amx() { return false; }
 std::string cpu_model() { return "unknown"; }
+bool has_amx() { return false; }
 
 }  // namespace trit
 

@@ -17,8 +17,16 @@
 namespace trit::io {
 namespace {
 
-[[noreturn]] void fail(const std::filesystem::path& path, const std::string& doing, int error) {
-  throw Error(path.string() + ": " + doing + ": " + std::generic_category().message(error));
+[[noreturn]] void fail(const std::filesystem::path& path, const std::string& doing, int error,
+                       const std::string& more = "") {
+  throw Error(path.string() + ": " + doing + ": " + std::generic_category().message(error) + more);
+}
+
+/// What a full disk, a quota or a limit on file sizes took, and what would help.
+std::string room(int error, std::uint64_t written) {
+  return error == ENOSPC || error == EDQUOT || error == EFBIG
+             ? " (it took " + std::to_string(written) + " bytes; make room there, or write elsewhere)"
+             : "";
 }
 
 }  // namespace
@@ -69,7 +77,8 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
       continue;
     }
     if (written <= 0) {
-      fail(target_, "cannot be written", written < 0 ? errno : ENOSPC);
+      const int error = written < 0 ? errno : ENOSPC;
+      fail(target_, "cannot be written", error, room(error, size_));
     }
     size_ += static_cast<std::uint64_t>(written);
     bytes = bytes.subspan(static_cast<std::size_t>(written));

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "trit/crc32c.h"
+#include "trit/safetensors.h"
 
 namespace trit::io {
 
@@ -21,9 +22,7 @@ class ContentChecksum {
  public:
   /// All entries but the checksum's own.
   explicit ContentChecksum(const std::map<std::string, std::string, std::less<>>& metadata);
-  void add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
-           std::span<const std::byte> data);
-  /// The same, where only the CRC-32C of the data is at hand.
+  /// A tensor, by the CRC-32C of its data.
   void add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
            std::uint32_t data_crc, std::uint64_t data_bytes);
   /// 8 hexadecimal digits.
@@ -34,5 +33,8 @@ class ContentChecksum {
   void add_head(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape);
   std::uint32_t crc_ = 0;
 };
+
+/// As verify_checksum(file) does, where the CRC-32C of some tensors' data is known: tensor name -> CRC.
+void verify_checksum(const SafetensorsFile& file, const std::map<std::string, std::uint32_t>& known);
 
 }  // namespace trit::io

@@ -45,11 +45,13 @@ std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap&
   return planned;
 }
 
-/// The text that belongs to the model and not to its file. The network's description follows the new names.
-Metadata carried_metadata(const Checkpoint& source, const NameMap& names) {
+/// The text that belongs to the model and not to its file; the stored form has room for all that it came
+/// with. The network's description follows the new names.
+Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format to) {
   Metadata metadata;
   for (const auto& [key, value] : source.metadata()) {
-    if ((key.starts_with("trit.") || key.starts_with("huggingface.")) && !is_own_form_key(key)) {
+    const bool ours = key.starts_with("trit.") || key.starts_with("huggingface.");
+    if ((ours || to == Format::trit) && !is_own_form_key(key)) {
       metadata[key] = value;
     }
   }
@@ -73,8 +75,8 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names) {
 }  // namespace
 
 void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
-  const WritePlan plan{source, plan_tensors(source, options.names), carried_metadata(source, options.names),
-                       options};
+  const WritePlan plan{source, plan_tensors(source, options.names),
+                       carried_metadata(source, options.names, options.to), options};
   if (plan.tensors.empty()) {
     throw Error(source.path().string() + ": no tensors to write");
   }

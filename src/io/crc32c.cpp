@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: MIT
+//
+// CRC-32C by x86's own instruction, about 20 GB/s, and by tables where there is none, about 2 GB/s.
 #include "trit/crc32c.h"
 
 #include <array>
 #include <cstring>
+
+#if defined(__x86_64__)
+#include <nmmintrin.h>
+#endif
 
 namespace trit {
 namespace {
@@ -31,7 +37,7 @@ constexpr Tables make_tables() {
 constexpr Tables kTables = make_tables();
 
 /// Product of two polynomials modulo the CRC's, the coefficient of x^0 in the highest bit.
-std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
+constexpr std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
   std::uint32_t product = 0;
   for (std::uint32_t bit = 0x80000000U; bit != 0; bit >>= 1) {
     product ^= (a & bit) != 0 ? b : 0U;
@@ -40,35 +46,85 @@ std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
   return product;
 }
 
-}  // namespace
+/// x to the power of 8 * bytes: the factor by which so many bytes that follow move a CRC.
+constexpr std::uint32_t power(std::uint64_t bytes) {
+  std::uint32_t result = 0x80000000U;  // 1
+  std::uint32_t square = 0x00800000U;  // x^8, squared for each bit of the length
+  for (; bytes != 0; bytes >>= 1) {
+    if ((bytes & 1U) != 0) {
+      result = multiply(result, square);
+    }
+    square = multiply(square, square);
+  }
+  return result;
+}
 
-std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc) {
-  crc = ~crc;
+std::uint32_t with_tables(std::span<const std::byte> bytes, std::uint32_t state) {
   for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
     std::uint64_t word = 0;
     std::memcpy(&word, bytes.data(), 8);  // little endian, as the file format itself
-    word ^= crc;
-    crc = 0;
+    word ^= state;
+    state = 0;
     for (std::size_t k = 0; k < 8; ++k) {
-      crc ^= kTables[7 - k][(word >> (8 * k)) & 0xffU];
+      state ^= kTables[7 - k][(word >> (8 * k)) & 0xffU];
     }
   }
   for (const std::byte byte : bytes) {
-    crc = (crc >> 8) ^ kTables[0][(crc ^ std::to_integer<std::uint32_t>(byte)) & 0xffU];
+    state = (state >> 8) ^ kTables[0][(state ^ std::to_integer<std::uint32_t>(byte)) & 0xffU];
   }
-  return ~crc;
+  return state;
+}
+
+#if defined(__x86_64__)
+/// The instruction takes 8 bytes a cycle but answers after 3: three parts of the text at a time, joined after
+/// 24 KB, where joining (two products of 100 cycles) costs a fifteenth.
+[[gnu::target("sse4.2")]] std::uint32_t with_instruction(std::span<const std::byte> bytes,
+                                                         std::uint32_t state) {
+  constexpr std::size_t kPart = 8192;
+  constexpr std::uint32_t kOverOne = power(kPart);
+  constexpr std::uint32_t kOverTwo = power(2 * kPart);
+  const auto word = [](const std::byte* at) {
+    std::uint64_t value = 0;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  };
+  for (; bytes.size() >= 3 * kPart; bytes = bytes.subspan(3 * kPart)) {
+    const std::byte* part = bytes.data();
+    std::uint64_t a = state;
+    std::uint64_t b = 0;
+    std::uint64_t c = 0;
+    for (std::size_t i = 0; i < kPart; i += 8) {
+      a = _mm_crc32_u64(a, word(part + i));
+      b = _mm_crc32_u64(b, word(part + kPart + i));
+      c = _mm_crc32_u64(c, word(part + 2 * kPart + i));
+    }
+    state = multiply(static_cast<std::uint32_t>(a), kOverTwo) ^
+            multiply(static_cast<std::uint32_t>(b), kOverOne) ^ static_cast<std::uint32_t>(c);
+  }
+  for (; bytes.size() >= 8; bytes = bytes.subspan(8)) {
+    state = static_cast<std::uint32_t>(_mm_crc32_u64(state, word(bytes.data())));
+  }
+  for (const std::byte byte : bytes) {
+    state = _mm_crc32_u8(state, std::to_integer<std::uint8_t>(byte));
+  }
+  return state;
+}
+#endif
+
+}  // namespace
+
+std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc) {
+#if defined(__x86_64__)
+  static const bool has_instruction = __builtin_cpu_supports("sse4.2") != 0;
+  if (has_instruction) {
+    return ~with_instruction(bytes, ~crc);
+  }
+#endif
+  return ~with_tables(bytes, ~crc);
 }
 
 std::uint32_t crc32c_combine(std::uint32_t first, std::uint32_t second, std::uint64_t second_bytes) {
-  // The first text is followed by 8 * second_bytes zero bits: a product with that power of x.
-  std::uint32_t power = 0x00800000U;  // x^8, squared for each bit of the length
-  for (; second_bytes != 0; second_bytes >>= 1) {
-    if ((second_bytes & 1U) != 0) {
-      first = multiply(first, power);
-    }
-    power = multiply(power, power);
-  }
-  return first ^ second;
+  return multiply(first, power(second_bytes)) ^ second;
 }
 
 }  // namespace trit

@@ -84,7 +84,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
   }
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
   if (tensor.kind == TensorKind::ternary) {
-    const std::vector<float> scale = plan.source.scale(tensor);
+    const std::vector<float> scale = read_scale(plan, tensor);
     if (tensor.shape[1] % format.weights != 0) {
       throw Error(what + "rows of " + std::to_string(tensor.shape[1]) + " weights, " +
                   std::string(format.name) + " takes multiples of " + std::to_string(format.weights) +

@@ -39,7 +39,7 @@ struct Output {
 /// The one scale of a ternary matrix. Error if this format cannot hold the matrix.
 float only_scale(const WritePlan& plan, const PlannedTensor& planned) {
   const TensorInfo& tensor = *planned.tensor;
-  const std::vector<float> scale = plan.source.scale(tensor);
+  const std::vector<float> scale = read_scale(plan, tensor);
   const bool one = std::all_of(scale.begin(), scale.end(), [&](float value) { return value == scale[0]; });
   if (!one || tensor.shape[0] % 4 != 0) {
     throw Error(

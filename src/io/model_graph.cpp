@@ -47,7 +47,8 @@ std::string text_of(const Json& node, const char* key) {
 
 std::vector<GraphLayer> graph_layers(std::string_view text) {
   std::vector<GraphLayer> layers;
-  for (const Json& node : parse(text)["nodes"]) {
+  const Json json = parse(text);
+  for (const Json& node : json["nodes"]) {
     if (text_of(node, "op") == "bit_linear") {
       GraphLayer layer{text_of(node, "name"), text_of(node, "norm") == "rms"};
       const auto eps = node.find("eps");

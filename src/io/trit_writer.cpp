@@ -33,7 +33,7 @@ void write_trit(const WritePlan& plan, const std::filesystem::path& out) {
     }
     entries.push_back({planned.name, "U8", {tensor.shape[0], packed_row_bytes(tensor.shape[1])}});
     parts.push_back({&planned, {}});
-    parts.push_back({&planned, plan.source.scale(tensor)});
+    parts.push_back({&planned, read_scale(plan, tensor)});
     entries.push_back(
         {planned.name + "_scale", "F32", {static_cast<std::int64_t>(parts.back().scale.size())}});
     if (tensor.shape[1] % 4 != 0) {

@@ -35,6 +35,12 @@ void Progress::add(std::uint64_t bytes) {
   }
 }
 
+std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor) {
+  std::vector<float> scale = plan.source.scale(tensor);
+  plan.source.release(tensor);
+  return scale;
+}
+
 std::int64_t rows_per_read(const TensorInfo& tensor) {
   return std::clamp<std::int64_t>(kReadBytes / packed_row_bytes(tensor.shape[1]), 1, tensor.shape[0]);
 }

@@ -43,6 +43,10 @@ class Progress {
 /// Where a writer puts bytes.
 using Sink = std::function<void(std::span<const std::byte>)>;
 
+/// The source's scale of a ternary tensor. What was read of the tensor for it does not stay in memory: GGUF
+/// keeps its scales all over the data, and writers ask for all scales before they write.
+std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor);
+
 /// Rows that are read at once: about a megabyte of codes.
 std::int64_t rows_per_read(const TensorInfo& tensor);
 

@@ -74,7 +74,7 @@ struct Model::State {
   State(const io::SafetensorsFile& file, const ModelOptions& options)
       : kernels(cpu_kernels_for(options.backend)),
         parallel(make_parallel(options.threads)),
-        network(runtime::load_network(file)),
+        network(runtime::load_network(file, *parallel)),
         schedule(runtime::make_schedule(network)),
         layout(options.layout == PanelFormat::automatic
                    ? choose_layout(kernels, *parallel, ternary_bytes(network)).format

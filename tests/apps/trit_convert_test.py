@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import time
 import unittest
 
 from trit_files import TRIT, CommandTest, f32, image_model, read_safetensors, ternary, write_safetensors
@@ -105,14 +106,7 @@ class ConvertTest(CommandTest):
 
     def test_a_large_file_is_looked_at_by_its_headers(self) -> None:
         """1 GB: at most 50 ms and 32 MB. The file is sparse; what is not touched costs nothing."""
-        header = {"__metadata__": OWN, "w.weight": {"dtype": "U8", "shape": [1 << 15, 1 << 15],
-                                                    "data_offsets": [4, 4 + (1 << 30)]},
-                  "w.weight_scale": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        path = self.root / "large"
-        path.write_bytes(len(text).to_bytes(8, "little") + text + f32([0.5]))
-        os.truncate(path, 8 + len(text) + 4 + (1 << 30))
+        path = self.sparse("large", {"w.weight": ("U8", [1 << 15, 1 << 15], 1 << 30)}, OWN)
         self.succeeds("info", path)
         kilobytes, seconds = self.measured("info", path)
         self.assertLess(kilobytes, 32 * 1024)
@@ -121,30 +115,59 @@ class ConvertTest(CommandTest):
     def test_memory_of_a_conversion(self) -> None:
         """At most the largest tensor and 64 MB: here eight tensors of 32 MB."""
         rows, columns = 1 << 13, 1 << 14
-        header = {"__metadata__": OWN}
-        offset = 32
-        for i in range(8):
-            header[f"w{i}.weight_scale"] = {"dtype": "F32", "shape": [1], "data_offsets": [4 * i, 4 * i + 4]}
-            header[f"w{i}.weight"] = {"dtype": "U8", "shape": [rows, columns // 4],
-                                      "data_offsets": [offset, offset + rows * columns // 4]}
-            offset += rows * columns // 4
+        path = self.sparse("own", {f"w{i}.weight": ("U8", [rows, columns // 4], rows * columns // 4) for i in range(8)}, OWN)
+        for source, target in ((path, "hf"), (path, "gguf"), (path, "trit"), (self.root / "gguf", "back"),
+                               (self.root / "hf", "again")):
+            to = {"back": "trit", "again": "trit"}.get(target, target)
+            kilobytes, _ = self.measured("convert", source, self.root / target, "--to", to)
+            self.assertLess(kilobytes, (32 + 64) * 1024, (source.name, target))
+        floats = self.sparse("floats", {f"w{i}.weight": ("BF16", [4096, 4096], 1 << 25) for i in range(8)})
+        kilobytes, _ = self.measured("pack", floats, self.root / "packed")
+        self.assertLess(kilobytes, (32 + 64) * 1024, "pack")
+
+    def sparse(self, name: str, tensors: dict, metadata: dict | None = None):
+        """A file whose tensors are zeros that take no room on the disk: name -> (dtype, shape, bytes), with the scales
+        of packed matrices in front."""
+        header: dict = {"__metadata__": metadata} if metadata else {}
+        offset, scales = 0, b""
+        if metadata:
+            for tensor in tensors:
+                header[f"{tensor}_scale"] = {"dtype": "F32", "shape": [1], "data_offsets": [offset, offset + 4]}
+                offset += 4
+                scales += f32([0.5])
+        for tensor, (dtype, shape, size) in tensors.items():
+            header[tensor] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+            offset += size
         text = json.dumps(header).encode()
         text += b" " * (-len(text) % 8)
-        path = self.root / "own"
-        path.write_bytes(len(text).to_bytes(8, "little") + text + f32([0.5] * 8))
+        path = self.root / name
+        path.write_bytes(len(text).to_bytes(8, "little") + text + scales)
         os.truncate(path, 8 + len(text) + offset)
-        for target in ("hf", "gguf", "trit"):
-            kilobytes, _ = self.measured("convert", path, self.root / target, "--to", target)
-            self.assertLess(kilobytes, (32 + 64) * 1024, target)
+        return path
 
     def test_an_interrupt_leaves_nothing(self) -> None:
-        own = self.matrices("own", rows=2048, columns=8192, layers=1)
-        process = subprocess.Popen([TRIT, "convert", own, self.root / "out", "--to", "gguf", "--type", "tq1_0"],
-                                   stderr=subprocess.DEVNULL)
-        process.send_signal(signal.SIGINT)
-        self.assertIn(process.wait(), (130, -signal.SIGINT, 0))  # before its handler, during, or after the work
-        if process.returncode != 0:
-            self.assertEqual([path.name for path in self.root.iterdir()], ["own"])
+        """16 billion weights: seconds of work for each of them. The signal comes once the output has been begun."""
+        rows, columns = 1 << 17, 1 << 17
+        own = self.sparse("own", {"w.weight": ("U8", [rows, columns // 4], rows * columns // 4)}, OWN)
+        floats = self.sparse("floats", {"w.weight": ("BF16", [1 << 16, 1 << 17], 1 << 34)})
+        before = sorted(path.name for path in self.root.iterdir())
+        for call in (("convert", own, self.root / "out", "--to", "gguf", "--type", "tq1_0"),
+                     ("convert", own, self.root / "out", "--to", "hf"), ("convert", own, self.root / "out", "--to", "trit"),
+                     ("pack", floats, self.root / "out")):
+            with self.subTest(call[0:1] + call[3:]):
+                process = subprocess.Popen([TRIT, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                           text=True)
+                begun = time.monotonic()
+                while time.monotonic() < begun + 30 and process.poll() is None:
+                    # pack reads everything once before it writes.
+                    if len(list(self.root.iterdir())) > len(before) or (call[0] == "pack" and time.monotonic() > begun + 0.5):
+                        break
+                    time.sleep(0.01)
+                self.assertIsNone(process.poll(), "ended before the signal came")
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=60)
+                self.assertEqual((process.returncode, out, err), (130, "", "trit: interrupted\n"))
+                self.assertEqual(sorted(path.name for path in self.root.iterdir()), before)
 
     def test_a_full_disk(self) -> None:
         own = self.matrices("own", rows=256, columns=4096)

@@ -16,6 +16,8 @@ void product_tile(const ProductTile& args);
 void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                          std::int64_t in_features, std::uint8_t* panel);
 void product_tile_base3(const ProductTile& args);
+std::int64_t hybrid_scratch_bytes(std::int64_t panel_count);
+void hybrid_product_block(const ProductBlock& args);
 void epilogue_row(const EpilogueRow& args);
 void norm_quant_row(const NormQuantRow& args);
 float abs_sum_row(const float* w, std::int64_t in_features);

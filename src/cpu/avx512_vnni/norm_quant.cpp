@@ -98,6 +98,17 @@ template <typename Type, Before kBefore>
   return {kBefore == Before::nothing ? 0.0F : tree_sum(acc), _mm512_reduce_max_epu32(largest)};
 }
 
+/// Fetches 64 inputs of the row behind this one into L2. The second pass needs no memory: what comes
+/// meanwhile is what the next row's first pass need not wait for. Where no row follows it is 16 KiB read in
+/// vain at K = 4096.
+template <typename Element>
+[[gnu::always_inline]] inline void prefetch_next_row(const Element* x, std::int64_t n, std::int64_t at) {
+  const auto* next = reinterpret_cast<const char*>(x + n + at);
+  for (std::size_t byte = 0; byte < 64 * sizeof(Element); byte += 64) {
+    _mm_prefetch(next + byte, _MM_HINT_T1);
+  }
+}
+
 /// q = rint(xg * c) and its sum.
 ///
 /// No clamp is needed: c is 127 / max|xg| but for three roundings of relative error 2^-24 (the terms stay in
@@ -130,6 +141,7 @@ template <typename Type, Before kBefore>
   // From the end to the start: the end of x and g is what the first pass has left in L1, and their start is
   // what the next row's first pass finds there. (K = 4096 with weights: 36 KB in a cache of 32.)
   for (at -= 64; at >= 0; at -= 64) {
+    prefetch_next_row(x, n, n - 64 - at);
     const auto codes = [&](std::int64_t first) __attribute__((always_inline)) {
       const __m512 xg = weighted<Type, kBefore, false>(Type::load(x + first), norm_weight, first, 0xffff);
       return _mm512_cvtps_epi32(_mm512_mul_ps(xg, c));

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "cpu/generic/aligned_buffer.h"
+#include "cpu/generic/blocks.h"
 #include "cpu/generic/tasks.h"
 
 namespace trit::generic {
@@ -164,7 +165,6 @@ class ArrangedBlock {
       }
     }
   }
-  bool used() const { return used_; }
   const std::int8_t* of(std::int64_t tile, std::int64_t range) const {
     return used_ ? place(tile, range) : nullptr;
   }
@@ -192,10 +192,10 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const 
   const std::int64_t row = panel * layout.panel_rows;
   const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
   std::int32_t* const acc = sums.acc();
-  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
-  if (!arranged.used()) {  // else the kernel does it, spread over its time
+  if (arranged.of(tile, 0) == nullptr) {  // else the tile does it by itself, spread over its steps
     prefetch_outputs(args, row, rows, tokens);
   }
+  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
     layout.product_tile({
@@ -216,17 +216,7 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const 
     }
   }
   for (std::int64_t i = 0; i < tokens.size(); ++i) {
-    const std::int64_t token = tokens.begin + i;
-    args.kernels.epilogue_row({
-        .acc = acc + i * layout.panel_rows,
-        .rows = rows,
-        .row_scale = args.x.scale[token],
-        .scale = args.scale + (args.scale_per_row ? row : 0),
-        .scale_per_row = args.scale_per_row,
-        .bias = args.bias == nullptr ? nullptr : args.bias + row,
-        .y_type = args.y_type,
-        .y = output(args, token, row),
-    });
+    epilogue(args, panel, tokens.begin + i, acc + i * layout.panel_rows);
   }
 }
 
@@ -255,24 +245,50 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
   }
 }
 
-}  // namespace
-
-void product(Parallel& parallel, const Product& args) {
+// By product tiles, a part of the panels x a part of the tokens.
+void product_tiles(Parallel& parallel, const Product& args, Part panels, Part tokens) {
+  if (panels.size() == 0 || tokens.size() == 0) {
+    return;
+  }
   const PanelLayout& layout = args.layout;
-  const std::int64_t panels = ceil_div(args.out_features, layout.panel_rows);
   const std::int64_t tiles =
-      ceil_div(args.x.tokens, tile_tokens(layout, padded_in_features(args.in_features)));
+      ceil_div(tokens.size(), tile_tokens(layout, padded_in_features(args.in_features)));
   const KRanges ranges(parallel, args.x, args.in_features,
                        tiles == 1 ? layout.max_k : std::min(layout.max_k, kCachedInputs));
 
-  const std::int64_t work = args.x.tokens * panels * layout.panel_rows * args.in_features;
-  const std::int64_t wanted = task_count(parallel, panels * tiles, work, kWorkPerTask);
-  const std::int64_t panel_parts = std::min(panels, wanted);
+  const std::int64_t work = tokens.size() * panels.size() * layout.panel_rows * args.in_features;
+  const std::int64_t wanted = task_count(parallel, panels.size() * tiles, work, kWorkPerTask);
+  const std::int64_t panel_parts = std::min(panels.size(), wanted);
   const std::int64_t token_parts = std::min(tiles, ceil_div(wanted, panel_parts));
   run_tasks(parallel, panel_parts * token_parts, [&](std::int64_t task) {
-    run_block(args, ranges, part_of(panels, panel_parts, task / token_parts),
-              tokens_of(layout, args.x.tokens, token_parts, task % token_parts));
+    const Part panel = part_of(panels.size(), panel_parts, task / token_parts);
+    const Part token = tokens_of(layout, tokens.size(), token_parts, task % token_parts);
+    run_block(args, ranges, {panels.begin + panel.begin, panels.begin + panel.end},
+              {tokens.begin + token.begin, tokens.begin + token.end});
   });
+}
+
+}  // namespace
+
+void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc) {
+  const std::int64_t row = panel * args.layout.panel_rows;
+  args.kernels.epilogue_row({
+      .acc = acc,
+      .rows = std::min(args.layout.panel_rows, args.out_features - row),
+      .row_scale = args.x.scale[token],
+      .scale = args.scale + (args.scale_per_row ? row : 0),
+      .scale_per_row = args.scale_per_row,
+      .bias = args.bias == nullptr ? nullptr : args.bias + row,
+      .y_type = args.y_type,
+      .y = output(args, token, row),
+  });
+}
+
+void product(Parallel& parallel, const Product& args) {
+  const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
+  const BlockedPart done = product_blocks(parallel, args);
+  product_tiles(parallel, args, {0, panels}, {done.tokens, args.x.tokens});
+  product_tiles(parallel, args, {done.panels, panels}, {0, done.tokens});
 }
 
 }  // namespace trit::generic

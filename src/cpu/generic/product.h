@@ -24,4 +24,7 @@ struct Product {
 };
 void product(Parallel& parallel, const Product& args);
 
+/// y of one panel and one token from its sums, acc [panel_rows].
+void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc);
+
 }  // namespace trit::generic

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+#include "common/memory_read.h"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <vector>
+
+#include "common/huge_buffer.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace trit::apps {
+namespace {
+
+/// A part is a whole number of these: a page, and four streams of whole lines each.
+constexpr std::size_t kPage = 4096;
+constexpr int kTrials = 5;
+
+/// ORs all bits of a part of memory, so that no load can be left out. `bytes` is a multiple of kPage.
+using Read = std::uint64_t (*)(const std::uint8_t* data, std::size_t bytes);
+
+#if defined(__x86_64__)
+
+// One stream, line after line, or four, each a quarter of the part; prefetched so many bytes ahead.
+template <int kStreams, int kAhead>
+[[gnu::target("avx512f")]] std::uint64_t read_64(const std::uint8_t* data, std::size_t bytes) {
+  const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
+  const std::size_t step = kStreams == 4 ? 64 : 256;
+  __m512i a = _mm512_setzero_si512();
+  __m512i b = a;
+  __m512i c = a;
+  __m512i d = a;
+  for (std::size_t at = 0; at < bytes / kStreams; at += step) {
+    const std::uint8_t* line = data + at;
+    if constexpr (kAhead > 0) {
+      for (std::size_t i = 0; i < 4; ++i) {
+        _mm_prefetch(reinterpret_cast<const char*>(line + i * apart + kAhead), _MM_HINT_T0);
+      }
+    }
+    a = _mm512_or_si512(a, _mm512_load_si512(line));
+    b = _mm512_or_si512(b, _mm512_load_si512(line + apart));
+    c = _mm512_or_si512(c, _mm512_load_si512(line + 2 * apart));
+    d = _mm512_or_si512(d, _mm512_load_si512(line + 3 * apart));
+  }
+  a = _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
+  alignas(64) std::uint64_t words[8];
+  _mm512_store_si512(words, a);
+  return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
+}
+
+template <int kStreams, int kAhead>
+[[gnu::target("avx2")]] std::uint64_t read_32(const std::uint8_t* data, std::size_t bytes) {
+  const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
+  const std::size_t step = kStreams == 4 ? 64 : 256;
+  __m256i a = _mm256_setzero_si256();
+  __m256i b = a;
+  for (std::size_t at = 0; at < bytes / kStreams; at += step) {
+    for (std::size_t i = 0; i < 4; ++i) {
+      const auto* line = reinterpret_cast<const __m256i*>(data + at + i * apart);
+      if constexpr (kAhead > 0) {
+        _mm_prefetch(reinterpret_cast<const char*>(line) + kAhead, _MM_HINT_T0);
+      }
+      a = _mm256_or_si256(a, _mm256_load_si256(line));
+      b = _mm256_or_si256(b, _mm256_load_si256(line + 1));
+    }
+  }
+  alignas(32) std::uint64_t words[4];
+  _mm256_store_si256(reinterpret_cast<__m256i*>(words), _mm256_or_si256(a, b));
+  return words[0] | words[1] | words[2] | words[3];
+}
+
+std::uint64_t read_16(const std::uint8_t* data, std::size_t bytes) {
+  __m128i a = _mm_setzero_si128();
+  __m128i b = a;
+  for (std::size_t at = 0; at < bytes; at += 64) {
+    const auto* line = reinterpret_cast<const __m128i*>(data + at);
+    _mm_prefetch(reinterpret_cast<const char*>(line) + 8192, _MM_HINT_T0);
+    a = _mm_or_si128(a, _mm_or_si128(_mm_load_si128(line), _mm_load_si128(line + 1)));
+    b = _mm_or_si128(b, _mm_or_si128(_mm_load_si128(line + 2), _mm_load_si128(line + 3)));
+  }
+  a = _mm_or_si128(a, b);
+  return static_cast<std::uint64_t>(_mm_cvtsi128_si64(_mm_or_si128(a, _mm_unpackhi_epi64(a, a))));
+}
+
+std::vector<Read> candidates() {
+  if (__builtin_cpu_supports("avx512f")) {
+    return {read_64<1, 0>, read_64<1, 2048>, read_64<1, 8192>,
+            read_64<4, 0>, read_64<4, 1024>, read_64<4, 2048>};
+  }
+  if (__builtin_cpu_supports("avx2")) {
+    return {read_32<1, 0>, read_32<1, 2048>, read_32<1, 8192>,
+            read_32<4, 0>, read_32<4, 1024>, read_32<4, 2048>};
+  }
+  return {read_16};
+}
+
+#else
+
+std::uint64_t read_words(const std::uint8_t* data, std::size_t bytes) {
+  std::uint64_t all = 0;
+  for (std::size_t at = 0; at < bytes; at += sizeof(std::uint64_t)) {
+    std::uint64_t word;
+    std::memcpy(&word, data + at, sizeof(word));
+    all |= word;
+  }
+  return all;
+}
+
+std::vector<Read> candidates() { return {read_words}; }
+
+#endif
+
+}  // namespace
+
+struct MemoryRead::State {
+  Parallel& parallel;
+  std::size_t part;    // bytes of one thread in one slice
+  std::size_t slices;  // a thread's parts lie behind each other
+  HugeBuffer data;
+  Read read = nullptr;
+  std::size_t next = 0;
+  std::atomic<std::uint64_t> sink{0};
+
+  void run() {
+    parallel.run(parallel.threads(), [this](std::int64_t thread) {
+      const std::size_t first = (static_cast<std::size_t>(thread) * slices + next) * part;
+      sink |= read(data.data() + first, part);
+    });
+    next = next + 1 == slices ? 0 : next + 1;
+  }
+
+  // Rounds over all candidates, the best time of each: neighbours on the machine only ever slow one down.
+  void choose() {
+    const std::vector<Read> all = candidates();
+    std::vector<double> best(all.size(), 1e30);
+    const std::size_t runs = std::max<std::size_t>(1, (std::size_t{8} << 20) / part);
+    for (int trial = 0; trial < kTrials; ++trial) {
+      for (std::size_t i = 0; i < all.size(); ++i) {
+        read = all[i];
+        run();
+        const auto start = std::chrono::steady_clock::now();
+        for (std::size_t j = 0; j < runs; ++j) {
+          run();
+        }
+        best[i] = std::min(best[i],
+                           std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+      }
+    }
+    read = all[static_cast<std::size_t>(std::min_element(best.begin(), best.end()) - best.begin())];
+  }
+};
+
+MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_bytes) {
+  const auto threads = static_cast<std::size_t>(parallel.threads());
+  const std::size_t slice = slice_bytes == 0 ? bytes : std::min(slice_bytes, bytes);
+  const std::size_t part = ((slice + threads - 1) / threads + kPage - 1) / kPage * kPage;
+  const std::size_t slices = (bytes + part * threads - 1) / (part * threads);
+  state_.reset(new State{parallel, part, slices, HugeBuffer(part * slices * threads)});
+  // By the thread that reads it, so that it lies near; untouched pages are all the same zero page.
+  parallel.run(parallel.threads(), [this](std::int64_t thread) {
+    const std::size_t own = state_->part * state_->slices;
+    std::memset(state_->data.data() + static_cast<std::size_t>(thread) * own, 1, own);
+  });
+  state_->choose();
+}
+MemoryRead::~MemoryRead() = default;
+
+void MemoryRead::run() { state_->run(); }
+std::size_t MemoryRead::bytes() const {
+  return state_->part * static_cast<std::size_t>(state_->parallel.threads());
+}
+
+}  // namespace trit::apps

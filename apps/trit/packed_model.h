@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+//
+// A checkpoint as `trit pack` leaves it, computed while it is read: its float matrices ternary, a few rows at
+// a time on all threads, so that a model larger than the memory can be packed.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+
+#include "pack_plan.h"
+#include "trit/io.h"
+#include "trit/linear.h"
+
+namespace trit::cli {
+
+class PackedModel final : public io::Checkpoint {
+ public:
+  /// `source` and `plan` must outlive it. `read` is called with the bytes of `source` that were read since
+  /// the last call; every matrix that is packed is read twice, for its scale and for its codes.
+  PackedModel(const io::Checkpoint& source, const PackPlan& plan, ScaleGranularity granularity,
+              std::function<void(std::uint64_t bytes)> read);
+
+  /// The sum of all that `read` is called with when everything is read.
+  std::uint64_t bytes_to_read() const;
+
+  // Error that names the tensor and the place of a NaN or an infinity.
+  std::vector<float> scale(const io::TensorInfo& tensor) const override;
+  void read_codes(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                  std::span<std::uint8_t> codes) const override;
+  void read_elements(const io::TensorInfo& tensor, std::int64_t first,
+                     std::span<std::byte> bytes) const override;
+  void release(const io::TensorInfo& tensor) const override;
+
+ private:
+  const io::TensorInfo& original(const io::TensorInfo& tensor) const {
+    return source_.tensors()[tensor.index];
+  }
+  bool is_packed(const io::TensorInfo& tensor) const;
+  bool is_converted(const io::TensorInfo& tensor) const;
+  /// body(values [K], row) for so many rows, on all threads; Error for a value that is not finite.
+  void for_rows(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                const std::function<void(std::span<const float> values, std::int64_t row)>& body) const;
+  std::vector<float> compute_scale(const io::TensorInfo& tensor) const;
+
+  const io::Checkpoint& source_;
+  const PackPlan& plan_;
+  ScaleGranularity granularity_;
+  std::function<void(std::uint64_t)> read_;
+  const CpuKernels& kernels_ = cpu_kernels_for(Backend::automatic);
+  std::unique_ptr<Parallel> parallel_ = make_parallel();
+  mutable std::map<std::size_t, std::vector<float>> scales_;
+};
+
+}  // namespace trit::cli

@@ -1,0 +1,456 @@
+// SPDX-License-Identifier: MIT
+//
+// Packed ternary layers against oneDNN's matmul on the same product: int8 (the better of s8 and u8
+// activations, s8 weights), bf16 and fp32, each with its weights in the layout that oneDNN asks for. All in
+// one process, on the same threads, interleaved; every subject has its own copies of the weights, more of
+// them than the last cache holds, and takes them in turn. Weights are -1, 0, 1 and activations whole numbers
+// up to 127, so that all sums are exact in every type, and every output of every subject is compared with the
+// reference first.
+//
+//   bench_peers --json results/      adds the object "peers" to results/<machine>.json
+#include <fmt/format.h>
+#include <omp.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
+#include <dnnl.hpp>
+#include <map>
+#include <optional>
+
+#include "common/huge_buffer.h"
+#include "common/linear_benchmark.h"
+#include "common/progress.h"
+#include "common/timing.h"
+#include "report.h"
+#include "trit/error.h"
+#include "trit/linear.h"
+
+namespace {
+
+using namespace trit;
+using nlohmann::ordered_json;
+using Type = dnnl::memory::data_type;
+
+constexpr std::int64_t kBeyondCache = 3;
+
+struct Options {
+  Backend backend = Backend::automatic;
+  std::vector<apps::LinearShape> shapes;
+  std::vector<std::int64_t> tokens{1, 8, 32, 128};
+  apps::TimingOptions timing{.rounds = 7};
+  std::int64_t last_cache = 0;
+};
+
+/// A type of oneDNN's operands; sums come out as s32 for int8 and as f32 otherwise.
+struct Operands {
+  std::string_view name;
+  Type src;
+  Type weights;
+  Type dst;
+  std::int32_t offset;  // of activations: u8 holds q + 128
+};
+constexpr Operands kS8{"s8s8", Type::s8, Type::s8, Type::s32, 0};
+constexpr Operands kU8{"u8s8", Type::u8, Type::s8, Type::s32, 128};
+constexpr Operands kBf16{"bf16", Type::bf16, Type::bf16, Type::f32, 0};
+constexpr Operands kF32{"fp32", Type::f32, Type::f32, Type::f32, 0};
+
+/// y [M, N] = x [M, K] . w [K, N] for one shape and several M that share the weights.
+class Peer {
+ public:
+  Peer(const Operands& operands, const apps::LinearCase& layer, const std::vector<std::int64_t>& tokens)
+      : operands_(operands), layer_(layer), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
+    const std::int64_t n = layer.shape.out_features;
+    const std::int64_t k = layer.shape.in_features;
+    for (const std::int64_t m : tokens) {
+      // The smallest M chooses the layout of the weights; where another M wants a different one, it gets that
+      // too.
+      const dnnl::memory::desc src({m, k}, operands.src, dnnl::memory::format_tag::ab);
+      const dnnl::memory::desc dst({m, n}, operands.dst, dnnl::memory::format_tag::ab);
+      const dnnl::memory::desc any({k, n}, operands.weights, dnnl::memory::format_tag::any);
+      const dnnl::matmul::primitive_desc description(engine_, src, any, dst);
+      Call& call = calls_[m];
+      call.primitive = dnnl::matmul(description);
+      call.weights = description.weights_desc();
+      call.src = dnnl::memory(src, engine_);
+      call.dst = dnnl::memory(dst, engine_);
+      call.implementation = description.impl_info_str();
+      fill_activations(call, m);
+    }
+  }
+
+  /// Copies of the weights, in every layout in use, so that `bytes` of each lie in memory.
+  void prepare(std::int64_t bytes) {
+    for (auto& [m, call] : calls_) {
+      const auto same = std::find_if(layouts_.begin(), layouts_.end(),
+                                     [&](const Layout& layout) { return layout.desc == call.weights; });
+      call.layout = static_cast<std::size_t>(same - layouts_.begin());
+      if (same == layouts_.end()) {
+        layouts_.push_back(make_layout(call.weights, bytes));
+      }
+    }
+  }
+
+  void run(std::int64_t m) {
+    Call& call = calls_.at(m);
+    Layout& layout = layouts_[call.layout];
+    call.primitive.execute(
+        stream_,
+        {{DNNL_ARG_SRC, call.src}, {DNNL_ARG_WEIGHTS, layout.copies[layout.next]}, {DNNL_ARG_DST, call.dst}});
+    stream_.wait();
+    layout.next = layout.next + 1 == layout.copies.size() ? 0 : layout.next + 1;
+  }
+
+  void check(std::int64_t m) {
+    run(m);
+    const std::int64_t outputs = layer_.shape.out_features;
+    for (std::int64_t token = 0; token < m; ++token) {
+      for (std::int64_t row = 0; row < outputs; ++row) {
+        const std::int32_t wanted =
+            layer_.exact(token, row) + operands_.offset * row_sums_[static_cast<std::size_t>(row)];
+        const std::int64_t at = token * outputs + row;
+        void* y = calls_.at(m).dst.get_data_handle();
+        const double got = operands_.dst == Type::s32 ? static_cast<double>(static_cast<std::int32_t*>(y)[at])
+                                                      : static_cast<double>(static_cast<float*>(y)[at]);
+        if (got != static_cast<double>(wanted)) {
+          throw Error(fmt::format("oneDNN {} {}: output {} of token {} is {}, the reference is {}",
+                                  operands_.name, apps::name_of(layer_.shape), row, token, got, wanted));
+        }
+      }
+    }
+  }
+
+  std::string_view name() const { return operands_.name; }
+  const std::string& implementation(std::int64_t m) const { return calls_.at(m).implementation; }
+
+ private:
+  struct Call {
+    dnnl::matmul primitive;
+    dnnl::memory::desc weights;
+    dnnl::memory src;
+    dnnl::memory dst;
+    std::string implementation;
+    std::size_t layout = 0;
+  };
+  struct Layout {
+    dnnl::memory::desc desc;
+    apps::HugeBuffer data;
+    std::vector<dnnl::memory> copies;  // in data
+    std::size_t next = 0;
+  };
+
+  void fill_activations(Call& call, std::int64_t m) {
+    const std::int64_t k = layer_.shape.in_features;
+    const std::int64_t padded = padded_in_features(k);
+    void* data = call.src.get_data_handle();
+    for (std::int64_t token = 0; token < m; ++token) {
+      for (std::int64_t i = 0; i < k; ++i) {
+        const int value = layer_.q[static_cast<std::size_t>(token * padded + i)] + operands_.offset;
+        const std::int64_t at = token * k + i;
+        if (operands_.src == Type::f32) {
+          static_cast<float*>(data)[at] = static_cast<float>(value);
+        } else if (operands_.src == Type::bf16) {
+          static_cast<std::uint16_t*>(data)[at] = bfloat16_bits(value);
+        } else {
+          static_cast<std::uint8_t*>(data)[at] = static_cast<std::uint8_t>(value);
+        }
+      }
+    }
+  }
+
+  // Exact: |value| <= 128 has at most 8 significant bits.
+  static std::uint16_t bfloat16_bits(int value) {
+    return static_cast<std::uint16_t>(std::bit_cast<std::uint32_t>(static_cast<float>(value)) >> 16);
+  }
+
+  Layout make_layout(const dnnl::memory::desc& desc, std::int64_t bytes) {
+    const std::int64_t n = layer_.shape.out_features;
+    const std::int64_t k = layer_.shape.in_features;
+    // t is [N, K]: as a K x N matrix its columns are contiguous.
+    dnnl::memory plain({{k, n}, Type::s8, dnnl::memory::format_tag::ba}, engine_);
+    std::memcpy(plain.get_data_handle(), layer_.t.data(), layer_.t.size());
+    if (row_sums_.empty()) {
+      row_sums_.resize(static_cast<std::size_t>(n));
+      for (std::int64_t i = 0; i < n * k; ++i) {
+        row_sums_[static_cast<std::size_t>(i / k)] += layer_.t[static_cast<std::size_t>(i)];
+      }
+    }
+    dnnl::memory typed = plain;
+    if (operands_.weights != Type::s8) {
+      typed = dnnl::memory({{k, n}, operands_.weights, dnnl::memory::format_tag::ba}, engine_);
+      convert(typed);
+    }
+    const std::size_t size = (desc.get_size() + 4095) / 4096 * 4096;
+    const std::size_t count = static_cast<std::size_t>(bytes) / size + 1;
+    Layout layout{desc, apps::HugeBuffer(count * size), {}, 0};
+    for (std::size_t i = 0; i < count; ++i) {
+      layout.copies.emplace_back(desc, engine_, layout.data.data() + i * size);
+      if (i == 0) {
+        dnnl::reorder(typed, layout.copies[0]).execute(stream_, typed, layout.copies[0]);
+        stream_.wait();
+      } else {
+        std::memcpy(layout.data.data() + i * size, layout.data.data(), desc.get_size());
+      }
+    }
+    return layout;
+  }
+
+  void convert(dnnl::memory& typed) const {
+    for (std::size_t i = 0; i < layer_.t.size(); ++i) {
+      if (operands_.weights == Type::f32) {
+        static_cast<float*>(typed.get_data_handle())[i] = static_cast<float>(layer_.t[i]);
+      } else {
+        static_cast<std::uint16_t*>(typed.get_data_handle())[i] = bfloat16_bits(layer_.t[i]);
+      }
+    }
+  }
+
+  Operands operands_;
+  const apps::LinearCase& layer_;
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::map<std::int64_t, Call> calls_;
+  std::vector<Layout> layouts_;
+  std::vector<std::int32_t> row_sums_;
+};
+
+/// This project's layer: the product alone, and with the quantisation of fp32 inputs in front of it.
+class Ours {
+ public:
+  Ours(const CpuKernels& kernels, Parallel& parallel, const apps::LinearCase& layer, std::int64_t bytes)
+      : kernels_(kernels), parallel_(parallel), layer_(layer) {
+    do {
+      copies_.emplace_back(kernels, parallel, layer.weight.view());
+    } while (static_cast<std::int64_t>(copies_.size() * copies_.front().bytes()) < bytes);
+    q_.resize(static_cast<std::size_t>(layer.tokens * padded_in_features(layer.shape.in_features)));
+    scale_.resize(static_cast<std::size_t>(layer.tokens));
+    q_sum_.resize(static_cast<std::size_t>(layer.tokens));
+    y_.resize(static_cast<std::size_t>(layer.tokens * layer.shape.out_features));
+  }
+
+  void product(std::int64_t m) {
+    turn().product(parallel_, layer_.rows(m), nullptr, DataType::float32, y_.data());
+  }
+
+  void quantised(std::int64_t m) {
+    norm_quant(kernels_, parallel_,
+               {.x = layer_.x.data(),
+                .tokens = m,
+                .in_features = layer_.shape.in_features,
+                .x_stride = layer_.shape.in_features,
+                .q = q_.data(),
+                .scale = scale_.data(),
+                .q_sum = q_sum_.data()});
+    turn().product(parallel_, {q_.data(), scale_.data(), q_sum_.data(), m}, nullptr, DataType::float32,
+                   y_.data());
+  }
+
+  void check(std::int64_t m) {
+    product(m);
+    apps::check_outputs(layer_, m, y_, name_of(kernels_.backend));
+  }
+
+ private:
+  const PackedLinear& turn() {
+    const PackedLinear& packed = copies_[next_];
+    next_ = next_ + 1 == copies_.size() ? 0 : next_ + 1;
+    return packed;
+  }
+
+  const CpuKernels& kernels_;
+  Parallel& parallel_;
+  const apps::LinearCase& layer_;
+  std::vector<PackedLinear> copies_;
+  std::size_t next_ = 0;
+  apps::AlignedVector<std::int8_t> q_;
+  std::vector<float> scale_;
+  std::vector<std::int32_t> q_sum_;
+  apps::AlignedVector<float> y_;
+};
+
+/// Median of the rounds' ratios a / b.
+double ratio(const std::vector<double>& a, const std::vector<double>& b) {
+  std::vector<double> all(a.size());
+  std::transform(a.begin(), a.end(), b.begin(), all.begin(), std::divides<>());
+  return apps::median(all);
+}
+
+/// The results of one shape, one object for every M.
+void measure(const Options& options, apps::LinearShape shape, int threads, ordered_json& results) {
+  const auto parallel = make_parallel(threads);
+  const CpuKernels& kernels = cpu_kernels_for(options.backend);
+  const std::int64_t most = *std::max_element(options.tokens.begin(), options.tokens.end());
+  const apps::LinearCase layer = apps::make_linear_case(shape, most, 1, *parallel);
+  const std::int64_t bytes = kBeyondCache * options.last_cache;
+  Ours ours(kernels, *parallel, layer, bytes);
+  std::vector<std::unique_ptr<Peer>> peers;
+  for (const Operands& operands : {kS8, kU8, kBf16, kF32}) {
+    peers.push_back(std::make_unique<Peer>(operands, layer, options.tokens));
+    peers.back()->prepare(bytes);
+  }
+
+  std::vector<std::function<void()>> subjects;
+  for (const std::int64_t m : options.tokens) {
+    ours.check(m);
+    subjects.emplace_back([&, m] { ours.product(m); });
+    subjects.emplace_back([&, m] { ours.quantised(m); });
+    for (const auto& peer : peers) {
+      peer->check(m);
+      subjects.emplace_back([&, m] { peer->run(m); });
+    }
+  }
+  std::optional<apps::Progress> progress;
+  const auto seconds =
+      apps::time_interleaved(subjects, options.timing, [&](std::int64_t done, std::int64_t total) {
+        if (!progress) {
+          progress.emplace(fmt::format("bench_peers {}, {} thread(s)", apps::name_of(shape), threads), total,
+                           "batches");
+        }
+        progress->update(done);
+      });
+  progress.reset();
+
+  const std::size_t per_m = 2 + peers.size();
+  for (std::size_t i = 0; i < options.tokens.size(); ++i) {
+    const std::vector<double>* mine = &seconds[i * per_m];
+    const std::size_t best = apps::median(mine[2]) <= apps::median(mine[3]) ? 0 : 1;
+    ordered_json result{{"threads", threads},
+                        {"backend", name_of(kernels.backend)},
+                        {"out_features", shape.out_features},
+                        {"in_features", shape.in_features},
+                        {"tokens", options.tokens[i]},
+                        {"product_microseconds", apps::median(mine[0]) * 1e6},
+                        {"quantised_product_microseconds", apps::median(mine[1]) * 1e6},
+                        {"peers", ordered_json::array()}};
+    std::string line =
+        fmt::format("{:>2} {:>11} {:>6} {:>9.1f} {:>9.1f}", threads, apps::name_of(shape), options.tokens[i],
+                    apps::median(mine[0]) * 1e6, apps::median(mine[1]) * 1e6);
+    for (const std::size_t peer : {best, std::size_t{2}, std::size_t{3}}) {
+      const std::vector<double>& theirs = mine[2 + peer];
+      result["peers"].push_back({{"name", peer == best ? "int8" : peers[peer]->name()},
+                                 {"operands", peers[peer]->name()},
+                                 {"implementation", peers[peer]->implementation(options.tokens[i])},
+                                 {"microseconds", apps::median(theirs) * 1e6},
+                                 {"ratio_to_product", ratio(theirs, mine[0])},
+                                 {"ratio_to_quantised_product", ratio(theirs, mine[1])}});
+      line += fmt::format(" {:>10.1f} {:>6.2f}", apps::median(theirs) * 1e6, ratio(theirs, mine[0]));
+    }
+    fmt::print("{}\n", line);
+    results.push_back(result);
+  }
+}
+
+/// Over the shapes of a run, per threads, M and peer.
+ordered_json means(const ordered_json& results) {
+  std::map<std::tuple<int, std::int64_t, std::string>, std::vector<std::pair<double, double>>> groups;
+  for (const ordered_json& result : results) {
+    for (const ordered_json& peer : result["peers"]) {
+      groups[{result["threads"], result["tokens"], peer["name"]}].emplace_back(
+          peer["ratio_to_product"], peer["ratio_to_quantised_product"]);
+    }
+  }
+  ordered_json all = ordered_json::array();
+  for (const auto& [key, values] : groups) {
+    double product = 0;
+    double quantised = 0;
+    double least = values.front().first;
+    for (const auto& [a, b] : values) {
+      product += std::log(a);
+      quantised += std::log(b);
+      least = std::min(least, a);
+    }
+    const auto count = static_cast<double>(values.size());
+    all.push_back({{"threads", std::get<0>(key)},
+                   {"tokens", std::get<1>(key)},
+                   {"peer", std::get<2>(key)},
+                   {"shapes", values.size()},
+                   {"ratio_to_product", std::exp(product / count)},
+                   {"least_ratio_to_product", least},
+                   {"ratio_to_quantised_product", std::exp(quantised / count)}});
+  }
+  return all;
+}
+
+/// An earlier run's results for other shapes, numbers of threads or M.
+void keep_others(ordered_json& results, const ordered_json& old) {
+  for (const ordered_json& item : old.value("results", ordered_json::array())) {
+    const bool measured = std::any_of(results.begin(), results.end(), [&](const ordered_json& mine) {
+      return mine["threads"] == item["threads"] && mine["out_features"] == item["out_features"] &&
+             mine["in_features"] == item["in_features"] && mine["tokens"] == item["tokens"] &&
+             mine["backend"] == item["backend"];
+    });
+    if (!measured) {
+      results.push_back(item);
+    }
+  }
+}
+
+int run(int argc, char** argv) {
+  apps::keep_freed_memory();
+  CLI::App app{"Times packed ternary products against oneDNN's int8, bf16 and fp32."};
+  Options options;
+  std::string json;
+  std::string backend = "auto";
+  const apps::Machine machine = apps::this_machine();
+  options.last_cache = std::max<std::int64_t>(machine.l3_bytes, std::int64_t{32} << 20);
+  std::vector<int> threads{1, machine.cores};
+  std::vector<std::string> names{"2560x2560", "6912x2560",  "2560x6912",
+                                 "4096x4096", "14336x4096", "4096x14336"};
+  bool merge = false;
+  app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
+  app.add_flag("--merge", merge, "keep what the JSON file says of other cases");
+  app.add_option("--backend", backend, "this project's kernels");
+  app.add_option("--threads", threads, "numbers of threads")->delimiter(',');
+  app.add_option("--shapes", names, "layers, NxK")->delimiter(',');
+  app.add_option("--tokens", options.tokens, "numbers of tokens")->delimiter(',');
+  app.add_option("--rounds", options.timing.rounds, "rounds; figures are medians over them")
+      ->check(CLI::PositiveNumber);
+  CLI11_PARSE(app, argc, argv);
+  options.backend = backend_from_name(backend);
+  std::sort(threads.begin(), threads.end());
+  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
+  std::transform(names.begin(), names.end(), std::back_inserter(options.shapes), apps::shape_from_name);
+
+  const dnnl_version_t* version = dnnl::version();
+  const std::string library = fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
+  fmt::print(
+      "{}; us, and its time over the ternary product's\n{:>2} {:>11} {:>6} {:>9} {:>9} {:>17} {:>17} "
+      "{:>17}\n",
+      library, "T", "N x K", "tokens", "ternary", "+quantise", "int8", "bf16", "fp32");
+  ordered_json results = ordered_json::array();
+  for (const int count : threads) {
+    omp_set_num_threads(count);
+    for (const apps::LinearShape shape : options.shapes) {
+      measure(options, shape, count, results);
+    }
+  }
+  if (merge && !json.empty()) {
+    keep_others(results, bench::stored(json, "peers"));
+  }
+  const ordered_json summary = means(results);
+  for (const ordered_json& mean : summary) {
+    fmt::print(
+        "{} thread(s), {} tokens, {}: {:.2f} (geometric mean of {}; least {:.2f}; with quantisation "
+        "{:.2f})\n",
+        mean["threads"].get<int>(), mean["tokens"].get<int>(), mean["peer"].get<std::string>(),
+        mean["ratio_to_product"].get<double>(), mean["shapes"].get<int>(),
+        mean["least_ratio_to_product"].get<double>(), mean["ratio_to_quantised_product"].get<double>());
+  }
+  if (!json.empty()) {
+    bench::store(json, "peers", {{"library", library}, {"means", summary}, {"results", results}});
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_peers: {}\n", error.what());
+    return 1;
+  }
+}

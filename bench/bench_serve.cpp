@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: MIT
+//
+// One layer behind standard input, so that external_peers.py can interleave it with other processes:
+//
+//   load N K M        prepares copies of the layer, more than the last cache holds, and checks the outputs
+//                     -> "ready"
+//   run SECONDS       quantises fp32 activations (no norm) and multiplies, on the next copies in turn, for
+//   about
+//                     so long -> microseconds of one call
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+#include <memory>
+#include <sstream>
+
+#include "common/huge_buffer.h"
+#include "common/linear_case.h"
+#include "common/machine.h"
+#include "trit/error.h"
+#include "trit/linear.h"
+
+namespace {
+
+using namespace trit;
+
+constexpr std::int64_t kBeyondCache = 3;
+
+class Server {
+ public:
+  Server(const CpuKernels& kernels, int threads) : kernels_(kernels), parallel_(make_parallel(threads)) {}
+
+  void load(apps::LinearShape shape, std::int64_t tokens) {
+    copies_.clear();
+    next_ = 0;
+    layer_ = std::make_unique<apps::LinearCase>(apps::make_linear_case(shape, tokens, 1, *parallel_));
+    const std::int64_t last_cache =
+        std::max<std::int64_t>(apps::this_machine().l3_bytes, std::int64_t{32} << 20);
+    do {
+      copies_.emplace_back(kernels_, *parallel_, layer_->weight.view());
+    } while (static_cast<std::int64_t>(copies_.size() * copies_.front().bytes()) < kBeyondCache * last_cache);
+    q_.resize(static_cast<std::size_t>(tokens * padded_in_features(shape.in_features)));
+    scale_.resize(static_cast<std::size_t>(tokens));
+    q_sum_.resize(static_cast<std::size_t>(tokens));
+    y_.resize(static_cast<std::size_t>(tokens * shape.out_features));
+    copies_.front().product(*parallel_, layer_->rows(tokens), nullptr, DataType::float32, y_.data());
+    apps::check_outputs(*layer_, tokens, y_, name_of(kernels_.backend));
+  }
+
+  double run(double seconds) {
+    using Clock = std::chrono::steady_clock;
+    const auto start = Clock::now();
+    std::int64_t calls = 0;
+    double taken = 0;
+    do {
+      call();
+      ++calls;
+      taken = std::chrono::duration<double>(Clock::now() - start).count();
+    } while (taken < seconds);
+    return taken / static_cast<double>(calls) * 1e6;
+  }
+
+ private:
+  void call() {
+    norm_quant(kernels_, *parallel_,
+               {.x = layer_->x.data(),
+                .tokens = layer_->tokens,
+                .in_features = layer_->shape.in_features,
+                .x_stride = layer_->shape.in_features,
+                .q = q_.data(),
+                .scale = scale_.data(),
+                .q_sum = q_sum_.data()});
+    copies_[next_].product(*parallel_, {q_.data(), scale_.data(), q_sum_.data(), layer_->tokens}, nullptr,
+                           DataType::float32, y_.data());
+    next_ = next_ + 1 == copies_.size() ? 0 : next_ + 1;
+  }
+
+  const CpuKernels& kernels_;
+  std::unique_ptr<Parallel> parallel_;
+  std::unique_ptr<apps::LinearCase> layer_;
+  std::vector<PackedLinear> copies_;
+  std::size_t next_ = 0;
+  apps::AlignedVector<std::int8_t> q_;
+  std::vector<float> scale_;
+  std::vector<std::int32_t> q_sum_;
+  apps::AlignedVector<float> y_;
+};
+
+int run(int argc, char** argv) {
+  apps::keep_freed_memory();
+  CLI::App app{"One layer behind standard input, for external_peers.py."};
+  std::string backend = "auto";
+  int threads = 0;
+  app.add_option("--backend", backend, "kernels");
+  app.add_option("--threads", threads, "0: all");
+  CLI11_PARSE(app, argc, argv);
+  const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
+  Server server(kernels, threads);
+  fmt::print("{}\n", name_of(kernels.backend));
+  std::fflush(stdout);
+  for (std::string line; std::getline(std::cin, line);) {
+    std::istringstream words(line);
+    std::string verb;
+    words >> verb;
+    if (verb == "load") {
+      apps::LinearShape shape{};
+      std::int64_t tokens = 0;
+      words >> shape.out_features >> shape.in_features >> tokens;
+      server.load(shape, tokens);
+      fmt::print("ready\n");
+    } else if (verb == "run") {
+      double seconds = 0;
+      words >> seconds;
+      fmt::print("{}\n", server.run(seconds));
+    } else {
+      throw Error(fmt::format("'{}': wanted load N K M or run SECONDS", line));
+    }
+    std::fflush(stdout);
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_serve: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,169 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Packed ternary layers against llama.cpp's TQ2_0 and TQ1_0 and bitnet.cpp's I2_S, through libraries that you have
+built; this project ships none of them and no way to build them.
+
+    external_peers.py --llama BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --llama-version b9999
+                      --bitnet BUILD/3rdparty/llama.cpp/ggml/src/libggml.so --bitnet-version COMMIT
+                      [--build build] [--backend auto] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
+
+Name the shared libraries with ggml's CPU half first (bitnet.cpp and older llama.cpp have one library for both; build
+with BUILD_SHARED_LIBS=ON). Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
+the quantisation of activations included. Weights are taken in turn from copies that exceed the last cache three times,
+as in a model that decodes; products are nodes of ggml graphs, as in llama.cpp. Processes take turns, a few tenths of a
+second each, so that a machine that slows down slows all of them; figures are medians, ratios medians of the rounds'
+ratios. Outputs are compared with a reference: this project's bit for bit, the peers' within the error of 8-bit
+activations (2 %).
+"""
+import argparse
+import json
+import math
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+SHAPES = "2560x2560,6912x2560,2560x6912,4096x4096,14336x4096,4096x14336"
+LARGEST_ERROR = 0.02
+
+
+class Subject:
+    """A process that is told "load N K M" and "run SECONDS"."""
+
+    def __init__(self, name: str, command: list):
+        self.name = name
+        self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True)
+        self.greeting = self.answer()
+
+    def answer(self) -> str:
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"external_peers: {self.name} ended (exit code {self.process.wait()})")
+        return line.strip()
+
+    def tell(self, line: str) -> str:
+        self.process.stdin.write(line + "\n")
+        self.process.stdin.flush()
+        return self.answer()
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def last_cache_bytes() -> int:
+    sizes = [32 << 20]
+    for path in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
+        sizes.append(int(path.read_text().strip().rstrip("K")) * 1024)
+    return max(sizes)
+
+
+def machine(build: pathlib.Path) -> dict:
+    """As the C++ benchmarks name it: the file of their results."""
+    text = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    field = {}
+    for line in text:
+        if ":" in line:
+            key, value = line.split(":", 1)
+            field.setdefault(key.strip(), value.strip())
+    name = f"{field.get('model name', 'unknown CPU')} (family {field.get('cpu family')} model {field.get('model')})"
+    return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
+
+
+def measure(subjects: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> dict:
+    outputs, inputs = shape.split("x")
+    checks = {}
+    for subject in subjects:
+        words = subject.tell(f"load {outputs} {inputs} {tokens}").split()
+        checks[subject.name] = float(words[1]) if len(words) > 1 else 0.0
+        if checks[subject.name] > LARGEST_ERROR:
+            raise SystemExit(f"external_peers: {subject.name} {shape}: relative error {checks[subject.name]:.3f}")
+    for subject in subjects:
+        subject.tell("run 0.05")
+    rounds = {subject.name: [] for subject in subjects}
+    for _ in range(args.rounds):
+        for subject in subjects:
+            rounds[subject.name].append(float(subject.tell(f"run {args.seconds}")))
+    mine = rounds[subjects[0].name]
+    return {"out_features": int(outputs), "in_features": int(inputs), "tokens": tokens, "threads": subjects[0].threads,
+            "backend": subjects[0].greeting, "microseconds": statistics.median(mine),
+            "peers": [{"name": name, "microseconds": statistics.median(values), "relative_error": checks[name],
+                       "ratio": statistics.median(a / b for a, b in zip(values, mine))}
+                      for name, values in rounds.items() if name != subjects[0].name]}
+
+
+def means(results: list[dict]) -> list[dict]:
+    groups: dict[tuple, list[float]] = {}
+    for result in results:
+        for peer in result["peers"]:
+            groups.setdefault((result["backend"], result["threads"], result["tokens"], peer["name"]), []).append(peer["ratio"])
+    return [{"backend": key[0], "threads": key[1], "tokens": key[2], "peer": key[3], "shapes": len(ratios),
+             "ratio": math.exp(statistics.fmean(math.log(r) for r in ratios)), "least_ratio": min(ratios)}
+            for key, ratios in sorted(groups.items())]
+
+
+def store(path: pathlib.Path, value: dict, here: dict) -> None:
+    data = json.loads(path.read_text()) if path.exists() else {}
+    if {key: data.get("machine", {}).get(key) for key in here} != here:
+        data = {"machine": here}
+    old = data.get("external_peers", {}).get("results", [])
+    case = ("backend", "threads", "out_features", "in_features", "tokens")
+    new = {tuple(result[key] for key in case) for result in value["results"]}
+    value["results"] += [result for result in old if tuple(result[key] for key in case) not in new]
+    value["means"] = means(value["results"])
+    data["external_peers"] = value
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0")
+    parser.add_argument("--bitnet", help="bitnet.cpp's ggml libraries: I2_S")
+    parser.add_argument("--llama-version", default="unknown")
+    parser.add_argument("--bitnet-version", default="unknown")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--threads", default=f"1,{len(os.sched_getaffinity(0))}")
+    parser.add_argument("--tokens", default="1,128")
+    parser.add_argument("--shapes", default=SHAPES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of one turn")
+    parser.add_argument("--json", type=pathlib.Path, help='file to add the object "external_peers" to')
+    args = parser.parse_args()
+    libraries = [("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)]
+    libraries = [(name, kind, path) for name, kind, path in libraries if path]
+    if not libraries:
+        parser.error("name at least one library that you have built: --llama, --bitnet")
+
+    results = []
+    for threads in sorted({int(count) for count in args.threads.split(",")}):
+        ours = [args.build / "bin" / "bench_serve", "--backend", args.backend, "--threads", threads]
+        subjects = [Subject("trit", ours)]
+        for name, kind, path in libraries:
+            worker = [sys.executable, ROOT / "bench" / "ggml_worker.py", "--library", path, "--type", kind, "--threads",
+                      threads, "--bytes", 3 * last_cache_bytes()]
+            subjects.append(Subject(name, worker))
+        subjects[0].threads = threads
+        for tokens in (int(count) for count in args.tokens.split(",")):
+            for shape in args.shapes.split(","):
+                result = measure(subjects, shape, tokens, args)
+                results.append(result)
+                peers = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
+                print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  "
+                      f"{peers}", flush=True)
+        for subject in subjects:
+            subject.close()
+    for mean in means(results):
+        print(f"{mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
+              f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
+    if args.json:
+        versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
+                                                              ("bitnet.cpp", args.bitnet_version, args.bitnet)) if path}
+        store(args.json, {"versions": versions, "means": [], "results": results}, machine(args.build))
+
+
+if __name__ == "__main__":
+    main()

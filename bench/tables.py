@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Markdown tables from the results of a machine, and the places of the documents that hold them.
+
+    tables.py RESULT.json                prints every table
+    tables.py RESULT.json --write        puts them between the markers of docs/kernels.md and README.md:
+                                         <!-- table NAME --> ... <!-- end -->
+
+Tables: machine, product, product_cnn, peers, external_peers, rows, eval, readme. A table whose object the file lacks
+is left as it is.
+"""
+import argparse
+import json
+import math
+import pathlib
+import re
+import statistics
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DOCUMENTS = (ROOT / "docs" / "kernels.md", ROOT / "README.md")
+LARGE = [(2560, 2560), (6912, 2560), (2560, 6912), (4096, 4096), (14336, 4096), (4096, 14336)]
+
+
+def mean(values) -> float:
+    return math.exp(statistics.fmean(math.log(value) for value in values))
+
+
+def table(heading: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(heading) + " |", "|" + "---|" * len(heading)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def threads_text(count: int) -> str:
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def machine(data: dict) -> str:
+    here = data["machine"]
+    text = f"Measured on {here['cpu']}, {here['cores']} cores"
+    if here.get("compiler"):
+        text += f", {here['compiler']}"
+    if here.get("date"):
+        text += f", {here['date'][:10]}"
+    limits = []
+    for limit in data.get("linear", {}).get("limits", []):
+        if limit["int8_gops"]:
+            limits.append(f"{limit['int8_instruction']} {limit['int8_gops']:.0f} GOP/s on {threads_text(limit['threads'])}")
+    for threads in sorted({limit["threads"] for limit in data.get("linear", {}).get("limits", [])}):
+        rate = next(limit["memory_gigabytes_per_second"] for limit in data["linear"]["limits"] if limit["threads"] == threads)
+        limits.append(f"memory read {rate:.1f} GB/s on {threads_text(threads)}")
+    return text + (".\nIts limits, from the same run: " + "; ".join(limits) if limits else "") + "."
+
+
+def of_large(results: list[dict]) -> list[dict]:
+    return [result for result in results if (result["out_features"], result["in_features"]) in LARGE]
+
+
+def product(data: dict) -> str:
+    """One row per backend, layout, source and threads; over the six large shapes the geometric mean and the least."""
+    results = of_large(data["linear"]["results"])
+    tokens = sorted({result["tokens"] for result in results})
+    groups: dict[tuple, dict[int, list[dict]]] = {}
+    for result in results:
+        key = (result["backend"], result.get("layout", ""), result["weights_from"], result["threads"])
+        groups.setdefault(key, {}).setdefault(result["tokens"], []).append(result)
+    rows = []
+    for key, by_tokens in sorted(groups.items(), key=lambda item: (item[0][3], item[0][0], item[0][1], item[0][2])):
+        cells = []
+        for count in tokens:
+            found = by_tokens.get(count, [])
+            if not found:
+                cells.append("")
+                continue
+            limits = statistics.mode(result["limit"] for result in found)
+            cells.append(f"{mean(r['gops'] for r in found):.0f} ({100 * mean(r['share'] for r in found):.0f} % {limits.split()[0]})")
+        rows.append([key[0], key[1], key[2], str(key[3])] + cells)
+    return ("GOP/s, and in brackets the share of the limit that binds (memory, cache or int8 peak), geometric means over the "
+            "six large\nlayer shapes:\n\n" +
+            table(["backend", "layout", "weights from", "threads"] + [f"M = {count}" for count in tokens], rows))
+
+
+def product_cnn(data: dict) -> str:
+    results = [r for r in data["linear"]["results"] if (r["out_features"], r["in_features"]) in ((512, 4096), (10, 512))]
+    tokens = sorted({result["tokens"] for result in results})
+    groups: dict[tuple, dict[int, dict]] = {}
+    for result in results:
+        key = (result["out_features"], result["in_features"], result["backend"], result.get("layout", ""), result["threads"])
+        groups.setdefault(key, {})[result["tokens"]] = result
+    rows = [[f"{key[0]} x {key[1]}", key[2], key[3], str(key[4])] +
+            [f"{found[m]['microseconds']:.1f} / {found[m]['layer_microseconds']:.1f}" if m in found else "" for m in tokens]
+            for key, found in sorted(groups.items(), key=lambda item: (item[0][4], -item[0][0], item[0][2]))]
+    return ("SimpleBitNetCNN's layers from cache, microseconds of the product / of the layer with RMSNorm and quantisation:\n\n" +
+            table(["N x K", "backend", "layout", "threads"] + [f"M = {count}" for count in tokens], rows))
+
+
+def peers(data: dict) -> str:
+    found = data["peers"]
+    rows = [[str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio_to_product']:.2f}", f"{m['least_ratio_to_product']:.2f}",
+             f"{m['ratio_to_quantised_product']:.2f}"] for m in found["means"]]
+    return (f"Time of {found['library']} / time of the ternary layer, weights from memory, geometric mean over the large shapes:\n\n" +
+            table(["threads", "M", "peer", "product", "least shape", "with quantisation"], rows))
+
+
+def external_peers(data: dict) -> str:
+    found = data["external_peers"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    rows = [[m["backend"], str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio']:.2f}", f"{m['least_ratio']:.2f}"]
+            for m in found["means"]]
+    return (f"Time of the peer / time of the ternary layer, quantisation of fp32 activations included in both ({versions}):\n\n" +
+            table(["backend", "threads", "M", "peer", "geometric mean", "least shape"], rows))
+
+
+def rows_table(data: dict) -> str:
+    found = data["rows"]
+    rows = []
+    for r in found["results"]:
+        rows.append([r["backend"], r["kernel"], f"{r['cache_ns_per_input']:.3f}", f"{r['l2_ns_per_input']:.3f}",
+                     f"{r['memory_ns_per_input']:.3f} ({100 * r['memory_share_of_read']:.0f} %)",
+                     f"{r['memory_all_threads_ns_per_input']:.3f} ({100 * r['memory_all_threads_share_of_read']:.0f} %)"])
+    return (f"Nanoseconds per input at K = {found['results'][0]['in_features']}; in brackets the bytes read and written over "
+            f"the read bandwidth of\nthe same threads ({found['memory_gigabytes_per_second']:.1f} GB/s on one, "
+            f"{found['memory_gigabytes_per_second_all_threads']:.1f} on {found['threads']}):\n\n" +
+            table(["backend", "kernel", "one row", "in L2", "memory, 1 thread", f"memory, {found['threads']} threads"], rows))
+
+
+def eval_table(data: dict) -> str:
+    found = data["eval"]
+    rows = []
+    for r in found["results"]:
+        rate = r["images_per_second"]
+        rows.append([str(r["threads"]), str(r["batch"]), f"{rate['trit']:.0f}", f"{rate[r['peer_memory_format']]:.0f}",
+                     f"{r['ratio']:.2f}"])
+    same = found["same_predictions"]["fp32 with 8-bit activations"]
+    return (f"Images per second of SimpleBitNetCNN, `trit eval` and {found['peer']} ({same} of {found['test_images']} "
+            "predictions the same):\n\n" + table(["threads", "batch", "trit", "PyTorch fp32", "ratio"], rows))
+
+
+def readme(data: dict) -> str:
+    """Few lines: the ratios to the peers that the file has, with all threads."""
+    rows = []
+    for m in data.get("peers", {}).get("means", []):
+        if m["tokens"] in (1, 8, 128):
+            rows.append([f"{data['peers']['library']} {m['peer']}", str(m["threads"]), str(m["tokens"]), f"{m['ratio_to_product']:.1f}x"])
+    for m in data.get("external_peers", {}).get("means", []):
+        rows.append([f"{'bitnet.cpp' if m['peer'] == 'I2_S' else 'llama.cpp'} {m['peer']} ({m['backend']} here)", str(m["threads"]),
+                     str(m["tokens"]), f"{m['ratio']:.1f}x"])
+    for r in data.get("eval", {}).get("results", []):
+        rows.append([f"{data['eval']['peer']}: the CNN", str(r["threads"]), str(r["batch"]), f"{r['ratio']:.1f}x"])
+    if not rows:
+        raise KeyError("peers")
+    here = data["machine"]
+    return (f"{here['cpu']}, {here['cores']} cores; layers of 2560 x 2560 to 14336 x 4096 whose weights stream from memory, geometric "
+            "means:\n\n" + table(["against", "threads", "batch", "this library is faster by"], rows))
+
+
+TABLES = {"machine": machine, "product": product, "product_cnn": product_cnn, "peers": peers, "external_peers": external_peers,
+          "rows": rows_table, "eval": eval_table, "readme": readme}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("result", type=pathlib.Path)
+    parser.add_argument("--write", action="store_true")
+    args = parser.parse_args()
+    data = json.loads(args.result.read_text())
+    texts = {}
+    for name, make in TABLES.items():
+        try:
+            texts[name] = make(data)
+        except KeyError as missing:
+            print(f"tables: {name}: {args.result} has no {missing}", file=sys.stderr)
+    if not args.write:
+        print("\n\n".join(f"<!-- table {name} -->\n{text}\n<!-- end -->" for name, text in texts.items()))
+        return 0
+    for path in DOCUMENTS:
+        old = path.read_text()
+        new = re.sub(r"(<!-- table (\w+) -->\n).*?(<!-- end -->)",
+                     lambda found: found[1] + (texts[found[2]] + "\n" if found[2] in texts else found[0].split("\n", 1)[1].rsplit("<!-- end -->", 1)[0]) + found[3],
+                     old, flags=re.DOTALL)
+        if new != old:
+            path.write_text(new)
+            print(f"tables: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

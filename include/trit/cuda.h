@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+//
+// Ternary layers on NVIDIA GPUs (compute capability 8.0 and newer): launches on raw device pointers and a
+// stream.
+//
+// No function here allocates, synchronises or reads device memory on the host; each may be captured into a
+// CUDA graph. A workspace comes from the caller, and a size function stands beside its user. Results are
+// bound by docs/numerics.md: they equal trit::bit_linear_row bit for bit. Every function throws trit::Error,
+// naming what was found and what is wanted, for arguments that it cannot take and for any error that CUDA
+// reports.
+//
+// State: compiled, and run on the CPU by the project's emulator; not yet measured or offered as a backend
+// (docs/kernels-cuda.md).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "trit/format.h"
+#include "trit/quantize.h"
+
+struct CUstream_st;
+
+namespace trit::cuda {
+
+/// A cudaStream_t, so that this header needs none of CUDA's.
+using Stream = CUstream_st*;
+
+/// What the launches need to know of a GPU. Asked once, outside of any launch.
+struct Device {
+  int compute_capability = 0;  // 10 * major + minor
+  int multiprocessors = 0;
+  int shared_bytes = 0;  // per block, at most
+};
+/// Throws Error where there is no such device, or it is older than compute capability 8.0.
+Device device_info(int index);
+
+/// The largest in_features: |acc| <= 128 K must fit in int32.
+inline constexpr std::int64_t kMaxInFeatures = 16'777'215;
+
+/// Bytes between rows of q: in_features rounded up to 16, the extra bytes zero.
+constexpr std::int64_t quantized_row_bytes(std::int64_t in_features) { return (in_features + 15) / 16 * 16; }
+
+/// RMSNorm and absmax int8 of M rows: trit::norm_quant_row of each, the row read once from memory.
+struct NormQuant {
+  const void* x;  // [tokens, x_stride elements apart] of x_type, aligned to its element
+  DataType x_type = DataType::float32;
+  std::int64_t tokens = 0;       // M >= 0
+  std::int64_t in_features = 0;  // K >= 1
+  std::int64_t x_stride = 0;     // elements between rows of x
+  Norm norm = Norm::none;
+  const float* norm_weight = nullptr;  // [K], or null for all ones
+  float eps = 1e-6F;
+  std::int8_t* q = nullptr;   // out [M, quantized_row_bytes(K)], aligned to 16
+  float* scale = nullptr;     // out [M]
+  float* rstd = nullptr;      // out [M], or null
+  bool programmatic = false;  // may start before the kernel in front of it ends (sm_90)
+};
+void norm_quant(const Device& device, const NormQuant& args, Stream stream);
+
+/// beta of w [N, K]: trit::absmean, into scale [1] or [N]. `workspace` holds absmean_workspace_bytes(N)
+/// bytes.
+std::size_t absmean_workspace_bytes(std::int64_t out_features);
+void absmean(const float* w, std::int64_t out_features, std::int64_t in_features,
+             ScaleGranularity granularity, float* scale, void* workspace, Stream stream);
+/// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
+void ternarize_pack(const float* w, std::int64_t out_features, std::int64_t in_features,
+                    ScaleGranularity granularity, const float* scale, std::uint8_t* codes, Stream stream);
+
+/// Bytes of a prepared matrix: 2 bits a weight, N rounded up to 64 and K to 128.
+std::size_t weight_bytes(std::int64_t out_features, std::int64_t in_features);
+/// The stored form, codes [N, packed_row_bytes(K)], to the layout that the products read; `weights` is
+/// aligned to 16.
+void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::int64_t in_features,
+                     std::uint8_t* weights, Stream stream);
+/// The same from float weights w [N, K] and their scales: ternarize_pack and prepare_weights in one pass over
+/// w.
+void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
+                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream);
+
+/// y [M, N] = epilogue(q · tᵀ).
+struct Product {
+  const std::uint8_t* weights;    // weight_bytes(N, K), aligned to 16
+  std::int64_t out_features = 0;  // N >= 1
+  std::int64_t in_features = 0;   // K, 1 .. kMaxInFeatures
+  const std::int8_t* q;           // [M, quantized_row_bytes(K)], aligned to 16
+  const float* row_scale;         // s [M]
+  std::int64_t tokens = 0;        // M >= 0
+  const float* scale;             // beta [1] or [N]
+  ScaleGranularity granularity = ScaleGranularity::tensor;
+  const float* bias = nullptr;  // [N] or null
+  DataType y_type = DataType::float32;
+  void* y = nullptr;  // [M, N] of y_type, aligned to its element
+  /// product_workspace_bytes(...) bytes, aligned to 16. It must be zero before its first use; every launch
+  /// leaves it zero, so one workspace serves all products of a stream.
+  void* workspace = nullptr;
+  bool programmatic = false;  // may start before the kernel in front of it ends (sm_90)
+};
+std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                                    std::int64_t in_features);
+void product(const Device& device, const Product& args, Stream stream);
+
+}  // namespace trit::cuda

@@ -1,0 +1,150 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Compiles src/cuda for sm_80 and sm_90a and fails when the machine code is not what the kernels were written for.
+
+    check_gpu_code.py [--log FILE]     FILE: the output of a build of trit_cuda_objects, instead of building
+
+Looked at, for each kernel and architecture:
+  * registers, at most the number stated here (from them follows how many blocks a multiprocessor runs at a time)
+  * no stack frame and no spills
+  * no C7510 .. C7520 from ptxas: wgmma instructions that it has serialised
+  * in the machine code, the integer matrix instruction: IMMA (mma.sync) or IGMMA (wgmma)
+It needs nvcc (on the PATH, as CUDACXX, or in /usr/local/cuda) and says so where there is none; that is no failure. The last
+check needs cuobjdump: the toolkit's, or the one that comes with triton in .venv.
+"""
+import argparse
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build-cuda"
+
+# Kernel (a pattern of its name in C++) -> registers at most, and why that many.
+REGISTERS = {
+    r"decode_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
+    r"gemm_sm80_kernel<128>": (128, "two blocks of 256 threads"),
+    r"gemm_sm80_kernel<(64|32)>": (96, "two blocks of 256 threads, and a third of the registers to spare"),
+    r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
+    r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
+    r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
+    r"gemm_sm90": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
+}
+# Object -> the instruction that its product is made of, by architecture.
+INSTRUCTIONS = {
+    "decode": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "gemm_sm80": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "gemm_sm90": {"sm_90a": "IGMMA"},
+}
+
+
+def find_nvcc() -> str | None:
+    for candidate in (os.environ.get("CUDACXX"), shutil.which("nvcc"), "/usr/local/cuda/bin/nvcc", "/opt/cuda/bin/nvcc"):
+        if candidate and pathlib.Path(candidate).exists():
+            return candidate
+    return None
+
+
+def find_cuobjdump(nvcc: str) -> str | None:
+    beside = pathlib.Path(nvcc).parent / "cuobjdump"
+    in_venv = sorted((ROOT / ".venv").glob("lib/python3*/site-packages/triton/backends/nvidia/bin/cuobjdump"))
+    for candidate in [shutil.which("cuobjdump"), beside, *in_venv]:
+        if candidate and pathlib.Path(candidate).exists():
+            return str(candidate)
+    return None
+
+
+def build(nvcc: str) -> str:
+    """All objects anew: ptxas speaks only when it works."""
+    cmake = shutil.which("cmake", path=f"{ROOT / '.venv/bin'}:{os.environ['PATH']}")
+    if cmake is None:
+        sys.exit("check_gpu_code: no cmake in .venv or on the PATH")
+    configure = [cmake, "--preset", "cuda", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
+    make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "--parallel", str(os.cpu_count())]
+    for path in (BUILD / "src/cuda").rglob("*.cu.o"):
+        path.unlink()
+    output = ""
+    for command in (configure, make):
+        result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        output += result.stdout
+        if result.returncode != 0:
+            print(re.sub(r"^(ptxas info|    0 bytes stack).*\n", "", result.stdout, flags=re.MULTILINE))
+            sys.exit(f"check_gpu_code: {' '.join(command)} failed")
+    return output
+
+
+def short_name(function: str) -> str:
+    """void trit::cuda::(anonymous namespace)::f_kernel<(trit::DataType)1, true>(...) -> f_kernel<1, true>"""
+    function = re.sub(r"\(anonymous namespace\)::|\(trit::\w+\)|trit::cuda::|^void ", "", function)
+    return re.sub(r"\(.*", "", function)
+
+
+def check_log(log: str) -> bool:
+    clean = True
+    kernels = 0
+    log = subprocess.run(["c++filt"], input=log, capture_output=True, text=True, check=True).stdout
+    name = architecture = ""
+    for line in log.splitlines():
+        if found := re.search(r"Compiling entry function '(.*)' for '(\w+)'", line):
+            name, architecture = short_name(found[1]), found[2]
+            kernels += 1
+        elif found := re.search(r"\bC75(1[0-9]|20)\b", line):
+            print(f"check_gpu_code: {line.strip()}", file=sys.stderr)
+            clean = False
+        elif (found := re.search(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", line)) and any(map(int, found.groups())):
+            print(f"check_gpu_code: {architecture} {name}: {found[0]}", file=sys.stderr)
+            clean = False
+        elif found := re.search(r"Used (\d+) registers", line):
+            limit = next((limit for pattern, (limit, _) in REGISTERS.items() if re.search(pattern, name)), None)
+            verdict = "no limit is stated here" if limit is None else f"at most {limit}"
+            print(f"check_gpu_code: {architecture} {name}: {found[1]} registers, {verdict}")
+            clean = clean and limit is not None and int(found[1]) <= limit
+    if kernels == 0:
+        print("check_gpu_code: the build said nothing of kernels", file=sys.stderr)
+    return clean and kernels > 0
+
+
+def check_instructions(cuobjdump: str) -> bool:
+    clean = True
+    for path in sorted((BUILD / "src/cuda").rglob("*.cu.o")):
+        wanted = next((w for name, w in INSTRUCTIONS.items() if path.name.startswith(name)), None)
+        if wanted is None:
+            continue
+        text = subprocess.run([cuobjdump, "--dump-sass", path], capture_output=True, text=True, check=True).stdout
+        parts = re.split(r"^\s*arch = (\w+)$", text, flags=re.MULTILINE)
+        code: dict[str, str] = {}
+        for architecture, part in zip(parts[1::2], parts[2::2]):
+            code[architecture] = code.get(architecture, "") + part
+        # Host code and the stub of an architecture that a kernel is not written for hold no function.
+        if "_kernel" not in text and path.stem.count("_") > 1:
+            continue
+        for architecture, instruction in wanted.items():
+            count = len(re.findall(rf"\b{instruction}\.", code.get(architecture, "")))
+            print(f"check_gpu_code: {path.name} {architecture}: {count} {instruction}")
+            clean = clean and count > 0
+    return clean
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--log", type=pathlib.Path)
+    args = parser.parse_args()
+    nvcc = find_nvcc()
+    if nvcc is None:
+        print("check_gpu_code: not checked: no nvcc on the PATH, as CUDACXX or in /usr/local/cuda")
+        return 0
+    clean = check_log(args.log.read_text() if args.log else build(nvcc))
+    cuobjdump = find_cuobjdump(nvcc)
+    if cuobjdump is None:
+        print("check_gpu_code: machine code not looked at: no cuobjdump beside nvcc, on the PATH or in .venv")
+    else:
+        clean = check_instructions(cuobjdump) and clean
+    print(f"check_gpu_code: {'as it should be' if clean else 'see above'}")
+    return 0 if clean else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+#
+# On a machine with an NVIDIA GPU (compute capability 8.0 or newer) and nvcc: builds the kernels, checks their machine code,
+# runs every test of src/cuda on the GPU and, with fewer cases, under compute-sanitizer. Stops at the first failure.
+#   scripts/gpu_check.sh [JOBS]
+# It needs cmake, ninja and the libraries of the torch-free half (`make setup` brings them).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:/usr/local/cuda/bin:$PATH"
+jobs=${1:-$(nproc)}
+test=build-cuda/bin/cuda_gpu_test
+
+command -v nvidia-smi > /dev/null || { echo "gpu_check: no nvidia-smi here: is there a driver?" >&2; exit 1; }
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader
+
+echo "=== machine code"
+python3 scripts/check_gpu_code.py
+echo "=== build"
+cmake --preset cuda
+cmake --build --preset cuda --parallel "$jobs" --target cuda_gpu_test
+echo "=== tests"
+# 77 is "no GPU": here that is a failure like any other.
+"$test"
+
+if ! command -v compute-sanitizer > /dev/null; then
+  echo "gpu_check: compute-sanitizer is not on the PATH; its checks were not run" >&2
+  exit 1
+fi
+for tool in memcheck racecheck synccheck; do
+  echo "=== compute-sanitizer $tool"
+  TRIT_TEST_ROUNDS=12 compute-sanitizer --tool "$tool" --error-exitcode 9 "$test" --gtest_filter='-*BeyondOneInt32Sum*'
+done
+echo "gpu_check: all passed"

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+//
+// Which kernel computes a product: one table, by the number of tokens and the GPU.
+#include <climits>
+#include <string>
+
+#include "cuda/arguments.cuh"
+#include "cuda/gemm_sm90.h"
+#include "cuda/launch.cuh"
+#include "cuda/product.cuh"
+
+namespace trit::cuda {
+namespace {
+
+enum class Kernel : std::uint8_t { decode, gemm_sm80, gemm_sm90 };
+
+struct Choice {
+  std::int64_t max_tokens;
+  std::int64_t max_in_features;
+  int min_compute_capability;
+  int max_compute_capability;
+  Kernel kernel;
+  int tile_tokens;  // of a GEMM
+  const char* reason;
+};
+
+// The first row that fits is taken. The reasons are estimates until they have been measured
+// (docs/kernels-cuda.md).
+constexpr Choice kChoices[] = {
+    {16, kMaxInFeatures, 80, INT_MAX, Kernel::decode, 0,
+     "bound by reading weights: each once, by one warp; x fits beside them"},
+    {INT64_MAX, kMaxGemmSm90Inputs, 90, 90, Kernel::gemm_sm90, 0,
+     "wgmma, which no newer GPU has either; it chooses its tile itself (gemm_sm90_tiles.h)"},
+    {32, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 32,
+     "one tile of tokens; blocks along the rows and split k fill the device"},
+    {64, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 64,
+     "a wider tile unpacks each weight once for all tokens"},
+    {INT64_MAX, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 128,
+     "bound by mma: the tile with the fewest bytes per operation"},
+};
+
+const Choice& choose(const Device& device, std::int64_t tokens, std::int64_t in_features) {
+  for (const Choice& choice : kChoices) {
+    if (tokens <= choice.max_tokens && in_features <= choice.max_in_features &&
+        device.compute_capability >= choice.min_compute_capability &&
+        device.compute_capability <= choice.max_compute_capability) {
+      return choice;
+    }
+  }
+  throw Error("cuda::product: no kernel for " + std::to_string(tokens) + " tokens on compute capability " +
+              std::to_string(device.compute_capability / 10) + "." +
+              std::to_string(device.compute_capability % 10) + ", wanted 8.0 or newer");
+}
+
+}  // namespace
+
+std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                                    std::int64_t in_features) {
+  require_matrix(out_features, in_features, "product");
+  require_tokens(tokens, "product");
+  if (tokens == 0) {
+    return 0;
+  }
+  const Choice& choice = choose(device, tokens, in_features);
+  return choice.kernel != Kernel::gemm_sm80
+             ? 0
+             : gemm_sm80_workspace_bytes(
+                   plan_gemm_sm80(device, tokens, out_features, in_features, choice.tile_tokens));
+}
+
+void product(const Device& device, const Product& args, Stream stream) {
+  require_matrix(args.out_features, args.in_features, "product");
+  require_tokens(args.tokens, "product");
+  if (args.tokens == 0) {
+    return;
+  }
+  require_aligned(args.weights, 16, "product", "weights");
+  require_aligned(args.q, 16, "product", "q");
+  require_aligned(args.row_scale, sizeof(float), "product", "row_scale");
+  require_aligned(args.scale, sizeof(float), "product", "scale");
+  require_aligned(args.y, size_of(args.y_type), "product", "y");
+  const Choice& choice = choose(device, args.tokens, args.in_features);
+  if (choice.kernel == Kernel::gemm_sm90) {
+    GemmSm90 gemm;
+    gemm.q = args.q;
+    gemm.q_stride = quantized_row_bytes(args.in_features);
+    gemm.token_scales = args.row_scale;
+    gemm.weights = args.weights;
+    gemm.row_scales = args.scale;
+    gemm.scale_per_row = args.granularity == ScaleGranularity::row;
+    gemm.bias = args.bias;
+    gemm.y_type = args.y_type;
+    gemm.y = args.y;
+    gemm.y_stride = args.out_features;
+    gemm.tokens = args.tokens;
+    gemm.out_features = args.out_features;
+    gemm.in_features = args.in_features;
+    gemm.programmatic = args.programmatic;
+    return gemm_sm90(gemm, device.multiprocessors, stream);
+  }
+  const ProductArguments arguments{
+      .weights = args.weights,
+      .q = args.q,
+      .row_bytes = static_cast<int>(quantized_row_bytes(args.in_features)),
+      .tiles_along_k = static_cast<int>(ceil_div<std::int64_t>(args.in_features, 128)),
+      .out = {.row_scale = args.row_scale,
+              .scale = args.scale,
+              .bias = args.bias,
+              .y = args.y,
+              .tokens = static_cast<int>(args.tokens),
+              .out_features = static_cast<int>(args.out_features),
+              .type = args.y_type,
+              .scale_per_row = args.granularity == ScaleGranularity::row}};
+  if (choice.kernel == Kernel::decode) {
+    const DecodePlan plan = plan_decode(device, args.tokens, args.out_features, args.in_features);
+    return launch_decode(plan, arguments, args.programmatic, stream);
+  }
+  const GemmPlan plan =
+      plan_gemm_sm80(device, args.tokens, args.out_features, args.in_features, choice.tile_tokens);
+  if (gemm_sm80_workspace_bytes(plan) > 0) {
+    require_aligned(args.workspace, 16, "product", "workspace");
+  }
+  launch_gemm_sm80(plan, arguments, args.workspace, args.programmatic, stream);
+}
+
+}  // namespace trit::cuda

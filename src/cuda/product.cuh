@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+//
+// What the product kernels share: their arguments on the GPU and their launchers, for dispatch.cu.
+#pragma once
+
+#include "cuda/epilogue.cuh"
+#include "trit/cuda.h"
+
+namespace trit::cuda {
+
+/// A product as the kernels see it.
+struct ProductArguments {
+  const std::uint8_t* weights;  // frag64x128
+  const std::int8_t* q;         // [tokens, row_bytes]
+  int row_bytes;                // K rounded up to 16
+  int tiles_along_k;            // K in tiles of 128
+  Output out;
+};
+
+/// How one launch of decode cuts its work; all of it follows from the shape and the device.
+struct DecodePlan {
+  int strips;       // of 16 rows per warp: 2 or 4
+  int row_warps;    // P: warps beside each other along the rows
+  int k_warps;      // Q: warps that share the rows and split k
+  int blocks;       // of P * strips * 16 rows each
+  int chunk_tiles;  // tiles along k whose x fits in shared memory at a time
+  unsigned shared_bytes;
+};
+inline constexpr int kMaxDecodeTokens = 16;
+DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                       std::int64_t in_features);
+void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bool programmatic,
+                   Stream stream);
+
+/// The same for gemm_sm80.
+struct GemmPlan {
+  int tile_tokens;  // 32, 64 or 128; a tile has 128 rows
+  int row_blocks;
+  int token_blocks;
+  int splits;           // ranges of k, each its own block
+  int tiles_per_split;  // along k
+};
+GemmPlan plan_gemm_sm80(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                        std::int64_t in_features, int tile_tokens);
+std::size_t gemm_sm80_workspace_bytes(const GemmPlan& plan);
+void launch_gemm_sm80(const GemmPlan& plan, const ProductArguments& arguments, void* workspace,
+                      bool programmatic, Stream stream);
+
+}  // namespace trit::cuda

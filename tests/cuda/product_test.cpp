@@ -1,0 +1,261 @@
+// SPDX-License-Identifier: MIT
+//
+// The products against sums of q * t in 64 bits and the scalar epilogue, bit for bit.
+#include <algorithm>
+#include <limits>
+
+#include "cuda/support.h"
+
+namespace trit::test {
+namespace {
+
+struct Case {
+  std::int64_t m, n, k;
+  std::vector<std::int8_t> q;  // [m, k]
+  std::vector<std::int8_t> t;  // [n, k]
+  std::vector<float> row_scale, scale, bias;
+  DataType type = DataType::float32;
+};
+
+class CudaProductTest : public CudaTest {
+ protected:
+  Case random_case(std::int64_t m, std::int64_t n, std::int64_t k) {
+    Case c{m,
+           n,
+           k,
+           {},
+           {},
+           normals(m),
+           normals(uniform(0, 1) == 0 ? 1 : n),
+           normals(uniform(0, 1) == 0 ? 0 : n)};
+    c.type = std::array{DataType::float32, DataType::bfloat16,
+                        DataType::float16}[static_cast<std::size_t>(uniform(0, 2))];
+    const std::int64_t kind = uniform(0, 5);
+    for (std::int64_t i = 0; i < m * k; ++i) {
+      c.q.push_back(static_cast<std::int8_t>(kind == 0 ? -128 : (kind == 1 ? 127 : uniform(-128, 127))));
+    }
+    for (std::int64_t i = 0; i < n * k; ++i) {
+      c.t.push_back(
+          static_cast<std::int8_t>(kind == 0 ? 1 : (kind == 1 ? uniform(0, 1) * 2 - 1 : uniform(-1, 1))));
+    }
+    if (uniform(0, 3) == 0) {
+      c.row_scale[static_cast<std::size_t>(uniform(0, m - 1))] = std::numeric_limits<float>::quiet_NaN();
+    }
+    return c;
+  }
+
+  // Rows of codes as prepare_weights takes them.
+  static std::vector<std::uint8_t> stored(const Case& c) {
+    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(c.k));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(c.n) * row_bytes);
+    for (std::size_t row = 0; row < static_cast<std::size_t>(c.n); ++row) {
+      pack_row(std::span(c.t).subspan(row * static_cast<std::size_t>(c.k), static_cast<std::size_t>(c.k)),
+               std::span(codes).subspan(row * row_bytes, row_bytes));
+    }
+    return codes;
+  }
+
+  static std::vector<float> oracle(const Case& c) {
+    std::vector<float> y;
+    for (std::int64_t m = 0; m < c.m; ++m) {
+      for (std::int64_t n = 0; n < c.n; ++n) {
+        const std::int8_t* q = c.q.data() + m * c.k;
+        const std::int8_t* t = c.t.data() + n * c.k;
+        std::int32_t acc = 0;
+        for (std::int64_t k = 0; k < c.k; ++k) {
+          acc += std::int32_t{q[k]} * t[k];
+        }
+        y.push_back(epilogue(acc, c.row_scale[static_cast<std::size_t>(m)],
+                             c.scale[c.scale.size() == 1 ? 0 : static_cast<std::size_t>(n)],
+                             c.bias.empty() ? nullptr : &c.bias[static_cast<std::size_t>(n)]));
+      }
+    }
+    return y;
+  }
+
+  // Runs the case `launches` times on one workspace, which must be left as it was.
+  template <typename Element>
+  void compare_as(const Case& c, const cuda::Device& device, int launches) {
+    const std::vector<std::uint8_t> codes = stored(c);
+    const DeviceArray<std::uint8_t> device_codes{std::span<const std::uint8_t>(codes)};
+    const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(c.n, c.k));
+    cuda::prepare_weights(device_codes.data(), c.n, c.k, weights.data(), nullptr);
+    // What lies behind a row's inputs does not matter.
+    const std::int64_t row_bytes = cuda::quantized_row_bytes(c.k);
+    std::vector<std::int8_t> padded(static_cast<std::size_t>(c.m * row_bytes), 77);
+    for (std::int64_t m = 0; m < c.m; ++m) {
+      std::copy_n(c.q.begin() + m * c.k, c.k, padded.begin() + m * row_bytes);
+    }
+    const DeviceArray<std::int8_t> q{std::span<const std::int8_t>(padded)};
+    const DeviceArray<float> row_scale{std::span<const float>(c.row_scale)};
+    const DeviceArray<float> scale{std::span<const float>(c.scale)};
+    const DeviceArray<float> bias{std::span<const float>(c.bias)};
+    const DeviceArray<Element> y(static_cast<std::size_t>(c.m * c.n),
+                                 static_cast<std::size_t>(uniform(0, 3)));
+    const std::vector<std::uint8_t> zeros(cuda::product_workspace_bytes(device, c.m, c.n, c.k));
+    const DeviceArray<std::uint8_t> workspace{std::span<const std::uint8_t>(zeros)};
+    for (int i = 0; i < launches; ++i) {
+      cuda::product(device,
+                    {.weights = weights.data(),
+                     .out_features = c.n,
+                     .in_features = c.k,
+                     .q = q.data(),
+                     .row_scale = row_scale.data(),
+                     .tokens = c.m,
+                     .scale = scale.data(),
+                     .granularity = c.scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row,
+                     .bias = c.bias.empty() ? nullptr : bias.data(),
+                     .y_type = c.type,
+                     .y = y.data(),
+                     .workspace = workspace.data(),
+                     .programmatic = uniform(0, 1) == 0 && device.compute_capability >= 90},
+                    nullptr);
+    }
+    ASSERT_EQ(values_of(workspace), zeros);
+    const std::vector<float> wanted = oracle(c);
+    const std::vector<Element> found = values_of(y);
+    for (std::size_t i = 0; i < wanted.size(); ++i) {
+      if constexpr (std::is_same_v<Element, float>) {
+        ASSERT_TRUE(same_bits(found[i], wanted[i]))
+            << i << " of M, N, K = " << c.m << ", " << c.n << ", " << c.k;
+      } else {
+        ASSERT_TRUE(same_half(c.type, found[i], to_half(c.type, wanted[i])))
+            << i << " of M, N, K = " << c.m << ", " << c.n << ", " << c.k;
+      }
+    }
+    ++cases_;
+  }
+  void compare(const Case& c, const cuda::Device& device, int launches = 1) {
+    c.type == DataType::float32 ? compare_as<float>(c, device, launches)
+                                : compare_as<std::uint16_t>(c, device, launches);
+  }
+
+  // Devices that make the plans differ: rows beside each other, splits of k, chunks of x.
+  cuda::Device random_device() {
+    cuda::Device device = largest_device();
+    device.multiprocessors =
+        static_cast<int>(std::array<std::int64_t, 4>{1, 2, 7, 132}[static_cast<std::size_t>(uniform(0, 3))]);
+    device.shared_bytes =
+        static_cast<int>(std::min<std::int64_t>(device.shared_bytes, uniform(0, 1) == 0 ? 49152 : 232448));
+    return device;
+  }
+};
+
+TEST_F(CudaProductTest, Decode) {
+  for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t m = uniform(1, 16);
+    compare(random_case(m, size_near(64, 300), size_near(128, 900)), random_device());
+  }
+}
+
+// Four strips a warp need many rows per multiprocessor.
+TEST_F(CudaProductTest, DecodeOfManyRows) {
+  cuda::Device device = largest_device();
+  device.multiprocessors = 2;
+  for (int i = 0; i < rounds(16) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    compare(random_case(uniform(1, 16), size_near(64, 400) + 250, size_near(128, 400)), device);
+  }
+}
+
+// x of 16 tokens in 48 KiB: chunks of about 2,900 inputs.
+TEST_F(CudaProductTest, DecodeInChunks) {
+  cuda::Device device = largest_device();
+  device.shared_bytes = 49152;
+  int i = 0;
+  for (const std::int64_t k : {2'900, 3'001, 6'000, 9'999, 20'001}) {
+    use_policy(i++);
+    compare(random_case(16, uniform(1, 40), k), device);
+  }
+}
+
+TEST_F(CudaProductTest, Gemm) {
+  for (int i = 0; i < rounds(90) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t m =
+        i % 3 == 0 ? uniform(17, 32) : (i % 3 == 1 ? uniform(33, 64) : size_near(128, 200) + 64);
+    cuda::Device device = random_device();
+    device.compute_capability = i % 4 == 0 ? device.compute_capability : 80;  // most for mma.sync
+    compare(random_case(m, size_near(128, 300), size_near(128, 700)), device);
+  }
+}
+
+// Few tiles on a large device: k is split over blocks, and one workspace serves launch after launch.
+TEST_F(CudaProductTest, GemmWithSplitK) {
+  cuda::Device device = largest_device();
+  device.compute_capability = 80;
+  for (int i = 0; i < rounds(12) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    Case c = random_case(uniform(17, 140), size_near(128, 200), size_near(1024, 2000) + 2048);
+    ASSERT_GT(cuda::product_workspace_bytes(device, c.m, c.n, c.k), 0U);
+    compare(c, device, 2);
+  }
+}
+
+// 64 * 128 * K is 2^31 at K = 262,144: with q = -128 and t = +1 everywhere one sum too long overflows.
+TEST_F(CudaProductTest, BeyondOneInt32Sum) {
+  cuda::Device device = largest_device();
+  device.multiprocessors = 1;
+  for (const std::int64_t k : {262'016, 262'144, 300'001}) {
+    for (const std::int64_t m : {1, 17}) {
+      Case c{m, 3, k, {}, {}, std::vector<float>(static_cast<std::size_t>(m), 0.5F), {0.25F}, {}};
+      c.q.assign(static_cast<std::size_t>(m * k), -128);
+      c.t.assign(static_cast<std::size_t>(3 * k), 1);
+      compare(c, device);
+    }
+  }
+}
+
+TEST_F(CudaProductTest, NoTokens) {
+  EXPECT_EQ(cuda::product_workspace_bytes(largest_device(), 0, 70, 30), 0U);
+  cuda::product(largest_device(),
+                {.weights = nullptr,
+                 .out_features = 70,
+                 .in_features = 30,
+                 .q = nullptr,
+                 .row_scale = nullptr,
+                 .scale = nullptr},
+                nullptr);
+}
+
+TEST_F(CudaProductTest, Errors) {
+  const DeviceArray<std::uint8_t> memory(4096);
+  auto* floats = reinterpret_cast<float*>(memory.data());
+  const cuda::Product good{.weights = memory.data(),
+                           .out_features = 1,
+                           .in_features = 1,
+                           .q = reinterpret_cast<std::int8_t*>(memory.data()),
+                           .row_scale = floats,
+                           .tokens = 1,
+                           .scale = floats,
+                           .y = floats};
+  const auto message = [](const cuda::Device& device, const cuda::Product& args) -> std::string {
+    try {
+      cuda::product(device, args, nullptr);
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "no error";
+  };
+  cuda::Device old = largest_device();
+  old.compute_capability = 75;
+  EXPECT_EQ(message(old, good),
+            "cuda::product: no kernel for 1 tokens on compute capability 7.5, wanted 8.0 or newer");
+  cuda::Product args = good;
+  args.in_features = cuda::kMaxInFeatures + 1;
+  EXPECT_NE(message(largest_device(), args).find("wanted 1 .. 2147483584 rows and 1 .. 16777215 columns"),
+            std::string::npos);
+  args = good;
+  args.y = memory.data() + 2;
+  EXPECT_NE(message(largest_device(), args).find("y is at an address that is 2 modulo 4"), std::string::npos);
+  args = good;
+  args.tokens = 20;
+  args.in_features = 4000;
+  cuda::Device ampere = largest_device();
+  ampere.compute_capability = 80;
+  EXPECT_NE(message(ampere, args).find("workspace is null"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace trit::test

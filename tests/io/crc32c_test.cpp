@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: MIT
+//
+// CRC-32C against its definition, bit by bit, at every length that the instruction's three parts divide
+// differently.
+#include "trit/crc32c.h"
+
+#include <gtest/gtest.h>
+
+#include <random>
+#include <string_view>
+#include <vector>
+
+namespace trit {
+namespace {
+
+std::uint32_t by_definition(std::span<const std::byte> bytes) {
+  std::uint32_t crc = ~0U;
+  for (const std::byte byte : bytes) {
+    crc ^= std::to_integer<std::uint32_t>(byte);
+    for (int bit = 0; bit < 8; ++bit) {
+      crc = (crc >> 1) ^ ((crc & 1U) != 0 ? 0x82f63b78U : 0U);
+    }
+  }
+  return ~crc;
+}
+
+TEST(Crc32c, KnownText) {
+  EXPECT_EQ(crc32c(std::as_bytes(std::span(std::string_view("123456789")))), 0xe3069283U);
+  EXPECT_EQ(crc32c({}), 0U);
+}
+
+TEST(Crc32c, EveryLength) {
+  constexpr unsigned kSeed = 20240612;
+  std::mt19937 random(kSeed);
+  std::vector<std::byte> bytes(3 * 3 * 8192 + 100);
+  for (std::byte& byte : bytes) {
+    byte = static_cast<std::byte>(random());
+  }
+  std::vector<std::size_t> lengths;
+  for (std::size_t around : {std::size_t{0}, std::size_t{3 * 8192}, std::size_t{2 * 3 * 8192}}) {
+    for (std::size_t more = 0; more < 40; ++more) {
+      lengths.push_back(around + more);
+      lengths.push_back(around < 40 ? more : around - more);
+    }
+  }
+  for (const std::size_t length : lengths) {
+    const auto text = std::span(bytes).first(length);
+    const std::uint32_t whole = by_definition(text);
+    EXPECT_EQ(crc32c(text), whole) << length << " bytes, seed " << kSeed;
+    const std::size_t cut = random() % (length + 1);
+    const std::uint32_t first = crc32c(text.first(cut));
+    EXPECT_EQ(crc32c(text.subspan(cut), first), whole) << length << ", cut at " << cut;
+    EXPECT_EQ(crc32c_combine(first, crc32c(text.subspan(cut)), length - cut), whole)
+        << length << ", cut at " << cut;
+  }
+}
+
+}  // namespace
+}  // namespace trit
