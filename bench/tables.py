@@ -157,7 +157,7 @@ def readme(data: dict) -> str:
         raise KeyError("peers")
     here = data["machine"]
     layers = data.get("peers", {}).get("results", []) + data.get("external_peers", {}).get("results", [])
-    return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(layers)}:\n\n" + table(["against", "threads", "batch", "this library is faster by"], rows))
+    return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(layers)}:\n\n" + table(["against", "threads", "batch", "their time / ours"], rows))
 
 
 TABLES = {"machine": machine, "product": product, "product_cnn": product_cnn, "peers": peers, "external_peers": external_peers,
