@@ -49,7 +49,8 @@ def machine(data: dict) -> str:
     for threads in sorted({limit["threads"] for limit in data.get("linear", {}).get("limits", [])}):
         rate = next(limit["memory_gigabytes_per_second"] for limit in data["linear"]["limits"] if limit["threads"] == threads)
         limits.append(f"memory read {rate:.1f} GB/s on {threads_text(threads)}")
-    return text + (".\nIts limits, from the same run: " + "; ".join(limits) if limits else "") + "."
+    return text + (".\nIts limits, from the last run that was merged into the file (shares below use those of each shape's own "
+                   "rounds): " + "; ".join(limits) if limits else "") + "."
 
 
 def of_large(results: list[dict]) -> list[dict]:
