@@ -83,7 +83,8 @@ class Peer {
 
   /// Copies of the weights, in every layout in use, so that `bytes` of each lie in memory.
   void prepare(std::int64_t bytes) {
-    for (auto& [m, call] : calls_) {
+    for (auto& item : calls_) {
+      Call& call = item.second;
       const auto same = std::find_if(layouts_.begin(), layouts_.end(),
                                      [&](const Layout& layout) { return layout.desc == call.weights; });
       call.layout = static_cast<std::size_t>(same - layouts_.begin());
@@ -426,6 +427,7 @@ int run(int argc, char** argv) {
       measure(options, shape, count, results);
     }
   }
+  omp_set_num_threads(machine.cores);  // what this_machine() counts
   if (merge && !json.empty()) {
     keep_others(results, bench::stored(json, "peers"));
   }

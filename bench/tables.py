@@ -49,15 +49,22 @@ def machine(data: dict) -> str:
     for threads in sorted({limit["threads"] for limit in data.get("linear", {}).get("limits", [])}):
         rate = next(limit["memory_gigabytes_per_second"] for limit in data["linear"]["limits"] if limit["threads"] == threads)
         limits.append(f"memory read {rate:.1f} GB/s on {threads_text(threads)}")
-    return text + (".\nIts limits, from the same run: " + "; ".join(limits) if limits else "") + "."
+    return text + (".\nIts limits, from the last run that was merged into the file (shares below use those of each shape's own "
+                   "rounds): " + "; ".join(limits) if limits else "") + "."
 
 
 def of_large(results: list[dict]) -> list[dict]:
     return [result for result in results if (result["out_features"], result["in_features"]) in LARGE]
 
 
+def shapes_text(results: list[dict]) -> str:
+    shapes = sorted({(r["out_features"], r["in_features"]) for r in results}, key=lambda shape: shape[0] * shape[1])
+    names = ", ".join(f"{n} x {k}" for n, k in shapes)
+    return f"of {names}" if len(shapes) == 1 else f"geometric means over {names}"
+
+
 def product(data: dict) -> str:
-    """One row per backend, layout, source and threads; over the six large shapes the geometric mean and the least."""
+    """One row per backend, layout, source and threads, over the large shapes that were measured."""
     results = of_large(data["linear"]["results"])
     tokens = sorted({result["tokens"] for result in results})
     groups: dict[tuple, dict[int, list[dict]]] = {}
@@ -75,8 +82,7 @@ def product(data: dict) -> str:
             limits = statistics.mode(result["limit"] for result in found)
             cells.append(f"{mean(r['gops'] for r in found):.0f} ({100 * mean(r['share'] for r in found):.0f} % {limits.split()[0]})")
         rows.append([key[0], key[1], key[2], str(key[3])] + cells)
-    return ("GOP/s, and in brackets the share of the limit that binds (memory, cache or int8 peak), geometric means over the "
-            "six large\nlayer shapes:\n\n" +
+    return (f"GOP/s, and in brackets the share of the limit that binds (memory, cache or int8 peak), {shapes_text(results)}:\n\n" +
             table(["backend", "layout", "weights from", "threads"] + [f"M = {count}" for count in tokens], rows))
 
 
@@ -98,7 +104,7 @@ def peers(data: dict) -> str:
     found = data["peers"]
     rows = [[str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio_to_product']:.2f}", f"{m['least_ratio_to_product']:.2f}",
              f"{m['ratio_to_quantised_product']:.2f}"] for m in found["means"]]
-    return (f"Time of {found['library']} / time of the ternary layer, weights from memory, geometric mean over the large shapes:\n\n" +
+    return (f"Time of {found['library']} / time of the ternary layer, weights from memory, {shapes_text(found['results'])}:\n\n" +
             table(["threads", "M", "peer", "product", "least shape", "with quantisation"], rows))
 
 
@@ -107,7 +113,8 @@ def external_peers(data: dict) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     rows = [[m["backend"], str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio']:.2f}", f"{m['least_ratio']:.2f}"]
             for m in found["means"]]
-    return (f"Time of the peer / time of the ternary layer, quantisation of fp32 activations included in both ({versions}):\n\n" +
+    return (f"Time of the peer / time of the ternary layer, quantisation of fp32 activations included in both, {shapes_text(found['results'])} "
+            f"({versions}):\n\n" +
             table(["backend", "threads", "M", "peer", "geometric mean", "least shape"], rows))
 
 
@@ -150,8 +157,8 @@ def readme(data: dict) -> str:
     if not rows:
         raise KeyError("peers")
     here = data["machine"]
-    return (f"{here['cpu']}, {here['cores']} cores; layers of 2560 x 2560 to 14336 x 4096 whose weights stream from memory, geometric "
-            "means:\n\n" + table(["against", "threads", "batch", "this library is faster by"], rows))
+    layers = data.get("peers", {}).get("results", []) + data.get("external_peers", {}).get("results", [])
+    return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(layers)}:\n\n" + table(["against", "threads", "batch", "their time / ours"], rows))
 
 
 TABLES = {"machine": machine, "product": product, "product_cnn": product_cnn, "peers": peers, "external_peers": external_peers,
