@@ -65,7 +65,8 @@ struct Dim3 {
   std::size_t count() const { return std::size_t{x} * y * z; }
 };
 
-/// Which runnable fiber is taken next, and in which order blocks run.
+/// Which warp runs next, as far as it can (in random order, for a while), and in which order blocks and lanes
+/// run.
 enum class Order : std::uint8_t { forward, backward, random };
 /// When asynchronous copies happen: at once, or when nothing else can happen.
 enum class Copies : std::uint8_t { early, late };

@@ -162,23 +162,49 @@ void Machine::complete_a_copy() {
   copy();
 }
 
+// Runs the threads of a warp until none of them can go on; in random order, until it loses its turn. Warps so
+// drift as far apart as barriers let them, and what lies between two barriers is not shown in step.
+bool Machine::run_warp(std::vector<Fibre*>& warp) {
+  bool progress = false;
+  for (bool again = true; again;) {
+    again = false;
+    if (policy.order == Order::random) {
+      std::shuffle(warp.begin(), warp.end(), random);
+    }
+    for (Fibre* fibre : warp) {
+      again = step(*fibre) || again;
+    }
+    progress = progress || again;
+    again = again && (policy.order != Order::random || random() % 16 != 0);
+  }
+  return progress;
+}
+
 void Machine::schedule() {
-  std::vector<std::size_t> order(fibres.size());
-  std::iota(order.begin(), order.end(), std::size_t{0});
+  std::vector<std::vector<Fibre*>> warps;
+  for (const auto& block : blocks) {
+    for (Fibre* fibre : block->threads) {
+      if (fibre->thread.lane() == 0) {
+        warps.emplace_back();
+      }
+      warps.back().push_back(fibre);
+    }
+  }
   if (policy.order == Order::backward) {
-    std::reverse(order.begin(), order.end());
+    std::reverse(warps.begin(), warps.end());
+    for (auto& warp : warps) {
+      std::reverse(warp.begin(), warp.end());
+    }
   }
   for (int idle_rounds = 0;;) {
     if (policy.order == Order::random) {
-      std::shuffle(order.begin(), order.end(), random);
+      std::shuffle(warps.begin(), warps.end(), random);
     }
     bool progress = false;
-    bool alive = false;
-    for (const std::size_t i : order) {
-      progress = step(*fibres[i]) || progress;
-      alive = alive || !fibres[i]->done;
+    for (auto& warp : warps) {
+      progress = run_warp(warp) || progress;
     }
-    if (!alive) {
+    if (std::all_of(fibres.begin(), fibres.end(), [](const auto& f) { return f->done; })) {
       return;
     }
     idle_rounds = progress ? 0 : idle_rounds + 1;

@@ -89,6 +89,7 @@ struct Machine {
  private:
   void make_fibres(const std::function<void()>& body);
   void schedule();
+  bool run_warp(std::vector<Fibre*>& warp);
   bool step(Fibre& fibre);
   void complete_a_copy();
   void finish();
