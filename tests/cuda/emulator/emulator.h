@@ -45,6 +45,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -117,6 +118,7 @@ struct Thread {
   CopyGroups copy_groups;  // cp.async
   CopyGroups bulk_groups;  // cp.async.bulk in bulk groups
   bool waited_for_predecessor = false;
+  std::shared_ptr<void> sm90;  // what ptx_sm90.h keeps per thread
 };
 Thread& this_thread();
 const Launch& this_launch();

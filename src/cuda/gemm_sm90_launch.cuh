@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+//
+// Between the host side of the Hopper GEMM and the files that hold its instantiations.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "cuda/gemm_sm90_parameters.h"
+#include "cuda/tensor_map.cuh"
+#include "trit/cuda.h"
+
+namespace trit::cuda {
+
+struct GemmSm90Launch {
+  const TensorMap& x_map;
+  const TensorMap& y_map;  // persistent kernel
+  GemmSm90Parameters parameters;
+  std::int32_t blocks = 0;       // persistent kernel
+  std::int32_t row_tiles = 0;    // split kernel
+  std::int32_t token_tiles = 0;  // split kernel
+  bool programmatic = false;
+  Stream stream;
+};
+
+/// A compiled tile.
+struct GemmSm90Instance {
+  std::int32_t rows;
+  std::int32_t tokens;
+  void (*launch)(const GemmSm90Launch&);
+};
+
+std::span<const GemmSm90Instance> gemm_sm90_persistent_256();
+std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
+std::span<const GemmSm90Instance> gemm_sm90_split();
+
+}  // namespace trit::cuda
