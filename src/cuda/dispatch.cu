@@ -1,20 +1,24 @@
 // SPDX-License-Identifier: MIT
 //
 // Which kernel computes a product: one table, by the number of tokens and the GPU.
+#include <climits>
 #include <string>
 
 #include "cuda/arguments.cuh"
+#include "cuda/gemm_sm90.h"
 #include "cuda/launch.cuh"
 #include "cuda/product.cuh"
 
 namespace trit::cuda {
 namespace {
 
-enum class Kernel : std::uint8_t { decode, gemm_sm80 };
+enum class Kernel : std::uint8_t { decode, gemm_sm80, gemm_sm90 };
 
 struct Choice {
   std::int64_t max_tokens;
+  std::int64_t max_in_features;
   int min_compute_capability;
+  int max_compute_capability;
   Kernel kernel;
   int tile_tokens;  // of a GEMM
   const char* reason;
@@ -23,15 +27,23 @@ struct Choice {
 // The first row that fits is taken. The reasons are estimates until they have been measured
 // (docs/kernels-cuda.md).
 constexpr Choice kChoices[] = {
-    {16, 80, Kernel::decode, 0, "bound by reading weights: each once, by one warp; x fits beside them"},
-    {32, 80, Kernel::gemm_sm80, 32, "one tile of tokens; blocks along the rows and split k fill the device"},
-    {64, 80, Kernel::gemm_sm80, 64, "a wider tile unpacks each weight once for all tokens"},
-    {INT64_MAX, 80, Kernel::gemm_sm80, 128, "bound by mma: the tile with the fewest bytes per operation"},
+    {16, kMaxInFeatures, 80, INT_MAX, Kernel::decode, 0,
+     "bound by reading weights: each once, by one warp; x fits beside them"},
+    {INT64_MAX, kMaxGemmSm90Inputs, 90, 90, Kernel::gemm_sm90, 0,
+     "wgmma, which no newer GPU has either; it chooses its tile itself (gemm_sm90_tiles.h)"},
+    {32, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 32,
+     "one tile of tokens; blocks along the rows and split k fill the device"},
+    {64, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 64,
+     "a wider tile unpacks each weight once for all tokens"},
+    {INT64_MAX, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 128,
+     "bound by mma: the tile with the fewest bytes per operation"},
 };
 
-const Choice& choose(const Device& device, std::int64_t tokens) {
+const Choice& choose(const Device& device, std::int64_t tokens, std::int64_t in_features) {
   for (const Choice& choice : kChoices) {
-    if (tokens <= choice.max_tokens && device.compute_capability >= choice.min_compute_capability) {
+    if (tokens <= choice.max_tokens && in_features <= choice.max_in_features &&
+        device.compute_capability >= choice.min_compute_capability &&
+        device.compute_capability <= choice.max_compute_capability) {
       return choice;
     }
   }
@@ -49,8 +61,8 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
   if (tokens == 0) {
     return 0;
   }
-  const Choice& choice = choose(device, tokens);
-  return choice.kernel == Kernel::decode
+  const Choice& choice = choose(device, tokens, in_features);
+  return choice.kernel != Kernel::gemm_sm80
              ? 0
              : gemm_sm80_workspace_bytes(
                    plan_gemm_sm80(device, tokens, out_features, in_features, choice.tile_tokens));
@@ -67,7 +79,25 @@ void product(const Device& device, const Product& args, Stream stream) {
   require_aligned(args.row_scale, sizeof(float), "product", "row_scale");
   require_aligned(args.scale, sizeof(float), "product", "scale");
   require_aligned(args.y, size_of(args.y_type), "product", "y");
-  const Choice& choice = choose(device, args.tokens);
+  const Choice& choice = choose(device, args.tokens, args.in_features);
+  if (choice.kernel == Kernel::gemm_sm90) {
+    GemmSm90 gemm;
+    gemm.q = args.q;
+    gemm.q_stride = quantized_row_bytes(args.in_features);
+    gemm.token_scales = args.row_scale;
+    gemm.weights = args.weights;
+    gemm.row_scales = args.scale;
+    gemm.scale_per_row = args.granularity == ScaleGranularity::row;
+    gemm.bias = args.bias;
+    gemm.y_type = args.y_type;
+    gemm.y = args.y;
+    gemm.y_stride = args.out_features;
+    gemm.tokens = args.tokens;
+    gemm.out_features = args.out_features;
+    gemm.in_features = args.in_features;
+    gemm.programmatic = args.programmatic;
+    return gemm_sm90(gemm, device.multiprocessors, stream);
+  }
   const ProductArguments arguments{
       .weights = args.weights,
       .q = args.q,

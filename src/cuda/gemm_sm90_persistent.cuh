@@ -110,8 +110,9 @@ __device__ __forceinline__ void store_tile(const GemmSm90Parameters& p, const fl
 
 template <class T>
 __global__ void __launch_bounds__(kPersistentThreads, 1)
-    gemm_sm90_persistent(const __grid_constant__ TensorMap x_map, const __grid_constant__ TensorMap y_map,
-                         const __grid_constant__ GemmSm90Parameters p) {
+    gemm_sm90_persistent_kernel(const __grid_constant__ TensorMap x_map,
+                                const __grid_constant__ TensorMap y_map,
+                                const __grid_constant__ GemmSm90Parameters p) {
   using Shared = PersistentShared<T>;
   std::uint8_t* const shared = dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
@@ -204,12 +205,12 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
 template <class T>
 constexpr GemmSm90Instance persistent_instance() {
   return {T::kRows, T::kTokens, [](const GemmSm90Launch& l) {
-            launch<gemm_sm90_persistent<T>>("gemm_sm90_persistent",
-                                            {.grid = {static_cast<unsigned>(l.blocks)},
-                                             .block = {kPersistentThreads},
-                                             .shared_bytes = PersistentShared<T>::kBytes,
-                                             .programmatic = l.programmatic},
-                                            l.stream, l.x_map, l.y_map, l.parameters);
+            launch<gemm_sm90_persistent_kernel<T>>("gemm_sm90_persistent",
+                                                   {.grid = {static_cast<unsigned>(l.blocks)},
+                                                    .block = {kPersistentThreads},
+                                                    .shared_bytes = PersistentShared<T>::kBytes,
+                                                    .programmatic = l.programmatic},
+                                                   l.stream, l.x_map, l.y_map, l.parameters);
           }};
 }
 

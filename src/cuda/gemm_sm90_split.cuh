@@ -50,7 +50,8 @@ struct SplitShared {
 
 template <class T>
 __global__ void __launch_bounds__(kSplitThreads, 1)
-    gemm_sm90_split(const __grid_constant__ TensorMap x_map, const __grid_constant__ GemmSm90Parameters p) {
+    gemm_sm90_split_kernel(const __grid_constant__ TensorMap x_map,
+                           const __grid_constant__ GemmSm90Parameters p) {
   using Shared = SplitShared<T>;
   std::uint8_t* const shared = dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
@@ -176,7 +177,7 @@ constexpr GemmSm90Instance split_instance() {
             p.steps_per_block = steps / p.split;
             p.steps_over = steps % p.split;
             p.groups_per_block = ceil_div(T::kOctets, p.split);
-            launch<gemm_sm90_split<T>>(
+            launch<gemm_sm90_split_kernel<T>>(
                 "gemm_sm90_split",
                 {.grid = {static_cast<unsigned>(l.row_tiles * p.split), static_cast<unsigned>(l.token_tiles)},
                  .block = {kSplitThreads},

@@ -57,11 +57,11 @@ std::string text_of(const Shape& shape) {
 }
 
 // One product: inputs in guarded memory, and the outputs that the contract asks for.
-class Product {
+class Problem {
  public:
   enum class Codes : std::uint8_t { random, largest };  // largest: every sum is +-128 K
 
-  Product(const Shape& shape, std::mt19937_64& random, Codes codes = Codes::random)
+  Problem(const Shape& shape, std::mt19937_64& random, Codes codes = Codes::random)
       : shape_(shape),
         q_stride_((shape.in_features + 15) / 16 * 16),
         y_stride_((shape.out_features + 7) / 8 * 8 + shape.y_gap),
@@ -230,19 +230,19 @@ class GemmSm90Test : public testing::Test {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random_);
   }
 
-  void check(Product& product, const GemmSm90Tile& tile, std::int32_t split, const std::string& what) {
-    product.poison();
+  void check(Problem& problem, const GemmSm90Tile& tile, std::int32_t split, const std::string& what) {
+    problem.poison();
     // Two blocks: the persistent kernel takes several tiles with each.
-    ASSERT_NO_THROW(gemm_sm90(product.args(), tile, split, 2, nullptr)) << what;
-    ASSERT_EQ(product.difference(), "")
+    ASSERT_NO_THROW(gemm_sm90(problem.args(), tile, split, 2, nullptr)) << what;
+    ASSERT_EQ(problem.difference(), "")
         << what << ", tile " << tile.rows << " x " << tile.tokens << ", split " << split;
   }
 
   void check_all_policies(const Shape& shape, const GemmSm90Tile& tile, std::int32_t split) {
-    Product product(shape, random_);
+    Problem problem(shape, random_);
     for (const emulator::Policy& policy : emulator::all_policies()) {
       emulator::set_policy(policy);
-      check(product, tile, split, text_of(shape) + ", policy " + std::to_string(policy.seed));
+      check(problem, tile, split, text_of(shape) + ", policy " + std::to_string(policy.seed));
     }
   }
 
@@ -295,8 +295,8 @@ TEST_F(GemmSm90Test, EveryOutput) {
                               .scale_per_row = scale_per_row,
                               .y_gap = gap,
                               .programmatic = bias};
-            Product product(shape, random_);
-            check(product, tile, 1, text_of(shape));
+            Problem problem(shape, random_);
+            check(problem, tile, 1, text_of(shape));
           }
         }
       }
@@ -321,14 +321,30 @@ TEST_F(GemmSm90Test, OddShapes) {
   }
 }
 
-// The tile and the split that a call chooses by itself.
-TEST_F(GemmSm90Test, ChosenTile) {
-  for (const std::int64_t tokens : {1, 33, 100, 700}) {
+// Through the one entry for all products, which takes this kernel on compute capability 9.0 from 17 tokens
+// on, with the tile and the split that it chooses itself.
+TEST_F(GemmSm90Test, ThroughDispatch) {
+  const Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 227 * 1024};
+  for (const std::int64_t tokens : {17, 33, 100, 700}) {
     const Shape shape{.tokens = tokens, .out_features = 200, .in_features = 900, .y_type = DataType::float32};
-    Product product(shape, random_);
-    product.poison();
-    gemm_sm90(product.args(), 132, nullptr);
-    ASSERT_EQ(product.difference(), "") << text_of(shape);
+    EXPECT_EQ(product_workspace_bytes(h200, tokens, shape.out_features, shape.in_features), 0U);
+    Product args{};
+    Problem problem(shape, random_);
+    problem.poison();
+    const GemmSm90 gemm = problem.args();
+    args.weights = gemm.weights;
+    args.out_features = gemm.out_features;
+    args.in_features = gemm.in_features;
+    args.q = gemm.q;
+    args.row_scale = gemm.token_scales;
+    args.tokens = gemm.tokens;
+    args.scale = gemm.row_scales;
+    args.granularity = ScaleGranularity::row;
+    args.bias = gemm.bias;
+    args.y_type = gemm.y_type;
+    args.y = gemm.y;
+    product(h200, args, nullptr);
+    ASSERT_EQ(problem.difference(), "") << text_of(shape);
   }
 }
 
@@ -337,8 +353,8 @@ TEST_F(GemmSm90Test, LargestSums) {
   for (const GemmSm90Tile& tile : {kGemmSm90Tiles[10], kGemmSm90Tiles[11]}) {
     const Shape shape{
         .tokens = 2, .out_features = 2, .in_features = kMaxGemmSm90Inputs, .y_type = DataType::float32};
-    Product product(shape, random_, Product::Codes::largest);
-    check(product, tile, largest_split(tile), text_of(shape));
+    Problem problem(shape, random_, Problem::Codes::largest);
+    check(problem, tile, largest_split(tile), text_of(shape));
   }
 }
 
@@ -346,13 +362,13 @@ TEST_F(GemmSm90Test, ScalesThatAreNotNumbers) {
   for (const GemmSm90Tile& tile : {kGemmSm90Tiles[10], kGemmSm90Tiles[11]}) {
     for (const DataType type : {DataType::float32, DataType::bfloat16, DataType::float16}) {
       const Shape shape{.tokens = 20, .out_features = 70, .in_features = 130, .y_type = type};
-      Product product(shape, random_);
-      product.set_token_scale(3, std::numeric_limits<float>::quiet_NaN());
-      product.set_token_scale(4, std::numeric_limits<float>::infinity());
-      product.set_token_scale(5, 0.0F);
-      product.set_token_scale(6, std::numeric_limits<float>::denorm_min());
-      product.set_token_scale(7, 3e38F);
-      check(product, tile, 1, text_of(shape));
+      Problem problem(shape, random_);
+      problem.set_token_scale(3, std::numeric_limits<float>::quiet_NaN());
+      problem.set_token_scale(4, std::numeric_limits<float>::infinity());
+      problem.set_token_scale(5, 0.0F);
+      problem.set_token_scale(6, std::numeric_limits<float>::denorm_min());
+      problem.set_token_scale(7, 3e38F);
+      check(problem, tile, 1, text_of(shape));
     }
   }
 }
@@ -368,9 +384,9 @@ TEST_F(GemmSm90Test, NoTokens) {
 
 TEST_F(GemmSm90Test, Refusals) {
   const Shape shape{.tokens = 4, .out_features = 8, .in_features = 32};
-  const Product product(shape, random_);
+  const Problem problem(shape, random_);
   const auto message = [&](auto change) -> std::string {
-    GemmSm90 args = product.args();
+    GemmSm90 args = problem.args();
     change(args);
     try {
       gemm_sm90(args, 132, nullptr);
@@ -391,9 +407,9 @@ TEST_F(GemmSm90Test, Refusals) {
   EXPECT_NE(message([](GemmSm90& a) { a.weights += 8; }).find("weights"), std::string::npos);
   EXPECT_NE(message([](GemmSm90& a) { a.y = static_cast<char*>(a.y) + 1; }).find("aligned"),
             std::string::npos);
-  EXPECT_THROW(gemm_sm90(product.args(), kGemmSm90Tiles[12], 2, 132, nullptr), Error);  // K has one step
-  EXPECT_THROW(gemm_sm90(product.args(), kGemmSm90Tiles[0], 2, 132, nullptr), Error);
-  EXPECT_THROW(gemm_sm90(product.args(), {GemmSm90Kernel::split, 128, 48, ""}, 1, 132, nullptr), Error);
+  EXPECT_THROW(gemm_sm90(problem.args(), kGemmSm90Tiles[12], 2, 132, nullptr), Error);  // K has one step
+  EXPECT_THROW(gemm_sm90(problem.args(), kGemmSm90Tiles[0], 2, 132, nullptr), Error);
+  EXPECT_THROW(gemm_sm90(problem.args(), {GemmSm90Kernel::split, 128, 48, ""}, 1, 132, nullptr), Error);
 }
 
 // The choices that won when kernels of this form were measured at these shapes, 132 multiprocessors.
