@@ -46,7 +46,8 @@ struct Tile {
   static constexpr int kStageBytes = kStepTokenBytes + kStepWeightBytes;
 
   static_assert(kTokens % 16 == 0 && kTokens <= 256, "a token tile is a multiple of 16 that wgmma has");
-  static_assert(kTokenBytes % kSharedAlignment == 0, "every box starts on the swizzle's 1024 bytes");
+  static_assert(kTokenBytes % kSharedAlignment == 0 && kStageBytes % kSharedAlignment == 0,
+                "every box starts on the swizzle's 1024 bytes");
 };
 
 /// Position in the ring: `parity` is that of the phase in which `stage` gets full.
