@@ -31,13 +31,20 @@ REGISTERS = {
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
-    r"gemm_sm90": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
+    r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
+    r"gemm_sm90_split_kernel<Tile<1, 32": (64, "16 accumulators; a block of 320 threads fills the multiprocessor by its memory"),
+    r"gemm_sm90_split_kernel<Tile<1, 64": (80, "32 accumulators"),
+    r"gemm_sm90_split_kernel<Tile<1, 96": (96, "48 accumulators"),
+    r"gemm_sm90_split_kernel<Tile<1, 128": (112, "64 accumulators"),
+    r"gemm_sm90_split_kernel<Tile<2, 32": (104, "32 accumulators, twice the A registers"),
+    r"gemm_sm90_split_kernel<Tile<2, 64": (136, "64 accumulators"),
+    r"gemm_sm90_split_kernel<Tile<2, 96": (168, "96 accumulators; the most that 320 threads can have"),
 }
 # Object -> the instruction that its product is made of, by architecture.
 INSTRUCTIONS = {
     "decode": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "gemm_sm80": {"sm_80": "IMMA", "sm_90a": "IMMA"},
-    "gemm_sm90": {"sm_90a": "IGMMA"},
+    "gemm_sm90_": {"sm_90a": "IGMMA"},
 }
 
 
@@ -63,7 +70,7 @@ def build(nvcc: str) -> str:
     if cmake is None:
         sys.exit("check_gpu_code: no cmake in .venv or on the PATH")
     configure = [cmake, "--preset", "cuda", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
-    make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "--parallel", str(os.cpu_count())]
+    make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "trit_cuda_sm90_objects", "--parallel", str(os.cpu_count())]
     for path in (BUILD / "src/cuda").rglob("*.cu.o"):
         path.unlink()
     output = ""

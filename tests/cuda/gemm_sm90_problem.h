@@ -109,6 +109,9 @@ class Problem {
     if (expected_.empty()) {
       expect();
     }
+    if (!device_.has_value()) {
+      return "nothing was launched";
+    }
     const std::vector<std::uint8_t> y = values_of(device_->y);
     for (std::int64_t token = 0; token < shape_.tokens; ++token) {
       for (std::int64_t row = 0; row < y_stride_; ++row) {

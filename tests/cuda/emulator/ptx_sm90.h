@@ -61,13 +61,18 @@ struct WgmmaGroups {
   std::vector<std::vector<Wgmma>> committed;  // the oldest first
   bool fenced = false;
 };
-inline WgmmaGroups& wgmma_groups() {
+struct ThreadState {
+  WgmmaGroups wgmma;
+  bool cluster_waited = false;
+};
+inline ThreadState& thread_state() {
   std::shared_ptr<void>& state = emulator::this_thread().sm90;
   if (state == nullptr) {
-    state = std::make_shared<WgmmaGroups>();
+    state = std::make_shared<ThreadState>();
   }
-  return *static_cast<WgmmaGroups*>(state.get());
+  return *static_cast<ThreadState*>(state.get());
 }
+inline WgmmaGroups& wgmma_groups() { return thread_state().wgmma; }
 
 // d[64, tokens] (+)= a[64, 32] * b[tokens, 32]ᵀ of a warpgroup.
 inline void multiply_warpgroup(const std::array<const Wgmma*, 128>& threads) {
@@ -239,6 +244,7 @@ inline void cluster_arrive() {
 inline void cluster_wait() {
   detail::warp_collective("barrier.cluster.wait");
   emulator::cluster_wait();
+  detail::thread_state().cluster_waited = true;
 }
 inline std::uint32_t cluster_address(std::uint32_t address, std::uint32_t rank) {
   static_cast<void>(
@@ -256,6 +262,9 @@ inline void cluster_store(std::uint32_t address, const std::int32_t (&values)[4]
           {values[0], values[1], values[2], values[3]},
           detail::barrier_pointer(barrier)};
   detail::check_address(address, 16, 16, "st.async");
+  if (!detail::thread_state().cluster_waited) {
+    emulator::fail("st.async before barrier.cluster.wait: the other block may not have made its barrier yet");
+  }
   if (address >> detail::kRankShift != barrier >> detail::kRankShift) {
     emulator::fail("st.async: the data and the barrier are in different blocks");
   }
