@@ -55,8 +55,8 @@ struct TernaryMatrix {
   TernaryView view() const { return {out_features, in_features, codes, scale}; }
 };
 
-/// Throws Error, naming `name`, the row and the column, unless sizes fit, every code is 0, 1 or 3, the padding
-/// is 0 and every scale is finite and positive.
+/// Throws Error, naming `name`, the row and the column, unless sizes fit, every code is 0, 1 or 3, the
+/// padding is 0 and every scale is finite and positive.
 void check(const TernaryView& matrix, std::string_view name);
 
 /// Packs t[k] in {-1, 0, +1} into packed_row_bytes(t.size()) bytes.

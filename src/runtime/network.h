@@ -37,8 +37,8 @@ struct Network {
 /// Product of the dimensions.
 std::int64_t numel(const Shape& shape);
 
-/// Reads and checks a model file, large matrices on all threads. The result's `codes` point into `file`. Throws Error that names the file,
-/// the node, the tensor, the shape found and the shape wanted.
+/// Reads and checks a model file, large matrices on all threads. The result's `codes` point into `file`.
+/// Throws Error that names the file, the node, the tensor, the shape found and the shape wanted.
 Network load_network(const io::SafetensorsFile& file, Parallel& parallel);
 
 }  // namespace trit::runtime

@@ -181,16 +181,16 @@ TEST_P(HybridTest, TakesWholePairsAndGroups) {
         static_cast<std::size_t>(panels * padded_in_features(k) / 4 * layout().panel_bytes_per_4));
     std::vector<float> y(static_cast<std::size_t>(tokens * n));
     const generic::BlockedPart part = generic::product_blocks(*threads, {.kernels = kernels(),
-                                                                          .layout = layout(),
-                                                                          .out_features = n,
-                                                                          .in_features = k,
-                                                                          .panels = weights.data(),
-                                                                          .scale = matrix.scale.data(),
-                                                                          .scale_per_row = false,
-                                                                          .x = batch.rows(),
-                                                                          .bias = nullptr,
-                                                                          .y_type = DataType::float32,
-                                                                          .y = y.data()});
+                                                                         .layout = layout(),
+                                                                         .out_features = n,
+                                                                         .in_features = k,
+                                                                         .panels = weights.data(),
+                                                                         .scale = matrix.scale.data(),
+                                                                         .scale_per_row = false,
+                                                                         .x = batch.rows(),
+                                                                         .bias = nullptr,
+                                                                         .y_type = DataType::float32,
+                                                                         .y = y.data()});
     return std::pair(part.panels, part.tokens);
   };
   EXPECT_EQ(taken("on", 7, 200, 30), std::pair(std::int64_t{4}, std::int64_t{4}));
