@@ -65,9 +65,6 @@ class CudaNormQuantTest : public CudaTest {
       }
     }
     std::vector<float> norm_weight = normals(k);
-    if (uniform(0, 4) == 0) {  // r * m overflows where ms and m do not
-      norm_weight[static_cast<std::size_t>(uniform(0, k - 1))] = 3e38F;
-    }
     const float eps = uniform(0, 1) == 0 ? 1e-6F : 1e-40F;
     const std::int64_t row_bytes = cuda::quantized_row_bytes(k);
     const DeviceArray<Element> x{std::span<const Element>(stored), static_cast<std::size_t>(uniform(0, 3))};
@@ -136,6 +133,33 @@ TEST_F(CudaNormQuantTest, LongRows) {
     compare(small, 2, k, kTypes[static_cast<std::size_t>(i++ % 3)]);
     compare(largest_device(), 1, k, kTypes[static_cast<std::size_t>(i % 3)]);
   }
+}
+
+// ms and m are finite, r * m is not: a bad row.
+TEST_F(CudaNormQuantTest, OverflowOfTheProductAlone) {
+  std::vector<float> x(600, 1e-10F);
+  std::vector<float> norm_weight(600, 1.0F);
+  x[5] = 1e-9F;
+  norm_weight[5] = 3e38F;
+  std::vector<std::int8_t> wanted(600);
+  ASSERT_TRUE(std::isnan(norm_quant_row(x, Norm::rms, norm_weight, 1e-40F, wanted).scale));
+  const DeviceArray<float> device_x{std::span<const float>(x)};
+  const DeviceArray<float> g{std::span<const float>(norm_weight)};
+  const DeviceArray<std::int8_t> q(608);
+  const DeviceArray<float> scale(1);
+  cuda::norm_quant(largest_device(),
+                   {.x = device_x.data(),
+                    .tokens = 1,
+                    .in_features = 600,
+                    .x_stride = 600,
+                    .norm = Norm::rms,
+                    .norm_weight = g.data(),
+                    .eps = 1e-40F,
+                    .q = q.data(),
+                    .scale = scale.data()},
+                   nullptr);
+  EXPECT_TRUE(std::isnan(values_of(scale)[0]));
+  EXPECT_EQ(values_of(q), std::vector<std::int8_t>(608, 0));
 }
 
 TEST_F(CudaNormQuantTest, NoTokens) {

@@ -72,6 +72,14 @@ TEST_F(CudaWeightsTest, Absmean) {
   }
 }
 
+// Rows 0, 256, 512, ... meet in one accumulator of the second stage: 2^24 + 1 + 1 + ... is lost in fp32.
+TEST_F(CudaWeightsTest, AbsmeanAddsRowsInFp64) {
+  std::vector<float> w(4000, 1.0F);
+  w[0] = 16'777'216.0F;
+  EXPECT_TRUE(same_bits(run_absmean(w, 4000, 1, ScaleGranularity::tensor),
+                        absmean(w, 4000, 1, ScaleGranularity::tensor)));
+}
+
 TEST_F(CudaWeightsTest, NanPassesThroughAbsmean) {
   std::vector<float> w = normals(3 * 700);
   w[700 + 5] = -std::numeric_limits<float>::quiet_NaN();
