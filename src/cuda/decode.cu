@@ -6,12 +6,13 @@
 // A block is P x Q warps. Warp (p, q) owns 16 * S output rows (S strips) and the q-th part of the block's
 // range of k:
 //
-//              k ->  q = 0      q = 1    ...   q = Q - 1        x of the range lies in shared memory:
-//              [tokens][range + 16 bytes]
+//              k ->  q = 0      q = 1    ...   q = Q - 1
 //   rows  p = 0      warp 0     warp P         ...
-//         p = 1      warp 1     warp P + 1                      sums of all warps meet in shared memory:
-//         [tokens][P * 16 S + 4]
+//         p = 1      warp 1     warp P + 1
 //         ...
+//
+//   shared memory    x of the block's range of k    [tokens][range + 16 bytes]
+//                    sums of all its warps          [tokens][P * 16 S + 4]
 //
 // Weights are the A operand of mma.m16n8k32 (16 rows), tokens its columns: 1 token costs what 8 do. Per tile
 // of 128 inputs, a warp loads S * 512 contiguous bytes, two tiles ahead, and does 2 ldmatrix.x4 and 4 S mma

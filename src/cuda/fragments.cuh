@@ -14,9 +14,9 @@
 //     byte      3                 2                 1                 0
 //     bits   76 54 32 10       76 54 32 10       76 54 32 10       76 54 32 10
 //     A reg   0  1  2  3        0  1  2  3        0  1  2  3        0  1  2  3
-//     k        4c + 3            4c + 2            4c + 1            4c            registers 0, 1;  + 16 for
-//     2, 3 row      g  g+8 g g+8     ...                                                registers 0, 2: g; 1,
-//     3: g + 8
+//     k        4c + 3            4c + 2            4c + 1            4c
+//
+//   Registers 0 and 1 hold these k, 2 and 3 those 16 further; 0 and 2 are row g, 1 and 3 row g + 8.
 //
 // A code is 2-bit two's complement (0, 1, and 3 for -1). Shifted left by 2r, the two top bits of each byte
 // are those of A register r: as int8 that is 64 t. The factor of 64 leaves the sum by an exact shift right by

@@ -10,12 +10,13 @@
 //
 // k goes in stages of 128 inputs through a ring of 4 in shared memory, filled by cp.async three stages ahead.
 // A stage holds
-//   weights   2 tiles of frag64x128, 4 KiB, copied as they are: a lane's 16 bytes of a strip are one
-//   conflict-free load tokens    T rows of 128 bytes; the 16-byte unit u of row r lies at unit u ^ (r % 8),
-//   so that the 8 rows of an ldmatrix are in
-//             different banks
-// Per stage and warp of 64 x 32: 4 loads of weights, 8 ldmatrix.x4, 64 words' worth of unpacking (4 shifts
-// and ANDs each), 64 mma.
+//
+//   weights   2 tiles of frag64x128, 4 KiB, copied as they are
+//   tokens    T rows of 128 bytes; the 16-byte unit u of row r lies at unit u ^ (r % 8), so that the 8 rows
+//             of an ldmatrix are in different banks
+//
+// Per stage and warp of 64 x 32: 8 loads of weights, 8 ldmatrix.x4, 16 words to unpack (4 ANDs, 3 shifts),
+// 64 mma.
 //
 // Rows and tokens outside of the matrix are zeros. Sums go through shared memory, so that stores are
 // contiguous along a row of y.

@@ -3,10 +3,10 @@
 // norm_quant: RMSNorm and absmax int8 of one row per block of 256 threads.
 //
 //   pass 1   thread j reads inputs j, j + 256, ...: it is accumulator j of lane_sum. fma(x, x, acc), the
-//   maximum of |x g|, and
-//            x g to shared memory: x and g are read once.
+//            maximum of |x g|, and x g to shared memory: x and g are read once.
 //   meeting  256 accumulators and 8 maxima through shared memory; every warp adds up all of them, so one
-//   barrier is enough pass 2   a thread turns 4 neighbours into 4 bytes of q
+//            barrier is enough
+//   pass 2   a thread turns 4 neighbours into 4 bytes of q
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 58,000) is read again in pass 2.

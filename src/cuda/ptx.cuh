@@ -17,9 +17,9 @@ __device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
 }
 
 /// d[16x8] += a[16x32] b[32x8], int8 in, int32 out; all 32 lanes. With g = lane / 4 and c = lane % 4:
-///   a[0] row g, k 4c..4c+3; a[1] row g+8; a[2], a[3] the same rows, k 16 further      (byte i of a register
-///   is k + i) b0 column g, k 4c..4c+3; b1 k 16 further d[0], d[1] row g, columns 2c, 2c+1; d[2], d[3] row
-///   g+8
+///   a[0]  row g, k 4c..4c+3 (byte i is k + i);  a[1]  row g + 8;  a[2], a[3]  the same rows, k 16 further
+///   b0    column g, k 4c..4c+3;  b1  k 16 further
+///   d[0], d[1]  row g, columns 2c, 2c + 1;  d[2], d[3]  row g + 8
 __device__ __forceinline__ void mma_m16n8k32(std::int32_t (&d)[4], const std::uint32_t (&a)[4],
                                              std::uint32_t b0, std::uint32_t b1) {
   asm volatile(

@@ -135,6 +135,33 @@ TEST_F(CudaNormQuantTest, LongRows) {
   }
 }
 
+// ms and m are finite, r * m is not: a bad row.
+TEST_F(CudaNormQuantTest, OverflowOfTheProductAlone) {
+  std::vector<float> x(600, 1e-10F);
+  std::vector<float> norm_weight(600, 1.0F);
+  x[5] = 1e-9F;
+  norm_weight[5] = 3e38F;
+  std::vector<std::int8_t> wanted(600);
+  ASSERT_TRUE(std::isnan(norm_quant_row(x, Norm::rms, norm_weight, 1e-40F, wanted).scale));
+  const DeviceArray<float> device_x{std::span<const float>(x)};
+  const DeviceArray<float> g{std::span<const float>(norm_weight)};
+  const DeviceArray<std::int8_t> q(608);
+  const DeviceArray<float> scale(1);
+  cuda::norm_quant(largest_device(),
+                   {.x = device_x.data(),
+                    .tokens = 1,
+                    .in_features = 600,
+                    .x_stride = 600,
+                    .norm = Norm::rms,
+                    .norm_weight = g.data(),
+                    .eps = 1e-40F,
+                    .q = q.data(),
+                    .scale = scale.data()},
+                   nullptr);
+  EXPECT_TRUE(std::isnan(values_of(scale)[0]));
+  EXPECT_EQ(values_of(q), std::vector<std::int8_t>(608, 0));
+}
+
 TEST_F(CudaNormQuantTest, NoTokens) {
   cuda::norm_quant(largest_device(), {.x = nullptr, .tokens = 0, .in_features = 30}, nullptr);
 }

@@ -13,33 +13,30 @@
 // What it checks, with an Error that names kernel, block, thread and place:
 //   * deadlock: every fiber waits; the message says who waits for what
 //   * divergence: lanes of one warp instruction that are at different instructions, or have left the kernel
-//   * shared memory: it is filled with garbage at the start, its exact end is checked by canaries (by
-//   AddressSanitizer, where
-//     built with it) and by a page that faults; the instructions of ptx.h check their addresses and alignment
+//   * shared memory: it is filled with garbage at the start; its end is checked by canaries (to the byte by
+//     AddressSanitizer, where built with it) and by a page that faults; the instructions of ptx.h check
+//     addresses and alignment
 //   * mbarriers: use before init, an overwritten barrier, too many arrivals, bytes still due at the end
 //   * asynchronous copies: with Copies::late they happen when they are waited for and not before, so that a
-//   missing wait
-//     reads garbage; with Copies::early at once, so that a buffer that is filled too early is destroyed under
-//     its readers. A copy that nobody waited for is an error.
-//   * races between barriers: Order::forward, backward and random run the fibers in different orders. Run
-//   each case under
-//     several policies: a missing barrier is found by the order in which it matters.
+//     missing wait reads garbage; with Copies::early at once, so that a buffer that is filled too early is
+//     destroyed under its readers. A copy that nobody waited for is an error.
+//   * races between barriers: Order::forward, backward and random run the warps in different orders, each as
+//     far as it can go. Run each case under several policies: a missing barrier is found by the order in
+//     which it matters.
 //
-// What it does not: time, memory ordering weaker than the program's, a race that no order of whole steps
-// shows, bank conflicts.
+// What it does not: time, memory ordering weaker than the program's, a race that no such order shows, bank
+// conflicts.
 //
-// To emulate an instruction of your own: write its wrapper in terms of
-//   * collective(threads, name, args, all): a rendezvous of a warp or a warpgroup; the last one to come calls
-//   `all` with
-//     everybody's args, by lane, and everybody goes on. `args` may point into the caller's stack.
+// To emulate an instruction of your own, write its wrapper in terms of
+//   * collective(group, mask, name, args, all): a rendezvous of a warp or a warpgroup; the last one to come
+//     calls `all` with everybody's args, by lane, and everybody goes on. `args` may point into the caller's
+//     stack.
 //   * start_barrier_copy(barrier, bytes, copy) of mbarrier.h: a copy that completes `bytes` of an mbarrier's
-//   transaction (bulk
-//     copies, TMA, st.async)
-//   * Thread::copy_groups / bulk_groups: copies in groups that the thread commits and waits for (cp.async;
-//   bulk stores)
-//   * barrier_init, barrier_wait, ... of mbarrier.h; named_barrier, shared_address and shared_pointer (32-bit
-//   addresses, for descriptors),
-//     check_shared(pointer, bytes, alignment, name), fail(message).
+//     transaction (bulk copies, TMA, st.async)
+//   * Thread::copy_groups, bulk_groups: copies in groups that the thread commits and waits for (cp.async;
+//     bulk stores)
+//   * barrier_init, barrier_wait, ... of mbarrier.h; named_barrier; shared_address and shared_pointer (32-bit
+//     addresses, for descriptors); check_shared(pointer, bytes, alignment, name); fail(message)
 #pragma once
 
 #include <cstddef>
