@@ -133,6 +133,9 @@ int run(int argc, char** argv) {
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   const auto peak = apps::int8_peak(cpu_kernels_for(Backend::avx512_vnni).backend);
+  if (!peak) {
+    throw Error("no int8 peak is known of avx512_vnni");
+  }
   ordered_json result = parts(*peak, timing);
   for (const std::int64_t m : tokens) {
     for (const auto& [n, k] : {std::pair(2560, 2560), std::pair(6912, 2560), std::pair(2560, 6912),

@@ -14,7 +14,8 @@ template <typename Value>
 struct CacheLineAllocator {
   using value_type = Value;
   CacheLineAllocator() = default;
-  template <typename Other>
+  template <typename Other>  // implicit, as allocators must convert:
+                             // NOLINTNEXTLINE(google-explicit-constructor)
   CacheLineAllocator(const CacheLineAllocator<Other>& /*other*/) {}
 
   static constexpr std::align_val_t kAlignment{64};

@@ -19,9 +19,8 @@ namespace trit::avx512_vnni {
 namespace {
 
 // How far ahead to prefetch: enough to cover the latency of memory at the speed of these loops, and worth 15
-// to 25 % of the bandwidth against 2 KB. Into L2: into L1 it takes the few buffers that the loads themselves
-// need, which on Sapphire Rapids costs 5 % of the bandwidth with 2-bit panels and 30 % with base-3 ones. A
-// prefetch past the last panel is harmless.
+// to 25 % of the bandwidth against 2 KB. Into L2: into L1 costs 2-bit panels up to 8 % of their speed from
+// memory on Sapphire Rapids and gives base-3 ones up to 4 %. A prefetch past the last panel is harmless.
 constexpr std::int64_t kPanelPrefetchBytes = 8192;
 constexpr std::int64_t kLineBytes = 64;
 
@@ -49,8 +48,7 @@ struct [[gnu::may_alias, gnu::packed]] FourInputs {
 };
 
 /// The tile of kTokens tokens, kSteps lines at a time into sums of their own: vpdpbusd has a latency of 4 to
-/// 5 cycles, and kTokens * kSteps * (registers of Sums) chains hide it. No more steps than that needs: loads
-/// from memory come to stand closer together, which costs 10 to 25 % of its bandwidth.
+/// 5 cycles, and kTokens * kSteps * (registers of Sums) chains hide it, and no more steps than that needs.
 ///
 /// `decode(line)` gives a Fields, `multiply(sums, fields, q)` adds one token's products to a Sums, `add`
 /// joins two Sums, `finish(sums, q_sum, acc)` writes kPanelRows int32. Indices are unrolled by packs, not

@@ -105,7 +105,7 @@ std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) 
 }
 
 // Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
-// the stores, each line costs its latency, 5 % of the time of a tile with K = 4096.
+// the stores, each line costs its latency.
 void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, Part tokens) {
   constexpr std::int64_t kLine = 64;
   constexpr std::int64_t kMostTokens = 16;  // more are better left to the stores than put out of L1 again
