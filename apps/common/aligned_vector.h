@@ -14,9 +14,9 @@ template <typename Value>
 struct CacheLineAllocator {
   using value_type = Value;
   CacheLineAllocator() = default;
-  template <typename Other>  // implicit, as allocators must convert:
-                             // NOLINTNEXTLINE(google-explicit-constructor)
-  CacheLineAllocator(const CacheLineAllocator<Other>& /*other*/) {}
+  // Implicit, since allocators of other types must convert to this one.
+  template <typename Other>
+  CacheLineAllocator(const CacheLineAllocator<Other>& /*other*/) {}  // NOLINT(google-explicit-constructor)
 
   static constexpr std::align_val_t kAlignment{64};
   Value* allocate(std::size_t count) {

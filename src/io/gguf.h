@@ -28,22 +28,20 @@ inline constexpr std::uint64_t kDefaultAlignment = 32;
 inline constexpr std::size_t kMaxDimensions = 4;
 inline constexpr std::size_t kMaxNameBytes = 64;
 
-/// Types of values.
-enum ValueType : std::uint32_t {
-  kUint8 = 0,
-  kInt8,
-  kUint16,
-  kInt16,
-  kUint32,
-  kInt32,
-  kFloat32,
-  kBool,
-  kString,
-  kArray,
-  kUint64,
-  kInt64,
-  kFloat64
-};
+/// Types of values: numbers in the file, which may hold others.
+inline constexpr std::uint32_t kUint8 = 0;
+inline constexpr std::uint32_t kInt8 = 1;
+inline constexpr std::uint32_t kUint16 = 2;
+inline constexpr std::uint32_t kInt16 = 3;
+inline constexpr std::uint32_t kUint32 = 4;
+inline constexpr std::uint32_t kInt32 = 5;
+inline constexpr std::uint32_t kFloat32 = 6;
+inline constexpr std::uint32_t kBool = 7;
+inline constexpr std::uint32_t kString = 8;
+inline constexpr std::uint32_t kArray = 9;
+inline constexpr std::uint32_t kUint64 = 10;
+inline constexpr std::uint32_t kInt64 = 11;
+inline constexpr std::uint32_t kFloat64 = 12;
 
 /// Bytes of a value of a fixed size; 0 for strings, arrays and unknown types.
 std::size_t value_size(std::uint32_t type);

@@ -55,10 +55,11 @@ MappedFile::~MappedFile() {
 
 void release_pages(std::span<const std::byte> bytes) {
   static const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<std::uintptr_t>(bytes.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<std::uintptr_t>(bytes.data() + bytes.size()) / page * page;
-  if (begin < end) {
-    ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  const auto address = reinterpret_cast<std::uintptr_t>(bytes.data());
+  const std::size_t before = (page - address % page) % page;   // of the first page that is whole
+  const std::size_t behind = (address + bytes.size()) % page;  // of the last one
+  if (before + behind < bytes.size()) {
+    ::madvise(const_cast<std::byte*>(bytes.data()) + before, bytes.size() - before - behind, MADV_DONTNEED);
   }
 }
 

@@ -13,6 +13,9 @@
 
 #include "cuda/emulator/emulator.h"
 
+// The names are CUDA's.
+// NOLINTBEGIN(bugprone-reserved-identifier, readability-identifier-naming)
+
 #define __global__
 #define __device__
 #define __host__
@@ -143,3 +146,5 @@ inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
 inline int __ldcg(const int* p) { return *p; }
+
+// NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)

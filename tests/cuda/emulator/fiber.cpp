@@ -104,7 +104,7 @@ Fiber::Fiber(std::byte* stack, std::size_t stack_bytes, std::function<void()> en
   for (int i = 3; i <= 8; ++i) {
     top[-i] = nullptr;
   }
-  state_->stack_pointer = &top[-8];
+  state_->stack_pointer = static_cast<void*>(&top[-8]);
 #else
   getcontext(&state_->context);
   state_->context.uc_stack.ss_sp = stack;

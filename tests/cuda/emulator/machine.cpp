@@ -98,6 +98,7 @@ void block_current(std::string_view waits_for, std::string what, std::function<b
   me.ready = std::move(ready);
   me.waits_for = waits_for;
   me.waits_for_what = std::move(what);
+  // make_fibres has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   me.fiber->switch_to(m.scheduler);
 }
 
@@ -142,7 +143,7 @@ bool Machine::step(Fibre& fibre) {
   }
   current = &fibre;
   fibre.spins = false;
-  scheduler.switch_to(*fibre.fiber);
+  scheduler.switch_to(*fibre.fiber);  // NOLINT(bugprone-unchecked-optional-access): make_fibres has made it
   current = nullptr;
   if (error) {
     std::rethrow_exception(error);
