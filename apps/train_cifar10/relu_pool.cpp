@@ -33,7 +33,8 @@ inline __attribute__((always_inline)) void pool_row_of(const T* top, const T* bo
       Value best = a[c];
       std::uint8_t index = 0;
       const auto consider = [&](Value x, std::uint8_t i) {
-        const bool better = x > best || x != x;  // a NaN wins, and then nothing is larger
+        // A NaN wins, and then nothing is larger. NOLINTNEXTLINE(misc-redundant-expression)
+        const bool better = x > best || x != x;
         best = better ? x : best;
         index = better ? i : index;
       };

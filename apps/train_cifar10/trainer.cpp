@@ -202,6 +202,7 @@ void Run::note_step(const Learner::StepResult& result, std::int64_t images, doub
   }
   if (position_.step % kStepsPerEvent == 0) {
     const EventFile::Scalar scalars[] = {{"step/loss", result.loss}, {"step/learning_rate", learning_rate}};
+    // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
     events_->add(position_.step, scalars);
   }
 }
@@ -255,12 +256,14 @@ bool Run::finish_epoch() {
                .skipped = position_.skipped,
                .history = std::move(position_.history)};
   save();  // before the line: a resumed run writes the lines that its checkpoint knows
+  // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   metrics_->append(metrics);
   const EventFile::Scalar scalars[] = {{"epoch/train_loss", metrics.train_loss},
                                        {"epoch/train_accuracy", metrics.train_accuracy},
                                        {"epoch/test_loss", metrics.test_loss},
                                        {"epoch/test_accuracy", metrics.test_accuracy},
                                        {"epoch/images_per_second", metrics.images_per_second}};
+  // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   events_->add(position_.step, scalars);
   say(fmt::format(
       "epoch {:2}/{}  {}  loss {:.4f}  train {:5.2f} %  test {:5.2f} %  {:6.2f} s  {:5.0f} images/s",
