@@ -44,7 +44,7 @@ class Converter {
       auto linear = std::static_pointer_cast<LinearImpl>(std::move(child));
       std::string reason = refusal(name, *linear);
       if (reason.empty()) {
-        reason = replace(parent, names[index], index, std::move(linear), others);
+        reason = replace(parent, names[index], index, linear, others);
       }
       report_.push_back({name, reason.empty(), std::move(reason)});
     }
@@ -67,7 +67,7 @@ class Converter {
 
   // Puts a BitLinear in the place of `linear` and returns nothing, or why that cannot be done.
   std::string replace(Module& parent, const std::string& name, std::size_t index,
-                      std::shared_ptr<LinearImpl> linear, long others) {
+                      const std::shared_ptr<LinearImpl>& linear, long others) {
     if (auto* sequential = parent.as<torch::nn::SequentialImpl>()) {
       auto layer = converted(linear);
       *(sequential->begin() + static_cast<std::ptrdiff_t>(index)) = torch::nn::AnyModule(layer);

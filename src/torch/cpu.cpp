@@ -301,6 +301,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
       add_row(partial.const_data_ptr<float>() + chunk * features, features,
               grad_weight.mutable_data_ptr<float>());
     }
+    // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
     grad_weight = grad_weight.to(weight->scalar_type(), /*non_blocking=*/false, /*copy=*/true);
   }
   return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
