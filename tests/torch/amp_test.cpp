@@ -159,10 +159,10 @@ TEST(GradScaler, WorksWithAnyOptimizer) {
   };
   // 65536 is a power of two: scaling and unscaling are exact.
   const auto same = [&](auto&& make) { EXPECT_TRUE(torch::equal(run(make, true), run(make, false))); };
-  same([](auto p) { return torch::optim::SGD(p, torch::optim::SGDOptions(0.1).momentum(0.9)); });
-  same([](auto p) { return torch::optim::AdamW(p, torch::optim::AdamWOptions(0.1)); });
-  same([](auto p) { return torch::optim::Adagrad(p, torch::optim::AdagradOptions(0.1)); });
-  same([](auto p) { return torch::optim::RMSprop(p, torch::optim::RMSpropOptions(0.1)); });
+  same([](const auto& p) { return torch::optim::SGD(p, torch::optim::SGDOptions(0.1).momentum(0.9)); });
+  same([](const auto& p) { return torch::optim::AdamW(p, torch::optim::AdamWOptions(0.1)); });
+  same([](const auto& p) { return torch::optim::Adagrad(p, torch::optim::AdagradOptions(0.1)); });
+  same([](const auto& p) { return torch::optim::RMSprop(p, torch::optim::RMSpropOptions(0.1)); });
 }
 
 TEST(GradScaler, UnscalesSparseGradients) {

@@ -107,7 +107,7 @@ TEST_F(Cache, WorksOnInferenceTensors) {
   const c10::InferenceMode inference;
   auto other = layer(1200, 40, false, Norm::rms);  // its parameters have no version
   ASSERT_TRUE(other->weight.is_inference());
-  fc = other;
+  fc = std::move(other);
   expect_current("inference tensor");
   fc->weight.neg_();
   expect_current("inference tensor, in place");
