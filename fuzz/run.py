@@ -44,8 +44,9 @@ def build(folder: Path, jobs: int) -> None:
 
 
 class Target:
-    def __init__(self, folder: Path, name: str):
+    def __init__(self, folder: Path, name: str, seed: int):
         self.name = name
+        self.seed = seed
         self.program = folder / "bin" / f"fuzz_{name}"
         self.seeds = folder / "seeds" / name
         self.corpus = folder / "corpus" / name
@@ -69,7 +70,7 @@ class Target:
 
     def run_once(self, limit: str) -> None:
         dictionary = TARGETS[self.name]
-        command = [self.program, limit, *LIMITS, "-print_final_stats=1", f"-artifact_prefix={self.artifacts}/",
+        command = [self.program, limit, *LIMITS, f"-seed={self.seed}", "-print_final_stats=1", f"-artifact_prefix={self.artifacts}/",
                    *([f"-dict={ROOT / 'fuzz' / dictionary}"] if dictionary else []), self.corpus, self.seeds]
         start = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=ENVIRONMENT)
@@ -101,6 +102,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="executions of each target, instead of a time")
     parser.add_argument("--build", type=Path, default=ROOT / "build-fuzz")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="for building")
+    parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0 takes another one each time")
     parser.add_argument("--if-clang", action="store_true", help="where there is no clang, say so and be content")
     parser.add_argument("--json", type=Path, help="file for the figures; those of other targets in it are kept")
     arguments = parser.parse_args()
@@ -116,7 +118,7 @@ def main() -> None:
     targets = arguments.targets or list(TARGETS)
     seconds = arguments.total_seconds // len(targets) if arguments.total_seconds else arguments.seconds
     for name in targets:
-        result = Target(arguments.build, name).run(arguments.runs, seconds)
+        result = Target(arguments.build, name, arguments.seed).run(arguments.runs, seconds)
         if arguments.json:
             known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
             arguments.json.write_text(json.dumps({**known, name: result}, indent=1) + "\n")

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -15,6 +16,24 @@ struct NameMap::Rule {
   std::optional<std::string> replacement;
 };
 
+namespace {
+
+// The longest run of digits. std::regex of gcc 12 reads the numbers of an expression (\12, {3}) without a
+// look at their size, and 19 digits overflow.
+constexpr std::ptrdiff_t kMostDigits = 9;
+
+std::ptrdiff_t longest_number(std::string_view text) {
+  std::ptrdiff_t longest = 0;
+  std::ptrdiff_t run = 0;
+  for (const char c : text) {
+    run = c >= '0' && c <= '9' ? run + 1 : 0;
+    longest = std::max(longest, run);
+  }
+  return longest;
+}
+
+}  // namespace
+
 NameMap::NameMap() = default;
 NameMap::~NameMap() = default;
 NameMap::NameMap(NameMap&&) noexcept = default;
@@ -28,6 +47,10 @@ NameMap NameMap::parse(std::string_view json, const std::string& what) {
       throw Error(what + ": the value of " + quoted_name(path[0]) + " is " +
                   (path.size() == 1 ? scalar_text(value) : "an object or array") +
                   ", wanted a string (the new name) or null (leave the tensor out)");
+    }
+    if (longest_number(path[0]) > kMostDigits) {
+      throw Error(what + ": " + quoted_name(path[0]) + " has a number of more than " +
+                  std::to_string(kMostDigits) + " digits");
     }
     try {
       map.rules_.push_back({std::regex(path[0], std::regex::ECMAScript | std::regex::optimize),

@@ -178,6 +178,7 @@ TEST(Convert, Names) {
     expect_error([&] { NameMap::parse(json, "map"); }, parts);
   };
   refused(R"json({"(": "x"})json", {"map: \"(\" is no regular expression"});
+  refused(R"json({"a\\18446744073709551615": "x"})json", {"a number of more than 9 digits"});
   refused(R"json({"a": 1})json", {"the value of \"a\" is 1", "wanted a string"});
   refused(R"json({"a": {"b": "c"}})json", {"the value of \"a\""});
   refused(R"json({"a": "b", "a": "c"})json", {"occurs twice"});
