@@ -113,7 +113,7 @@ void gemm_sm90(const GemmSm90& args, const GemmSm90Tile& tile, std::int32_t spli
   p.row_scale_stride = args.scale_per_row ? 1 : 0;
   p.y_type = args.y_type;
   p.staged = tile.kernel == GemmSm90Kernel::persistent && args.y_type != DataType::float32 &&
-             aligned(args.y, 16) && args.y_stride % 8 == 0;
+             aligned(args.y, 16) && args.y_stride % 8 == 0 && args.out_features % 8 == 0;
   p.order = tile_order(static_cast<std::int32_t>(row_tiles), static_cast<std::int32_t>(token_tiles));
   p.split = split;
 

@@ -50,7 +50,7 @@ struct GemmSm90Parameters {
   std::int32_t k_tiles = 0;               // ceil(K / 128)
   std::int32_t row_scale_stride = 0;      // 0: one beta, 1: one per output row
   DataType y_type = DataType::float32;
-  bool staged = false;  // y through shared memory and the copy engine: 16-bit, rows and base on 16 bytes
+  bool staged = false;  // y through shared memory and the copy engine
   TileOrder order;      // persistent kernel
   // Split kernel: blocks of a cluster share K.
   std::int32_t split = 1;   // blocks in a cluster

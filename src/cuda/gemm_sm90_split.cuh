@@ -10,9 +10,9 @@
 //
 // A stage holds 256 inputs (two tiles of k): with 128 the two producer threads are the limit, not the tensor
 // cores. At the end every block sends the accumulators of token octet o to block o % split of the cluster
-// (st.async, counted on its barrier; its own as well, so that the code is one loop for every split), and adds
-// up and stores those that it owns in a rolled loop. Straight-line code of this epilogue would cost
-// microseconds to fetch, in a kernel that runs once through it.
+// (st.async, counted on its barrier; its own by an ordinary store, since the thread that adds them up is the
+// one that wrote them), and adds up and stores those that it owns in a rolled loop. Straight-line code of
+// this epilogue would cost microseconds to fetch, in a kernel that runs once through it.
 //
 // 168 registers a thread at 320 threads: no setmaxnreg is needed.
 #pragma once
@@ -75,11 +75,14 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
     ring.initialise();
     ptx::barrier_init(parts_barrier, 1);
     ptx::fence_barrier_init();
-    ptx::barrier_arrive_expect(parts_barrier, owned * p.split * Shared::kOctetBytes);
+    ptx::barrier_arrive_expect(parts_barrier, owned * (p.split - 1) * Shared::kOctetBytes);
   }
   __syncthreads();
   // The other blocks may send once this one has made its barrier; the wait for them is before the sending.
-  ptx::cluster_arrive();
+  // A launch without a cluster has no such barrier.
+  if (p.split > 1) {
+    ptx::cluster_arrive();
+  }
 
   const std::int32_t steps = p.steps_per_block + (rank < p.steps_over ? 1 : 0);
   const std::int32_t first_step = rank * p.steps_per_block + min(rank, p.steps_over);
@@ -93,7 +96,9 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
       produce_weights<T>(ring, position, p, row_tile * 2 * T::kRowBlocks, first_step, steps);
     }
     __syncwarp();
-    ptx::cluster_wait();
+    if (p.split > 1) {
+      ptx::cluster_wait();
+    }
     return;
   }
 
@@ -118,19 +123,29 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
   std::int32_t acc[T::kRowBlocks][T::kAccumulators];
   multiply<T>(ring, position, steps, group, consumer % 128, acc);
 
-  ptx::cluster_wait();
+  if (p.split > 1) {
+    ptx::cluster_wait();
+  }
   {
     const std::uint32_t mine = parts + rank * part_bytes + consumer * 16;
     std::int32_t owner = 0;
     std::uint32_t target = mine;
 #pragma unroll
     for (int octet = 0; octet < T::kOctets; ++octet) {
-      const std::uint32_t barrier = ptx::cluster_address(parts_barrier, owner);
-      const std::uint32_t address = ptx::cluster_address(target, owner);
+      if (owner == rank) {
 #pragma unroll
-      for (int block = 0; block < T::kRowBlocks; ++block) {
-        const std::int32_t* d = &acc[block][4 * octet];
-        ptx::cluster_store(address + block * kConsumerThreads * 16, {d[0], d[1], d[2], d[3]}, barrier);
+        for (int block = 0; block < T::kRowBlocks; ++block) {
+          const std::int32_t* d = &acc[block][4 * octet];
+          ptx::shared_store(target + block * kConsumerThreads * 16, {d[0], d[1], d[2], d[3]});
+        }
+      } else {
+        const std::uint32_t barrier = ptx::cluster_address(parts_barrier, owner);
+        const std::uint32_t address = ptx::cluster_address(target, owner);
+#pragma unroll
+        for (int block = 0; block < T::kRowBlocks; ++block) {
+          const std::int32_t* d = &acc[block][4 * octet];
+          ptx::cluster_store(address + block * kConsumerThreads * 16, {d[0], d[1], d[2], d[3]}, barrier);
+        }
       }
       if (++owner == p.split) {
         owner = 0;

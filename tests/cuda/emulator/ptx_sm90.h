@@ -219,7 +219,9 @@ inline void tensor_store(const TensorMap* map, std::int32_t x, std::int32_t y, s
     for (std::int32_t row = 0; row < matrix.box_rows; ++row) {
       for (std::int32_t i = 0; i < 128; ++i) {
         const std::int64_t to = std::int64_t{x} * matrix.element_bytes + i;
-        if (y + row < matrix.rows && to < matrix.row_elements * matrix.element_bytes) {
+        // The engine writes whole units: a row that does not end on one gets more.
+        const std::int64_t row_bytes = (matrix.row_elements * matrix.element_bytes + 15) / 16 * 16;
+        if (y + row < matrix.rows && to < row_bytes) {
           data[(y + row) * matrix.stride_bytes + to] =
               chunks[static_cast<std::size_t>(row * 8 + i / 16)][i % 16];
         }
@@ -264,6 +266,9 @@ inline void cluster_store(std::uint32_t address, const std::int32_t (&values)[4]
   detail::check_address(address, 16, 16, "st.async");
   if (!detail::thread_state().cluster_waited) {
     emulator::fail("st.async before barrier.cluster.wait: the other block may not have made its barrier yet");
+  }
+  if (emulator::this_launch().cluster < 2) {
+    emulator::fail("st.async: the launch has no cluster");
   }
   if (address >> detail::kRankShift != barrier >> detail::kRankShift) {
     emulator::fail("st.async: the data and the barrier are in different blocks");
@@ -325,6 +330,11 @@ inline uint4 shared_load(std::uint32_t address) {
   uint4 value;
   std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
   return value;
+}
+
+inline void shared_store(std::uint32_t address, const std::int32_t (&values)[4]) {
+  detail::check_address(address, 16, 16, "st.shared.v4");
+  std::memcpy(emulator::shared_pointer(address), values, sizeof values);
 }
 
 inline void store_transposed(std::uint32_t address, const std::uint32_t (&matrices)[4]) {
