@@ -3,24 +3,29 @@
 // decode: the product for up to 16 tokens, bound by reading the weights. Every weight is read once, by one
 // warp.
 //
-// A block is P x Q warps. Warp (p, q) owns 16 * S output rows (S strips) and the q-th part of the block's
-// range of k:
+// A block is P x Q warps, block (32, P, Q). Warp (p, q) owns 16 * S output rows (S strips) and the q-th part
+// of k:
 //
 //              k ->  q = 0      q = 1    ...   q = Q - 1
 //   rows  p = 0      warp 0     warp P         ...
 //         p = 1      warp 1     warp P + 1
 //         ...
 //
-//   shared memory    x of the block's range of k    [tokens][range + 16 bytes]
-//                    sums of all its warps          [tokens][P * 16 S + 4]
+//   shared memory    sums of every warp             [Q][tokens][P * 16 S + 4]
+//                    x, for each q its part of k    [Q][tokens][part + 16 bytes]
 //
 // Weights are the A operand of mma.m16n8k32 (16 rows), tokens its columns: 1 token costs what 8 do. Per tile
-// of 128 inputs, a warp loads S * 512 contiguous bytes, two tiles ahead, and does 2 ldmatrix.x4 and 4 S mma
-// per 8 tokens. Columns without a token compute what token M - 1 does and are dropped. Inputs past K meet
-// zero weights, so what x holds there does not matter. x that does not fit is taken in chunks of k; after
-// each, the sums leave the registers, which also keeps them below 2^31 for any K. With programmatic launch
-// the first weights are under way before the kernel in front has ended.
+// of 128 inputs, a warp loads S * 512 contiguous bytes, kAhead tiles ahead, and does 2 ldmatrix.x4 and 4 S
+// mma per 8 tokens. Columns without a token compute what token M - 1 does and are dropped. Inputs past K meet
+// zero weights, so what x holds there does not matter.
+//
+// A few microseconds are all there is, so latencies are taken side by side: the first weights and beta are
+// under way before x is waited for (with programmatic launch, before the kernel in front has ended); the P
+// warps of a q copy the x that they alone need and meet at a barrier of their own; s is fetched before the
+// loop. All warps meet once, before the sums of the Q parts are added and stored. x that does not fit is
+// taken in chunks of k; after each, the sums leave the registers, which also keeps them below 2^31 for any K.
 #include <algorithm>
+#include <string>
 
 #include "cuda/fragments.cuh"
 #include "cuda/launch.cuh"
@@ -31,15 +36,24 @@ namespace trit::cuda {
 namespace {
 
 constexpr int kMaxWarps = 16;
+// Named barriers 1 .. 15, one for each q that several warps share.
+constexpr int kMaxSharedParts = 15;
 constexpr int kRowPadding =
     16;  // bytes after a token's x: rows start in different banks, ldmatrix is free of conflicts
 constexpr int kSumPadding = 4;  // ints after a token's sums: the 4 tokens x 8 rows of a store are in 32 banks
 
+/// How a launch cuts its work, computed by the host: there is no division in the kernel.
 struct Shape {
-  int row_warps;
-  int k_warps;
-  int chunk_tiles;
-  int groups;  // of 16 S rows, in the whole matrix
+  unsigned groups;           // of 16 S rows, in the whole matrix
+  unsigned chunk_tiles;      // along k
+  unsigned part_tiles;       // of a warp: chunk_tiles / Q
+  unsigned part_over;        // the first chunk_tiles % Q warps take one more
+  unsigned x_stride;         // bytes from token to token in a part of x
+  unsigned sum_stride;       // ints from token to token in a part's sums
+  unsigned x_part;           // bytes of a part of x
+  unsigned sum_part;         // ints of a part's sums
+  unsigned x_begin;          // byte of shared memory where x starts
+  unsigned row_block_bytes;  // of the weights of 64 rows
 };
 
 template <int kStrips>
@@ -48,11 +62,11 @@ struct Weights {
 };
 
 template <int kStrips>
-__device__ __forceinline__ Weights<kStrips> load_weights(const std::uint8_t* lane_weights, int tile) {
+__device__ __forceinline__ Weights<kStrips> load_weights(const std::uint8_t* lane_weights) {
   Weights<kStrips> w;
 #pragma unroll
   for (int s = 0; s < kStrips; ++s) {
-    w.strip[s] = ptx::load_once_16(lane_weights + std::int64_t{tile} * kTileBytes + s * kStripBytes);
+    w.strip[s] = ptx::load_once_16(lane_weights + s * kStripBytes);
   }
   return w;
 }
@@ -94,109 +108,172 @@ __device__ __forceinline__ void multiply_tile(Sums<kStrips, kTokenTiles>& sums,
   }
 }
 
-// Adds a warp's sums, shifted to sums of t q, to those of the block, and clears them.
+// Puts a warp's sums, shifted to sums of t q, in their place (the first chunk) or adds them to what is there,
+// and clears them. A thread meets its own values only.
 template <int kStrips, int kTokenTiles>
-__device__ __forceinline__ void flush(Sums<kStrips, kTokenTiles>& sums, std::int32_t* block_sums, int stride,
-                                      int tokens, int first_row, int lane) {
+__device__ __forceinline__ void flush(Sums<kStrips, kTokenTiles>& sums, std::int32_t* warp_sums,
+                                      unsigned stride, unsigned tokens, unsigned lane, bool add) {
 #pragma unroll
-  for (int s = 0; s < kStrips; ++s) {
+  for (unsigned t = 0; t < kTokenTiles; ++t) {
 #pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
+    for (unsigned column = 0; column < 2; ++column) {
+      const unsigned token = t * 8 + lane % 4 * 2 + column;
+      if (token < tokens) {
+        std::int32_t* to = warp_sums + token * stride + lane / 4;
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int token = t * 8 + lane % 4 * 2 + i % 2;
-        const int row = first_row + s * kStripRows + lane / 4 + 8 * (i / 2);
-        if (token < tokens) {
-          atomicAdd(&block_sums[token * stride + row], sums.of[s][t][i] >> kCodeShift);
+        for (unsigned s = 0; s < kStrips; ++s) {
+#pragma unroll
+          for (unsigned h = 0; h < 2; ++h) {
+            std::int32_t& sum = sums.of[s][t][2 * h + column];
+            const unsigned at = s * kStripRows + 8 * h;
+            to[at] = (add ? to[at] : 0) + (sum >> kCodeShift);
+            sum = 0;
+          }
         }
-        sums.of[s][t][i] = 0;
       }
     }
   }
 }
 
-template <int kStrips, int kTokenTiles>
-__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArguments a, const Shape shape) {
-  const int thread = static_cast<int>(threadIdx.x);
-  const int threads = static_cast<int>(blockDim.x);
-  const int lane = thread % 32;
-  const int warp = thread / 32;
-  const int q = warp / shape.row_warps;
-  const int p = warp - q * shape.row_warps;
-  const int tokens = a.out.tokens;
-  const int group = static_cast<int>(blockIdx.x) * shape.row_warps + p;
-  const int block_rows = shape.row_warps * kStrips * kStripRows;
-  const int sum_stride = block_rows + kSumPadding;
-  const int x_stride = shape.chunk_tiles * kTileInputs + kRowPadding;
-  auto* block_sums = reinterpret_cast<std::int32_t*>(dynamic_shared());        // [tokens][sum_stride]
-  std::uint8_t* x = dynamic_shared() + round_up(tokens * sum_stride * 4, 16);  // [tokens][x_stride]
-
-  const bool has_rows = group < shape.groups;
-  const int strip = (has_rows ? group : 0) * kStrips;
-  const std::uint8_t* lane_weights = a.weights +
-                                     tile_offset(strip / (kTileRows / kStripRows), 0, a.tiles_along_k) +
-                                     strip % (kTileRows / kStripRows) * kStripBytes + lane * 16;
-  Sums<kStrips, kTokenTiles> sums = {};
-  for (int i = thread; i < tokens * sum_stride; i += threads) {
-    block_sums[i] = 0;
+/// The warps of one q: they share a part of x.
+__device__ __forceinline__ void meet(unsigned q, unsigned row_warps) {
+  if (row_warps == 1) {
+    __syncwarp();
+  } else {
+    ptx::named_barrier(1 + q, 32 * row_warps);
   }
+}
 
-#pragma unroll 1
-  for (int chunk = 0; chunk < a.tiles_along_k; chunk += shape.chunk_tiles) {
-    const int chunk_tiles = min(shape.chunk_tiles, a.tiles_along_k - chunk);
-    const int per_warp = ceil_div(chunk_tiles, shape.k_warps);
-    const int begin = min(q * per_warp, chunk_tiles);
-    const int end = has_rows ? min(begin + per_warp, chunk_tiles) : begin;
-    const std::uint8_t* chunk_weights = lane_weights + std::int64_t{chunk} * kTileBytes;
-    Weights<kStrips> next = {};
-    Weights<kStrips> after = {};
-    if (begin < end) {
-      next = load_weights<kStrips>(chunk_weights, begin);
-    }
-    if (begin + 1 < end) {
-      after = load_weights<kStrips>(chunk_weights, begin + 1);
-    }
+// kChunked: x does not fit as a whole.
+template <int kStrips, int kTokenTiles, bool kChunked>
+__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArguments a, const Shape shape) {
+  constexpr unsigned kAhead = kStrips == 2 ? 3 : 2;  // tiles in flight per warp: 3 or 4 KB
+  constexpr unsigned kWarpRows = kStrips * kStripRows;
+  constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
+  const unsigned lane = threadIdx.x;
+  const unsigned p = threadIdx.y;
+  const unsigned q = threadIdx.z;
+  const auto tokens = static_cast<unsigned>(a.out.tokens);
+  const unsigned group = blockIdx.x * blockDim.y + p;
+  // Warps beyond the matrix do what the last one does and store nothing.
+  const unsigned inside = min(group, shape.groups - 1);
+  const std::uint8_t* lane_weights = a.weights +
+                                     std::uint64_t{inside / kGroupsPerBlock} * shape.row_block_bytes +
+                                     inside % kGroupsPerBlock * (kStrips * kStripBytes) + lane * 16;
+  const unsigned row = group * kWarpRows + lane;
+  float beta[kStrips / 2] = {};
+  float bias[kStrips / 2] = {};
+  float s = 0.0F;
+  Sums<kStrips, kTokenTiles> sums = {};
 
-    if (chunk == 0) {
-      ptx::wait_for_predecessor();
-    } else {
-      __syncthreads();  // nobody reads the last chunk's x any more
+  const auto tiles_along_k = static_cast<unsigned>(a.tiles_along_k);
+  unsigned chunk = 0;
+  do {
+    unsigned begin = q * shape.part_tiles + min(q, shape.part_over);
+    unsigned left = shape.part_tiles + (q < shape.part_over ? 1U : 0U);
+    if (kChunked) {  // the last one may be shorter
+      const unsigned chunk_tiles = min(shape.chunk_tiles, tiles_along_k - chunk);
+      left = begin < chunk_tiles ? min(left, chunk_tiles - begin) : 0U;
+      begin += chunk;
     }
-    const int units = min(chunk_tiles * (kTileInputs / 16), (a.row_bytes - chunk * kTileInputs) / 16);
-#pragma unroll 1
-    for (int token = 0; token < tokens; ++token) {
-      const std::int8_t* from = a.q + std::int64_t{token} * a.row_bytes + chunk * kTileInputs;
-      for (int i = thread; i < units; i += threads) {
-        ptx::cp_async_16(x + token * x_stride + i * 16, from + i * 16);
+    const std::uint8_t* next = lane_weights + std::uint64_t{begin} * kTileBytes;
+    Weights<kStrips> ahead[kAhead] = {};
+#pragma unroll
+    for (unsigned i = 0; i < kAhead; ++i) {
+      if (i < left) {
+        ahead[i] = load_weights<kStrips>(next + i * kTileBytes);
       }
+    }
+    next += kAhead * kTileBytes;
+
+    if (!kChunked || chunk == 0) {
+      if (q < tokens) {
+#pragma unroll
+        for (unsigned i = 0; i < kStrips / 2; ++i) {
+          const unsigned of = min(row + 32 * i, static_cast<unsigned>(a.out.out_features) - 1);
+          beta[i] = a.out.scale[a.out.scale_per_row ? of : 0];
+          bias[i] = a.out.bias == nullptr ? -0.0F : a.out.bias[of];
+        }
+      }
+      ptx::wait_for_predecessor();
+      ptx::let_successor_start();
+      s = q < tokens ? a.out.row_scale[q] : 0.0F;
+    } else {
+      meet(q, blockDim.y);  // nobody reads the last chunk's x any more
+    }
+    // Units of 16 bytes; a row of q may end within the last tile.
+    const auto row_bytes = static_cast<unsigned>(a.row_bytes);
+    const unsigned units = left == 0 ? 0U : min(left * kTileInputs, row_bytes - begin * kTileInputs) / 16;
+    std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
+    const std::int8_t* from = a.q + begin * kTileInputs;
+    std::uint8_t* to = x;
+#pragma unroll 1
+    for (unsigned token = 0; token < tokens; ++token) {
+#pragma unroll 1
+      for (unsigned i = p * 32 + lane; i < units; i += blockDim.y * 32) {
+        ptx::cp_async_16(to + i * 16, from + i * 16);
+      }
+      from += row_bytes;
+      to += shape.x_stride;
     }
     ptx::cp_async_commit();
     ptx::cp_async_wait<0>();
-    __syncthreads();
+    meet(q, blockDim.y);
 
     const std::uint8_t* lane_x[kTokenTiles];
 #pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-      lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * x_stride + lane / 8 * 16 + begin * kTileInputs;
+    for (unsigned t = 0; t < kTokenTiles; ++t) {
+      lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * shape.x_stride + lane / 8 * 16;
     }
 #pragma unroll 1
-    for (int tile = begin; tile < end; ++tile) {
-      const Weights<kStrips> now = next;
-      next = after;
-      if (tile + 2 < end) {
-        after = load_weights<kStrips>(chunk_weights, tile + 2);
+    for (; left > 0; --left) {
+      const Weights<kStrips> now = ahead[0];
+#pragma unroll
+      for (unsigned i = 1; i < kAhead; ++i) {
+        ahead[i - 1] = ahead[i];
       }
+      if (left > kAhead) {
+        ahead[kAhead - 1] = load_weights<kStrips>(next);
+      }
+      next += kTileBytes;
       multiply_tile(sums, now, lane_x);
 #pragma unroll
-      for (int t = 0; t < kTokenTiles; ++t) {
+      for (unsigned t = 0; t < kTokenTiles; ++t) {
         lane_x[t] += kTileInputs;
       }
     }
-    flush(sums, block_sums, sum_stride, tokens, p * kStrips * kStripRows, lane);
-  }
+    flush(sums, reinterpret_cast<std::int32_t*>(dynamic_shared()) + q * shape.sum_part + p * kWarpRows,
+          shape.sum_stride, tokens, lane, kChunked && chunk > 0);
+    chunk += shape.chunk_tiles;
+  } while (kChunked && chunk < tiles_along_k);
   __syncthreads();
-  ptx::let_successor_start();
-  store_tile(a.out, block_sums, sum_stride, 0, tokens, static_cast<int>(blockIdx.x) * block_rows, block_rows);
+
+  // A lane stores rows lane, lane + 32 of its p; the warps of a p share the tokens.
+  const std::int32_t* first_part =
+      reinterpret_cast<std::int32_t*>(dynamic_shared()) + q * shape.sum_stride + p * kWarpRows + lane;
+#pragma unroll 1
+  for (unsigned token = q; token < tokens; token += blockDim.z) {
+    const float token_scale = s;
+    s = token + blockDim.z < tokens ? a.out.row_scale[token + blockDim.z] : 0.0F;
+    // Known to be the same in every turn: without this the compiler makes a copy of the loop for each type.
+    int type = static_cast<int>(a.out.type);
+    ptx::opaque(type);
+#pragma unroll
+    for (unsigned i = 0; i < kStrips / 2; ++i) {
+      const std::int32_t* part = first_part + 32 * i;
+      std::int32_t sum = 0;
+#pragma unroll 2
+      for (unsigned w = blockDim.z; w > 0; --w) {
+        sum += *part;
+        part += shape.sum_part;
+      }
+      if (row + 32 * i < static_cast<unsigned>(a.out.out_features)) {
+        store_output(a.out, static_cast<DataType>(type), static_cast<int>(token),
+                     static_cast<int>(row + 32 * i), output_value(sum, token_scale, beta[i], bias[i]));
+      }
+    }
+    first_part += blockDim.z * shape.sum_stride;
+  }
 }
 
 }  // namespace
@@ -204,44 +281,77 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
 DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
                        std::int64_t in_features) {
   DecodePlan plan{};
-  const auto m = static_cast<int>(tokens);
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
   const int strips_of_matrix =
       static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
   // Four strips a warp where even then each multiprocessor has two warps' worth of rows: a load is then a
   // whole tile.
-  plan.strips = strips_of_matrix >= 4 * 2 * device.multiprocessors ? 4 : 2;
+  plan.strips = tokens <= 8 && strips_of_matrix >= 4 * 2 * device.multiprocessors ? 4 : 2;
   const int groups = strips_of_matrix / plan.strips;
   // One wave: as many rows side by side as it takes, the other warps split k.
   plan.row_warps = std::min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
-  plan.k_warps = std::min(kMaxWarps / plan.row_warps, k_tiles);
   plan.blocks = ceil_div(groups, plan.row_warps);
-  const int sum_bytes = round_up(m * (plan.row_warps * plan.strips * kStripRows + kSumPadding) * 4, 16);
-  const int x_bytes_per_token = (device.shared_bytes - sum_bytes) / m / 16 * 16;
-  const int most = std::min((x_bytes_per_token - kRowPadding) / kTileInputs, kMaxTilesPerSum);
-  plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most));  // chunks of one length
-  plan.shared_bytes = static_cast<unsigned>(sum_bytes + m * (plan.chunk_tiles * kTileInputs + kRowPadding));
+  plan.k_warps =
+      std::min({kMaxWarps / plan.row_warps, k_tiles, plan.row_warps > 1 ? kMaxSharedParts : kMaxWarps});
+  while (!fit_decode(plan, device, tokens, in_features)) {
+    if (--plan.k_warps == 0) {
+      throw Error("cuda: decode of " + std::to_string(tokens) + " tokens needs more shared memory than " +
+                  std::to_string(device.shared_bytes) + " bytes");
+    }
+  }
   return plan;
+}
+
+bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std::int64_t in_features) {
+  const auto m = static_cast<int>(tokens);
+  const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
+  if (plan.row_warps * plan.k_warps > kMaxWarps || (plan.row_warps > 1 && plan.k_warps > kMaxSharedParts)) {
+    return false;
+  }
+  plan.sum_stride = plan.row_warps * plan.strips * kStripRows + kSumPadding;
+  const int sum_bytes = round_up(plan.k_warps * m * plan.sum_stride * 4, 16);
+  // Tiles of a part of x, for as many parts as there are.
+  const int bytes_per_part = (device.shared_bytes - sum_bytes) / (m * plan.k_warps);
+  const int most_part_tiles = std::min((bytes_per_part - kRowPadding) / kTileInputs, kMaxTilesPerSum);
+  if (most_part_tiles < 1) {
+    return false;
+  }
+  plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most_part_tiles * plan.k_warps));  // of one length
+  plan.x_stride = ceil_div(plan.chunk_tiles, plan.k_warps) * kTileInputs + kRowPadding;
+  plan.shared_bytes = static_cast<unsigned>(sum_bytes + m * plan.k_warps * plan.x_stride);
+  return true;
 }
 
 void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bool programmatic,
                    Stream stream) {
-  const LaunchShape launch_shape{.grid = {static_cast<unsigned>(plan.blocks)},
-                                 .block = {static_cast<unsigned>(32 * plan.row_warps * plan.k_warps)},
-                                 .shared_bytes = plan.shared_bytes,
-                                 .programmatic = programmatic};
+  const LaunchShape launch_shape{
+      .grid = {static_cast<unsigned>(plan.blocks)},
+      .block = {32, static_cast<unsigned>(plan.row_warps), static_cast<unsigned>(plan.k_warps)},
+      .shared_bytes = plan.shared_bytes,
+      .programmatic = programmatic};
   const int tiles = ceil_div(arguments.out.out_features, kTileRows);
-  const Shape shape{.row_warps = plan.row_warps,
-                    .k_warps = plan.k_warps,
-                    .chunk_tiles = plan.chunk_tiles,
-                    .groups = tiles * (kTileRows / kStripRows) / plan.strips};
-  const bool two_tiles = arguments.out.tokens > 8;
-  if (plan.strips == 4) {
-    two_tiles ? launch<decode_kernel<4, 2>>("decode", launch_shape, stream, arguments, shape)
-              : launch<decode_kernel<4, 1>>("decode", launch_shape, stream, arguments, shape);
+  const int tokens = arguments.out.tokens;
+  const Shape shape{
+      .groups = static_cast<unsigned>(tiles * (kTileRows / kStripRows) / plan.strips),
+      .chunk_tiles = static_cast<unsigned>(plan.chunk_tiles),
+      .part_tiles = static_cast<unsigned>(plan.chunk_tiles / plan.k_warps),
+      .part_over = static_cast<unsigned>(plan.chunk_tiles % plan.k_warps),
+      .x_stride = static_cast<unsigned>(plan.x_stride),
+      .sum_stride = static_cast<unsigned>(plan.sum_stride),
+      .x_part = static_cast<unsigned>(tokens * plan.x_stride),
+      .sum_part = static_cast<unsigned>(tokens * plan.sum_stride),
+      .x_begin = static_cast<unsigned>(round_up(plan.k_warps * tokens * plan.sum_stride * 4, 16)),
+      .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes};
+  const auto start = [&]<int kStrips, int kTokenTiles, bool kChunked>() {
+    launch<decode_kernel<kStrips, kTokenTiles, kChunked>>("decode", launch_shape, stream, arguments, shape);
+  };
+  const bool chunked = plan.chunk_tiles < arguments.tiles_along_k;
+  if (tokens > 8) {
+    chunked ? start.operator()<2, 2, true>() : start.operator()<2, 2, false>();
+  } else if (plan.strips == 4) {
+    chunked ? start.operator()<4, 1, true>() : start.operator()<4, 1, false>();
   } else {
-    two_tiles ? launch<decode_kernel<2, 2>>("decode", launch_shape, stream, arguments, shape)
-              : launch<decode_kernel<2, 1>>("decode", launch_shape, stream, arguments, shape);
+    chunked ? start.operator()<2, 1, true>() : start.operator()<2, 1, false>();
   }
 }
 

@@ -20,19 +20,25 @@ struct Output {
   bool scale_per_row;
 };
 
+/// Without a bias it is -0: x + -0 is x, bit for bit, for every x.
+__device__ __forceinline__ float output_value(std::int32_t acc, float token_scale, float beta, float bias) {
+  return __fadd_rn(__fmul_rn(__fmul_rn(__int2float_rn(acc), token_scale), beta), bias);
+}
+
 __device__ __forceinline__ float output_value(const Output& out, std::int32_t acc, float row_scale, int row) {
   const float y =
       __fmul_rn(__fmul_rn(__int2float_rn(acc), row_scale), out.scale[out.scale_per_row ? row : 0]);
   return out.bias == nullptr ? y : __fadd_rn(y, out.bias[row]);
 }
 
-__device__ __forceinline__ void store_output(const Output& out, int token, int row, float value) {
+__device__ __forceinline__ void store_output(const Output& out, DataType type, int token, int row,
+                                             float value) {
   const std::int64_t i = std::int64_t{token} * out.out_features + row;
-  if (out.type == DataType::float32) {
+  if (type == DataType::float32) {
     static_cast<float*>(out.y)[i] = value;
   } else {
     static_cast<std::uint16_t*>(out.y)[i] =
-        out.type == DataType::bfloat16 ? ptx::to_bfloat16(value) : ptx::to_float16(value);
+        type == DataType::bfloat16 ? ptx::to_bfloat16(value) : ptx::to_float16(value);
   }
 }
 
@@ -50,7 +56,7 @@ __device__ __forceinline__ void store_tile(const Output& out, const std::int32_t
     if (first_row + r < out.out_features) {
       const int token = first_token + t;
       const float value = output_value(out, sums[t * stride + r], out.row_scale[token], first_row + r);
-      store_output(out, token, first_row + r, value);
+      store_output(out, out.type, token, first_row + r, value);
     }
   }
 }

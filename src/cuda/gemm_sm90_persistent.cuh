@@ -151,8 +151,8 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
     const std::int32_t thread_row = 16 * (warp % 4) + (thread % 32) / 4;
     float* scales = reinterpret_cast<float*>(shared + Shared::kScales) + group * T::kTokens;
     const std::uint32_t staging = base + Shared::kStaging + group * T::kRowBlocks * Shared::kPanelBytes;
-    ptx::let_successor_start();
     ptx::wait_for_predecessor();
+    ptx::let_successor_start();
     for (std::int32_t tile = first_tile; tile < p.order.tiles; tile += tile_stride) {
       const TilePosition at = tile_position(p.order, tile);
       const std::int32_t row = at.row_tile * T::kRows + group * T::kRowBlocks * kTileRows;

@@ -107,8 +107,8 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
   const std::int32_t lane = consumer % 32;
   const std::int32_t row =
       row_tile * T::kRows + group * T::kRowBlocks * kTileRows + 16 * (warp % 4) + lane / 4;
-  ptx::let_successor_start();
   ptx::wait_for_predecessor();
+  ptx::let_successor_start();
   RowEpilogue rows[T::kRowBlocks][2];
 #pragma unroll
   for (int block = 0; block < T::kRowBlocks; ++block) {

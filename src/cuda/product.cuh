@@ -24,11 +24,15 @@ struct DecodePlan {
   int k_warps;      // Q: warps that share the rows and split k
   int blocks;       // of P * strips * 16 rows each
   int chunk_tiles;  // tiles along k whose x fits in shared memory at a time
+  int x_stride;     // bytes from token to token in shared memory
+  int sum_stride;   // ints, likewise
   unsigned shared_bytes;
 };
 inline constexpr int kMaxDecodeTokens = 16;
 DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
                        std::int64_t in_features);
+/// Sets the members from chunk_tiles on, after the others; false where not even one tile of x fits.
+bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std::int64_t in_features);
 void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bool programmatic,
                    Stream stream);
 

@@ -62,6 +62,14 @@ __device__ __forceinline__ uint4 load_once_16(const void* global) {
   return v;
 }
 
+/// `threads` threads (a multiple of 32) meet at hardware barrier `id`; 0 is __syncthreads' own.
+__device__ __forceinline__ void named_barrier(std::uint32_t id, std::uint32_t threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+/// The compiler takes `value` for unknown from here on.
+__device__ __forceinline__ void opaque(int& value) { asm volatile("" : "+r"(value)); }
+
 /// float32 to 16 bits, half to even, denormals kept; any NaN becomes some NaN.
 __device__ __forceinline__ std::uint16_t to_bfloat16(float value) {
   std::uint16_t bits;

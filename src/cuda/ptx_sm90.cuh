@@ -56,11 +56,6 @@ __device__ __forceinline__ void barrier_wait(std::uint32_t barrier, std::uint32_
       : "memory");
 }
 
-/// `threads` threads (a multiple of 32) meet at hardware barrier `id`; 0 is __syncthreads' own.
-__device__ __forceinline__ void named_barrier(std::uint32_t id, std::uint32_t threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // ---- the copy engine ----
 
 /// Ordinary writes of shared memory before this are seen by the copy engine (and wgmma) after it.

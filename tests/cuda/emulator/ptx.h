@@ -124,4 +124,8 @@ inline float from_float16(std::uint16_t bits) { return float16_to_float(bits); }
 inline void wait_for_predecessor() { emulator::this_thread().waited_for_predecessor = true; }
 inline void let_successor_start() {}
 
+inline void named_barrier(std::uint32_t id, std::uint32_t threads) { emulator::named_barrier(id, threads); }
+
+inline void opaque(int& /*value*/) {}
+
 }  // namespace trit::cuda::ptx

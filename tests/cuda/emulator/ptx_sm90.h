@@ -162,7 +162,6 @@ inline void barrier_arrive_expect(std::uint32_t barrier, std::uint32_t bytes) {
 inline void barrier_wait(std::uint32_t barrier, std::uint32_t parity) {
   emulator::barrier_wait(detail::barrier_pointer(barrier), parity);
 }
-inline void named_barrier(std::uint32_t id, std::uint32_t threads) { emulator::named_barrier(id, threads); }
 
 // ---- the copy engine ----
 

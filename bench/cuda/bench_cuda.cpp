@@ -1,0 +1,505 @@
+// SPDX-License-Identifier: MIT
+//
+// Products on a GPU against cuBLASLt in bfloat16, int8 and fp8 (e4m3), in one process: the product alone,
+// between ordinary edges of a CUDA graph and with programmatic dependent launch, and a whole layer
+// (norm_quant in front). Up to 256 tokens the weights rotate over more than the second-level cache holds.
+// Every product that is timed is checked first: ours bit for bit, the integer peer exactly, the others within
+// rounding.
+//
+//   bench_cuda --json FILE            the table of README.md
+//   bench_cuda --tune --json FILE     every tile, split and plan instead, for the choice among them
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <numeric>
+#include <optional>
+
+#include "common/machine.h"
+#include "common/progress.h"
+#include "cuda/candidates.h"
+#include "cuda/cublaslt_peer.h"
+#include "cuda/data.h"
+#include "cuda/gpu.h"
+#include "trit/cuda.h"
+
+namespace trit::bench {
+namespace {
+
+using nlohmann::ordered_json;
+
+struct MatrixShape {
+  std::int64_t out_features, in_features;
+};
+
+const std::vector<MatrixShape> kShapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
+                                       {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
+const std::vector<std::int64_t> kTokens{1, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384};
+
+constexpr std::int64_t kMaxRotatedTokens = 256;
+constexpr float kBeta = 0.0123F;
+constexpr int kSamples = 16384;
+
+struct Options {
+  std::string json;
+  int rounds = 7;
+  bool tune = false;
+  double rotated_megabytes = 320;  // of weights; the second-level cache of an H200 holds 60
+  std::vector<std::int64_t> tokens = kTokens;
+  std::vector<std::string> shapes;
+};
+
+/// Copies of one matrix of weights, launch i reads copy i % count.
+class Rotation {
+ public:
+  Rotation() = default;
+  Rotation(std::size_t bytes, double total_megabytes) : bytes_((bytes + 255) / 256 * 256) {
+    count_ = std::max(1, static_cast<int>(std::ceil(total_megabytes * 1e6 / static_cast<double>(bytes_))));
+    memory_ = DeviceBuffer<std::uint8_t>(bytes_ * static_cast<std::size_t>(count_));
+  }
+  std::uint8_t* copy(int i) const { return memory_.data() + static_cast<std::size_t>(i % count_) * bytes_; }
+  int count() const { return count_; }
+  void replicate() const {
+    for (int i = 1; i < count_; ++i) {
+      check(cudaMemcpy(copy(i), copy(0), bytes_, cudaMemcpyDeviceToDevice), "cudaMemcpy");
+    }
+  }
+
+ private:
+  std::size_t bytes_ = 0;
+  int count_ = 1;
+  DeviceBuffer<std::uint8_t> memory_;
+};
+
+class Benchmark {
+ public:
+  explicit Benchmark(const Options& options) : options_(options), device_(cuda::device_info(0)) {
+    cudaDeviceProp properties{};
+    check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+    name_ = properties.name;
+  }
+
+  ordered_json run() {
+    ordered_json results = ordered_json::array();
+    measure_limits();
+    std::vector<MatrixShape> shapes;
+    for (const MatrixShape& shape : kShapes) {
+      const std::string name = fmt::format("{}x{}", shape.out_features, shape.in_features);
+      if (options_.shapes.empty() || std::ranges::find(options_.shapes, name) != options_.shapes.end()) {
+        shapes.push_back(shape);
+      }
+    }
+    apps::Progress progress("bench_cuda", static_cast<std::int64_t>(shapes.size() * options_.tokens.size()),
+                            "products");
+    std::int64_t done = 0;
+    for (const MatrixShape& shape : shapes) {
+      prepare_weights(shape);
+      for (const std::int64_t tokens : options_.tokens) {
+        results.push_back(options_.tune ? tune(shape, tokens) : measure(shape, tokens));
+        progress.update(++done);
+      }
+    }
+    progress.clear();
+    ordered_json rows = ordered_json::object();
+    if (!options_.tune) {
+      rows = measure_rows();
+    }
+    return {{"gpu", name_},
+            {"multiprocessors", device_.multiprocessors},
+            {"cublaslt", library_.version()},
+            {"date", apps::this_machine().date},
+            {"memory_read_gigabytes_per_second", memory_read_},
+            {"rows", rows},
+            {options_.tune ? "candidates" : "products", results}};
+  }
+
+ private:
+  cudaStream_t stream() const { return stream_.get(); }
+
+  /// Reads 1 GB, many times.
+  void measure_limits() {
+    const DeviceBuffer<std::uint8_t> data(std::size_t{1} << 30);
+    const DeviceBuffer<std::uint8_t> sink(16);
+    random_int8(reinterpret_cast<std::int8_t*>(data.data()), static_cast<std::int64_t>(data.size()), 5,
+                stream());
+    std::vector<Graph> graphs;
+    graphs.emplace_back(stream(), 4, [&](int) {
+      read_memory(data.data(), static_cast<std::int64_t>(data.size()), device_.multiprocessors, sink.data(),
+                  stream());
+    });
+    memory_read_ = static_cast<double>(data.size()) / time_graphs(stream(), graphs, 9)[0] / 1e3;
+  }
+
+  void prepare_weights(const MatrixShape& shape) {
+    const std::int64_t count = shape.out_features * shape.in_features;
+    packed_ = {};
+    for (Rotation& rotation : peers_) {
+      rotation = {};
+    }
+    dense_ = DeviceBuffer<std::int8_t>(static_cast<std::size_t>(count));
+    random_ternary(dense_.data(), count, 11, stream());
+    const DeviceBuffer<std::uint8_t> codes(static_cast<std::size_t>(count / 4));
+    pack_codes(dense_.data(), shape.out_features, shape.in_features, codes.data(), stream());
+    packed_ = Rotation(cuda::weight_bytes(shape.out_features, shape.in_features), options_.rotated_megabytes);
+    cuda::prepare_weights(codes.data(), shape.out_features, shape.in_features, packed_.copy(0), stream());
+    check(cudaStreamSynchronize(stream()), "prepare_weights");
+    packed_.replicate();
+    if (!options_.tune) {
+      for (const Element type : kPeers) {
+        Rotation& rotation = peers_[static_cast<std::size_t>(type)];
+        rotation = Rotation(static_cast<std::size_t>(count) * PeerProduct::element_bytes(type),
+                            options_.rotated_megabytes);
+        convert(dense_.data(), count, type, rotation.copy(0), stream());
+        check(cudaStreamSynchronize(stream()), "convert");
+        rotation.replicate();
+      }
+    }
+  }
+
+  struct Operands {
+    DeviceBuffer<std::int8_t> q;
+    DeviceBuffer<float> row_scale, beta, workspace;
+    DeviceBuffer<std::uint16_t> y;
+    cuda::Product product;
+  };
+
+  Operands make_operands(const MatrixShape& shape, std::int64_t tokens) const {
+    Operands o;
+    const auto inputs = static_cast<std::size_t>(tokens * shape.in_features);
+    o.q = DeviceBuffer<std::int8_t>(inputs);
+    o.row_scale = DeviceBuffer<float>(static_cast<std::size_t>(tokens));
+    o.beta = DeviceBuffer<float>(1);
+    o.y = DeviceBuffer<std::uint16_t>(static_cast<std::size_t>(tokens * shape.out_features));
+    random_int8(o.q.data(), static_cast<std::int64_t>(inputs), 3, stream());
+    random_float(o.row_scale.data(), tokens, 0.001F, 0.1F, 4, stream());
+    check(cudaMemcpyAsync(o.beta.data(), &kBeta, sizeof kBeta, cudaMemcpyHostToDevice, stream()),
+          "cudaMemcpy");
+    cuda::Device sm_80 = device_;
+    sm_80.compute_capability = 80;
+    const std::size_t workspace =
+        std::max(cuda::product_workspace_bytes(device_, tokens, shape.out_features, shape.in_features),
+                 cuda::product_workspace_bytes(sm_80, tokens, shape.out_features, shape.in_features));
+    o.workspace = DeviceBuffer<float>(workspace / 4 + 4);
+    check(cudaMemsetAsync(o.workspace.data(), 0, o.workspace.bytes(), stream()), "cudaMemset");
+    check(cudaStreamSynchronize(stream()), "operands");
+    o.product.out_features = shape.out_features;
+    o.product.in_features = shape.in_features;
+    o.product.q = o.q.data();
+    o.product.row_scale = o.row_scale.data();
+    o.product.tokens = tokens;
+    o.product.scale = o.beta.data();
+    o.product.y_type = DataType::bfloat16;
+    o.product.y = o.y.data();
+    o.product.workspace = o.workspace.data();
+    return o;
+  }
+
+  int copies(const Rotation& rotation, std::int64_t tokens) const {
+    return tokens <= kMaxRotatedTokens ? rotation.count() : 1;
+  }
+  /// Enough launches for about a millisecond, or the whole rotation.
+  int launches(const MatrixShape& shape, std::int64_t tokens, int copies) const {
+    const double operations = 2.0 * static_cast<double>(tokens * shape.out_features * shape.in_features);
+    const double bytes = static_cast<double>(shape.out_features * shape.in_features) / 4;
+    const double microseconds = std::max({operations / 1.2e9, bytes / 3.5e6, 4.0});
+    const int wanted = std::clamp(static_cast<int>(1000 / microseconds), 1, 128);
+    return (std::max(wanted, copies) + copies - 1) / copies * copies;
+  }
+
+  void require_right(const Operands& o, const MatrixShape& shape, std::int64_t tokens,
+                     const std::string& name, Result result, Element type, const void* y) const {
+    const std::int64_t wrong =
+        count_wrong(y, result, type, o.q.data(), dense_.data(), o.row_scale.data(), kBeta, tokens,
+                    shape.out_features, shape.in_features, kSamples, stream());
+    if (wrong != 0) {
+      throw Error(fmt::format("{} of {} tokens by {}x{}: {} outputs are wrong or were not written", name,
+                              tokens, shape.out_features, shape.in_features, wrong));
+    }
+  }
+
+  Graph graph_of(const Candidate& candidate, const MatrixShape& shape, std::int64_t tokens,
+                 bool programmatic) const {
+    const int rotated = copies(packed_, tokens);
+    return {stream(), launches(shape, tokens, rotated),
+            [&](int i) { candidate.launch(packed_.copy(i % rotated), programmatic, stream()); }};
+  }
+
+  void check_candidate(const Candidate& candidate, const Operands& o, const MatrixShape& shape,
+                       std::int64_t tokens) const {
+    o.y.fill_bytes(poison_byte(Result::scaled_bfloat16));
+    candidate.launch(packed_.copy(0), false, stream());
+    require_right(o, shape, tokens, candidate.name, Result::scaled_bfloat16, Element::int8, o.y.data());
+  }
+
+  ordered_json tune(const MatrixShape& shape, std::int64_t tokens) const {
+    const Operands o = make_operands(shape, tokens);
+    const std::vector<Candidate> candidates = all_candidates(device_, o.product);
+    std::vector<Graph> graphs;
+    for (const Candidate& candidate : candidates) {
+      check_candidate(candidate, o, shape, tokens);
+      graphs.push_back(graph_of(candidate, shape, tokens, false));
+      graphs.push_back(graph_of(candidate, shape, tokens, true));
+    }
+    const std::vector<double> times = time_graphs(stream(), graphs, options_.rounds);
+    std::vector<std::size_t> order(candidates.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::ranges::sort(order, {}, [&](std::size_t i) { return times[2 * i + 1]; });
+    ordered_json all = ordered_json::array();
+    for (const std::size_t i : order) {
+      all.push_back({candidates[i].name, times[2 * i], times[2 * i + 1]});
+      if (all.size() <= 2) {
+        fmt::print("{}x{} M={}: {} {:.2f} plain {:.2f} programmatic\n", shape.out_features, shape.in_features,
+                   tokens, candidates[i].name, times[2 * i], times[2 * i + 1]);
+      }
+    }
+    return {{"out_features", shape.out_features},
+            {"in_features", shape.in_features},
+            {"tokens", tokens},
+            {"times", all}};
+  }
+
+  /// A peer's operands and its fastest algorithm as a graph; none where the library has no algorithm.
+  struct Peer {
+    DeviceBuffer<std::uint8_t> q, y;
+    std::optional<Graph> graph;
+  };
+  Peer make_peer(const Operands& o, const MatrixShape& shape, std::int64_t tokens, Element type) const {
+    const PeerProduct product(library_, type, tokens, shape.out_features, shape.in_features);
+    const Rotation& rotation = peers_[static_cast<std::size_t>(type)];
+    Peer peer;
+    peer.q = DeviceBuffer<std::uint8_t>(static_cast<std::size_t>(tokens * shape.in_features) *
+                                        PeerProduct::element_bytes(type));
+    peer.y = DeviceBuffer<std::uint8_t>(static_cast<std::size_t>(tokens * shape.out_features) *
+                                        (type == Element::int8 ? 4 : 2));
+    convert(o.q.data(), tokens * shape.in_features, type, peer.q.data(), stream());
+    check(cudaStreamSynchronize(stream()), "convert");
+    const int rotated = copies(rotation, tokens);
+    std::vector<Graph> graphs;
+    for (int i = 0; i < product.algorithms(); ++i) {
+      const Result result = type == Element::int8 ? Result::int32 : Result::bfloat16;
+      peer.y.fill_bytes(poison_byte(result));
+      if (!product.launch(i, peer.q.data(), rotation.copy(0), peer.y.data(), stream())) {
+        continue;
+      }
+      require_right(o, shape, tokens, fmt::format("cuBLASLt algorithm {}", i), result, type, peer.y.data());
+      graphs.emplace_back(stream(), launches(shape, tokens, rotated), [&](int launch) {
+        static_cast<void>(
+            product.launch(i, peer.q.data(), rotation.copy(launch % rotated), peer.y.data(), stream()));
+      });
+    }
+    if (!graphs.empty()) {
+      const std::vector<double> times = time_graphs(stream(), graphs, 3);
+      peer.graph =
+          std::move(graphs[static_cast<std::size_t>(std::ranges::min_element(times) - times.begin())]);
+    }
+    return peer;
+  }
+
+  ordered_json measure(const MatrixShape& shape, std::int64_t tokens) const {
+    const Operands o = make_operands(shape, tokens);
+    const Candidate ours = dispatched(device_, o.product);
+    std::vector<std::string> names;
+    std::vector<Graph> graphs;
+    std::vector<Peer> peers;
+    check_candidate(ours, o, shape, tokens);
+    names.emplace_back("trit");
+    graphs.push_back(graph_of(ours, shape, tokens, false));
+    names.emplace_back("trit_programmatic");
+    graphs.push_back(graph_of(ours, shape, tokens, true));
+    if (tokens >= 1024 && device_.compute_capability != 80) {
+      cuda::Device sm_80 = device_;
+      sm_80.compute_capability = 80;
+      const Candidate fallback = dispatched(sm_80, o.product);
+      check_candidate(fallback, o, shape, tokens);
+      names.emplace_back("trit_sm80");
+      graphs.push_back(graph_of(fallback, shape, tokens, false));
+    }
+    // The whole layer: bfloat16 activations, RMSNorm, quantisation, product.
+    const DeviceBuffer<std::uint16_t> x(static_cast<std::size_t>(tokens * shape.in_features));
+    convert(o.q.data(), tokens * shape.in_features, Element::bfloat16, x.data(), stream());
+    const DeviceBuffer<std::int8_t> layer_q(o.q.size());
+    cuda::NormQuant norm{.x = x.data(),
+                         .x_type = DataType::bfloat16,
+                         .tokens = tokens,
+                         .in_features = shape.in_features,
+                         .x_stride = shape.in_features,
+                         .norm = Norm::rms,
+                         .q = layer_q.data(),
+                         .scale = o.row_scale.data(),
+                         .programmatic = true};
+    cuda::Product layer = o.product;
+    layer.q = layer_q.data();
+    const Candidate layer_product = dispatched(device_, layer);
+    const DeviceBuffer<float> layer_scale(static_cast<std::size_t>(tokens));
+    norm.scale = layer_scale.data();
+    const Candidate whole{"layer", [&](const std::uint8_t* weights, bool programmatic, cudaStream_t to) {
+                            cuda::norm_quant(device_, norm, to);
+                            layer_product.launch(weights, programmatic, to);
+                          }};
+    names.emplace_back("trit_layer_programmatic");
+    graphs.push_back(graph_of(whole, shape, tokens, true));
+    for (const Element type : kPeers) {
+      peers.push_back(make_peer(o, shape, tokens, type));
+      if (peers.back().graph) {
+        names.push_back(kPeerNames[static_cast<std::size_t>(type)]);
+        graphs.push_back(std::move(*peers.back().graph));
+      }
+    }
+    const std::vector<double> times = time_graphs(stream(), graphs, options_.rounds);
+    ordered_json microseconds = ordered_json::object();
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      microseconds[names[i]] = times[i];
+    }
+    return {{"out_features", shape.out_features},
+            {"in_features", shape.in_features},
+            {"tokens", tokens},
+            {"microseconds", microseconds}};
+  }
+
+  /// norm_quant, absmean and ternarize_pack, against the read bandwidth.
+  ordered_json measure_rows() const {
+    constexpr std::int64_t kInputs = 8192;
+    constexpr std::int64_t kRows = 16384;
+    const auto count = static_cast<std::size_t>(kInputs * kRows);
+    const DeviceBuffer<float> w(static_cast<std::size_t>(kInputs * kInputs));
+    const DeviceBuffer<std::uint16_t> x(count);
+    const DeviceBuffer<std::int8_t> q(count);
+    const DeviceBuffer<std::uint8_t> codes(w.size() / 4);
+    const DeviceBuffer<float> scale(static_cast<std::size_t>(kRows));
+    const DeviceBuffer<std::uint8_t> workspace(cuda::absmean_workspace_bytes(kInputs));
+    random_float(w.data(), kInputs * kInputs, -1.0F, 1.0F, 8, stream());
+    random_int8(q.data(), static_cast<std::int64_t>(count), 9, stream());
+    convert(q.data(), static_cast<std::int64_t>(count), Element::bfloat16, x.data(), stream());
+    const auto norm = [&](std::int64_t tokens) {
+      return cuda::NormQuant{.x = x.data(),
+                             .x_type = DataType::bfloat16,
+                             .tokens = tokens,
+                             .in_features = kInputs,
+                             .x_stride = kInputs,
+                             .norm = Norm::rms,
+                             .q = q.data(),
+                             .scale = scale.data()};
+    };
+    std::vector<Graph> graphs;
+    graphs.emplace_back(stream(), 4, [&](int) { cuda::norm_quant(device_, norm(kRows), stream()); });
+    graphs.emplace_back(stream(), 128, [&](int) { cuda::norm_quant(device_, norm(1), stream()); });
+    graphs.emplace_back(stream(), 4, [&](int) {
+      cuda::absmean(w.data(), kInputs, kInputs, ScaleGranularity::tensor, scale.data(), workspace.data(),
+                    stream());
+      cuda::ternarize_pack(w.data(), kInputs, kInputs, ScaleGranularity::tensor, scale.data(), codes.data(),
+                           stream());
+    });
+    const std::vector<double> times = time_graphs(stream(), graphs, 4 * options_.rounds);
+    const double norm_rate = static_cast<double>(count) * 3 / times[0] / 1e3;
+    const double pack_rate = static_cast<double>(w.size()) * 8.25 / times[2] / 1e3;
+    return {{"inputs", kInputs},
+            {"norm_quant_tokens", kRows},
+            {"norm_quant_gigabytes_per_second", norm_rate},
+            {"norm_quant_share_of_read_bandwidth", norm_rate / memory_read_},
+            {"norm_quant_one_token_microseconds", times[1]},
+            {"ternarize_pack_microseconds", times[2]},
+            {"ternarize_pack_gigabytes_per_second", pack_rate},
+            {"ternarize_pack_share_of_read_bandwidth", pack_rate / memory_read_}};
+  }
+
+  Options options_;
+  cuda::Device device_;
+  std::string name_;
+  OwnStream stream_;
+  CublasLt library_;
+  double memory_read_ = 0;
+  DeviceBuffer<std::int8_t> dense_;
+  Rotation packed_;
+  static constexpr std::array<Element, 3> kPeers{Element::bfloat16, Element::int8, Element::float8};
+  static constexpr std::array<const char*, 3> kPeerNames{"int8", "bfloat16", "float8"};  // by Element
+  std::array<Rotation, 3> peers_;
+};
+
+/// Geometric mean and smallest of the shapes' ratios peer / ours, for each number of tokens.
+void print_summary(const ordered_json& results) {
+  std::vector<std::int64_t> done;
+  fmt::print(
+      "\ntokens   plain / bf16     programmatic / bf16   programmatic / best   plain / best    sm_80 / int8  "
+      "(mean, least)\n");
+  for (const ordered_json& first : results) {
+    const auto tokens = first["tokens"].get<std::int64_t>();
+    if (std::ranges::find(done, tokens) != done.end()) {
+      continue;
+    }
+    done.push_back(tokens);
+    std::array<std::vector<double>, 5> ratios;
+    for (const ordered_json& product : results) {
+      if (product["tokens"] != tokens) {
+        continue;
+      }
+      const ordered_json& us = product["microseconds"];
+      const double plain = us["trit"];
+      const double programmatic = us["trit_programmatic"];
+      double best = 1e30;
+      for (const char* peer : {"bfloat16", "int8", "float8"}) {
+        best = std::min(best, us.value(peer, 1e30));
+      }
+      const double bfloat16 = us.value("bfloat16", 1e30);
+      ratios[0].push_back(bfloat16 / plain);
+      ratios[1].push_back(bfloat16 / programmatic);
+      ratios[2].push_back(best / programmatic);
+      ratios[3].push_back(best / plain);
+      ratios[4].push_back(us.contains("trit_sm80") ? us.value("int8", 0.0) / us["trit_sm80"].get<double>()
+                                                   : 0.0);
+    }
+    fmt::print("{:6}", tokens);
+    for (const std::vector<double>& column : ratios) {
+      double sum = 0;
+      for (const double ratio : column) {
+        sum += std::log(ratio);
+      }
+      fmt::print("   {:6.2f} {:6.2f}   ", std::exp(sum / static_cast<double>(column.size())),
+                 std::ranges::min(column));
+    }
+    fmt::print("\n");
+  }
+}
+
+int run(int argc, char** argv) {
+  CLI::App app{"Times products and row kernels on a GPU against cuBLASLt."};
+  Options options;
+  app.add_option("--json", options.json, "file for the results");
+  app.add_option("--rounds", options.rounds, "rounds; figures are medians over them")
+      ->check(CLI::PositiveNumber);
+  app.add_flag("--tune", options.tune, "time every tile, split and plan instead of the peers");
+  app.add_option("--tokens", options.tokens, "numbers of tokens")->delimiter(',');
+  app.add_option("--shapes", options.shapes, "NxK, several by commas")->delimiter(',');
+  CLI11_PARSE(app, argc, argv);
+
+  const ordered_json results = Benchmark(options).run();
+  if (!options.tune) {
+    print_summary(results["products"]);
+    fmt::print("memory read {:.0f} GB/s; rows: {}\n",
+               results["memory_read_gigabytes_per_second"].get<double>(), results["rows"].dump());
+  }
+  if (!options.json.empty()) {
+    std::ofstream file(options.json);
+    file << results.dump(1) << "\n";
+    file.flush();
+    if (!file) {
+      throw Error(options.json + ": cannot be written");
+    }
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace trit::bench
+
+int main(int argc, char** argv) {
+  try {
+    return trit::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "bench_cuda: {}\n", error.what());
+    return 1;
+  }
+}

@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: MIT
+//
+// The ways in which trit can compute one product on a GPU: what the dispatch takes, and everything else that
+// it could take.
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "trit/cuda.h"
+
+namespace trit::bench {
+
+struct Candidate {
+  std::string name;
+  std::function<void(const std::uint8_t* weights, bool programmatic, cudaStream_t stream)> launch;
+};
+
+/// `product.weights`, `.programmatic` are set by each launch. The rest must outlive the candidates.
+Candidate dispatched(const cuda::Device& device, const cuda::Product& product);
+/// Plans of decode (M <= 16), and the tiles and splits of the Hopper GEMM, those whose estimate is hopeless
+/// left out.
+std::vector<Candidate> all_candidates(const cuda::Device& device, const cuda::Product& product);
+
+}  // namespace trit::bench
