@@ -149,11 +149,13 @@ class Benchmark {
     check(cudaStreamSynchronize(stream()), "prepare_weights");
     packed_.replicate();
     if (!options_.tune) {
+      peer_dense_ = DeviceBuffer<std::int8_t>(static_cast<std::size_t>(count));
+      random_int8(peer_dense_.data(), count, 12, stream());
       for (const Element type : kPeers) {
         Rotation& rotation = peers_[static_cast<std::size_t>(type)];
         rotation = Rotation(static_cast<std::size_t>(count) * PeerProduct::element_bytes(type),
                             options_.rotated_megabytes);
-        convert(dense_.data(), count, type, rotation.copy(0), stream());
+        convert(peer_dense_.data(), count, type, rotation.copy(0), stream());
         check(cudaStreamSynchronize(stream()), "convert");
         rotation.replicate();
       }
@@ -212,9 +214,9 @@ class Benchmark {
 
   void require_right(const Operands& o, const MatrixShape& shape, std::int64_t tokens,
                      const std::string& name, Result result, Element type, const void* y) const {
-    const std::int64_t wrong =
-        count_wrong(y, result, type, o.q.data(), dense_.data(), o.row_scale.data(), kBeta, tokens,
-                    shape.out_features, shape.in_features, kSamples, stream());
+    const std::int8_t* weights = result == Result::scaled_bfloat16 ? dense_.data() : peer_dense_.data();
+    const std::int64_t wrong = count_wrong(y, result, type, o.q.data(), weights, o.row_scale.data(), kBeta,
+                                           tokens, shape.out_features, shape.in_features, kSamples, stream());
     if (wrong != 0) {
       throw Error(fmt::format("{} of {} tokens by {}x{}: {} outputs are wrong or were not written", name,
                               tokens, shape.out_features, shape.in_features, wrong));
@@ -412,7 +414,8 @@ class Benchmark {
   OwnStream stream_;
   CublasLt library_;
   double memory_read_ = 0;
-  DeviceBuffer<std::int8_t> dense_;
+  DeviceBuffer<std::int8_t> dense_;       // t
+  DeviceBuffer<std::int8_t> peer_dense_;  // the peers' weights, before they are converted
   Rotation packed_;
   static constexpr std::array<Element, 3> kPeers{Element::bfloat16, Element::int8, Element::float8};
   static constexpr std::array<const char*, 3> kPeerNames{"int8", "bfloat16", "float8"};  // by Element

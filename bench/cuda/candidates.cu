@@ -70,9 +70,9 @@ void add_gemm_sm90(std::vector<Candidate>& candidates, const cuda::Device& devic
   gemm.tokens = product.tokens;
   gemm.out_features = product.out_features;
   gemm.in_features = product.in_features;
-  const std::int64_t best = cuda::choose_gemm_sm90(product.tokens, product.out_features, product.in_features,
-                                                   device.multiprocessors)
-                                .clocks;
+  const double best = cuda::choose_gemm_sm90(product.tokens, product.out_features, product.in_features,
+                                             device.multiprocessors)
+                          .clocks;
   for (const cuda::GemmSm90Tile& tile : cuda::kGemmSm90Tiles) {
     const bool splits = tile.kernel == cuda::GemmSm90Kernel::split;
     if (splits && product.tokens > 1024) {
@@ -81,7 +81,7 @@ void add_gemm_sm90(std::vector<Candidate>& candidates, const cuda::Device& devic
     for (const std::int32_t split : cuda::kGemmSm90Splits) {
       if (split > cuda::largest_split(tile) || (split > 1 && (product.in_features + 255) / 256 < split) ||
           cuda::estimated_clocks(tile, split, product.tokens, product.out_features, product.in_features,
-                                 device.multiprocessors) > best * (product.tokens > 512 ? 13 : 18) / 10) {
+                                 device.multiprocessors) > best * (product.tokens > 512 ? 1.3 : 1.8)) {
         continue;
       }
       candidates.push_back({(splits ? "split " : "persistent ") + text(tile.rows) + "x" + text(tile.tokens) +

@@ -30,12 +30,13 @@
 #include "cuda/fragments.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/product.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/ptx_sm90.cuh"
 
 namespace trit::cuda {
 namespace {
 
 constexpr int kMaxWarps = 16;
+constexpr int kDepth = 4;  // tiles in flight per warp: 4 or 8 KB
 // Named barriers 1 .. 15, one for each q that several warps share.
 constexpr int kMaxSharedParts = 15;
 constexpr int kRowPadding =
@@ -53,6 +54,8 @@ struct Shape {
   unsigned x_part;           // bytes of a part of x
   unsigned sum_part;         // ints of a part's sums
   unsigned x_begin;          // byte of shared memory where x starts
+  unsigned ring_begin;       // likewise the weights
+  unsigned barrier_begin;    // likewise a barrier for each q
   unsigned row_block_bytes;  // of the weights of 64 rows
 };
 
@@ -61,14 +64,13 @@ struct Weights {
   uint4 strip[kStrips];  // a lane's 16 bytes of each
 };
 
+/// A lane's bytes of a tile to its place in the ring.
 template <int kStrips>
-__device__ __forceinline__ Weights<kStrips> load_weights(const std::uint8_t* lane_weights) {
-  Weights<kStrips> w;
+__device__ __forceinline__ void copy_weights(std::uint8_t* slot, const std::uint8_t* lane_weights) {
 #pragma unroll
   for (int s = 0; s < kStrips; ++s) {
-    w.strip[s] = ptx::load_once_16(lane_weights + s * kStripBytes);
+    ptx::cp_async_16(slot + s * kStripBytes, lane_weights + s * kStripBytes);
   }
-  return w;
 }
 
 __device__ __forceinline__ std::uint32_t word_of(const uint4& v, int i) {
@@ -144,12 +146,48 @@ __device__ __forceinline__ void meet(unsigned q, unsigned row_warps) {
   }
 }
 
-// kChunked: x does not fit as a whole.
-template <int kStrips, int kTokenTiles, bool kChunked>
-__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArguments a, const Shape shape) {
-  constexpr unsigned kAhead = kStrips == 2 ? 3 : 2;  // tiles in flight per warp: 3 or 4 KB
+/// Starts the copy of `units` * 16 bytes of each token's q to its part of x. Hopper's bulk copies are one
+/// instruction a token, counted on the part's barrier; before it, each lane copies units, and waits for them
+/// behind the weights that it has in flight.
+template <bool kBulk>
+__device__ __forceinline__ void copy_x(std::uint8_t* x, unsigned x_stride, const std::int8_t* q,
+                                       unsigned q_stride, unsigned tokens, unsigned units, unsigned thread,
+                                       unsigned threads, std::uint32_t barrier) {
+  if constexpr (kBulk) {
+    if (thread == 0) {
+      ptx::barrier_arrive_expect(barrier, tokens * units * 16);
+    }
+    __syncwarp();
+    if (thread < tokens && units > 0) {
+      ptx::bulk_load(ptx::shared_address(x + thread * x_stride), q + thread * q_stride, units * 16, barrier);
+    }
+  } else {
+#pragma unroll 1
+    for (unsigned token = 0; token < tokens; ++token) {
+#pragma unroll 1
+      for (unsigned i = thread; i < units; i += threads) {
+        ptx::cp_async_16(x + i * 16, q + i * 16);
+      }
+      q += q_stride;
+      x += x_stride;
+    }
+    ptx::cp_async_commit();
+    ptx::cp_async_wait<0>();
+  }
+}
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+constexpr bool kHasBulk = false;
+#else
+constexpr bool kHasBulk = true;
+#endif
+
+// kChunked: x does not fit as a whole. kBulk: compute capability 9.0 or newer.
+template <int kStrips, int kTokenTiles, bool kChunked, bool kBulk>
+__device__ __forceinline__ void decode(const ProductArguments& a, const Shape& shape) {
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
+  constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
   const unsigned q = threadIdx.z;
@@ -159,7 +197,16 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
   const unsigned inside = min(group, shape.groups - 1);
   const std::uint8_t* lane_weights = a.weights +
                                      std::uint64_t{inside / kGroupsPerBlock} * shape.row_block_bytes +
-                                     inside % kGroupsPerBlock * (kStrips * kStripBytes) + lane * 16;
+                                     inside % kGroupsPerBlock * kShareBytes + lane * 16;
+  std::uint8_t* const ring =
+      dynamic_shared() + shape.ring_begin + (q * blockDim.y + p) * (kDepth * kShareBytes) + lane * 16;
+  const std::uint32_t barrier = ptx::shared_address(dynamic_shared() + shape.barrier_begin + q * 8);
+  if constexpr (kBulk) {
+    if (p == 0 && lane == 0) {
+      ptx::barrier_init(barrier, 1);
+      ptx::fence_barrier_init();
+    }
+  }
   const unsigned row = group * kWarpRows + lane;
   float beta[kStrips / 2] = {};
   float bias[kStrips / 2] = {};
@@ -168,6 +215,7 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
 
   const auto tiles_along_k = static_cast<unsigned>(a.tiles_along_k);
   unsigned chunk = 0;
+  std::uint32_t parity = 0;
   do {
     unsigned begin = q * shape.part_tiles + min(q, shape.part_over);
     unsigned left = shape.part_tiles + (q < shape.part_over ? 1U : 0U);
@@ -177,14 +225,14 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
       begin += chunk;
     }
     const std::uint8_t* next = lane_weights + std::uint64_t{begin} * kTileBytes;
-    Weights<kStrips> ahead[kAhead] = {};
 #pragma unroll
-    for (unsigned i = 0; i < kAhead; ++i) {
+    for (unsigned i = 0; i < kDepth; ++i) {
       if (i < left) {
-        ahead[i] = load_weights<kStrips>(next + i * kTileBytes);
+        copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
       }
+      ptx::cp_async_commit();
     }
-    next += kAhead * kTileBytes;
+    next += kDepth * kTileBytes;
 
     if (!kChunked || chunk == 0) {
       if (q < tokens) {
@@ -198,45 +246,46 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
       ptx::wait_for_predecessor();
       ptx::let_successor_start();
       s = q < tokens ? a.out.row_scale[q] : 0.0F;
-    } else {
-      meet(q, blockDim.y);  // nobody reads the last chunk's x any more
+    }
+    if (kBulk || (kChunked && chunk > 0)) {
+      meet(q, blockDim.y);  // the barrier is made; nobody reads the last chunk's x any more
     }
     // Units of 16 bytes; a row of q may end within the last tile.
     const auto row_bytes = static_cast<unsigned>(a.row_bytes);
     const unsigned units = left == 0 ? 0U : min(left * kTileInputs, row_bytes - begin * kTileInputs) / 16;
     std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
-    const std::int8_t* from = a.q + begin * kTileInputs;
-    std::uint8_t* to = x;
-#pragma unroll 1
-    for (unsigned token = 0; token < tokens; ++token) {
-#pragma unroll 1
-      for (unsigned i = p * 32 + lane; i < units; i += blockDim.y * 32) {
-        ptx::cp_async_16(to + i * 16, from + i * 16);
-      }
-      from += row_bytes;
-      to += shape.x_stride;
+    if (!kBulk || p == 0) {
+      copy_x<kBulk>(x, shape.x_stride, a.q + begin * kTileInputs, row_bytes, tokens, units, p * 32 + lane,
+                    blockDim.y * 32, barrier);
     }
-    ptx::cp_async_commit();
-    ptx::cp_async_wait<0>();
-    meet(q, blockDim.y);
+    if constexpr (kBulk) {
+      ptx::barrier_wait(barrier, parity);
+      parity ^= 1U;
+    } else {
+      meet(q, blockDim.y);
+    }
 
     const std::uint8_t* lane_x[kTokenTiles];
 #pragma unroll
     for (unsigned t = 0; t < kTokenTiles; ++t) {
       lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * shape.x_stride + lane / 8 * 16;
     }
+    std::uint8_t* slot = ring;
 #pragma unroll 1
     for (; left > 0; --left) {
-      const Weights<kStrips> now = ahead[0];
+      ptx::cp_async_wait<kDepth - 1>();
+      Weights<kStrips> weights;
 #pragma unroll
-      for (unsigned i = 1; i < kAhead; ++i) {
-        ahead[i - 1] = ahead[i];
+      for (int i = 0; i < kStrips; ++i) {
+        weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
       }
-      if (left > kAhead) {
-        ahead[kAhead - 1] = load_weights<kStrips>(next);
+      multiply_tile(sums, weights, lane_x);
+      if (left > kDepth) {
+        copy_weights<kStrips>(slot, next);
       }
+      ptx::cp_async_commit();
       next += kTileBytes;
-      multiply_tile(sums, now, lane_x);
+      slot = slot == ring + (kDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
 #pragma unroll
       for (unsigned t = 0; t < kTokenTiles; ++t) {
         lane_x[t] += kTileInputs;
@@ -276,6 +325,14 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
   }
 }
 
+template <int kStrips, int kTokenTiles, bool kChunked, bool kBulk>
+__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const __grid_constant__ ProductArguments a,
+                                                                const __grid_constant__ Shape shape) {
+  if constexpr (!kBulk || kHasBulk) {
+    decode<kStrips, kTokenTiles, kChunked, kBulk>(a, shape);
+  }
+}
+
 }  // namespace
 
 DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
@@ -284,17 +341,29 @@ DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t o
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
   const int strips_of_matrix =
       static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
-  // Four strips a warp where even then each multiprocessor has two warps' worth of rows: a load is then a
-  // whole tile.
-  plan.strips = tokens <= 8 && strips_of_matrix >= 4 * 2 * device.multiprocessors ? 4 : 2;
-  const int groups = strips_of_matrix / plan.strips;
-  // One wave: as many rows side by side as it takes, the other warps split k.
-  plan.row_warps = std::min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
-  plan.blocks = ceil_div(groups, plan.row_warps);
-  plan.k_warps =
+  // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
+  // of weights in flight for each would be too little) a warp takes four strips instead.
+  const auto cut = [&](int strips) {
+    plan.strips = strips;
+    const int groups = strips_of_matrix / strips;
+    plan.row_warps = std::min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
+    plan.blocks = ceil_div(groups, plan.row_warps);
+  };
+  cut(2);
+  if (plan.row_warps > 4 && tokens <= 8) {
+    cut(4);
+  }
+  // The fewest warps that leave the longest part of k as short.
+  const int most =
       std::min({kMaxWarps / plan.row_warps, k_tiles, plan.row_warps > 1 ? kMaxSharedParts : kMaxWarps});
+  plan.k_warps = ceil_div(k_tiles, ceil_div(k_tiles, most));
   while (!fit_decode(plan, device, tokens, in_features)) {
-    if (--plan.k_warps == 0) {
+    if (plan.k_warps > 1) {
+      --plan.k_warps;
+    } else if (plan.row_warps > 1) {
+      plan.row_warps = ceil_div(plan.row_warps, 2);
+      plan.blocks = ceil_div(strips_of_matrix / plan.strips, plan.row_warps);
+    } else {
       throw Error("cuda: decode of " + std::to_string(tokens) + " tokens needs more shared memory than " +
                   std::to_string(device.shared_bytes) + " bytes");
     }
@@ -309,16 +378,18 @@ bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std
     return false;
   }
   plan.sum_stride = plan.row_warps * plan.strips * kStripRows + kSumPadding;
-  const int sum_bytes = round_up(plan.k_warps * m * plan.sum_stride * 4, 16);
+  const int fixed_bytes = round_up(plan.k_warps * m * plan.sum_stride * 4, 16) +
+                          plan.k_warps * (plan.row_warps * kDepth * plan.strips * kStripBytes + 8);
   // Tiles of a part of x, for as many parts as there are.
-  const int bytes_per_part = (device.shared_bytes - sum_bytes) / (m * plan.k_warps);
+  const int bytes_per_part = (device.shared_bytes - fixed_bytes) / (m * plan.k_warps);
   const int most_part_tiles = std::min((bytes_per_part - kRowPadding) / kTileInputs, kMaxTilesPerSum);
   if (most_part_tiles < 1) {
     return false;
   }
   plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most_part_tiles * plan.k_warps));  // of one length
   plan.x_stride = ceil_div(plan.chunk_tiles, plan.k_warps) * kTileInputs + kRowPadding;
-  plan.shared_bytes = static_cast<unsigned>(sum_bytes + m * plan.k_warps * plan.x_stride);
+  plan.shared_bytes = static_cast<unsigned>(fixed_bytes + m * plan.k_warps * plan.x_stride);
+  plan.bulk = device.compute_capability >= 90;
   return true;
 }
 
@@ -331,27 +402,36 @@ void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bo
       .programmatic = programmatic};
   const int tiles = ceil_div(arguments.out.out_features, kTileRows);
   const int tokens = arguments.out.tokens;
-  const Shape shape{
-      .groups = static_cast<unsigned>(tiles * (kTileRows / kStripRows) / plan.strips),
-      .chunk_tiles = static_cast<unsigned>(plan.chunk_tiles),
-      .part_tiles = static_cast<unsigned>(plan.chunk_tiles / plan.k_warps),
-      .part_over = static_cast<unsigned>(plan.chunk_tiles % plan.k_warps),
-      .x_stride = static_cast<unsigned>(plan.x_stride),
-      .sum_stride = static_cast<unsigned>(plan.sum_stride),
-      .x_part = static_cast<unsigned>(tokens * plan.x_stride),
-      .sum_part = static_cast<unsigned>(tokens * plan.sum_stride),
-      .x_begin = static_cast<unsigned>(round_up(plan.k_warps * tokens * plan.sum_stride * 4, 16)),
-      .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes};
-  const auto start = [&]<int kStrips, int kTokenTiles, bool kChunked>() {
-    launch<decode_kernel<kStrips, kTokenTiles, kChunked>>("decode", launch_shape, stream, arguments, shape);
+  const int x_begin = round_up(plan.k_warps * tokens * plan.sum_stride * 4, 16);
+  const int ring_begin = x_begin + plan.k_warps * tokens * plan.x_stride;
+  const Shape shape{.groups = static_cast<unsigned>(tiles * (kTileRows / kStripRows) / plan.strips),
+                    .chunk_tiles = static_cast<unsigned>(plan.chunk_tiles),
+                    .part_tiles = static_cast<unsigned>(plan.chunk_tiles / plan.k_warps),
+                    .part_over = static_cast<unsigned>(plan.chunk_tiles % plan.k_warps),
+                    .x_stride = static_cast<unsigned>(plan.x_stride),
+                    .sum_stride = static_cast<unsigned>(plan.sum_stride),
+                    .x_part = static_cast<unsigned>(tokens * plan.x_stride),
+                    .sum_part = static_cast<unsigned>(tokens * plan.sum_stride),
+                    .x_begin = static_cast<unsigned>(x_begin),
+                    .ring_begin = static_cast<unsigned>(ring_begin),
+                    .barrier_begin = static_cast<unsigned>(
+                        ring_begin + plan.k_warps * plan.row_warps * kDepth * plan.strips * kStripBytes),
+                    .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes};
+  const auto start = [&]<int kStrips, int kTokenTiles, bool kBulk>() {
+    if (plan.chunk_tiles < arguments.tiles_along_k) {
+      launch<decode_kernel<kStrips, kTokenTiles, true, kBulk>>("decode", launch_shape, stream, arguments,
+                                                               shape);
+    } else {
+      launch<decode_kernel<kStrips, kTokenTiles, false, kBulk>>("decode", launch_shape, stream, arguments,
+                                                                shape);
+    }
   };
-  const bool chunked = plan.chunk_tiles < arguments.tiles_along_k;
   if (tokens > 8) {
-    chunked ? start.operator()<2, 2, true>() : start.operator()<2, 2, false>();
+    plan.bulk ? start.operator()<2, 2, true>() : start.operator()<2, 2, false>();
   } else if (plan.strips == 4) {
-    chunked ? start.operator()<4, 1, true>() : start.operator()<4, 1, false>();
+    plan.bulk ? start.operator()<4, 1, true>() : start.operator()<4, 1, false>();
   } else {
-    chunked ? start.operator()<2, 1, true>() : start.operator()<2, 1, false>();
+    plan.bulk ? start.operator()<2, 1, true>() : start.operator()<2, 1, false>();
   }
 }
 

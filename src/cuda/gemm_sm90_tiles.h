@@ -4,14 +4,15 @@
 // cost.
 //
 // The estimate knows what bounds a step of 128 inputs (the tensor cores, the A operand, the second-level
-// cache), how many waves of blocks there are, and what a tile costs beside its steps. Its constants come from
-// measurements of earlier kernels of this form on an H200; the choices have not been timed with these
-// kernels.
+// cache, the producers), how many waves of blocks there are, and what a tile costs beside its steps. Its
+// constants are fitted to the times of 1,700 launches on an H200 (bench_cuda --tune: eight shapes, 16 to 4096
+// tokens, every tile and split); there its choice was the fastest, or within 2 % of it, for every shape.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <limits>
 #include <string_view>
 
 namespace trit::cuda {
@@ -25,7 +26,7 @@ struct GemmSm90Tile {
   std::string_view reason;
 };
 
-/// In the order of bytes per operation: a later row must be estimated 4 % faster than the best before it.
+/// In the order of bytes per operation, which decides between equals.
 inline constexpr std::array<GemmSm90Tile, 18> kGemmSm90Tiles = {{
     {GemmSm90Kernel::persistent, 256, 128, "fewest bytes per operation: 24 KB for 8.4 MOP a step"},
     {GemmSm90Kernel::persistent, 128, 256,
@@ -75,39 +76,40 @@ constexpr std::int32_t largest_split(const GemmSm90Tile& tile) {
 
 struct GemmSm90Choice {
   GemmSm90Tile tile;
-  std::int32_t split;   // blocks per tile, 1 for the persistent kernel
-  std::int64_t clocks;  // the estimate
+  std::int32_t split;  // blocks per tile, 1 for the persistent kernel
+  double clocks;       // the estimate
 };
 
 /// Clocks of 128 inputs of a tile on one multiprocessor.
-constexpr std::int64_t step_clocks(const GemmSm90Tile& tile) {
-  const std::int64_t tensor = std::int64_t{tile.rows} * tile.tokens / 32;  // 4096 multiply-adds a clock
-  const std::int64_t operand = std::int64_t{tile.rows} / 64 * 4 * 40;      // 2 KiB of A registers per wgmma
-  const std::int64_t cache = (std::int64_t{tile.rows} * 32 + tile.tokens * 128) / 38;  // bytes at 38 a clock
-  // Below this the persistent kernel's producers, one barrier wait and three copies per 128 inputs, would be
-  // the limit.
-  const std::int64_t producer = tile.kernel == GemmSm90Kernel::persistent ? 400 : 0;
-  return std::max({tensor * 11 / 10, operand * 11 / 10, cache * 11 / 10, producer});
+constexpr double step_clocks(const GemmSm90Tile& tile) {
+  const double tensor = tile.rows * tile.tokens / 32 * 1.16;         // 4096 multiply-adds a clock
+  const double operand = tile.rows / 64 * 4 * 32.5;                  // 2 KiB of A registers per wgmma
+  const double cache = (tile.rows * 32 + tile.tokens * 128) / 34.6;  // bytes a clock
+  // A barrier wait and three copies by each of two threads, per 128 inputs or per 256.
+  const double producer = tile.kernel == GemmSm90Kernel::persistent ? 376 : 314;
+  return std::max({tensor, operand, cache, producer});
 }
 
 /// Clocks of everything for one shape, beside launch and the first bytes, which all tiles pay alike.
-constexpr std::int64_t estimated_clocks(const GemmSm90Tile& tile, std::int32_t split, std::int64_t tokens,
-                                        std::int64_t out_features, std::int64_t in_features,
-                                        std::int32_t multiprocessors) {
+constexpr double estimated_clocks(const GemmSm90Tile& tile, std::int32_t split, std::int64_t tokens,
+                                  std::int64_t out_features, std::int64_t in_features,
+                                  std::int32_t multiprocessors) {
   const std::int64_t tiles =
       (out_features + tile.rows - 1) / tile.rows * ((tokens + tile.tokens - 1) / tile.tokens);
   const std::int64_t k_tiles = (in_features + 127) / 128;
   if (tile.kernel == GemmSm90Kernel::persistent) {
     const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
-    const std::int64_t outputs = std::int64_t{tile.rows} * tile.tokens * 7 / 128;  // 7 instructions an output
-    return waves * (k_tiles * step_clocks(tile) + outputs);
+    return static_cast<double>(waves * k_tiles) * step_clocks(tile);  // the outputs hide behind the next tile
   }
   const std::int64_t slots = clusters_that_fit(split, multiprocessors);
   const std::int64_t waves = (tiles + slots - 1) / slots;
   const std::int64_t steps = ((k_tiles + 1) / 2 + split - 1) / split;
-  const std::int64_t exchange = 600 + std::int64_t{tile.rows} * tile.tokens / 16;  // st.async, sums, stores
-  const std::int64_t start = 900;  // nothing of the next block is fetched while this one ends
-  return waves * (2 * steps * step_clocks(tile) + exchange + start) - start;
+  const double exchange = tile.rows * tile.tokens / 4;  // st.async, sums, stores
+  const double start = 3200;  // nothing of the next block is fetched while this one ends
+  const double first = 400;   // of a block, beyond the persistent kernel's
+  return static_cast<double>(waves) *
+             (2 * static_cast<double>(steps) * step_clocks(tile) + exchange + start) -
+         start + first;
 }
 
 /// Above this many tokens the persistent kernel has tiles enough.
@@ -115,7 +117,7 @@ inline constexpr std::int64_t kMaxSplitTokens = 512;
 
 constexpr GemmSm90Choice choose_gemm_sm90(std::int64_t tokens, std::int64_t out_features,
                                           std::int64_t in_features, std::int32_t multiprocessors) {
-  GemmSm90Choice best{kGemmSm90Tiles[0], 1, INT64_MAX};
+  GemmSm90Choice best{kGemmSm90Tiles[0], 1, std::numeric_limits<double>::infinity()};
   for (const GemmSm90Tile& tile : kGemmSm90Tiles) {
     const bool splits = tile.kernel == GemmSm90Kernel::split;
     if (splits && tokens > kMaxSplitTokens) {
@@ -126,9 +128,8 @@ constexpr GemmSm90Choice choose_gemm_sm90(std::int64_t tokens, std::int64_t out_
       if (split > largest_split(tile) || (split > 1 && (in_features + 255) / 256 < split)) {
         break;
       }
-      const std::int64_t clocks =
-          estimated_clocks(tile, split, tokens, out_features, in_features, multiprocessors);
-      if (best.clocks == INT64_MAX || clocks * 25 < best.clocks * 24) {
+      const double clocks = estimated_clocks(tile, split, tokens, out_features, in_features, multiprocessors);
+      if (clocks < best.clocks) {
         best = {tile, split, clocks};
       }
     }

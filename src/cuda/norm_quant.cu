@@ -1,61 +1,30 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_quant: RMSNorm and absmax int8 of one row per block of 256 threads.
+// norm_quant: RMSNorm and absmax int8, by one of two kernels.
 //
+// Few rows: a block of 256 threads each (latency counts, so all loads are in flight at once).
 //   pass 1   thread j reads inputs j, j + 256, ...: it is accumulator j of lane_sum. fma(x, x, acc), the
 //            maximum of |x g|, and x g to shared memory: x and g are read once.
 //   meeting  256 accumulators and 8 maxima through shared memory; every warp adds up all of them, so one
 //            barrier is enough
 //   pass 2   a thread turns 4 neighbours into 4 bytes of q
 //
+// Many rows: a warp each (norm_quant_rows.cuh), with loads of 16 bytes and no barrier.
+//
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 58,000) is read again in pass 2.
 #include "cuda/arguments.cuh"
-#include "cuda/lane_sum.cuh"
 #include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/norm_quant_rows.cuh"
 
 namespace trit::cuda {
 namespace {
 
-constexpr int kInFlight = 8;                   // loads per thread before the first use
+constexpr int kInFlight = 16;                  // loads per thread before the first use
 constexpr int kHeaderBytes = kLanes * 4 + 64;  // accumulators, then the warps' maxima; a multiple of 16
 
-struct Arguments {
-  const void* x;  // [tokens, x_stride]
-  std::int64_t x_stride;
-  int in_features;
-  int row_bytes;  // of q
-  bool cached;    // x g fits in shared memory
-  const float* norm_weight;
-  float eps;
-  std::int8_t* q;
-  float* scale;
-  float* rstd;
-};
-
-template <DataType kType>
-__device__ __forceinline__ float load(const void* x, std::int64_t i) {
-  if constexpr (kType == DataType::float32) {
-    return static_cast<const float*>(x)[i];
-  } else {
-    const std::uint16_t bits = static_cast<const std::uint16_t*>(x)[i];
-    return kType == DataType::bfloat16 ? __uint_as_float(std::uint32_t{bits} << 16) : ptx::from_float16(bits);
-  }
-}
-
-__device__ __forceinline__ bool is_finite(float v) {
-  return (__float_as_uint(v) & 0x7fffffffU) < 0x7f800000U;
-}
-
-// rint(v) of |v| < 2^22 in the low bits: 1.5 * 2^23 has a unit of 1, so the addition rounds half to even
-// where rint does.
-__device__ __forceinline__ std::uint32_t rounded_byte(float v) {
-  return __float_as_uint(__fadd_rn(v, 12582912.0F)) & 0xffU;
-}
-
 template <DataType kType, bool kNorm>
-__global__ __launch_bounds__(kLanes) void norm_quant_kernel(const Arguments a) {
+__global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArguments a) {
   auto* accumulators = reinterpret_cast<float*>(dynamic_shared());          // [256]
   auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);        // [8]
   auto* cache = reinterpret_cast<float*>(dynamic_shared() + kHeaderBytes);  // [row_bytes], x g
@@ -102,23 +71,10 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const Arguments a) {
     largest = max(largest, maxima[warp]);
   }
 
-  const float magnitude = __uint_as_float(largest);
-  float mean_square = 0;
-  float rstd = 1;
-  if constexpr (kNorm) {
-    mean_square = __fdiv_rn(tree_sum(accumulators, thread % 32), static_cast<float>(a.in_features));
-    rstd = __fdiv_rn(1.0F, __fsqrt_rn(__fadd_rn(mean_square, a.eps)));
-  }
-  const float product = kNorm ? __fmul_rn(rstd, magnitude) : magnitude;
-  const bool good = is_finite(mean_square) && is_finite(magnitude) && is_finite(product);
-  const float absmax = product > 1e-5F ? product : 1e-5F;
-  const float inverse = __fdiv_rn(127.0F, absmax);
-  const float factor = kNorm ? __fmul_rn(rstd, inverse) : inverse;
+  const float sum = kNorm ? tree_sum(accumulators, thread % 32) : 0.0F;
+  const RowScale scale = row_scale<kNorm>(a, sum, __uint_as_float(largest));
   if (thread == 0) {
-    a.scale[row] = good ? __fdiv_rn(absmax, 127.0F) : __uint_as_float(0x7fc00000U);
-    if (a.rstd != nullptr) {
-      a.rstd[row] = rstd;
-    }
+    store_row_scale(a, row, scale);
   }
   // No clamp: |x g| <= m and c is 127 / m within three roundings, so |x g c| < 127.5.
   for (int k = 4 * thread; k < a.row_bytes; k += 4 * kLanes) {
@@ -137,18 +93,45 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const Arguments a) {
     std::uint32_t bytes = 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      bytes |= rounded_byte(__fmul_rn(v[i], factor)) << (8 * i);
+      bytes |= rounded_byte(__fmul_rn(v[i], scale.factor)) << (8 * i);
     }
-    *reinterpret_cast<std::uint32_t*>(a.q + row * a.row_bytes + k) = good ? bytes : 0U;
+    *reinterpret_cast<std::uint32_t*>(a.q + row * a.row_bytes + k) = scale.good ? bytes : 0U;
   }
 }
 
 template <DataType kType>
-void launch_type(const LaunchShape& shape, Norm norm, const Arguments& arguments, Stream stream) {
+void launch_type(const LaunchShape& shape, Norm norm, const NormQuantArguments& arguments, Stream stream) {
   if (norm == Norm::rms) {
     launch<norm_quant_kernel<kType, true>>("norm_quant", shape, stream, arguments);
   } else {
     launch<norm_quant_kernel<kType, false>>("norm_quant", shape, stream, arguments);
+  }
+}
+
+/// From here on a warp per row keeps the multiprocessors full.
+constexpr std::int64_t kRowsPerMultiprocessor = 8;
+
+/// How the warps of norm_quant_rows share a block; no shared memory where they cannot be used.
+LaunchShape rows_shape(const Device& device, const NormQuant& args, std::int64_t row_bytes) {
+  const auto size = static_cast<std::int64_t>(size_of(args.x_type));
+  const std::int64_t warp_bytes = kRowsHeaderBytes + row_bytes * size;
+  const bool vectors = reinterpret_cast<std::uintptr_t>(args.x) % 16 == 0 && args.x_stride * size % 16 == 0;
+  if (!vectors || args.tokens < kRowsPerMultiprocessor * device.multiprocessors ||
+      warp_bytes * kRowsWarps > device.shared_bytes) {
+    return {};
+  }
+  return {.grid = {static_cast<unsigned>(ceil_div<std::int64_t>(args.tokens, kRowsWarps))},
+          .block = {32, kRowsWarps},
+          .shared_bytes = static_cast<unsigned>(warp_bytes * kRowsWarps),
+          .programmatic = args.programmatic};
+}
+
+template <DataType kType>
+void launch_rows(const LaunchShape& shape, Norm norm, const NormQuantArguments& arguments, Stream stream) {
+  if (norm == Norm::rms) {
+    launch<norm_quant_rows_kernel<kType, true>>("norm_quant_rows", shape, stream, arguments);
+  } else {
+    launch<norm_quant_rows_kernel<kType, false>>("norm_quant_rows", shape, stream, arguments);
   }
 }
 
@@ -173,23 +156,29 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                           .block = {kLanes},
                           .shared_bytes = static_cast<unsigned>(cached ? cached_bytes : kHeaderBytes),
                           .programmatic = args.programmatic};
-  const Arguments arguments{.x = args.x,
-                            .x_stride = args.x_stride,
-                            .in_features = static_cast<int>(args.in_features),
-                            .row_bytes = static_cast<int>(row_bytes),
-                            .cached = cached,
-                            .norm_weight = args.norm_weight,
-                            .eps = args.eps,
-                            .q = args.q,
-                            .scale = args.scale,
-                            .rstd = args.rstd};
+  const NormQuantArguments arguments{.x = args.x,
+                                     .x_stride = args.x_stride,
+                                     .tokens = static_cast<int>(args.tokens),
+                                     .in_features = static_cast<int>(args.in_features),
+                                     .row_bytes = static_cast<int>(row_bytes),
+                                     .cached = cached,
+                                     .norm_weight = args.norm_weight,
+                                     .eps = args.eps,
+                                     .q = args.q,
+                                     .scale = args.scale,
+                                     .rstd = args.rstd};
+  const LaunchShape rows = rows_shape(device, args, row_bytes);
+  const bool many = rows.shared_bytes > 0;
   switch (args.x_type) {
     case DataType::float32:
-      return launch_type<DataType::float32>(shape, args.norm, arguments, stream);
+      return many ? launch_rows<DataType::float32>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::float32>(shape, args.norm, arguments, stream);
     case DataType::bfloat16:
-      return launch_type<DataType::bfloat16>(shape, args.norm, arguments, stream);
+      return many ? launch_rows<DataType::bfloat16>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::bfloat16>(shape, args.norm, arguments, stream);
     case DataType::float16:
-      return launch_type<DataType::float16>(shape, args.norm, arguments, stream);
+      return many ? launch_rows<DataType::float16>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::float16>(shape, args.norm, arguments, stream);
   }
 }
 

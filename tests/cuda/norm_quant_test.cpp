@@ -48,7 +48,9 @@ class CudaNormQuantTest : public CudaTest {
   void compare(const cuda::Device& device, std::int64_t tokens, std::int64_t k, DataType type, Norm norm,
                bool weighted) {
     // Rows are `stride` apart and the first one starts anywhere: no alignment beyond the element's.
-    const std::int64_t stride = k + uniform(0, 3);
+    // Rows on 16 bytes take another kernel where there are many.
+    const bool aligned = uniform(0, 3) == 0;
+    const std::int64_t stride = aligned ? (k + 7) / 8 * 8 + uniform(0, 1) * 8 : k + uniform(0, 3);
     std::vector<Element> stored(static_cast<std::size_t>(tokens * stride), Element{});
     std::vector<std::vector<float>> rows;
     for (std::int64_t m = 0; m < tokens; ++m) {
@@ -67,7 +69,8 @@ class CudaNormQuantTest : public CudaTest {
     std::vector<float> norm_weight = normals(k);
     const float eps = uniform(0, 1) == 0 ? 1e-6F : 1e-40F;
     const std::int64_t row_bytes = cuda::quantized_row_bytes(k);
-    const DeviceArray<Element> x{std::span<const Element>(stored), static_cast<std::size_t>(uniform(0, 3))};
+    const DeviceArray<Element> x{std::span<const Element>(stored),
+                                 static_cast<std::size_t>(aligned ? 0 : uniform(0, 3))};
     const DeviceArray<float> g{std::span<const float>(norm_weight)};
     const DeviceArray<std::int8_t> q(static_cast<std::size_t>(tokens * row_bytes));
     const DeviceArray<float> scale(static_cast<std::size_t>(tokens));
@@ -120,6 +123,17 @@ TEST_F(CudaNormQuantTest, RandomRows) {
   for (int i = 0; i < rounds(300) && !HasFatalFailure(); ++i) {
     use_policy(i);
     compare(largest_device(), uniform(1, 4), size_near(256, 3000), kTypes[static_cast<std::size_t>(i % 3)]);
+  }
+}
+
+// A small device has many rows soon: a warp each.
+TEST_F(CudaNormQuantTest, ManyRows) {
+  cuda::Device small = largest_device();
+  small.multiprocessors = 1;
+  for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    small.shared_bytes = i % 4 == 0 ? 24'000 : 232'448;
+    compare(small, uniform(5, 21), size_near(256, 3000), kTypes[static_cast<std::size_t>(i % 3)]);
   }
 }
 
