@@ -30,7 +30,7 @@
 #include "cuda/fragments.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/product.cuh"
-#include "cuda/ptx_sm90.cuh"
+#include "cuda/ptx.cuh"
 
 namespace trit::cuda {
 namespace {
@@ -55,8 +55,8 @@ struct Shape {
   unsigned sum_part;         // ints of a part's sums
   unsigned x_begin;          // byte of shared memory where x starts
   unsigned ring_begin;       // likewise the weights
-  unsigned barrier_begin;    // likewise a barrier for each q
   unsigned row_block_bytes;  // of the weights of 64 rows
+  bool weights_first;
 };
 
 template <int kStrips>
@@ -146,45 +146,64 @@ __device__ __forceinline__ void meet(unsigned q, unsigned row_warps) {
   }
 }
 
-/// Starts the copy of `units` * 16 bytes of each token's q to its part of x. Hopper's bulk copies are one
-/// instruction a token, counted on the part's barrier; before it, each lane copies units, and waits for them
-/// behind the weights that it has in flight.
-template <bool kBulk>
-__device__ __forceinline__ void copy_x(std::uint8_t* x, unsigned x_stride, const std::int8_t* q,
-                                       unsigned q_stride, unsigned tokens, unsigned units, unsigned thread,
-                                       unsigned threads, std::uint32_t barrier) {
-  if constexpr (kBulk) {
-    if (thread == 0) {
-      ptx::barrier_arrive_expect(barrier, tokens * units * 16);
-    }
-    __syncwarp();
-    if (thread < tokens && units > 0) {
-      ptx::bulk_load(ptx::shared_address(x + thread * x_stride), q + thread * q_stride, units * 16, barrier);
-    }
-  } else {
-#pragma unroll 1
-    for (unsigned token = 0; token < tokens; ++token) {
-#pragma unroll 1
-      for (unsigned i = thread; i < units; i += threads) {
-        ptx::cp_async_16(x + i * 16, q + i * 16);
+/// A part of x on its way to shared memory: items of 4 tokens x 128 inputs, a 16-byte unit per lane,
+/// kInFlight of them in registers. (cp.async would have to be waited for together with the weights that are
+/// under way; bulk copies take 0.3 us longer than loads.)
+template <int kTokenTiles>
+class PartOfX {
+ public:
+  /// `thread` of `threads` (whole warps) that share the part: tiles thread / 32, ...
+  __device__ PartOfX(const std::int8_t* q, unsigned row_bytes, unsigned begin, unsigned tiles,
+                     unsigned tokens, std::uint8_t* x, unsigned x_stride, unsigned lane, unsigned warp,
+                     unsigned warps)
+      : q_(q + lane / 8 * row_bytes),
+        row_bytes_(row_bytes),
+        offset_((begin + warp) * kTileInputs + lane % 8 * 16),
+        end_(min(row_bytes, (begin + tiles) * kTileInputs)),
+        tokens_(tokens - min(tokens, lane / 8)),
+        x_(x + lane / 8 * x_stride + warp * kTileInputs + lane % 8 * 16),
+        x_stride_(x_stride),
+        step_(warps * kTileInputs) {}
+
+  __device__ __forceinline__ bool any() const { return offset_ - offset_ % kTileInputs < end_; }
+
+  /// Loads the next items; store() puts them where they belong.
+  __device__ __forceinline__ void load() {
+#pragma unroll
+    for (unsigned i = 0; i < kInFlight; ++i) {
+      const unsigned at = offset_ + i / kItemsPerTile * step_;
+      const unsigned token = 4 * (i % kItemsPerTile);
+      if (token < tokens_ && at < end_) {
+        units_[i] = *reinterpret_cast<const uint4*>(q_ + token * row_bytes_ + at);
       }
-      q += q_stride;
-      x += x_stride;
     }
-    ptx::cp_async_commit();
-    ptx::cp_async_wait<0>();
   }
-}
+  __device__ __forceinline__ void store() {
+#pragma unroll
+    for (unsigned i = 0; i < kInFlight; ++i) {
+      const unsigned tile = i / kItemsPerTile * step_;
+      const unsigned token = 4 * (i % kItemsPerTile);
+      if (token < tokens_ && offset_ + tile < end_) {
+        *reinterpret_cast<uint4*>(x_ + token * x_stride_ + tile) = units_[i];
+      }
+    }
+    offset_ += kInFlight / kItemsPerTile * step_;
+    x_ += kInFlight / kItemsPerTile * step_;
+  }
 
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-constexpr bool kHasBulk = false;
-#else
-constexpr bool kHasBulk = true;
-#endif
+ private:
+  static constexpr unsigned kInFlight = 4 * kTokenTiles;
+  static constexpr unsigned kItemsPerTile = 2 * kTokenTiles;  // of 4 tokens
+  const std::int8_t* q_;
+  unsigned row_bytes_, offset_, end_, tokens_;
+  std::uint8_t* x_;
+  unsigned x_stride_, step_;
+  uint4 units_[kInFlight] = {};
+};
 
-// kChunked: x does not fit as a whole. kBulk: compute capability 9.0 or newer.
-template <int kStrips, int kTokenTiles, bool kChunked, bool kBulk>
-__device__ __forceinline__ void decode(const ProductArguments& a, const Shape& shape) {
+// kChunked: x does not fit as a whole.
+template <int kStrips, int kTokenTiles, bool kChunked>
+__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArguments a, const Shape shape) {
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
@@ -200,13 +219,6 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
                                      inside % kGroupsPerBlock * kShareBytes + lane * 16;
   std::uint8_t* const ring =
       dynamic_shared() + shape.ring_begin + (q * blockDim.y + p) * (kDepth * kShareBytes) + lane * 16;
-  const std::uint32_t barrier = ptx::shared_address(dynamic_shared() + shape.barrier_begin + q * 8);
-  if constexpr (kBulk) {
-    if (p == 0 && lane == 0) {
-      ptx::barrier_init(barrier, 1);
-      ptx::fence_barrier_init();
-    }
-  }
   const unsigned row = group * kWarpRows + lane;
   float beta[kStrips / 2] = {};
   float bias[kStrips / 2] = {};
@@ -215,7 +227,6 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
 
   const auto tiles_along_k = static_cast<unsigned>(a.tiles_along_k);
   unsigned chunk = 0;
-  std::uint32_t parity = 0;
   do {
     unsigned begin = q * shape.part_tiles + min(q, shape.part_over);
     unsigned left = shape.part_tiles + (q < shape.part_over ? 1U : 0U);
@@ -225,15 +236,24 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
       begin += chunk;
     }
     const std::uint8_t* next = lane_weights + std::uint64_t{begin} * kTileBytes;
+    const auto start_weights = [&] {
 #pragma unroll
-    for (unsigned i = 0; i < kDepth; ++i) {
-      if (i < left) {
-        copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
+      for (unsigned i = 0; i < kDepth; ++i) {
+        if (i < left) {
+          copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
+        }
+        ptx::cp_async_commit();
       }
-      ptx::cp_async_commit();
+      next += kDepth * kTileBytes;
+    };
+    std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
+    PartOfX<kTokenTiles> part(a.q, static_cast<unsigned>(a.row_bytes), begin, left, tokens, x, shape.x_stride,
+                              lane, p, blockDim.y);
+    // With programmatic launch the weights come first, while the kernel in front still runs. Without it x
+    // does, since it would queue up behind the weights.
+    if (shape.weights_first) {
+      start_weights();
     }
-    next += kDepth * kTileBytes;
-
     if (!kChunked || chunk == 0) {
       if (q < tokens) {
 #pragma unroll
@@ -246,24 +266,20 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
       ptx::wait_for_predecessor();
       ptx::let_successor_start();
       s = q < tokens ? a.out.row_scale[q] : 0.0F;
-    }
-    if (kBulk || (kChunked && chunk > 0)) {
-      meet(q, blockDim.y);  // the barrier is made; nobody reads the last chunk's x any more
-    }
-    // Units of 16 bytes; a row of q may end within the last tile.
-    const auto row_bytes = static_cast<unsigned>(a.row_bytes);
-    const unsigned units = left == 0 ? 0U : min(left * kTileInputs, row_bytes - begin * kTileInputs) / 16;
-    std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
-    if (!kBulk || p == 0) {
-      copy_x<kBulk>(x, shape.x_stride, a.q + begin * kTileInputs, row_bytes, tokens, units, p * 32 + lane,
-                    blockDim.y * 32, barrier);
-    }
-    if constexpr (kBulk) {
-      ptx::barrier_wait(barrier, parity);
-      parity ^= 1U;
     } else {
-      meet(q, blockDim.y);
+      meet(q, blockDim.y);  // nobody reads the last chunk's x any more
     }
+    part.load();
+    if (!shape.weights_first) {
+      start_weights();
+    }
+    part.store();
+#pragma unroll 1
+    while (part.any()) {
+      part.load();
+      part.store();
+    }
+    meet(q, blockDim.y);
 
     const std::uint8_t* lane_x[kTokenTiles];
 #pragma unroll
@@ -311,10 +327,9 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
     for (unsigned i = 0; i < kStrips / 2; ++i) {
       const std::int32_t* part = first_part + 32 * i;
       std::int32_t sum = 0;
-#pragma unroll 2
-      for (unsigned w = blockDim.z; w > 0; --w) {
-        sum += *part;
-        part += shape.sum_part;
+#pragma unroll
+      for (unsigned w = 0; w < kMaxWarps; ++w) {  // all of them in flight
+        sum += w < blockDim.z ? part[w * shape.sum_part] : 0;
       }
       if (row + 32 * i < static_cast<unsigned>(a.out.out_features)) {
         store_output(a.out, static_cast<DataType>(type), static_cast<int>(token),
@@ -322,14 +337,6 @@ __device__ __forceinline__ void decode(const ProductArguments& a, const Shape& s
       }
     }
     first_part += blockDim.z * shape.sum_stride;
-  }
-}
-
-template <int kStrips, int kTokenTiles, bool kChunked, bool kBulk>
-__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const __grid_constant__ ProductArguments a,
-                                                                const __grid_constant__ Shape shape) {
-  if constexpr (!kBulk || kHasBulk) {
-    decode<kStrips, kTokenTiles, kChunked, kBulk>(a, shape);
   }
 }
 
@@ -379,7 +386,7 @@ bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std
   }
   plan.sum_stride = plan.row_warps * plan.strips * kStripRows + kSumPadding;
   const int fixed_bytes = round_up(plan.k_warps * m * plan.sum_stride * 4, 16) +
-                          plan.k_warps * (plan.row_warps * kDepth * plan.strips * kStripBytes + 8);
+                          plan.k_warps * (plan.row_warps * kDepth * plan.strips * kStripBytes);
   // Tiles of a part of x, for as many parts as there are.
   const int bytes_per_part = (device.shared_bytes - fixed_bytes) / (m * plan.k_warps);
   const int most_part_tiles = std::min((bytes_per_part - kRowPadding) / kTileInputs, kMaxTilesPerSum);
@@ -389,7 +396,6 @@ bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std
   plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most_part_tiles * plan.k_warps));  // of one length
   plan.x_stride = ceil_div(plan.chunk_tiles, plan.k_warps) * kTileInputs + kRowPadding;
   plan.shared_bytes = static_cast<unsigned>(fixed_bytes + m * plan.k_warps * plan.x_stride);
-  plan.bulk = device.compute_capability >= 90;
   return true;
 }
 
@@ -414,24 +420,21 @@ void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bo
                     .sum_part = static_cast<unsigned>(tokens * plan.sum_stride),
                     .x_begin = static_cast<unsigned>(x_begin),
                     .ring_begin = static_cast<unsigned>(ring_begin),
-                    .barrier_begin = static_cast<unsigned>(
-                        ring_begin + plan.k_warps * plan.row_warps * kDepth * plan.strips * kStripBytes),
-                    .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes};
-  const auto start = [&]<int kStrips, int kTokenTiles, bool kBulk>() {
+                    .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes,
+                    .weights_first = programmatic};
+  const auto start = [&]<int kStrips, int kTokenTiles>() {
     if (plan.chunk_tiles < arguments.tiles_along_k) {
-      launch<decode_kernel<kStrips, kTokenTiles, true, kBulk>>("decode", launch_shape, stream, arguments,
-                                                               shape);
+      launch<decode_kernel<kStrips, kTokenTiles, true>>("decode", launch_shape, stream, arguments, shape);
     } else {
-      launch<decode_kernel<kStrips, kTokenTiles, false, kBulk>>("decode", launch_shape, stream, arguments,
-                                                                shape);
+      launch<decode_kernel<kStrips, kTokenTiles, false>>("decode", launch_shape, stream, arguments, shape);
     }
   };
   if (tokens > 8) {
-    plan.bulk ? start.operator()<2, 2, true>() : start.operator()<2, 2, false>();
+    start.operator()<2, 2>();
   } else if (plan.strips == 4) {
-    plan.bulk ? start.operator()<4, 1, true>() : start.operator()<4, 1, false>();
+    start.operator()<4, 1>();
   } else {
-    plan.bulk ? start.operator()<2, 1, true>() : start.operator()<2, 1, false>();
+    start.operator()<2, 1>();
   }
 }
 

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_quant: RMSNorm and absmax int8, by one of two kernels.
+// norm_quant: RMSNorm and absmax int8, by one of two kernels. Both copy a row of x to shared memory as it is,
+// all of it in flight at once, and read it there twice:
 //
-// Few rows: a block of 256 threads each (latency counts, so all loads are in flight at once).
-//   pass 1   thread j reads inputs j, j + 256, ...: it is accumulator j of lane_sum. fma(x, x, acc), the
-//            maximum of |x g|, and x g to shared memory: x and g are read once.
-//   meeting  256 accumulators and 8 maxima through shared memory; every warp adds up all of them, so one
-//            barrier is enough
-//   pass 2   a thread turns 4 neighbours into 4 bytes of q
+//   pass 1   fma(x, x, acc) into the 256 accumulators of lane_sum, and the maximum of |x g|
+//   meeting  the accumulators through shared memory
+//   pass 2   q = rint(x g factor)
 //
-// Many rows: a warp each (norm_quant_rows.cuh), with loads of 16 bytes and no barrier.
+// Few rows: a block of 256 threads each, thread j is accumulator j; latency counts. Many rows: a warp each
+// (norm_quant_rows.cuh), with no barrier of a block.
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
-// shared memory (K beyond about 58,000) is read again in pass 2.
+// shared memory (K beyond about 115,000 of 16 bits) is read twice.
 #include "cuda/arguments.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/norm_quant_rows.cuh"
@@ -20,44 +19,35 @@
 namespace trit::cuda {
 namespace {
 
-constexpr int kInFlight = 16;                  // loads per thread before the first use
 constexpr int kHeaderBytes = kLanes * 4 + 64;  // accumulators, then the warps' maxima; a multiple of 16
 
 template <DataType kType, bool kNorm>
 __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArguments a) {
-  auto* accumulators = reinterpret_cast<float*>(dynamic_shared());          // [256]
-  auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);        // [8]
-  auto* cache = reinterpret_cast<float*>(dynamic_shared() + kHeaderBytes);  // [row_bytes], x g
+  auto* accumulators = reinterpret_cast<float*>(dynamic_shared());    // [256]
+  auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);  // [8]
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t row = blockIdx.x;
-  const std::int64_t start = row * a.x_stride;
-  const bool weighted = kNorm && a.norm_weight != nullptr;
+  const InputOf<kType>* x = static_cast<const InputOf<kType>*>(a.x) + row * a.x_stride;
+  const float* g = kNorm ? a.norm_weight : nullptr;
   ptx::wait_for_predecessor();
+  ptx::let_successor_start();
+  if (a.cached) {
+    auto* cache = reinterpret_cast<InputOf<kType>*>(dynamic_shared() + kHeaderBytes);
+    stage_row(cache, x, a.in_features, thread, kLanes);
+    __syncthreads();
+    x = cache;
+  }
 
   float acc = 0;
   unsigned largest = 0;
-  for (int first = thread; first < a.row_bytes; first += kInFlight * kLanes) {
-    float x[kInFlight];
-    float g[kInFlight];
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-      const int k = first + i * kLanes;
-      const bool inside = k < a.in_features;
-      x[i] = inside ? load<kType>(a.x, start + k) : 0.0F;  // adds and quantises to 0
-      g[i] = inside && weighted ? a.norm_weight[k] : 1.0F;
+#pragma unroll 4
+  for (int k = thread; k < a.in_features; k += kLanes) {
+    float v = as_float<kType>(x[k]);
+    if constexpr (kNorm) {
+      acc = __fmaf_rn(v, v, acc);
+      v = g != nullptr ? __fmul_rn(v, g[k]) : v;
     }
-#pragma unroll
-    for (int i = 0; i < kInFlight; ++i) {
-      if constexpr (kNorm) {
-        acc = __fmaf_rn(x[i], x[i], acc);
-        x[i] = __fmul_rn(x[i], g[i]);  // by 1 where there is no weight: exact
-      }
-      largest = max(largest, __float_as_uint(x[i]) & 0x7fffffffU);
-      const int k = first + i * kLanes;
-      if (a.cached && k < a.row_bytes) {
-        cache[k] = x[i];
-      }
-    }
+    largest = max(largest, __float_as_uint(v) & 0x7fffffffU);
   }
   largest = __reduce_max_sync(0xffffffffU, largest);
   accumulators[thread] = acc;
@@ -65,7 +55,6 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
     maxima[thread / 32] = largest;
   }
   __syncthreads();
-  ptx::let_successor_start();
 #pragma unroll
   for (int warp = 0; warp < kWarps; ++warp) {
     largest = max(largest, maxima[warp]);
@@ -77,18 +66,13 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
     store_row_scale(a, row, scale);
   }
   // No clamp: |x g| <= m and c is 127 / m within three roundings, so |x g c| < 127.5.
+#pragma unroll 2
   for (int k = 4 * thread; k < a.row_bytes; k += 4 * kLanes) {
     float v[4];
-    if (a.cached) {
-      const float4 four = *reinterpret_cast<const float4*>(cache + k);
-      v[0] = four.x, v[1] = four.y, v[2] = four.z, v[3] = four.w;
-    } else {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const bool inside = k + i < a.in_features;
-        v[i] = inside ? load<kType>(a.x, start + k + i) : 0.0F;
-        v[i] = inside && weighted ? __fmul_rn(v[i], a.norm_weight[k + i]) : v[i];
-      }
+    for (int i = 0; i < 4; ++i) {
+      v[i] = k + i < a.in_features ? as_float<kType>(x[k + i]) : 0.0F;
+      v[i] = k + i < a.in_features && g != nullptr ? __fmul_rn(v[i], g[k + i]) : v[i];
     }
     std::uint32_t bytes = 0;
 #pragma unroll
@@ -115,8 +99,7 @@ constexpr std::int64_t kRowsPerMultiprocessor = 8;
 LaunchShape rows_shape(const Device& device, const NormQuant& args, std::int64_t row_bytes) {
   const auto size = static_cast<std::int64_t>(size_of(args.x_type));
   const std::int64_t warp_bytes = kRowsHeaderBytes + row_bytes * size;
-  const bool vectors = reinterpret_cast<std::uintptr_t>(args.x) % 16 == 0 && args.x_stride * size % 16 == 0;
-  if (!vectors || args.tokens < kRowsPerMultiprocessor * device.multiprocessors ||
+  if (args.tokens < kRowsPerMultiprocessor * device.multiprocessors ||
       warp_bytes * kRowsWarps > device.shared_bytes) {
     return {};
   }
@@ -150,7 +133,8 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
     throw Error("cuda::norm_quant: eps is " + std::to_string(args.eps) + ", wanted a positive value");
   }
   const std::int64_t row_bytes = quantized_row_bytes(args.in_features);
-  const std::int64_t cached_bytes = kHeaderBytes + row_bytes * static_cast<std::int64_t>(sizeof(float));
+  const std::int64_t cached_bytes =
+      kHeaderBytes + row_bytes * static_cast<std::int64_t>(size_of(args.x_type));
   const bool cached = cached_bytes <= device.shared_bytes;
   const LaunchShape shape{.grid = {static_cast<unsigned>(args.tokens)},
                           .block = {kLanes},

@@ -27,7 +27,6 @@ struct DecodePlan {
   int x_stride;     // bytes from token to token in shared memory
   int sum_stride;   // ints, likewise
   unsigned shared_bytes;
-  bool bulk;  // x by bulk copies: compute capability 9.0
 };
 inline constexpr int kMaxDecodeTokens = 16;
 DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
