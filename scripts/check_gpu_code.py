@@ -29,6 +29,7 @@ REGISTERS = {
     r"gemm_sm80_kernel<128>": (128, "two blocks of 256 threads"),
     r"gemm_sm80_kernel<(64|32)>": (96, "two blocks of 256 threads, and a third of the registers to spare"),
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
+    r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),

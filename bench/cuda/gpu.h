@@ -95,24 +95,36 @@ class Graph {
   std::unique_ptr<CUgraphExec_st, Destroy> executable_;
 };
 
-/// Microseconds per launch of each graph, interleaved: every round replays each once; medians over rounds.
-inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const Graph> graphs, int rounds) {
+/// Microseconds per launch of each graph, interleaved: every round replays each; medians over rounds. A graph
+/// runs for `settle_milliseconds` before its time is taken, so that clock and power are its own and not those
+/// of the one before.
+inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const Graph> graphs, int rounds,
+                                       double settle_milliseconds = 0) {
   cudaEvent_t begin = nullptr;
   cudaEvent_t end = nullptr;
   check(cudaEventCreate(&begin), "cudaEventCreate");
   check(cudaEventCreate(&end), "cudaEventCreate");
+  const auto milliseconds = [&](const Graph& graph) {
+    check(cudaEventRecord(begin, stream), "cudaEventRecord");
+    graph.replay(stream);
+    check(cudaEventRecord(end, stream), "cudaEventRecord");
+    check(cudaEventSynchronize(end), "a kernel");
+    float time = 0.0F;
+    check(cudaEventElapsedTime(&time, begin, end), "cudaEventElapsedTime");
+    return static_cast<double>(time);
+  };
   std::vector<std::vector<double>> times(graphs.size());
-  for (int round = -1; round < rounds; ++round) {  // the first round warms up
-    for (std::size_t i = 0; i < graphs.size(); ++i) {
-      check(cudaEventRecord(begin, stream), "cudaEventRecord");
-      graphs[i].replay(stream);
-      check(cudaEventRecord(end, stream), "cudaEventRecord");
-      check(cudaEventSynchronize(end), "a kernel");
-      float milliseconds = 0.0F;
-      check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
-      if (round >= 0) {
-        times[i].push_back(1e3 * static_cast<double>(milliseconds) / graphs[i].launches());
+  for (const Graph& graph : graphs) {
+    milliseconds(graph);  // warms up
+  }
+  for (int round = 0; round < rounds; ++round) {
+    for (std::size_t j = 0; j < graphs.size(); ++j) {
+      const std::size_t i =
+          (j + static_cast<std::size_t>(round)) % graphs.size();  // nobody is always behind the same one
+      for (double settled = 0; settled < settle_milliseconds;) {
+        settled += milliseconds(graphs[i]);
       }
+      times[i].push_back(1e3 * milliseconds(graphs[i]) / graphs[i].launches());
     }
   }
   cudaEventDestroy(begin);

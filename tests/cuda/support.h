@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <climits>
 #include <cstdlib>
 
 #include "cpu/support.h"
@@ -72,11 +73,13 @@ class CudaTest : public testing::Test {
     return uniform(0, 1) == 0 ? std::min(std::max<std::int64_t>(near, 1), largest) : uniform(1, largest);
   }
 
-  /// How many cases a test runs: TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer.
+  /// How many cases a test runs. TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer; TRIT_TEST_FACTOR more.
   static int rounds(int wanted) {
-    const char* text = std::getenv("TRIT_TEST_ROUNDS");
-    return text != nullptr ? std::min(wanted, std::max(static_cast<int>(std::strtol(text, nullptr, 10)), 1))
-                           : wanted;
+    const auto number = [](const char* name, int otherwise) {
+      const char* text = std::getenv(name);
+      return text != nullptr ? std::max(static_cast<int>(std::strtol(text, nullptr, 10)), 1) : otherwise;
+    };
+    return std::min(wanted * number("TRIT_TEST_FACTOR", 1), number("TRIT_TEST_ROUNDS", INT_MAX));
   }
 
   std::vector<float> normals(std::int64_t count) {
