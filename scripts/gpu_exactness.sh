@@ -1,31 +1,34 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Runs the random tests of src/cuda on a GPU in several processes, each with a seed of its own, until there were about 200,000
-# cases, and prints how many: the scalar code that each is compared with runs on the CPU, so all cores work.
-#   scripts/gpu_exactness.sh PROGRAM [CASES]
+# Runs the random tests of src/cuda on a GPU again and again for SECONDS, each run with a seed of its own, in four processes
+# (the scalar code that every case is compared with runs on the CPU), and prints how many cases there were.
+#   scripts/gpu_exactness.sh PROGRAM [SECONDS] [FIRST_SEED]
 set -euo pipefail
 program=$1
-cases=${2:-200000}
-workers=$(( $(nproc) > 2 ? $(nproc) - 2 : 1 ))
-per_run=1200  # cases of one run at factor 1
-factor=$(( cases / per_run / workers + 1 ))
+seconds=${2:-300}
+seed=${3:-1}
+workers=4
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-pids=()
-for worker in $(seq "$workers"); do
-  TRIT_TEST_SEED=$(( worker * 7919 + 1 )) TRIT_TEST_FACTOR=$factor "$program" \
-    --gtest_filter='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:*OddShapes:CudaProductTest.Gemm*:*EverySplitTile:*EveryPersistentTile:*Absmean:*TernarizeAndPrepare:*LargestSums' \
-    > "$folder/$worker.log" 2>&1 &
-  pids+=($!)
+tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare'
+
+worker() {  # worker NUMBER
+  local run=0
+  while [ "$SECONDS" -lt "$seconds" ]; do
+    TRIT_TEST_SEED=$(( seed + 1000003 * $1 + run )) TRIT_TEST_FACTOR=4 "$program" --gtest_filter="$tests" \
+      > "$folder/$1.$run.log" 2>&1 || { touch "$folder/failed"; return; }
+    run=$(( run + 1 ))
+  done
+}
+for number in $(seq "$workers"); do
+  worker "$number" &
 done
-failed=0
-for pid in "${pids[@]}"; do
-  wait "$pid" || failed=1
-done
-if [ "$failed" -ne 0 ]; then
-  grep -h -B4 -A4 "Failure" "$folder"/*.log | head -40 >&2
+wait
+if [ -e "$folder/failed" ]; then
+  grep -h -B4 -A4 -E "Failure|TRIT_TEST_SEED" "$folder"/*.log | tail -60 >&2
   echo "gpu_exactness: a case differs from the scalar code" >&2
   exit 1
 fi
-awk '/^[0-9]+ cases$/ { total += $1 } END { printf "gpu_exactness: %d random cases, 0 bits different from the scalar code\n", total }' "$folder"/*.log
+cat "$folder"/*.log | awk -v seed="$seed" '/^[0-9]+ cases$/ { total += $1 }
+  END { printf "gpu_exactness: %d random cases from seed %d, 0 bits different from the scalar code\n", total, seed }'
