@@ -9,8 +9,9 @@
 // naming what was found and what is wanted, for arguments that it cannot take and for any error that CUDA
 // reports.
 //
-// With `programmatic` a kernel may start before the one in front of it in the stream has ended. It waits for it before
-// it reads x, q or s or writes anything; weights, beta and bias must be older than the kernel in front.
+// With `programmatic` a kernel may start before the one in front of it in the stream has ended. It waits for
+// it before it reads x, q or s or writes anything; weights, beta and bias must be older than the kernel in
+// front.
 #pragma once
 
 #include <cstddef>

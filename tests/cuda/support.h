@@ -73,7 +73,8 @@ class CudaTest : public testing::Test {
     return uniform(0, 1) == 0 ? std::min(std::max<std::int64_t>(near, 1), largest) : uniform(1, largest);
   }
 
-  /// How many cases a test runs. TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer; TRIT_TEST_FACTOR more.
+  /// How many cases a test runs. TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer; TRIT_TEST_FACTOR
+  /// more.
   static int rounds(int wanted) {
     const auto number = [](const char* name, int otherwise) {
       const char* text = std::getenv(name);
