@@ -8,6 +8,8 @@ ARGS ?=
 JOBS ?= $(shell nproc)
 BIN := .venv/bin
 STAMP := .venv/trit-setup.stamp
+# The GPU's kernels where there are a driver and a compiler for them. make CUDA=ON or CUDA=OFF says it outright.
+CUDA ?= $(if $(and $(shell command -v nvidia-smi),$(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))),ON,OFF)
 BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
@@ -53,10 +55,10 @@ configure: build/build.ninja
 
 # ninja itself runs CMake again when a CMake file has changed; a new .venv wants a new configuration.
 build/build.ninja: $(STAMP) CMakePresets.json
-	@$(BIN)/cmake --preset release --fresh
+	@$(BIN)/cmake --preset release --fresh -DTRIT_CUDA=$(CUDA)
 	@touch $@
 $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-cuda build-fuzz build-no-torch
+	rm -rf build build-debug build-asan build-cuda build-cuda-torch build-fuzz build-no-torch
