@@ -82,5 +82,40 @@ constexpr std::int64_t kBlockBytes = 16;
   return _mm512_inserti32x4(all, row(3), 3);
 }
 
+/// A panel, 16 lines at a time. dwords(from) and dwords_partly(from, rows, bytes) make 16 lines' dwords of
+/// the panel rows l, l + 16, l + 32, ..., of which `from` is the first one's next bytes; partly: `rows`
+/// counts from row l on, and what is missing is a zero weight.
+template <typename Dwords, typename DwordsPartly>
+[[gnu::always_inline]] inline void prepare_lines(const std::uint8_t* codes, std::int64_t row_bytes,
+                                                 std::int64_t rows, std::int64_t panel_rows,
+                                                 std::int64_t in_features, std::uint8_t* panel,
+                                                 const Dwords& dwords, const DwordsPartly& dwords_partly) {
+  constexpr std::int64_t kLineBytes = 64;
+  const std::int64_t lines = (in_features + 3) / 4;
+  std::int64_t line = 0;
+  __m512i d[16];
+  if (rows == panel_rows) {
+    for (; line + kBlockBytes <= lines; line += kBlockBytes) {
+      unrolled<16>([&](auto l) __attribute__((always_inline)) {
+        d[l()] = dwords(codes + line + static_cast<std::int64_t>(l()) * row_bytes);
+      });
+      transpose(d);
+      unrolled<16>([&](auto g) __attribute__((always_inline)) {
+        _mm512_storeu_si512(panel + (line + static_cast<std::int64_t>(g())) * kLineBytes, d[g()]);
+      });
+    }
+  }
+  for (; line < lines; line += kBlockBytes) {
+    const __mmask16 bytes = first_lanes(lines - line);
+    for (std::int64_t l = 0; l < 16; ++l) {
+      d[l] = dwords_partly(codes + line + l * row_bytes, rows - l, bytes);
+    }
+    transpose(d);
+    for (std::int64_t g = 0; g < kBlockBytes && line + g < lines; ++g) {
+      _mm512_storeu_si512(panel + (line + g) * kLineBytes, d[g]);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace trit::avx512_vnni

@@ -15,7 +15,6 @@ namespace trit::avx512_vnni {
 namespace {
 
 constexpr std::int64_t kPanelRows = 64;
-constexpr std::int64_t kLineBytes = 64;
 
 /// Two's complement to t + 1, in each field: (high, low) -> (high ^ low, !low): 0 -> 1, 1 -> 2, 3 -> 0.
 [[gnu::always_inline]] inline __m512i to_codes(__m512i fields) {
@@ -28,32 +27,14 @@ constexpr std::int64_t kLineBytes = 64;
 
 void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                    std::int64_t in_features, std::uint8_t* panel) {
-  const std::int64_t lines = (in_features + 3) / 4;
-  std::int64_t line = 0;
-  __m512i d[16];
-  if (rows == kPanelRows) {
-    for (; line + kBlockBytes <= lines; line += kBlockBytes) {
-      unrolled<16>([&](auto l) __attribute__((always_inline)) {
-        d[l()] = to_codes(four_rows_to_dwords(
-            load_rows(codes + line + static_cast<std::int64_t>(l()) * row_bytes, row_bytes)));
+  prepare_lines(
+      codes, row_bytes, rows, kPanelRows, in_features, panel,
+      [&](const std::uint8_t* from) __attribute__((always_inline)) {
+        return to_codes(four_rows_to_dwords(load_rows(from, row_bytes)));
+      },
+      [&](const std::uint8_t* from, std::int64_t left, __mmask16 bytes) __attribute__((always_inline)) {
+        return to_codes(four_rows_to_dwords(load_rows_partly(from, row_bytes, left, bytes)));
       });
-      transpose(d);
-      unrolled<16>([&](auto g) __attribute__((always_inline)) {
-        _mm512_storeu_si512(panel + (line + static_cast<std::int64_t>(g())) * kLineBytes, d[g()]);
-      });
-    }
-  }
-  for (; line < lines; line += kBlockBytes) {
-    const __mmask16 bytes = first_lanes(lines - line);
-    for (std::int64_t l = 0; l < 16; ++l) {
-      d[l] = to_codes(
-          four_rows_to_dwords(load_rows_partly(codes + line + l * row_bytes, row_bytes, rows - l, bytes)));
-    }
-    transpose(d);
-    for (std::int64_t g = 0; g < kBlockBytes && line + g < lines; ++g) {
-      _mm512_storeu_si512(panel + (line + g) * kLineBytes, d[g]);
-    }
-  }
 }
 
 float abs_sum_row(const float* w, std::int64_t in_features) {

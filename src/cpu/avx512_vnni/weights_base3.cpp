@@ -14,7 +14,6 @@ namespace trit::avx512_vnni {
 namespace {
 
 constexpr std::int64_t kPanelRows = 80;
-constexpr std::int64_t kLineBytes = 64;
 
 /// t + 1 of a stored 2-bit field.
 constexpr std::uint8_t code(std::size_t field) {
@@ -72,36 +71,17 @@ alignas(64) constexpr Table kShifts = shifts_of();
 
 void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                          std::int64_t in_features, std::uint8_t* panel) {
-  const std::int64_t lines = (in_features + 3) / 4;
-  std::int64_t line = 0;
-  __m512i d[16];
-  if (rows == kPanelRows) {
-    for (; line + kBlockBytes <= lines; line += kBlockBytes) {
-      unrolled<16>([&](auto l) __attribute__((always_inline)) {
-        const std::uint8_t* from = codes + line + static_cast<std::int64_t>(l()) * row_bytes;
-        d[l()] =
-            five_rows_to_dwords(load_rows(from, row_bytes),
-                                _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 64 * row_bytes)));
+  prepare_lines(
+      codes, row_bytes, rows, kPanelRows, in_features, panel,
+      [&](const std::uint8_t* from) __attribute__((always_inline)) {
+        return five_rows_to_dwords(load_rows(from, row_bytes),
+                                   _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + 64 * row_bytes)));
+      },
+      [&](const std::uint8_t* from, std::int64_t left, __mmask16 bytes) __attribute__((always_inline)) {
+        const __m128i fifth =
+            64 < left ? _mm_maskz_loadu_epi8(bytes, from + 64 * row_bytes) : _mm_setzero_si128();
+        return five_rows_to_dwords(load_rows_partly(from, row_bytes, left, bytes), fifth);
       });
-      transpose(d);
-      unrolled<16>([&](auto g) __attribute__((always_inline)) {
-        _mm512_storeu_si512(panel + (line + static_cast<std::int64_t>(g())) * kLineBytes, d[g()]);
-      });
-    }
-  }
-  for (; line < lines; line += kBlockBytes) {
-    const __mmask16 bytes = first_lanes(lines - line);
-    for (std::int64_t l = 0; l < 16; ++l) {
-      const std::uint8_t* from = codes + line + l * row_bytes;
-      const __m128i fifth =
-          l + 64 < rows ? _mm_maskz_loadu_epi8(bytes, from + 64 * row_bytes) : _mm_setzero_si128();
-      d[l] = five_rows_to_dwords(load_rows_partly(from, row_bytes, rows - l, bytes), fifth);
-    }
-    transpose(d);
-    for (std::int64_t g = 0; g < kBlockBytes && line + g < lines; ++g) {
-      _mm512_storeu_si512(panel + (line + g) * kLineBytes, d[g]);
-    }
-  }
 }
 
 }  // namespace trit::avx512_vnni
