@@ -4,8 +4,10 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 
 #include "trit/format.h"
 #include "trit/kernels.h"
@@ -57,6 +59,11 @@ class PackedLinear {
   /// for N or K < 1, or K > 16,777,215 (int32).
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                PanelFormat format = PanelFormat::automatic);
+  /// The same for codes and scales from a file: trit::check (its Error names `name`) and the CRC-32C of the
+  /// codes into `codes_crc`, on all threads, each panel while it is in cache: the codes come from memory
+  /// once.
+  static PackedLinear checked(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
+                              PanelFormat format, std::string_view name, std::uint32_t& codes_crc);
   ~PackedLinear();
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
@@ -72,6 +79,11 @@ class PackedLinear {
   void product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type, void* y) const;
 
  private:
+  /// A panel's stored rows, before they are prepared: the index of the task that prepares it, and the rows.
+  using BeforePanel = std::function<void(std::int64_t task, std::span<const std::uint8_t> codes)>;
+  PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, PanelFormat format,
+               const BeforePanel& before);
+
   struct State;
   std::unique_ptr<State> state_;
 };

@@ -10,6 +10,7 @@
 #include <mutex>
 #include <new>
 
+#include "io/checksum.h"
 #include "runtime/arena_pool.h"
 #include "runtime/program.h"
 #include "trit/error.h"
@@ -74,24 +75,31 @@ struct Model::State {
   State(const io::SafetensorsFile& file, const ModelOptions& options)
       : kernels(cpu_kernels_for(options.backend)),
         parallel(make_parallel(options.threads)),
-        network(runtime::load_network(file, *parallel)),
+        network(runtime::load_network(file)),
         schedule(runtime::make_schedule(network)),
         layout(options.layout == PanelFormat::automatic
                    ? choose_layout(kernels, *parallel, ternary_bytes(network)).format
                    : options.layout),
         chunk(images_per_chunk(network, parallel->threads())) {
+    std::map<std::string, std::uint32_t> crcs;
     for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
       const runtime::Node& node = network.graph.nodes[i];
       runtime::Parameters& own = network.parameters[i];
       layers.push_back(nullptr);
       if (node.op == runtime::Op::bit_linear) {
         const TernaryView view{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale};
+        const std::string tensor = node.name + ".weight";
+        const std::string what =
+            file.path().string() + ": " + describe(network.graph, i) + ": tensor " + tensor;
         layers.back() = std::make_unique<runtime::TernaryLayer>(
-            runtime::TernaryLayer{PackedLinear(kernels, *parallel, view, layout), node.norm, node.eps,
-                                  std::move(own.norm_weight), std::move(own.bias)});
+            runtime::TernaryLayer{PackedLinear::checked(kernels, *parallel, view, layout, what, crcs[tensor]),
+                                  node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
         own = {};  // the codes point into the file, which is about to be closed
       }
     }
+    // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
+    // weights.
+    io::verify_checksum(file, crcs);
     const OpenMpThreads scope(parallel->threads());
     dense = runtime::make_dense_library(network, *parallel);
     program(1);  // a layer that the library cannot run shows now

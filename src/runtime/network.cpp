@@ -1,13 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/network.h"
 
-#include <algorithm>
-#include <atomic>
-#include <cmath>
-#include <map>
 #include <string>
 
-#include "io/checksum.h"
 #include "io/dtype.h"
 #include "runtime/tensors.h"
 #include "trit/error.h"
@@ -15,53 +10,9 @@
 namespace trit::runtime {
 namespace {
 
-/// A matrix is looked at in parts of so many bytes: a part stays in a core's cache between its check and its
-/// CRC.
-constexpr std::int64_t kPartBytes = std::int64_t{1} << 18;
-
-/// trit::check on all threads; returns the CRC-32C of the codes.
-std::uint32_t check_matrix(const TernaryView& matrix, const std::string& name, Parallel& parallel) {
-  const std::int64_t row_bytes = packed_row_bytes(matrix.in_features);
-  const std::int64_t part_rows = std::max<std::int64_t>(1, kPartBytes / row_bytes);
-  const std::int64_t parts = (matrix.out_features + part_rows - 1) / part_rows;
-  if (parts <= 1 || static_cast<std::int64_t>(matrix.codes.size()) != matrix.out_features * row_bytes) {
-    check(matrix, name);
-    return crc32c(std::as_bytes(matrix.codes));
-  }
-  const auto codes_of = [&](std::int64_t part) {
-    const std::int64_t rows = std::min(part_rows, matrix.out_features - part * part_rows);
-    return matrix.codes.subspan(static_cast<std::size_t>(part * part_rows * row_bytes),
-                                static_cast<std::size_t>(rows * row_bytes));
-  };
-  constexpr float kAnyScale = 1.0F;
-  std::vector<std::uint32_t> crcs(static_cast<std::size_t>(parts));
-  std::atomic<bool> bad = false;
-  parallel.run(parts, [&](std::int64_t part) {
-    const auto codes = codes_of(part);
-    try {
-      check({static_cast<std::int64_t>(codes.size()) / row_bytes, matrix.in_features, codes, {&kAnyScale, 1}},
-            name);
-    } catch (const Error&) {
-      bad = true;
-    }
-    crcs[static_cast<std::size_t>(part)] = crc32c(std::as_bytes(codes));
-  });
-  const bool good_scales =
-      std::ranges::all_of(matrix.scale, [](float scale) { return std::isfinite(scale) && scale > 0; });
-  if (bad || !good_scales) {
-    check(matrix, name);  // says what and where, in the whole
-  }
-  std::uint32_t crc = 0;
-  for (std::int64_t part = 0; part < parts; ++part) {
-    crc = crc32c_combine(crc, crcs[static_cast<std::size_t>(part)], codes_of(part).size());
-  }
-  return crc;
-}
-
 class NetworkBuilder {
  public:
-  NetworkBuilder(const io::SafetensorsFile& file, Parallel& parallel)
-      : file_(file.path().string()), tensors_(file), parallel_(parallel) {
+  explicit NetworkBuilder(const io::SafetensorsFile& file) : file_(file.path().string()), tensors_(file) {
     check_metadata(file, "trit.version", "1");
     check_metadata(file, "trit.layout", "rows-2bit");
     check_metadata(file, "trit.scale", "multiply");
@@ -94,9 +45,6 @@ class NetworkBuilder {
     }
     return std::move(network_);
   }
-
-  /// CRC-32C of tensors' data, where it is known.
-  const std::map<std::string, std::uint32_t>& crcs() const { return crcs_; }
 
  private:
   void check_metadata(const io::SafetensorsFile& file, const char* key, const char* wanted) const {
@@ -165,8 +113,6 @@ class NetworkBuilder {
     parameters.bias = tensors_.optional_floats(node.name + ".bias", {out}, what_);
     if (node.op == Op::bit_linear) {
       parameters.scale = tensors_.scales(node.name + ".weight_scale", out, what_);
-      crcs_[weight] = check_matrix({out, in, parameters.codes, parameters.scale},
-                                   what_ + ": tensor " + weight, parallel_);
       if (node.norm == Norm::rms) {
         parameters.norm_weight = tensors_.optional_floats(node.name + ".norm.weight", {in}, what_);
       }
@@ -209,21 +155,13 @@ class NetworkBuilder {
   std::string file_;
   std::string what_;  // the file and the node, for messages
   Tensors tensors_;
-  Parallel& parallel_;
   Network network_;
-  std::map<std::string, std::uint32_t> crcs_;  // of the tensors that check_matrix has seen
 };
 
 }  // namespace
 
 std::int64_t numel(const Shape& shape) { return io::checked_numel(shape).value_or(0); }
 
-Network load_network(const io::SafetensorsFile& file, Parallel& parallel) {
-  NetworkBuilder builder(file, parallel);
-  Network network = builder.build();
-  // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float weights.
-  io::verify_checksum(file, builder.crcs());
-  return network;
-}
+Network load_network(const io::SafetensorsFile& file) { return NetworkBuilder(file).build(); }
 
 }  // namespace trit::runtime

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A graph with its tensors: every shape known, every tensor checked, nothing prepared for a machine yet.
+// A graph with its tensors: every shape known, every tensor but the ternary codes checked, nothing prepared
+// for a machine yet.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +10,6 @@
 
 #include "runtime/graph.h"
 #include "trit/format.h"
-#include "trit/parallel.h"
 #include "trit/safetensors.h"
 
 namespace trit::runtime {
@@ -37,8 +37,9 @@ struct Network {
 /// Product of the dimensions.
 std::int64_t numel(const Shape& shape);
 
-/// Reads and checks a model file, large matrices on all threads. The result's `codes` point into `file`.
-/// Throws Error that names the file, the node, the tensor, the shape found and the shape wanted.
-Network load_network(const io::SafetensorsFile& file, Parallel& parallel);
+/// Reads and checks a model file, but not the values of `codes`, which point into `file`: who prepares them
+/// reads them once and checks them then. Throws Error that names the file, the node, the tensor, the shape
+/// found and the shape wanted.
+Network load_network(const io::SafetensorsFile& file);
 
 }  // namespace trit::runtime

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "cpu/support.h"
+#include "trit/crc32c.h"
 #include "trit/error.h"
 
 namespace trit::test {
@@ -159,6 +160,42 @@ TEST_P(LinearTest, OwnsItsWeights) {
 }
 
 // A scale that training made NaN reaches y.
+TEST_P(LinearTest, CheckedOnTheWay) {
+  BackwardParallel backward;
+  const auto one = make_parallel(1);
+  for (int i = 0; i < 60 && !HasFatalFailure(); ++i) {
+    // Large ones are cut into tasks.
+    Layer layer = random_layer(2, uniform(1, 900), uniform(1, i % 2 == 0 ? 3000 : 40));
+    Parallel& parallel = i % 3 == 0 ? *one : backward;
+    TernaryMatrix& matrix = layer.matrix;
+    const auto prepare = [&](std::uint32_t& crc) {
+      return PackedLinear::checked(kernels(), parallel, matrix.view(), layout().format, "file: matrix", crc);
+    };
+    std::uint32_t crc = 1;
+    ASSERT_TRUE(same_bits(run(layer, prepare(crc), parallel), oracle(layer)));
+    ASSERT_EQ(crc, crc32c(std::as_bytes(std::span(matrix.codes))));
+
+    const auto expect_refusal = [&](const std::string& wanted) {
+      try {
+        prepare(crc);
+        ADD_FAILURE() << "accepted, wanted an error with " << wanted;
+      } catch (const Error& error) {
+        EXPECT_NE(std::string(error.what()).find(wanted), std::string::npos) << error.what();
+      }
+    };
+    const std::int64_t row = uniform(0, matrix.out_features - 1);
+    const std::int64_t row_bytes = packed_row_bytes(matrix.in_features);
+    std::uint8_t& byte = matrix.codes[static_cast<std::size_t>(row * row_bytes)];
+    const std::uint8_t good = byte;
+    byte = static_cast<std::uint8_t>((good & 0xfcU) | 2U);
+    expect_refusal("file: matrix: byte " + std::to_string(byte) + " at row " + std::to_string(row) +
+                   ", columns 0..");
+    byte = good;
+    matrix.scale.back() = -1;
+    expect_refusal("file: matrix_scale: value " + std::to_string(matrix.scale.size() - 1));
+  }
+}
+
 TEST_P(LinearTest, NaNScalePassesThrough) {
   const auto parallel = make_parallel(1);
   Layer layer = random_layer(2, 40, 50);

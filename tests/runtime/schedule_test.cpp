@@ -23,7 +23,7 @@ runtime::Schedule schedule_of(const ModelFile& file) {
   const TemporaryPath path("schedule.safetensors");
   file.save(path.get());
   const auto tensors = io::SafetensorsFile::open(path.get());
-  return runtime::make_schedule(runtime::load_network(tensors, *make_parallel()));
+  return runtime::make_schedule(runtime::load_network(tensors));
 }
 
 TEST(Schedule, FloatLayersAreOneSegmentThatOnlyItsEndLeaves) {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <cmath>
 #include <string>
 #include <utility>
 #include <vector>
@@ -7,6 +8,7 @@
 #include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/product.h"
 #include "cpu/generic/tasks.h"
+#include "trit/crc32c.h"
 #include "trit/error.h"
 #include "trit/layout.h"
 #include "trit/linear.h"
@@ -45,6 +47,20 @@ void check_sizes(const TernaryView& weight) {
   }
 }
 
+bool are_valid(std::span<const std::uint8_t> rows, std::int64_t in_features) {
+  constexpr float kAnyScale = 1.0F;
+  try {
+    check({static_cast<std::int64_t>(rows.size()) / packed_row_bytes(in_features),
+           in_features,
+           rows,
+           {&kAnyScale, 1}},
+          "");
+    return true;
+  } catch (const Error&) {
+    return false;
+  }
+}
+
 const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
   const auto found =
       std::find_if(kernels.layouts.begin(), kernels.layouts.end(),
@@ -64,7 +80,11 @@ struct PackedLinear::State {
 };
 
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                           PanelFormat format) {
+                           PanelFormat format)
+    : PackedLinear(kernels, parallel, weight, format, BeforePanel()) {}
+
+PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
+                           PanelFormat format, const BeforePanel& before) {
   check_sizes(weight);
   if (format == PanelFormat::automatic) {
     format = choose_layout(kernels, parallel, static_cast<std::int64_t>(weight.codes.size())).format;
@@ -87,11 +107,44 @@ PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const 
     const generic::Part part = generic::part_of(panels, tasks, task);
     for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
       const std::int64_t row = panel * layout.panel_rows;
-      layout.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes,
-                           std::min(layout.panel_rows, weight.out_features - row), weight.in_features,
+      const std::int64_t rows = std::min(layout.panel_rows, weight.out_features - row);
+      if (before) {
+        before(task, weight.codes.subspan(static_cast<std::size_t>(row * row_bytes),
+                                          static_cast<std::size_t>(rows * row_bytes)));
+      }
+      layout.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes, rows, weight.in_features,
                            state_->panels.data() + panel * panel_bytes);
     }
   });
+}
+
+PackedLinear PackedLinear::checked(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
+                                   PanelFormat format, std::string_view name, std::uint32_t& codes_crc) {
+  // Of a task's codes, which follow each other. On a cache line of its own.
+  struct alignas(64) Seen {
+    std::uint32_t crc = 0;
+    std::uint64_t bytes = 0;
+    bool bad = false;
+  };
+  std::vector<Seen> seen(
+      static_cast<std::size_t>(std::max(1, parallel.threads()) * generic::kTasksPerThread));
+  PackedLinear packed(kernels, parallel, weight, format,
+                      [&](std::int64_t task, std::span<const std::uint8_t> codes) {
+                        Seen& own = seen[static_cast<std::size_t>(task)];
+                        own.crc = crc32c(std::as_bytes(codes), own.crc);
+                        own.bytes += codes.size();
+                        own.bad = own.bad || !are_valid(codes, weight.in_features);
+                      });
+  const bool good_scales =
+      std::ranges::all_of(weight.scale, [](float scale) { return std::isfinite(scale) && scale > 0; });
+  if (!good_scales || std::ranges::any_of(seen, &Seen::bad)) {
+    check(weight, name);  // says what and where
+  }
+  codes_crc = 0;
+  for (const Seen& part : seen) {
+    codes_crc = crc32c_combine(codes_crc, part.crc, part.bytes);
+  }
+  return packed;
 }
 
 PackedLinear::~PackedLinear() = default;
