@@ -36,6 +36,10 @@ class AdamW : public torch::optim::Optimizer {
   /// Parameters without a gradient are left as they are.
   torch::Tensor step(LossClosure closure = nullptr) override;
 
+  /// The step on a GPU whose learning rate (float32 [1]) and whose being taken (found_inf, float32 [], 0) are
+  /// decided there: the host waits for nothing, and a CUDA graph may hold it.
+  void step(const torch::Tensor& learning_rate, const torch::Tensor& found_inf);
+
   /// Sets lr of every group; that of the convolutions to convolution_factor times it.
   void set_learning_rate(double value);
 
@@ -47,6 +51,12 @@ class AdamW : public torch::optim::Optimizer {
     std::string name;
     torch::Tensor average, average_of_squares, step;
   };
+  /// A group's parameters that have a gradient.
+  struct Lists {
+    std::vector<torch::Tensor> parameters, gradients, averages, squares, steps;
+  };
+  Lists lists_of(std::size_t group);
+
   enum Group : std::size_t { matrices, convolutions, plain, groups };
   std::vector<std::vector<Moments>> moments_;  // [group][parameter]
   double convolution_factor_;

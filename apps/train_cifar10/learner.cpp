@@ -21,6 +21,13 @@ SimpleBitNetCNN seeded_network(const TrainOptions& options, torch::Device device
   torch::manual_seed(options.seed);
   SimpleBitNetCNN network(options.linear);
   network->to(device);
+  if (device.is_cuda()) {
+    // Convolutions in channels-last order take their weights, and give their gradients, in the same.
+    for (torch::Tensor& parameter : network->parameters()) {
+      if (parameter.dim() == 4)
+        parameter.set_data(parameter.data().contiguous(at::MemoryFormat::ChannelsLast));
+    }
+  }
   return network;
 }
 

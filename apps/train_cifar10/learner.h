@@ -35,6 +35,8 @@ class Learner {
   StepResult step(const Batch& batch, double learning_rate);
 
   SimpleBitNetCNN& network() { return network_; }
+  AdamW& optimizer() { return optimizer_; }
+  trit::amp::GradScaler& scaler() { return scaler_; }
   torch::Device device() const { return device_; }
 
   /// Parameters, optimiser state and generator by reference, under stable names; restoring copies into them.

@@ -7,12 +7,20 @@
 
 #include <cstdint>
 
+#if TRIT_TORCH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+
+#include "train_cifar10/gpu/kernels.h"
+#endif
+
 // The inner loops run over channels, contiguous in memory, and are left to the compiler: one copy for
 // AVX-512, one for AVX2 and one for any x86-64, chosen when the program is loaded.
 #define TRIT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 
 namespace trit::train {
 namespace {
+
+constexpr bool kOnGpu = TRIT_TORCH_CUDA;
 
 /// In place of an index in a window (0 to 3: top left, top right, bottom left, bottom right): no gradient.
 constexpr std::uint8_t kNone = 4;
@@ -92,6 +100,43 @@ torch::Tensor empty_channels_last(at::IntArrayRef shape, const at::TensorOptions
   return torch::empty(shape, options.memory_format(at::MemoryFormat::ChannelsLast));
 }
 
+#if TRIT_TORCH_CUDA
+DataType data_type(torch::ScalarType type) {
+  TORCH_CHECK(type == torch::kFloat || type == torch::kBFloat16 || type == torch::kHalf,
+              "relu_max_pool: x must be float32, bfloat16 or float16 on a GPU, found ", type);
+  return type == torch::kFloat      ? DataType::float32
+         : type == torch::kBFloat16 ? DataType::bfloat16
+                                    : DataType::float16;
+}
+
+void forward_cuda(const torch::Tensor& x, torch::Tensor& y, torch::Tensor& choice) {
+  const c10::cuda::CUDAGuard guard(x.device());
+  gpu::relu_max_pool({.type = data_type(x.scalar_type()),
+                      .rows = y.size(0) * y.size(2),
+                      .columns = y.size(3),
+                      .channels = y.size(1),
+                      .x = x.const_data_ptr(),
+                      .y = y.mutable_data_ptr(),
+                      .choice = choice.mutable_data_ptr<std::uint8_t>()},
+                     c10::cuda::getCurrentCUDAStream().stream());
+}
+
+void backward_cuda(const torch::Tensor& dy, const torch::Tensor& choice, torch::Tensor& dx) {
+  const c10::cuda::CUDAGuard guard(dy.device());
+  gpu::relu_max_pool_backward({.type = data_type(dy.scalar_type()),
+                               .rows = dy.size(0) * dy.size(2),
+                               .columns = dy.size(3),
+                               .channels = dy.size(1),
+                               .dy = dy.const_data_ptr(),
+                               .choice = choice.const_data_ptr<std::uint8_t>(),
+                               .dx = dx.mutable_data_ptr()},
+                              c10::cuda::getCurrentCUDAStream().stream());
+}
+#else
+void forward_cuda(const torch::Tensor&, torch::Tensor&, torch::Tensor&) {}
+void backward_cuda(const torch::Tensor&, const torch::Tensor&, torch::Tensor&) {}
+#endif
+
 /// x contiguous in channels-last order.
 void forward_cpu(const torch::Tensor& x, torch::Tensor& y, torch::Tensor& choice) {
   const std::int64_t channels = x.size(1), columns = y.size(3), rows = y.size(0) * y.size(2);
@@ -132,7 +177,7 @@ class ReluMaxPool : public torch::autograd::Function<ReluMaxPool> {
     const std::vector<std::int64_t> shape{x.size(0), x.size(1), x.size(2) / 2, x.size(3) / 2};
     torch::Tensor y = empty_channels_last(shape, in.options());
     torch::Tensor choice = empty_channels_last(shape, in.options().dtype(torch::kUInt8));
-    forward_cpu(in, y, choice);
+    in.is_cuda() ? forward_cuda(in, y, choice) : forward_cpu(in, y, choice);
     context->save_for_backward({choice});
     return y;
   }
@@ -143,7 +188,7 @@ class ReluMaxPool : public torch::autograd::Function<ReluMaxPool> {
     const torch::Tensor dy = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
     torch::Tensor dx =
         empty_channels_last({dy.size(0), dy.size(1), 2 * dy.size(2), 2 * dy.size(3)}, dy.options());
-    backward_cpu(dy, choice, dx);
+    dy.is_cuda() ? backward_cuda(dy, choice, dx) : backward_cpu(dy, choice, dx);
     return {dx};
   }
 };
@@ -153,7 +198,8 @@ class ReluMaxPool : public torch::autograd::Function<ReluMaxPool> {
 torch::Tensor relu_max_pool(const torch::Tensor& x) {
   TORCH_CHECK(x.dim() == 4 && x.size(2) % 2 == 0 && x.size(3) % 2 == 0,
               "relu_max_pool: x must be [N, C, H, W] with H and W even, not ", x.sizes());
-  if (!x.device().is_cpu()) return at::max_pool2d(at::relu(x), 2);
+  const bool own = x.is_cpu() || (x.is_cuda() && kOnGpu);
+  if (!own) return at::max_pool2d(at::relu(x), 2);
   return ReluMaxPool::apply(x);
 }
 

@@ -13,8 +13,7 @@
 
 namespace trit::train {
 
-/// x [N, C, H, W] of float32, bfloat16 or float16; H and W even -> [N, C, H/2, W/2], channels last on the
-/// CPU.
+/// x [N, C, H, W] of float32, bfloat16 or float16; H and W even -> [N, C, H/2, W/2], channels last.
 torch::Tensor relu_max_pool(const torch::Tensor& x);
 
 }  // namespace trit::train

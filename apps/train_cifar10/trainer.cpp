@@ -23,6 +23,10 @@
 #include "trit/error.h"
 #include "trit/safetensors.h"
 
+#if TRIT_TORCH_CUDA
+#include "train_cifar10/gpu/steps.h"
+#endif
+
 namespace trit::train {
 namespace {
 
@@ -104,8 +108,12 @@ class Run {
 
  private:
   bool train_epoch();  // false: interrupted and saved, as all below
+  bool train_epoch_on_gpu();
+  Evaluation evaluation(const std::function<bool()>& stop);
   bool finish_epoch();
   void note_step(const Learner::StepResult& result, std::int64_t images, double learning_rate);
+  void check_skipped(std::int64_t in_a_row) const;
+  void note_loss(double loss, double learning_rate);
   void save();
   void finish();
   std::filesystem::path metrics_path() const {
@@ -120,6 +128,10 @@ class Run {
   std::string fingerprint_;
   CheckpointStore store_;
   Learner learner_;
+#if TRIT_TORCH_CUDA
+  std::optional<gpu::Images> gpu_train_, gpu_test_;
+  std::optional<gpu::Steps> gpu_steps_;
+#endif
   Position position_;
   std::optional<MetricsFile> metrics_;
   std::optional<EventFile> events_;
@@ -153,6 +165,13 @@ Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> chec
     learner_.restore(checkpoint->tensors, checkpoint->state.at("scaler"));
     position_ = position_from_json(checkpoint->state.at("position"));
   }
+#if TRIT_TORCH_CUDA
+  if (learner_.device().is_cuda()) {
+    gpu_train_.emplace(train_, learner_.device());
+    gpu_test_.emplace(test_, learner_.device());
+    gpu_steps_.emplace(options_, learner_, *gpu_train_, images_);
+  }
+#endif
   metrics_.emplace(metrics_path(), metrics_constants(), position_.history);
   events_.emplace(folder_.path(), position_.step);
   say(fmt::format("{}: {} training and {} test images; {} linear layers, {}, {}, {} threads, seed {}",
@@ -194,20 +213,67 @@ void Run::note_step(const Learner::StepResult& result, std::int64_t images, doub
   position_.batch += 1;
   position_.step += 1;
   position_.skipped = result.taken ? 0 : position_.skipped + 1;
-  if (position_.skipped >= kMostSkippedInARow) {
-    throw Error(fmt::format(
-        "the loss or its gradient was not finite for {} steps in a row (epoch {}, batch {}); try a "
-        "lower --lr or a smaller --clip. Checkpoints before that are in {}",
-        position_.skipped, position_.epoch + 1, position_.batch, folder_.checkpoints().string()));
+  check_skipped(position_.skipped);
+  note_loss(result.loss, learning_rate);
+}
+
+void Run::check_skipped(std::int64_t in_a_row) const {
+  if (in_a_row < kMostSkippedInARow) return;
+  throw Error(
+      fmt::format("the loss or its gradient was not finite for {} steps in a row (epoch {}, batch {}); try a "
+                  "lower --lr or a smaller --clip. Checkpoints before that are in {}",
+                  in_a_row, position_.epoch + 1, position_.batch, folder_.checkpoints().string()));
+}
+
+void Run::note_loss(double loss, double learning_rate) {
+  if (position_.step % kStepsPerEvent != 0) return;
+  const EventFile::Scalar scalars[] = {{"step/loss", loss}, {"step/learning_rate", learning_rate}};
+  // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+  events_->add(position_.step, scalars);
+}
+
+bool Run::train_epoch_on_gpu() {
+#if TRIT_TORCH_CUDA
+  apps::Progress progress(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), images_,
+                          "images");
+  const auto start = Clock::now();
+  const double seconds_before = position_.seconds;
+  gpu_steps_->begin_epoch(position_.epoch, position_.batch, position_.step, position_.skipped);
+  while (position_.batch < batches_) {
+    // The host looks at the sums as often as it writes an event.
+    const std::int64_t steps =
+        std::min(kStepsPerEvent - position_.step % kStepsPerEvent, batches_ - position_.batch);
+    const gpu::Progress done = gpu_steps_->run(steps);
+    position_.loss_sum += done.loss_sum;
+    position_.loss_images += done.loss_images;
+    position_.correct += done.correct;
+    position_.batch += steps;
+    position_.step += steps;
+    position_.skipped = done.skipped;
+    check_skipped(done.longest_skipped);
+    note_loss(done.last_loss, learning_rate(options_, batches_, position_.step - 1));
+    position_.seconds = seconds_before + seconds_since(start);
+    const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
+    progress.update(std::min(images_, position_.batch * options_.batch_size),
+                    fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.loss_sum / images,
+                                100.0 * static_cast<double>(position_.correct) / images));
+    const bool stop = apps::interrupted();
+    if (stop || seconds_since(last_save_) >= options_.checkpoint_seconds) save();
+    if (stop) return false;
   }
-  if (position_.step % kStepsPerEvent == 0) {
-    const EventFile::Scalar scalars[] = {{"step/loss", result.loss}, {"step/learning_rate", learning_rate}};
-    // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    events_->add(position_.step, scalars);
-  }
+#endif
+  return true;
+}
+
+Evaluation Run::evaluation(const std::function<bool()>& stop) {
+#if TRIT_TORCH_CUDA
+  if (gpu_test_) return gpu::evaluate(learner_.network(), *gpu_test_);
+#endif
+  return evaluate(learner_.network(), test_, learner_.device(), stop);
 }
 
 bool Run::train_epoch() {
+  if (learner_.device().is_cuda()) return train_epoch_on_gpu();
   EpochBatches batches(train_, {.images = images_,
                                 .batch_size = options_.batch_size,
                                 .seed = options_.seed,
@@ -234,7 +300,7 @@ bool Run::train_epoch() {
 }
 
 bool Run::finish_epoch() {
-  Evaluation evaluation = evaluate(learner_.network(), test_, learner_.device(), apps::interrupted);
+  Evaluation evaluation = this->evaluation(apps::interrupted);
   if (apps::interrupted()) {
     save();
     return false;
@@ -273,8 +339,7 @@ bool Run::finish_epoch() {
 }
 
 void Run::finish() {
-  if (!last_evaluation_)
-    last_evaluation_ = evaluate(learner_.network(), test_, learner_.device(), [] { return false; });
+  if (!last_evaluation_) last_evaluation_ = evaluation([] { return false; });
   const std::filesystem::path path = folder_.model();
   export_model(path, learner_.network(), test_);
   if (!options_.predictions.empty()) {

@@ -172,6 +172,10 @@ class GradScaler {
   /// unscale_ if that has not been done, then optimizer.step() unless a gradient was Inf or NaN.
   /// Returns whether the optimizer's step was taken.
   bool step(torch::optim::Optimizer& optimizer);
+  /// After unscale_: float32 [] on the gradients' device, > 0 if one of them was Inf or NaN. For optimizers
+  /// that leave a step out on the GPU by themselves (as at::_fused_adamw_ does), in place of step(): the host
+  /// then waits for nothing. update() follows. All gradients must be on one device.
+  torch::Tensor found_inf(torch::optim::Optimizer& optimizer) const;
   /// Backs off after a skipped step, grows after growth_interval good ones in a row.
   void update();
   void update(double new_scale);

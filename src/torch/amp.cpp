@@ -149,6 +149,14 @@ bool GradScaler::step(torch::optim::Optimizer& optimizer) {
   return finite;
 }
 
+torch::Tensor GradScaler::found_inf(torch::optim::Optimizer& optimizer) const {
+  const auto found = per_optimizer_.find(&optimizer);
+  TORCH_CHECK(found != per_optimizer_.end() && found->second->found_inf.size() == 1,
+              "GradScaler::found_inf: wanted an optimizer whose gradients, all on one device, unscale_() has "
+              "divided since the last update().");
+  return found->second->found_inf.begin()->second;
+}
+
 void GradScaler::update() {
   if (!options_.enabled()) {
     return;

@@ -53,11 +53,11 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
     TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1 && x.sym_size(-1) == weight.sym_size(1),
                 "trit::bit_linear: x ", x.sym_sizes(), " does not fit the weight ", weight.sym_sizes());
     const auto in_features = weight.sym_size(1);
-    const auto quantized = ops::norm_quant(x.reshape_symint({-1, in_features}), norm_weight, rms, eps);
     const Tensor scale = packed ? packed->scale() : ops::absmean(weight, per_row);
     const Tensor codes = packed ? packed->codes() : ops::ternarize_pack(weight, scale);
-    const Tensor y = packed ? ops::packed_linear(quantized, packed, bias, x.scalar_type())
-                            : ops::packed_linear(quantized, codes, scale, in_features, bias, x.scalar_type());
+    const auto quantized =
+        packed ? ops::bit_linear_forward(x, packed, bias, norm_weight, rms, eps)
+               : forward_unprepared(x, codes, scale, in_features, bias, norm_weight, rms, eps);
     context->save_for_backward({rms ? x : Tensor(), rms ? value_or_undefined(norm_weight) : Tensor(),
                                 quantized.q, quantized.scale, rms ? quantized.rstd : Tensor(), codes, scale});
     context->saved_data["in_features"] = in_features;
@@ -67,9 +67,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
     context->saved_data["bias"] = bias.has_value();
     context->saved_data["rms"] = rms;
     context->saved_data["norm_weight"] = norm_weight.has_value();
-    auto sizes = x.sym_sizes().vec();
-    sizes.back() = y.sym_size(1);
-    return y.reshape_symint(sizes);
+    return quantized.y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& outputs) {
@@ -81,6 +79,16 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
   }
 
  private:
+  static ops::BitLinearResult forward_unprepared(const Tensor& x, const Tensor& codes, const Tensor& scale,
+                                                 const c10::SymInt& in_features, const optional<Tensor>& bias,
+                                                 const optional<Tensor>& norm_weight, bool rms, double eps) {
+    const auto quantized = ops::norm_quant(x.reshape_symint({-1, in_features}), norm_weight, rms, eps);
+    const Tensor y = ops::packed_linear(quantized, codes, scale, in_features, bias, x.scalar_type());
+    auto sizes = x.sym_sizes().vec();
+    sizes.back() = y.sym_size(1);
+    return {y.reshape_symint(sizes), quantized.q, quantized.scale, quantized.rstd};
+  }
+
   // Gradients of x, weight, packed, bias, norm_weight, rms, eps, per_row.
   static variable_list gradients_of(AutogradContext* context, const Tensor& grad_y) {
     const auto saved = context->get_saved_variables();
@@ -143,6 +151,16 @@ class RMSNormFunction : public torch::autograd::Function<RMSNormFunction> {
   }
 };
 
+// Whether a call must be recorded. Building a node costs a third of the host's time of a call.
+bool is_recorded(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                 const optional<Tensor>& norm_weight) {
+  const auto differentiable = [](const Tensor& tensor) {
+    return (torch::GradMode::is_enabled() && tensor.requires_grad()) || tensor._fw_grad(0).defined();
+  };
+  return differentiable(x) || differentiable(weight) || (bias && differentiable(*bias)) ||
+         (norm_weight && differentiable(*norm_weight));
+}
+
 Tensor bit_linear_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
   return BitLinearFunction::apply(x, weight, Packed(), bias, norm_weight, rms, eps, per_row);
@@ -151,6 +169,10 @@ Tensor bit_linear_autograd(const Tensor& x, const Tensor& weight, const optional
 Tensor bit_linear_prepared_autograd(const Tensor& x, const Tensor& weight, const Packed& packed,
                                     const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                     bool rms, double eps) {
+  if (!is_recorded(x, weight, bias, norm_weight)) {
+    const at::AutoDispatchBelowADInplaceOrView below;
+    return ops::bit_linear(x, weight, packed, bias, norm_weight, rms, eps);
+  }
   return BitLinearFunction::apply(x, weight, packed, bias, norm_weight, rms, eps, false);
 }
 
@@ -187,7 +209,7 @@ TORCH_LIBRARY_IMPL(trit, Autograd, m) {
   // The parts of the layer: differentiating one alone is an error, not a silent zero.
   for (const char* name :
        {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear", "packed_linear.prepared",
-        "linear_backward_input", "linear_backward_weight", "rms_norm_backward"}) {
+        "bit_linear_forward", "linear_backward_input", "linear_backward_weight", "rms_norm_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

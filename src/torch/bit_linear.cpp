@@ -107,7 +107,7 @@ torch::Tensor BitLinearImpl::forward(const torch::Tensor& x) {
   const bool per_row = options.scale() == ScaleGranularity::row;
   const auto norm_weight = rms ? std::optional(norm->weight) : std::nullopt;
   const auto offset = bias.defined() ? std::optional(bias) : std::nullopt;
-  if (!weight.is_cpu()) {
+  if (!weight.is_cpu() && !weight.is_cuda()) {
     return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row);
   }
   return ops::bit_linear(x, weight, cache_->get(weight, per_row), offset, norm_weight, rms, options.eps());

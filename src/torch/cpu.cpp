@@ -6,6 +6,7 @@
 
 #include <algorithm>
 
+#include "torch/arguments.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
@@ -18,29 +19,7 @@ using torch::ScalarType;
 using torch::Tensor;
 using Packed = c10::intrusive_ptr<PackedWeight>;
 
-DataType data_type(ScalarType type, const char* what) {
-  switch (type) {
-    case torch::kFloat:
-      return DataType::float32;
-    case torch::kBFloat16:
-      return DataType::bfloat16;
-    case torch::kHalf:
-      return DataType::float16;
-    default:
-      TORCH_CHECK(false, "trit: ", what, " must be float32, bfloat16 or float16, found ", type);
-  }
-}
-
 const CpuKernels& kernels() { return cpu_kernels_for(Backend::automatic); }
-
-// float32, contiguous: what the kernels take for weights, scales and biases.
-Tensor float_of(const Tensor& tensor) { return tensor.to(torch::kFloat).contiguous(); }
-optional<Tensor> float_of(const optional<Tensor>& tensor) {
-  return tensor && tensor->defined() ? optional<Tensor>(float_of(*tensor)) : std::nullopt;
-}
-const float* pointer_or_null(const optional<Tensor>& tensor) {
-  return tensor ? tensor->const_data_ptr<float>() : nullptr;
-}
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
                                                       bool rms, double eps) {
@@ -77,12 +56,6 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   return {q, scale, rstd, q_sum};
 }
 
-void check_weight(const Tensor& weight) {
-  TORCH_CHECK(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1 && weight.is_floating_point(),
-              "trit: the weight must be a float matrix [out_features >= 1, in_features >= 1], found ",
-              weight.toString(), " ", weight.sizes());
-}
-
 Tensor absmean(const Tensor& weight, bool per_row) {
   check_weight(weight);
   const Tensor w = float_of(weight);
@@ -92,12 +65,6 @@ Tensor absmean(const Tensor& weight, bool per_row) {
   trit::absmean(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
                 per_row ? ScaleGranularity::row : ScaleGranularity::tensor, scale.mutable_data_ptr<float>());
   return scale;
-}
-
-ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features) {
-  TORCH_CHECK(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
-              "trit: the weight's scale must be [1] or [", out_features, "], found ", scale.sizes());
-  return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
 }
 
 Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
@@ -121,10 +88,7 @@ struct StoredWeight {
 };
 
 StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features) {
-  TORCH_CHECK(codes.dim() == 2 && codes.scalar_type() == torch::kByte && codes.size(0) >= 1 &&
-                  in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),
-              "trit: codes must be uint8 [out_features, ceil(in_features / 4)] with in_features = ",
-              in_features, ", found ", codes.toString(), " ", codes.sizes());
+  check_codes(codes, in_features);
   StoredWeight stored{codes.contiguous(), float_of(scale), {}};
   granularity_of(stored.scale, codes.size(0));
   stored.view = {codes.size(0),

@@ -103,6 +103,15 @@ Tensor bit_linear_composite(const Tensor& x, const Tensor& weight, const optiona
   return output_of(x, ops::packed_linear(quantized, codes, scale, weight.sym_size(1), bias, x.scalar_type()));
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward_composite(const Tensor& x, const Packed& packed,
+                                                                        const optional<Tensor>& bias,
+                                                                        const optional<Tensor>& norm_weight,
+                                                                        bool rms, double eps) {
+  auto quantized = ops::norm_quant(rows_of(x), norm_weight, rms, eps);
+  Tensor y = output_of(x, ops::packed_linear(quantized, packed, bias, x.scalar_type()));
+  return {std::move(y), std::move(quantized.q), std::move(quantized.scale), std::move(quantized.rstd)};
+}
+
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                      bool rms, double eps) {
@@ -135,6 +144,9 @@ TORCH_LIBRARY(trit, m) {
       "rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight, bool[2] mask) -> (Tensor, "
       "Tensor)");
   m.def(
+      "bit_linear_forward(Tensor x, __torch__.torch.classes.trit.PackedWeight packed, Tensor? bias, "
+      "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
+  m.def(
       "bit_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row) -> Tensor");
   m.def(
@@ -158,6 +170,7 @@ TORCH_LIBRARY_IMPL(trit, Meta, m) {
 
 TORCH_LIBRARY_IMPL(trit, CompositeExplicitAutograd, m) {
   register_packed_weight_class();
+  m.impl("bit_linear_forward", bit_linear_forward_composite);
   m.impl("bit_linear", bit_linear_composite);
   m.impl("bit_linear.prepared", bit_linear_prepared_composite);
 }
@@ -225,6 +238,13 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
   static const auto op = find<decltype(rms_norm_backward_meta)>("trit::rms_norm_backward");
   return op.call(grad, x, rstd, weight, mask);
+}
+
+BitLinearResult bit_linear_forward(const Tensor& x, const Packed& packed, const optional<Tensor>& bias,
+                                   const optional<Tensor>& norm_weight, bool rms, double eps) {
+  static const auto op = find<decltype(bit_linear_forward_composite)>("trit::bit_linear_forward");
+  auto [y, q, scale, rstd] = op.call(x, packed, bias, norm_weight, rms, eps);
+  return {std::move(y), std::move(q), std::move(scale), std::move(rstd)};
 }
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,

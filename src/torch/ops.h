@@ -55,6 +55,17 @@ std::tuple<torch::Tensor, torch::Tensor> rms_norm_backward(const torch::Tensor& 
                                                            const std::optional<torch::Tensor>& weight,
                                                            std::array<bool, 2> mask);
 
+struct BitLinearResult {
+  torch::Tensor y;  // [..., N] of x's dtype
+  torch::Tensor q;  // these as of norm_quant
+  torch::Tensor scale;
+  torch::Tensor rstd;
+};
+/// The forward pass with what its backward needs: norm_quant and packed_linear in one call.
+BitLinearResult bit_linear_forward(const torch::Tensor& x, const c10::intrusive_ptr<PackedWeight>& packed,
+                                   const std::optional<torch::Tensor>& bias,
+                                   const std::optional<torch::Tensor>& norm_weight, bool rms, double eps);
+
 /// The whole layer, x [..., K] -> y [..., N], differentiable (straight-through).
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const std::optional<torch::Tensor>& bias,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "torch/packed_weight.h"
 
+#include "torch/cuda/cuda.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
@@ -79,31 +80,79 @@ const PackedLinear& PackedWeight::cpu() const {
   return *cpu_;
 }
 
+namespace {
+
+std::int64_t version_of(const torch::Tensor& weight) {
+  return weight.is_inference() ? 0 : static_cast<std::int64_t>(weight._version());
+}
+
+}  // namespace
+
+bool PackedWeightCache::holds(const torch::Tensor& weight, bool per_row) const {
+  return key_ && key_->version == version_of(weight) && key_->data == weight.const_data_ptr() &&
+         key_->dtype == weight.scalar_type() && key_->device == weight.device() &&
+         weight.sizes() == key_->sizes && key_->per_row == per_row;
+}
+
+void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight,
+                             bool per_row) {
+  packed_ = std::move(packed);
+  key_ = {.version = version_of(weight),
+          .data = weight.const_data_ptr(),
+          .dtype = weight.scalar_type(),
+          .device = weight.device(),
+          .sizes = weight.sizes().vec(),
+          .per_row = per_row};
+  ++packs_;
+}
+
 c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& weight, bool per_row) {
+  const std::lock_guard lock(mutex_);
+  if (weight.is_cuda()) {
+    return get_cuda(weight, per_row);
+  }
   if (!weight.is_cpu() || !weight.is_contiguous()) {
-    const std::lock_guard lock(mutex_);
     ++packs_;
     return PackedWeight::from_float(weight, per_row);
   }
-  Key key{.version = weight.is_inference() ? 0 : static_cast<std::int64_t>(weight._version()),
-          .data = weight.const_data_ptr(),
-          .dtype = weight.scalar_type(),
-          .sizes = weight.sizes().vec(),
-          .per_row = per_row};
-  const std::lock_guard lock(mutex_);
   std::optional<std::uint64_t> now;
-  if (packed_ && key == key_) {
+  if (holds(weight, per_row)) {
     now = fingerprint_of(weight);
     if (fingerprint_ == now) {
       return packed_;
     }
   }
-  packed_ = PackedWeight::from_float(weight, per_row);
-  key_ = std::move(key);
+  keep(PackedWeight::from_float(weight, per_row), weight, per_row);
   fingerprint_ = now;
-  ++packs_;
   return packed_;
 }
+
+c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor& weight, bool per_row) {
+  const bool capturing = cuda::is_capturing();
+  const bool trains = capturing && torch::GradMode::is_enabled();
+  captured_ = captured_ || trains;
+  if (!captured_ && !weight.is_inference() && holds(weight, per_row)) {
+    return packed_;
+  }
+  auto packed = PackedWeight::from_float(weight, per_row);
+  // Memory and values of a capture belong to its replays.
+  if (capturing || captured_ || weight.is_inference() || !weight.is_contiguous()) {
+    ++packs_;
+    return packed;
+  }
+  keep(std::move(packed), weight, per_row);
+  return packed_;
+}
+
+#if !TRIT_TORCH_CUDA
+namespace cuda {
+bool is_capturing() { return false; }
+}  // namespace cuda
+
+const cuda::PreparedWeight& PackedWeight::cuda() const {
+  TORCH_CHECK(false, "trit: this build has no CUDA kernels (TRIT_CUDA)");
+}
+#endif
 
 std::int64_t PackedWeightCache::packs() const {
   const std::lock_guard lock(mutex_);

@@ -16,7 +16,11 @@
 
 namespace trit::torch_layer {
 
-/// Codes and scales in the stored form (format.h), and the CPU kernels' layout of them, prepared at its first
+namespace cuda {
+class PreparedWeight;
+}
+
+/// Codes and scales in the stored form (format.h), and the kernels' layout of them, prepared at its first
 /// use. Immutable: a changed weight gets a new one, so a backward sees the codes of its forward.
 /// TorchScript class "trit.PackedWeight".
 class PackedWeight final : public torch::CustomClassHolder {
@@ -32,6 +36,8 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::int64_t in_features() const { return in_features_; }
   /// The layout of this machine's fastest kernels (TRIT_BACKEND); CPU only. Thread-safe.
   const PackedLinear& cpu() const;
+  /// The layout of the GPU's kernels, ready for use on the current stream; on a GPU only. Thread-safe.
+  const cuda::PreparedWeight& cuda() const;
 
  private:
   torch::Tensor codes_;
@@ -39,6 +45,7 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::int64_t in_features_;
   mutable std::once_flag prepared_;
   mutable std::unique_ptr<PackedLinear> cpu_;
+  mutable std::shared_ptr<cuda::PreparedWeight> cuda_;
 };
 
 /// Makes the class known to the dispatcher, once. Called by each file that registers an operator which takes
@@ -52,8 +59,14 @@ void register_packed_weight_class();
 /// address, dtype, shape, scale granularity) and the same 64-bit fingerprint of the bytes: one read of the
 /// weight where packing needs two and the kernels' layout besides (0.31 against 0.77 ms for 512 x 4096 on one
 /// Zen 4 core). The fingerprint is taken from a version's second use on: a training loop without gradient
-/// accumulation changes the weight at every step and never pays for it. On other devices than the CPU the
-/// weight is packed at each call.
+/// accumulation changes the weight at every step and never pays for it.
+///
+/// On a GPU a fingerprint would make the host wait, so there the key alone decides: a write through `.data`
+/// or a raw pointer must bump the version (torch::autograd::impl::bump_version). Replaying a CUDA graph moves
+/// no version either. So a forward pass with gradients that is captured packs inside the graph, at each
+/// replay, and from then on the calls outside of it pack too; one without gradients captures the packed
+/// weight as it is. Inference tensors, without a version, are packed at each call, and so are weights on
+/// other devices.
 class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.
@@ -66,12 +79,17 @@ class PackedWeightCache {
     std::int64_t version;
     const void* data;
     torch::ScalarType dtype;
+    torch::Device device;
     std::vector<std::int64_t> sizes;
     bool per_row;
-    bool operator==(const Key&) const = default;
   };
+  bool holds(const torch::Tensor& weight, bool per_row) const;
+  void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row);
+  c10::intrusive_ptr<PackedWeight> get_cuda(const torch::Tensor& weight, bool per_row);
+
   mutable std::mutex mutex_;
-  Key key_{};
+  std::optional<Key> key_;  // of packed_
+  bool captured_ = false;   // a pass with gradients is in a CUDA graph
   std::optional<std::uint64_t> fingerprint_;
   c10::intrusive_ptr<PackedWeight> packed_;
   std::int64_t packs_ = 0;

@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT
+#include "torch/cuda/kernels.h"
+
+#include "cuda/lane_sum.cuh"
+#include "cuda/launch.cuh"
+#include "cuda/ptx.cuh"
+
+namespace trit::torch_layer::cuda {
+namespace {
+
+using trit::cuda::ceil_div;
+using trit::cuda::dynamic_shared;
+using trit::cuda::launch;
+using trit::cuda::tree_sum;
+namespace ptx = trit::cuda::ptx;
+
+constexpr int kThreads = kLanes;
+
+template <DataType kType>
+__device__ __forceinline__ float load(const void* from, std::int64_t i) {
+  if constexpr (kType == DataType::float32) {
+    return static_cast<const float*>(from)[i];
+  } else {
+    const std::uint16_t bits = static_cast<const std::uint16_t*>(from)[i];
+    return kType == DataType::bfloat16 ? __uint_as_float(std::uint32_t{bits} << 16) : ptx::from_float16(bits);
+  }
+}
+
+template <DataType kType>
+__device__ __forceinline__ void store(void* to, std::int64_t i, float value) {
+  if constexpr (kType == DataType::float32) {
+    static_cast<float*>(to)[i] = value;
+  } else {
+    static_cast<std::uint16_t*>(to)[i] =
+        kType == DataType::bfloat16 ? ptx::to_bfloat16(value) : ptx::to_float16(value);
+  }
+}
+
+// A thread makes the four weights of one byte of codes.
+template <DataType kType>
+__global__ __launch_bounds__(kThreads) void dequantize_kernel(const Dequantize a) {
+  const std::int64_t row_bytes = ceil_div<std::int64_t>(a.in_features, 4);
+  const std::int64_t bytes = ceil_div<std::int64_t>(a.columns, 4);
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (i >= a.out_features * bytes) {
+    return;
+  }
+  const std::int64_t row = i / bytes;
+  const std::int64_t column = 4 * (i - row * bytes);
+  const unsigned codes = a.codes[row * row_bytes + (a.first_column + column) / 4];
+  const float scale = a.scale == nullptr ? 1.0F : a.scale[a.per_row ? row : 0];
+#pragma unroll
+  for (int j = 0; j < 4; ++j) {
+    if (column + j < a.columns) {
+      // 2-bit two's complement, sign-extended.
+      const int t = static_cast<int>(codes << (30 - 2 * j)) >> 30;
+      store<kType>(a.w, row * a.columns + column + j, __fmul_rn(static_cast<float>(t), scale));
+    }
+  }
+}
+
+// The block's lane_sum of the accumulators that its threads hold; shared memory [256] floats.
+__device__ __forceinline__ float block_sum(float acc) {
+  auto* accumulators = reinterpret_cast<float*>(dynamic_shared());
+  accumulators[threadIdx.x] = acc;
+  __syncthreads();
+  return tree_sum(accumulators, static_cast<int>(threadIdx.x) % 32);
+}
+
+// One block per row: thread j is accumulator j.
+template <DataType kType>
+__global__ __launch_bounds__(kThreads) void rms_norm_kernel(const RmsNorm a) {
+  const std::int64_t start = std::int64_t{blockIdx.x} * a.features;
+  float acc = 0;
+  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+    const float x = load<kType>(a.x, start + k);
+    acc = __fadd_rn(acc, __fmul_rn(x, x));
+  }
+  const float mean = __fdiv_rn(block_sum(acc), static_cast<float>(a.features));
+  const float rstd = __fdiv_rn(1.0F, __fsqrt_rn(__fadd_rn(mean, a.eps)));
+  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+    const float normed = __fmul_rn(load<kType>(a.x, start + k), rstd);
+    store<kType>(a.y, start + k, a.weight == nullptr ? normed : __fmul_rn(normed, a.weight[k]));
+  }
+  if (threadIdx.x == 0) {
+    a.rstd[blockIdx.x] = rstd;
+  }
+}
+
+// One block per row.
+template <DataType kType>
+__global__ __launch_bounds__(kThreads) void grad_x_kernel(const RmsNormBackward a) {
+  const std::int64_t start = std::int64_t{blockIdx.x} * a.features;
+  const auto weighted = [&](std::int64_t k) {
+    const float u = load<kType>(a.grad, start + k);
+    return a.weight == nullptr ? u : __fmul_rn(u, a.weight[k]);
+  };
+  float acc = 0;
+  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+    acc = __fadd_rn(acc, __fmul_rn(weighted(k), load<kType>(a.x, start + k)));
+  }
+  const float rstd = a.rstd[blockIdx.x];
+  const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
+  const float along = __fmul_rn(__fdiv_rn(cube, static_cast<float>(a.features)), block_sum(acc));
+  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+    const float x = load<kType>(a.x, start + k);
+    store<kType>(a.grad_x, start + k, __fsub_rn(__fmul_rn(rstd, weighted(k)), __fmul_rn(along, x)));
+  }
+}
+
+// A thread adds one column over the rows of one part.
+template <DataType kType>
+__global__ __launch_bounds__(kThreads) void grad_weight_kernel(const RmsNormBackward a) {
+  const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (k >= a.features) {
+    return;
+  }
+  const std::int64_t part = blockIdx.y;
+  float sum = 0;
+  for (std::int64_t row = part * a.rows / a.parts; row < (part + 1) * a.rows / a.parts; ++row) {
+    const std::int64_t i = row * a.features + k;
+    sum = __fadd_rn(sum, __fmul_rn(load<kType>(a.grad, i), __fmul_rn(load<kType>(a.x, i), a.rstd[row])));
+  }
+  a.grad_weight[part * a.features + k] = sum;
+}
+
+// launcher.operator()<type>() of the type that is only known at run time.
+template <typename Launcher>
+void for_type(DataType type, const Launcher& launcher) {
+  switch (type) {
+    case DataType::float32:
+      return launcher.template operator()<DataType::float32>();
+    case DataType::bfloat16:
+      return launcher.template operator()<DataType::bfloat16>();
+    case DataType::float16:
+      return launcher.template operator()<DataType::float16>();
+  }
+}
+
+constexpr unsigned kSumBytes = kLanes * sizeof(float);
+
+unsigned blocks(std::int64_t count, const char* what) {
+  if (count > 2'147'483'647) {
+    throw Error(std::string("cuda::") + what + ": " + std::to_string(count) +
+                " blocks, wanted at most 2147483647");
+  }
+  return static_cast<unsigned>(count);
+}
+
+}  // namespace
+
+void dequantize(const Dequantize& args, Stream stream) {
+  const std::int64_t threads = args.out_features * ceil_div<std::int64_t>(args.columns, 4);
+  if (threads == 0) {
+    return;
+  }
+  for_type(args.w_type, [&]<DataType kType>() {
+    launch<dequantize_kernel<kType>>(
+        "dequantize",
+        {.grid = {blocks(ceil_div<std::int64_t>(threads, kThreads), "dequantize")}, .block = {kThreads}},
+        stream, args);
+  });
+}
+
+void rms_norm(const RmsNorm& args, Stream stream) {
+  if (args.rows == 0) {
+    return;
+  }
+  for_type(args.type, [&]<DataType kType>() {
+    launch<rms_norm_kernel<kType>>(
+        "rms_norm", {.grid = {blocks(args.rows, "rms_norm")}, .block = {kThreads}, .shared_bytes = kSumBytes},
+        stream, args);
+  });
+}
+
+void rms_norm_backward(const RmsNormBackward& args, Stream stream) {
+  for_type(args.type, [&]<DataType kType>() {
+    if (args.grad_x != nullptr && args.rows > 0) {
+      launch<grad_x_kernel<kType>>(
+          "rms_norm_grad_x",
+          {.grid = {blocks(args.rows, "rms_norm_backward")}, .block = {kThreads}, .shared_bytes = kSumBytes},
+          stream, args);
+    }
+    if (args.grad_weight != nullptr) {
+      launch<grad_weight_kernel<kType>>(
+          "rms_norm_grad_weight",
+          {.grid = {blocks(ceil_div<std::int64_t>(args.features, kThreads), "rms_norm_backward"),
+                    static_cast<unsigned>(args.parts)},
+           .block = {kThreads}},
+          stream, args);
+    }
+  });
+}
+
+}  // namespace trit::torch_layer::cuda
