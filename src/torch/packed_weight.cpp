@@ -129,14 +129,20 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& wei
 
 c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor& weight, bool per_row) {
   const bool capturing = cuda::is_capturing();
-  const bool trains = capturing && torch::GradMode::is_enabled();
-  captured_ = captured_ || trains;
-  if (!captured_ && !weight.is_inference() && holds(weight, per_row)) {
+  const bool trains = torch::GradMode::is_enabled() && weight.requires_grad();
+  captured_ = captured_ || (capturing && trains);
+  const bool unseen_writes = captured_ || trains || weight.is_inference() || !weight.is_contiguous() ||
+                             (weight.is_leaf() && weight.grad().defined());
+  if (!unseen_writes && holds(weight, per_row)) {
     return packed_;
   }
   auto packed = PackedWeight::from_float(weight, per_row);
+  if (unseen_writes) {
+    packed_.reset();
+    key_.reset();
+  }
   // Memory and values of a capture belong to its replays.
-  if (capturing || captured_ || weight.is_inference() || !weight.is_contiguous()) {
+  if (unseen_writes || capturing) {
     ++packs_;
     return packed;
   }

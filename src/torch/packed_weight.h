@@ -61,12 +61,14 @@ void register_packed_weight_class();
 /// Zen 4 core). The fingerprint is taken from a version's second use on: a training loop without gradient
 /// accumulation changes the weight at every step and never pays for it.
 ///
-/// On a GPU a fingerprint would make the host wait, so there the key alone decides: a write through `.data`
-/// or a raw pointer must bump the version (torch::autograd::impl::bump_version). Replaying a CUDA graph moves
-/// no version either. So a forward pass with gradients that is captured packs inside the graph, at each
-/// replay, and from then on the calls outside of it pack too; one without gradients captures the packed
-/// weight as it is. Inference tensors, without a version, are packed at each call, and so are weights on
-/// other devices.
+/// On a GPU a fingerprint would make the host wait, so the key alone decides there, and only where nothing
+/// writes past it: LibTorch's SGD steps through `.data`. So a weight is packed at each pass that records
+/// gradients for it or while it has a gradient (a pass of training packs once anyway), and kept between
+/// passes of inference; a write through `.data` or a raw pointer between those must bump the version
+/// (torch::autograd::impl::bump_version). Replaying a CUDA graph moves no version either: a recorded pass
+/// that is captured packs inside the graph, at each replay, and from then on the calls outside of it pack
+/// too; one of inference captures the packed weight as it is. Inference tensors, without a version, are
+/// packed at each call, and so are weights on other devices.
 class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.

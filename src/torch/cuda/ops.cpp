@@ -241,8 +241,8 @@ Tensor checked_output(const Tensor& x, const PackedWeight& packed) {
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& /*weight*/, const Packed& packed,
                            const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
                            double eps) {
-  const c10::cuda::OptionalCUDAGuard guard(at::device_of(x));
   Tensor y = checked_output(x, *packed);
+  const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);
   const std::int64_t q_bytes = rows.count * trit::cuda::quantized_row_bytes(rows.features);
   const Tensor scratch = empty({q_bytes + rows.count * std::int64_t{sizeof(float)}}, torch::kChar, x);
@@ -257,8 +257,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
                                                               const optional<Tensor>& bias,
                                                               const optional<Tensor>& norm_weight, bool rms,
                                                               double eps) {
-  const c10::cuda::OptionalCUDAGuard guard(at::device_of(x));
   Tensor y = checked_output(x, *packed);
+  const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);
   const Tensor q = empty_q(rows);
   const Tensor scale = empty({rows.count}, torch::kFloat, x);
