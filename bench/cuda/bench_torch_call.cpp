@@ -65,8 +65,8 @@ int main(int argc, char** argv) {
         "{\"M\": %lld, \"N\": %lld, \"K\": %lld, \"dtype\": \"%s\", \"gradients\": %s, "
         "\"bit_linear_us\": %.3f, \"linear_us\": %.3f, \"ratio\": %.3f}\n",
         static_cast<long long>(tokens), static_cast<long long>(out_features),
-        static_cast<long long>(in_features), c10::toString(type), gradients ? "true" : "false",
-        median(ours), median(theirs), median(ours) / median(theirs));
+        static_cast<long long>(in_features), c10::toString(type), gradients ? "true" : "false", median(ours),
+        median(theirs), median(ours) / median(theirs));
   }
   return 0;
 }

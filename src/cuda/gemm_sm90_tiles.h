@@ -82,8 +82,8 @@ struct GemmSm90Choice {
 
 /// Clocks of 128 inputs of a tile on one multiprocessor.
 constexpr double step_clocks(const GemmSm90Tile& tile) {
-  const double tensor = tile.rows * tile.tokens / 32 * 1.16;         // 4096 multiply-adds a clock
-  const double operand = tile.rows / 64 * 4 * 32.5;                  // 2 KiB of A registers per wgmma
+  const double tensor = tile.rows * tile.tokens / 32.0 * 1.16;       // 4096 multiply-adds a clock
+  const double operand = tile.rows / 64.0 * 4 * 32.5;                // 2 KiB of A registers per wgmma
   const double cache = (tile.rows * 32 + tile.tokens * 128) / 34.6;  // bytes a clock
   // A barrier wait and three copies by each of two threads, per 128 inputs or per 256.
   const double producer = tile.kernel == GemmSm90Kernel::persistent ? 376 : 314;
@@ -104,7 +104,7 @@ constexpr double estimated_clocks(const GemmSm90Tile& tile, std::int32_t split, 
   const std::int64_t slots = clusters_that_fit(split, multiprocessors);
   const std::int64_t waves = (tiles + slots - 1) / slots;
   const std::int64_t steps = ((k_tiles + 1) / 2 + split - 1) / split;
-  const double exchange = tile.rows * tile.tokens / 4;  // st.async, sums, stores
+  const double exchange = tile.rows * tile.tokens / 4.0;  // st.async, sums, stores
   const double start = 3200;  // nothing of the next block is fetched while this one ends
   const double first = 400;   // of a block, beyond the persistent kernel's
   return static_cast<double>(waves) *
