@@ -37,7 +37,7 @@ TEST(Crc32c, EveryLength) {
     byte = static_cast<std::byte>(random());
   }
   std::vector<std::size_t> lengths;
-  for (std::size_t around : {std::size_t{0}, std::size_t{3 * 8192}, std::size_t{2 * 3 * 8192}}) {
+  for (std::size_t around : {std::size_t{0}, std::size_t{3 * 256}, std::size_t{3 * 8192}, std::size_t{2 * 3 * 8192}}) {
     for (std::size_t more = 0; more < 40; ++more) {
       lengths.push_back(around + more);
       lengths.push_back(around < 40 ? more : around - more);
