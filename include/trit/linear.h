@@ -79,10 +79,10 @@ class PackedLinear {
   void product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type, void* y) const;
 
  private:
-  /// A panel's stored rows, before they are prepared: the index of the task that prepares it, and the rows.
-  using BeforePanel = std::function<void(std::int64_t task, std::span<const std::uint8_t> codes)>;
+  /// A panel's stored rows, just prepared: the index of the task that prepared it, and the rows.
+  using AfterPanel = std::function<void(std::int64_t task, std::span<const std::uint8_t> codes)>;
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, PanelFormat format,
-               const BeforePanel& before);
+               const AfterPanel& after);
 
   struct State;
   std::unique_ptr<State> state_;

@@ -9,6 +9,43 @@
 #include "trit/format.h"
 
 namespace trit {
+namespace {
+
+/// High bit set, low bit clear: code 2. Also of eight bytes at once: no bit that leaves a byte counts.
+constexpr std::uint64_t twos(std::uint64_t bits) { return bits & ~(bits << 1) & 0xaaaaaaaaaaaaaaaaU; }
+
+/// Not zero where a code is 2. Without a way out, so that a vector's width of bytes is looked at in one go.
+[[gnu::always_inline]] inline std::uint64_t twos_of_inline(std::span<const std::uint8_t> bytes) {
+  std::uint64_t bad = 0;
+  std::size_t at = 0;
+  for (; at + 8 <= bytes.size(); at += 8) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, bytes.data() + at, sizeof(word));
+    bad |= twos(word);
+  }
+  for (; at < bytes.size(); ++at) {
+    bad |= twos(bytes[at]);
+  }
+  return bad;
+}
+
+#if defined(__x86_64__)
+[[gnu::target("avx2")]] std::uint64_t twos_of_avx2(std::span<const std::uint8_t> bytes) {
+  return twos_of_inline(bytes);
+}
+#endif
+
+std::uint64_t twos_of(std::span<const std::uint8_t> bytes) {
+#if defined(__x86_64__)
+  static const bool has_avx2 = __builtin_cpu_supports("avx2") != 0;
+  if (has_avx2) {
+    return twos_of_avx2(bytes);
+  }
+#endif
+  return twos_of_inline(bytes);
+}
+
+}  // namespace
 
 void pack_row(std::span<const std::int8_t> t, std::span<std::uint8_t> codes) {
   for (std::size_t j = 0; j < codes.size(); ++j) {
@@ -53,22 +90,10 @@ void check(const TernaryView& matrix, std::string_view name) {
   }
   const std::int64_t tail = columns % 4;
   const unsigned padding = tail == 0 ? 0U : 0xffU << (2 * tail) & 0xffU;
-  // High bit set, low bit clear: code 2. Also of eight bytes at once: no bit that leaves a byte counts.
-  const auto twos = [](std::uint64_t bits) { return bits & ~(bits << 1) & 0xaaaaaaaaaaaaaaaaU; };
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto bytes =
         matrix.codes.subspan(static_cast<std::size_t>(row * row_bytes), static_cast<std::size_t>(row_bytes));
-    // Without a way out, so that a vector's width of bytes is looked at in one go.
-    std::uint64_t bad = bytes.back() & padding;
-    std::size_t at = 0;
-    for (; at + 8 <= bytes.size(); at += 8) {
-      std::uint64_t word = 0;
-      std::memcpy(&word, bytes.data() + at, sizeof(word));
-      bad |= twos(word);
-    }
-    for (; at < bytes.size(); ++at) {
-      bad |= twos(bytes[at]);
-    }
+    const std::uint64_t bad = (bytes.back() & padding) | twos_of(bytes);
     for (std::size_t j = 0; bad != 0 && j < bytes.size(); ++j) {
       const unsigned byte = bytes[j];
       const bool padded = j + 1 == bytes.size() && (byte & padding) != 0;

@@ -10,6 +10,8 @@
 #include <string_view>
 #include <vector>
 
+#include "io/crc32c_ways.h"
+
 namespace trit {
 namespace {
 
@@ -37,7 +39,8 @@ TEST(Crc32c, EveryLength) {
     byte = static_cast<std::byte>(random());
   }
   std::vector<std::size_t> lengths;
-  for (std::size_t around : {std::size_t{0}, std::size_t{3 * 256}, std::size_t{3 * 8192}, std::size_t{2 * 3 * 8192}}) {
+  for (std::size_t around : {std::size_t{0}, std::size_t{512}, std::size_t{3 * 256}, std::size_t{3 * 8192},
+                             std::size_t{2 * 3 * 8192}}) {
     for (std::size_t more = 0; more < 40; ++more) {
       lengths.push_back(around + more);
       lengths.push_back(around < 40 ? more : around - more);
@@ -47,6 +50,13 @@ TEST(Crc32c, EveryLength) {
     const auto text = std::span(bytes).first(length);
     const std::uint32_t whole = by_definition(text);
     EXPECT_EQ(crc32c(text), whole) << length << " bytes, seed " << kSeed;
+    EXPECT_EQ(~crc32c_ways::tables(text, ~0U), whole) << length;
+    if (crc32c_ways::has_instruction()) {
+      EXPECT_EQ(~crc32c_ways::instruction(text, ~0U), whole) << length;
+    }
+    if (crc32c_ways::can_fold()) {
+      EXPECT_EQ(~crc32c_ways::folding(text, ~0U), whole) << length;
+    }
     const std::size_t cut = random() % (length + 1);
     const std::uint32_t first = crc32c(text.first(cut));
     EXPECT_EQ(crc32c(text.subspan(cut), first), whole) << length << ", cut at " << cut;

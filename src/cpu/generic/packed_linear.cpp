@@ -20,6 +20,9 @@ namespace {
 constexpr std::int64_t kMaxInFeatures = (1 << 24) - 1;
 // Codes per task of the preparation, about 20 us.
 constexpr std::int64_t kWorkPerTask = 1 << 17;
+// More than elsewhere: the first touch of a huge page costs its thread as much as 8 panels of 64 x 4096, so
+// the parts of two threads end at different times.
+constexpr std::int64_t kTasksPerThread = 16;
 
 std::string shape_of(const TernaryView& weight) {
   return "[" + std::to_string(weight.out_features) + ", " + std::to_string(weight.in_features) + "]";
@@ -81,10 +84,10 @@ struct PackedLinear::State {
 
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                            PanelFormat format)
-    : PackedLinear(kernels, parallel, weight, format, BeforePanel()) {}
+    : PackedLinear(kernels, parallel, weight, format, AfterPanel()) {}
 
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                           PanelFormat format, const BeforePanel& before) {
+                           PanelFormat format, const AfterPanel& after) {
   check_sizes(weight);
   if (format == PanelFormat::automatic) {
     format = choose_layout(kernels, parallel, static_cast<std::int64_t>(weight.codes.size())).format;
@@ -101,19 +104,20 @@ PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const 
       .scale = {weight.scale.begin(), weight.scale.end()},
       .panels = generic::AlignedBuffer(static_cast<std::size_t>(panels * panel_bytes)),
   });
-  const std::int64_t tasks =
-      generic::task_count(parallel, panels, weight.out_features * weight.in_features, kWorkPerTask);
+  const std::int64_t tasks = generic::task_count(parallel, panels, weight.out_features * weight.in_features,
+                                                 kWorkPerTask, kTasksPerThread);
   generic::run_tasks(parallel, tasks, [&](std::int64_t task) {
     const generic::Part part = generic::part_of(panels, tasks, task);
     for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
       const std::int64_t row = panel * layout.panel_rows;
       const std::int64_t rows = std::min(layout.panel_rows, weight.out_features - row);
-      if (before) {
-        before(task, weight.codes.subspan(static_cast<std::size_t>(row * row_bytes),
-                                          static_cast<std::size_t>(rows * row_bytes)));
-      }
-      layout.prepare_panel(weight.codes.data() + row * row_bytes, row_bytes, rows, weight.in_features,
+      const auto codes = weight.codes.subspan(static_cast<std::size_t>(row * row_bytes),
+                                              static_cast<std::size_t>(rows * row_bytes));
+      layout.prepare_panel(codes.data(), row_bytes, rows, weight.in_features,
                            state_->panels.data() + panel * panel_bytes);
+      if (after) {
+        after(task, codes);
+      }
     }
   });
 }
@@ -126,8 +130,7 @@ PackedLinear PackedLinear::checked(const CpuKernels& kernels, Parallel& parallel
     std::uint64_t bytes = 0;
     bool bad = false;
   };
-  std::vector<Seen> seen(
-      static_cast<std::size_t>(std::max(1, parallel.threads()) * generic::kTasksPerThread));
+  std::vector<Seen> seen(static_cast<std::size_t>(std::max(1, parallel.threads()) * kTasksPerThread));
   PackedLinear packed(kernels, parallel, weight, format,
                       [&](std::int64_t task, std::span<const std::uint8_t> codes) {
                         Seen& own = seen[static_cast<std::size_t>(task)];

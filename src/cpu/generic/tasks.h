@@ -18,11 +18,11 @@ inline constexpr std::int64_t kTasksPerThread = 4;
 /// How many tasks to make of `units` indivisible units that cost `work` in all, when a task under
 /// `work_per_task` is not worth waking a thread for (a few microseconds).
 inline std::int64_t task_count(const Parallel& parallel, std::int64_t units, std::int64_t work,
-                               std::int64_t work_per_task) {
+                               std::int64_t work_per_task, std::int64_t tasks_per_thread = kTasksPerThread) {
   if (parallel.threads() <= 1) {
     return 1;
   }
-  const std::int64_t wanted = std::min(parallel.threads() * kTasksPerThread, work / work_per_task);
+  const std::int64_t wanted = std::min(parallel.threads() * tasks_per_thread, work / work_per_task);
   return std::clamp<std::int64_t>(wanted, 1, std::max<std::int64_t>(units, 1));
 }
 
