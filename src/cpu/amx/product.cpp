@@ -134,6 +134,20 @@ class Unpack {
       next_step();
     }
   }
+  /// Steps that can be taken one after the other with no thought of the region's end.
+  std::int64_t plain_steps() const { return (left_ - 1) / kStepLines; }
+  struct Plain {
+    std::int8_t* ring;
+    std::int64_t slot;
+    const std::uint8_t* from;
+    __m512i map0, map1;
+  };
+  [[gnu::always_inline]] Plain begin_plain() const { return {ring_, slot_, from_, map0_, map1_}; }
+  void end_plain(std::int64_t steps) {
+    slot_ = (slot_ + steps) % kSlots;
+    from_ += steps * kStepLines * kLineBytes;
+    left_ -= steps * kStepLines;
+  }
   [[gnu::always_inline]] void step() {
     quarter<0>();
     quarter<1>();
@@ -200,6 +214,59 @@ class Results {
         y_(static_cast<char*>(args.y) + region.token() * args.y_stride + region.row() * args.y_bytes) {}
 
   std::int64_t left() const { return left_; }
+  /// The next result is the first of a token's 32, float32, and none is missing.
+  bool is_plain(const ManyTokens& args) const {
+    return args.y_type == DataType::float32 && rows_ == Shape<2>::kRows && at_ == 0;
+  }
+  struct Plain {
+    const std::int32_t* sums;
+    const float* row_scale;
+    char* y;
+    std::int64_t y_stride;
+    bool streams;
+    // Of rows 0 to 15 and 16 to 31. Where there is no bias -0.0, which changes no sum.
+    __m512 scale[2];
+    __m512 bias[2];
+
+    template <int kHalf>
+    [[gnu::always_inline]] void write_line() {
+      const __m512 acc = _mm512_cvtepi32_ps(_mm512_load_si512(sums + 16 * kHalf));
+      const __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(*row_scale)), scale[kHalf]);
+      const __m512 result = _mm512_add_ps(scaled, bias[kHalf]);
+      auto* const to = reinterpret_cast<float*>(y) + 16 * kHalf;
+      if (streams) {
+        _mm512_stream_ps(to, result);
+      } else {
+        _mm512_storeu_ps(to, result);
+      }
+      if constexpr (kHalf == 1) {
+        sums += Shape<2>::kRows;
+        ++row_scale;
+        y += y_stride;
+      }
+    }
+  };
+  [[gnu::always_inline]] Plain begin_plain(const ManyTokens& args) const {
+    const auto of = [](const float* values, std::int64_t at) __attribute__((always_inline)) {
+      return values == nullptr ? _mm512_set1_ps(-0.0F) : _mm512_loadu_ps(values + at);
+    };
+    const __m512 one = _mm512_set1_ps(*scale_);
+    const bool aligned =
+        (reinterpret_cast<std::uintptr_t>(y_) | static_cast<std::uintptr_t>(args.y_stride)) % 64 == 0;
+    return {.sums = sums_,
+            .row_scale = row_scale_,
+            .y = y_,
+            .y_stride = args.y_stride,
+            .streams = args.y_streams && aligned,
+            .scale = {args.scale_per_row ? of(scale_, 0) : one, args.scale_per_row ? of(scale_, 16) : one},
+            .bias = {of(bias_, 0), of(bias_, 16)}};
+  }
+  void end_plain(const Plain& plain, std::int64_t lines) {
+    left_ -= lines;
+    sums_ = plain.sums;
+    row_scale_ = plain.row_scale;
+    y_ = plain.y;
+  }
   template <int kTokenTiles>
   [[gnu::always_inline]] void write_line(const ManyTokens& args) {
     avx512_vnni::epilogue_16({.acc = sums_,
@@ -252,9 +319,11 @@ class NextPanel {
     }
   }
   [[gnu::always_inline]] void step() {
-    for (std::int64_t i = 0; i < lines_ && at_ < end_; ++i) {
-      _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-      at_ += kLineBytes;
+    if (at_ < end_) {
+      const std::uint8_t* const stop = at_ + lines_ * kLineBytes;
+      for (; at_ < stop; at_ += kLineBytes) {
+        _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+      }
     }
   }
 
@@ -276,13 +345,13 @@ template <int kTokenTiles>
   load_tile<5>(weights);
   multiply<0, 4, 5>();
   unpack.template quarter<0>();
-  load_tile<6>(weights + kTileBytes);
+  load_tile<6, kTileBytes>(weights);
   multiply<1, 4, 6>();
   unpack.template quarter<1>();
-  load_tile<7>(weights + 2 * kTileBytes);
+  load_tile<7, 2 * kTileBytes>(weights);
   multiply<2, 4, 7>();
   unpack.template quarter<2>();
-  load_tile<5>(weights + 3 * kTileBytes);
+  load_tile<5, 3 * kTileBytes>(weights);
   multiply<3, 4, 5>();
   unpack.template quarter<3>();
 }
@@ -295,8 +364,8 @@ template <int kTokenTiles>
 {
   load_tile_once<4>(q);
   load_tile<6>(weights);
-  load_tile<7>(weights + kTileBytes);
-  load_tile_once<5>(q + kTileBytes);
+  load_tile<7, kTileBytes>(weights);
+  load_tile_once<5, kTileBytes>(q);
   multiply<0, 4, 6>();
   unpack.template quarter<0>();
   multiply<1, 4, 7>();
@@ -305,6 +374,62 @@ template <int kTokenTiles>
   unpack.template quarter<2>();
   multiply<3, 5, 7>();
   unpack.template quarter<3>();
+}
+
+/// `steps` of them, an even number, of 32 tokens x 32 rows where nothing special comes: no end of a region in
+/// what is unpacked, and kLines (1 or 2) lines of float results to write at each. The tiles are waited for by
+/// instructions that follow, at most 512 of them, so that what a step executes besides its products and its
+/// unpacking takes from the time that it looks ahead: hence this loop beside the general one.
+template <int kLines>
+[[gnu::always_inline]] inline void plain_steps(const ManyTokens& args, std::int64_t steps,
+                                               const std::int8_t* q, Unpack<2>& unpack, NextPanel& next_panel,
+                                               Results& before) {
+  static_assert(kSlots == 2 * kAhead, "what is multiplied is half a ring from what is unpacked");
+  constexpr std::int64_t kSlotBytes = Shape<2>::kUnpackedBytes;
+  auto weights = unpack.begin_plain();
+  auto results = before.begin_plain(args);
+  std::int64_t to = weights.slot * kSlotBytes;
+  const auto step = [&]<int kHalf>() __attribute__((always_inline)) {
+    const std::int8_t* const multiplied = weights.ring + (to ^ (kAhead * kSlotBytes));
+    std::int8_t* const unpacked = weights.ring + to;
+    const auto quarter = [&](std::int64_t first) __attribute__((always_inline)) {
+      for (std::int64_t i = first; i < first + 4; ++i) {
+        const __m512i codes = _mm512_loadu_si512(weights.from + i * kLineBytes);
+        _mm512_store_si512(unpacked + i * kLineBytes,
+                           _mm512_gf2p8affine_epi64_epi8(codes, weights.map0, 0xff));
+        _mm512_store_si512(unpacked + kTileBytes + i * kLineBytes,
+                           _mm512_gf2p8affine_epi64_epi8(codes, weights.map1, 0xff));
+      }
+    };
+    load_tile_once<4>(q);
+    load_tile<6>(multiplied);
+    load_tile<7, kTileBytes>(multiplied);
+    load_tile_once<5, kTileBytes>(q);
+    multiply<0, 4, 6>();
+    quarter(0);
+    multiply<1, 4, 7>();
+    quarter(4);
+    multiply<2, 5, 6>();
+    quarter(8);
+    multiply<3, 5, 7>();
+    quarter(12);
+    next_panel.step();
+    if constexpr (kLines == 1) {
+      results.template write_line<kHalf>();
+    } else {
+      results.template write_line<0>();
+      results.template write_line<1>();
+    }
+    q += Shape<2>::kQBytes;
+    weights.from += kStepLines * kLineBytes;
+    to = (to + kSlotBytes) % (kSlots * kSlotBytes);
+  };
+  for (std::int64_t done = 0; done < steps; done += 2) {
+    step.template operator()<0>();
+    step.template operator()<1>();
+  }
+  unpack.end_plain(steps);
+  before.end_plain(results, kLines * steps);
 }
 
 template <int kTokenTiles>
@@ -341,7 +466,24 @@ template <int kTokenTiles>
     zero_tile<3>();
     for (std::int64_t first = 0; first < steps; first += kStepsAwake) {
       const std::int64_t end = std::min(steps, first + kStepsAwake);
-      for (std::int64_t step = first; step < end; ++step) {
+      std::int64_t step = first;
+      if constexpr (kTokenTiles == 2) {
+        if (lines_a_step <= 2 && before.is_plain(args)) {
+          const std::int64_t most = std::min(unpack.plain_steps(), before.left() / lines_a_step);
+          const std::int64_t plain = std::min(end - first, most) / 2 * 2;
+          if (plain > 0) {
+            if (lines_a_step == 1) {
+              plain_steps<1>(args, plain, q, unpack, next_panel, before);
+            } else {
+              plain_steps<2>(args, plain, q, unpack, next_panel, before);
+            }
+            q += plain * Of::kQBytes;
+            slot = (slot + plain) % kSlots;
+            step += plain;
+          }
+        }
+      }
+      for (; step < end; ++step) {
         multiply_step<kTokenTiles>(q, scratch.ring + slot * Of::kUnpackedBytes, unpack);
         q += Of::kQBytes;
         slot = (slot + 1) % kSlots;

@@ -17,18 +17,21 @@ struct [[gnu::may_alias]] Tile {
   std::int8_t bytes[kTileBytes];
 };
 
-template <int kTile>
+/// The tile that begins kOffset bytes behind `from`.
+template <int kTile, std::int64_t kOffset = 0>
 [[gnu::always_inline]] inline void load_tile(const std::int8_t* from) {
-  asm volatile("tileloadd (%0,%1,1), %%tmm%c2"
+  asm volatile("tileloadd %c4(%0,%1,1), %%tmm%c2"
                :
-               : "r"(from), "r"(kTileRowBytes), "i"(kTile), "m"(*reinterpret_cast<const Tile*>(from)));
+               : "r"(from), "r"(kTileRowBytes), "i"(kTile),
+                 "m"(*reinterpret_cast<const Tile*>(from + kOffset)), "i"(kOffset));
 }
 /// Without filling L1, for what is used once.
-template <int kTile>
+template <int kTile, std::int64_t kOffset = 0>
 [[gnu::always_inline]] inline void load_tile_once(const std::int8_t* from) {
-  asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2"
+  asm volatile("tileloaddt1 %c4(%0,%1,1), %%tmm%c2"
                :
-               : "r"(from), "r"(kTileRowBytes), "i"(kTile), "m"(*reinterpret_cast<const Tile*>(from)));
+               : "r"(from), "r"(kTileRowBytes), "i"(kTile),
+                 "m"(*reinterpret_cast<const Tile*>(from + kOffset)), "i"(kOffset));
 }
 template <int kTile>
 [[gnu::always_inline]] inline void zero_tile() {
