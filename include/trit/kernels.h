@@ -47,10 +47,11 @@ struct NormQuantRow {
   Norm norm;
   const float* norm_weight;  // [K], or null for all ones
   float eps;
-  std::int8_t* q;       // [padded_in_features(K)], the padding is written as zero
-  float* scale;         // s
-  float* rstd;          // r (1 without a norm)
-  std::int32_t* q_sum;  // sum of q, for kernels whose codes are t + 1
+  std::int8_t* q;        // [padded_in_features(K)], the padding is written as zero
+  float* scale;          // s
+  float* rstd;           // r (1 without a norm)
+  std::int32_t* q_sum;   // sum of q, for kernels whose codes are t + 1
+  bool streams = false;  // whether whole cache lines of q may go to memory past the caches
 };
 
 /// The product of one panel of output rows with a few tokens over a range of k.

@@ -310,7 +310,8 @@ class Results {
 class NextPanel {
  public:
   [[gnu::always_inline]] NextPanel(const ManyTokens& args, std::int64_t regions_of_panel)
-      : lines_(ceil_div(kStepLines, regions_of_panel)), bytes_(args.panel_bytes) {}
+      : lines_(std::min<std::int64_t>(kMostLines, ceil_div(kStepLines, regions_of_panel))),
+        bytes_(args.panel_bytes) {}
   [[gnu::always_inline]] void of(const std::uint8_t* panel, bool last) {
     if (panel != panel_) {
       panel_ = panel;
@@ -320,14 +321,18 @@ class NextPanel {
   }
   [[gnu::always_inline]] void step() {
     if (at_ < end_) {
-      const std::uint8_t* const stop = at_ + lines_ * kLineBytes;
-      for (; at_ < stop; at_ += kLineBytes) {
-        _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
-      }
+      avx512_vnni::unrolled<kMostLines>([&](auto i) __attribute__((always_inline)) {
+        if (static_cast<std::int64_t>(i()) < lines_) {
+          _mm_prefetch(reinterpret_cast<const char*>(at_) + static_cast<std::int64_t>(i()) * kLineBytes,
+                       _MM_HINT_T1);
+        }
+      });
+      at_ += lines_ * kLineBytes;
     }
   }
 
  private:
+  static constexpr std::size_t kMostLines = 8;  // of two regions a panel; the one of 16 tokens fetches half
   std::int64_t lines_;
   std::int64_t bytes_;
   const std::uint8_t* panel_ = nullptr;
