@@ -20,9 +20,9 @@ constexpr std::int64_t kTokenBlockBytes = 1 << 20;
 constexpr std::int64_t kWorkPerTask = 1 << 24;
 constexpr std::int64_t kBytesPerTask = 1 << 16;
 
-// y from here on, half of an L2, would hardly be there when it is read, and each of its lines would be read from
-// memory before it is written. One thread, 128 tokens, time without over time with it: 1.10 (4096 x 4096, of
-// which reading y from memory takes back a third), 1.13 to 1.15 (2560 x 2560).
+// y from here on, half of an L2, would hardly be there when it is read, and each of its lines would be read
+// from memory before it is written. One thread, 128 tokens, time without over time with it: 1.10 (4096 x
+// 4096, of which reading y from memory takes back a third), 1.13 to 1.15 (2560 x 2560).
 constexpr std::int64_t kStreamedBytes = 1 << 20;
 
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
