@@ -66,29 +66,30 @@ struct Outputs {
 struct Kernel {
   std::string_view name;
   double bytes_per_input;  // read and written
-  std::function<void(const CpuKernels&, const Rows&, std::int64_t row, Outputs&)> run;
+  // `streams` as in NormQuantRow: rows that come from memory, as the library does it for so many.
+  std::function<void(const CpuKernels&, const Rows&, std::int64_t row, bool streams, Outputs&)> run;
 };
 
 const std::vector<Kernel>& all_kernels() {
   static const std::vector<Kernel> kernels{
       {"norm_quant", 4 + 1,
-       [](const CpuKernels& k, const Rows& in, std::int64_t row, Outputs& out) {
+       [](const CpuKernels& k, const Rows& in, std::int64_t row, bool streams, Outputs& out) {
          k.norm_quant_row(
              {in.x.data() + row * kInputs, DataType::float32, kInputs, Norm::rms, in.norm_weight.data(),
               1e-6F, out.q.data() + row * kInputs, &out.scale[static_cast<std::size_t>(row)],
-              &out.rstd[static_cast<std::size_t>(row)], &out.q_sum[static_cast<std::size_t>(row)]});
+              &out.rstd[static_cast<std::size_t>(row)], &out.q_sum[static_cast<std::size_t>(row)], streams});
        }},
       {"abs_sum", 4,
-       [](const CpuKernels& k, const Rows& in, std::int64_t row, Outputs& out) {
+       [](const CpuKernels& k, const Rows& in, std::int64_t row, bool /*streams*/, Outputs& out) {
          out.sums[static_cast<std::size_t>(row)] = k.abs_sum_row(in.x.data() + row * kInputs, kInputs);
        }},
       {"ternarize_pack", 4.25,
-       [](const CpuKernels& k, const Rows& in, std::int64_t row, Outputs& out) {
+       [](const CpuKernels& k, const Rows& in, std::int64_t row, bool /*streams*/, Outputs& out) {
          k.ternarize_pack_row(in.x.data() + row * kInputs, 2.0F, kInputs,
                               out.codes.data() + row * kInputs / 4);
        }},
       {"dequantize", 4.25,
-       [](const CpuKernels& k, const Rows& /*in*/, std::int64_t row, Outputs& out) {
+       [](const CpuKernels& k, const Rows& /*in*/, std::int64_t row, bool /*streams*/, Outputs& out) {
          k.dequantize_row(out.codes.data() + row * kInputs / 4, kInputs, 0.5F, out.w.data() + row * kInputs);
        }},
   };
@@ -128,7 +129,8 @@ class Benchmark {
       }
       Outputs& mine = kernels == cpu_kernels().front() ? reference : out_;
       for (const Kernel& kernel : all_kernels()) {
-        all_threads_->run(in_.rows, [&](std::int64_t row) { kernel.run(*kernels, in_, row, mine); });
+        all_threads_->run(in_.rows,
+                          [&](std::int64_t row) { kernel.run(*kernels, in_, row, row % 2 == 0, mine); });
       }
       if (&mine != &reference && !(mine == reference)) {
         throw Error(fmt::format("{} differs from {}", name_of(kernels->backend),
@@ -219,7 +221,7 @@ class Benchmark {
     const std::int64_t first = slice * place.rows;
     if (!place.all_threads) {
       for (std::int64_t row = first; row < first + place.rows; ++row) {
-        kernel.run(kernels, in_, row, out_);
+        kernel.run(kernels, in_, row, place.slices > 1, out_);
       }
       return;
     }
@@ -228,7 +230,7 @@ class Benchmark {
     all_threads_->run(tasks, [&](std::int64_t task) {
       for (std::int64_t row = first + task * place.rows / tasks;
            row < first + (task + 1) * place.rows / tasks; ++row) {
-        kernel.run(kernels, in_, row, out_);
+        kernel.run(kernels, in_, row, place.slices > 1, out_);
       }
     });
   }

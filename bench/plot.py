@@ -31,6 +31,9 @@ def draw(axes, linear: dict, threads: int, shape: tuple[int, int]) -> None:
     chosen = [r for r in linear["results"] if r["threads"] == threads and (r["out_features"], r["in_features"]) == shape]
     limits = [limit for limit in linear["limits"] if limit["threads"] == threads]
     tokens = sorted({r["tokens"] for r in chosen})
+    if not chosen:  # not measured with so many threads
+        axes.set_axis_off()
+        return
     peaks = {limit["int8_instruction"]: limit for limit in limits if limit["int8_gops"]}
     for limit in peaks.values():
         color = COLORS.get(limit["backend"])

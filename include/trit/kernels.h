@@ -47,10 +47,11 @@ struct NormQuantRow {
   Norm norm;
   const float* norm_weight;  // [K], or null for all ones
   float eps;
-  std::int8_t* q;       // [padded_in_features(K)], the padding is written as zero
-  float* scale;         // s
-  float* rstd;          // r (1 without a norm)
-  std::int32_t* q_sum;  // sum of q, for kernels whose codes are t + 1
+  std::int8_t* q;        // [padded_in_features(K)], the padding is written as zero
+  float* scale;          // s
+  float* rstd;           // r (1 without a norm)
+  std::int32_t* q_sum;   // sum of q, for kernels whose codes are t + 1
+  bool streams = false;  // whether whole cache lines of q may go to memory past the caches
 };
 
 /// The product of one panel of output rows with a few tokens over a range of k.
@@ -62,11 +63,6 @@ struct ProductTile {
   std::int64_t tokens;        // 1..max_tokens
   const std::int32_t* q_sum;  // [tokens], sum of q over the range
   std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
-  const std::int8_t* arranged = nullptr;  // what the layout's `arrange` made of q, where it is used
-  // Where the results will go, for a kernel that fetches the lines ahead of the epilogue; null: nowhere yet.
-  void* y = nullptr;
-  std::int64_t y_stride = 0;  // bytes between tokens
-  std::int64_t y_bytes = 0;   // of a token: panel_rows results, or what is left of them
 };
 
 /// The product of many panels with many tokens over all of k, by a kernel that blocks for itself.
@@ -94,7 +90,8 @@ struct EpilogueRow {
   bool scale_per_row;
   const float* bias;  // [rows] or null
   DataType y_type;
-  void* y;  // [rows] of y_type
+  void* y;               // [rows] of y_type
+  bool streams = false;  // whether whole cache lines of y may go to memory past the caches
 };
 
 /// A second way to multiply, from the same panels, for many tokens. Whether it is faster than the product
@@ -104,6 +101,38 @@ struct BlockKernel {
   std::int64_t tokens;  ///< and of this many tokens
   std::int64_t (*scratch_bytes)(std::int64_t panel_count);
   void (*product_block)(const ProductBlock& block);
+};
+
+/// Panels times a block of tokens over all of k, finished: y = ((float)acc * s) * beta + bias.
+struct ManyTokens {
+  const std::uint8_t* panels;   // the first panel
+  std::int64_t panel_bytes;     // bytes between panels
+  std::int64_t rows;            // output rows of the panels; the last one may hold fewer than panel_rows
+  const std::int8_t* arranged;  // the block's part of what `arrange` made of q
+  std::int64_t k;               // a multiple of 4 (the padding counts)
+  std::int64_t tokens;
+  const float* row_scale;  // [tokens], s
+  const float* scale;      // beta of the first row: one value, or one per row
+  bool scale_per_row;
+  const float* bias;  // [rows] or null
+  DataType y_type;
+  std::int64_t y_bytes;   // of a result
+  void* y;                // the first token's result of the first row
+  std::int64_t y_stride;  // bytes between tokens
+  // Whether y is so large that it is better written to memory past the caches.
+  bool y_streams;
+};
+
+/// A kernel that reads q in an order of its own and has a row's results written while it multiplies the next.
+struct ManyTokensKernel {
+  std::int64_t least_tokens;  ///< fewer go to the product tile
+  std::int64_t token_step;    ///< blocks of tokens begin at multiples of this
+  /// q [tokens, q_stride bytes apart] in the kernel's order, on a cache line. Tokens from n * token_step on
+  /// begin at arranged_bytes(n * token_step, k).
+  std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k);
+  void (*arrange)(const std::int8_t* q, std::int64_t q_stride, std::int64_t tokens, std::int64_t k,
+                  std::int8_t* arranged);
+  void (*product)(const ManyTokens& args);
 };
 
 /// One way to lay out weights, and the functions that write and read it.
@@ -125,16 +154,8 @@ struct PanelLayout {
   std::int64_t max_k;
   void (*product_tile)(const ProductTile& tile);
 
-  /// Tiles are cut at multiples of this: a tile of fewer tokens costs as much.
-  std::int64_t token_step = 1;
-  /// Optional: q in the order that the tile reads. From `arrange_from` tokens on a caller makes it once for a
-  /// tile's tokens and range of k (`panel` and `acc` of the argument are not used) in `arranged_bytes` on a
-  /// cache line, and gives it to every panel.
-  std::int64_t arrange_from = 0;
-  std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k) = nullptr;
-  void (*arrange)(const ProductTile& tile, std::int8_t* arranged) = nullptr;
-
   /// Null where there is none.
+  const ManyTokensKernel* many_tokens = nullptr;
   const BlockKernel* block = nullptr;
 };
 

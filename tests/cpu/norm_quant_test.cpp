@@ -2,6 +2,7 @@
 //
 // norm_quant of every backend against norm_quant_row of quantize.h, bit for bit.
 #include <algorithm>
+#include <array>
 #include <limits>
 #include <numeric>
 
@@ -195,6 +196,38 @@ TEST_P(NormQuantTest, ManyRowsOnThreads) {
   rows[400][599] = -kInfinity;
   const std::vector<float> norm_weight = random_row(600);
   compare(rows, DataType::float32, Norm::rms, norm_weight.data(), 1e-6F, 3, *parallel);
+}
+
+// q past the caches, on a cache line and beside one.
+TEST_P(NormQuantTest, PastTheCaches) {
+  for (int i = 0; i < 100; ++i) {
+    const std::int64_t k = uniform(1, 700);
+    std::vector<float> x(static_cast<std::size_t>(k));
+    std::generate(x.begin(), x.end(), [&] { return static_cast<float>(uniform(-1000, 1000)); });
+    alignas(64) std::array<std::int8_t, 832> q{};
+    std::array<std::int8_t, 832> wanted{};
+    const std::int64_t offset = i % 2 == 0 ? 0 : 4 * uniform(1, 16);
+    float scale = 0;
+    float rstd = 0;
+    std::int32_t sum = 0;
+    const auto run = [&](bool streams, std::int8_t* to) {
+      const DefaultFloatingPoint environment;
+      kernels().norm_quant_row({.x = x.data(),
+                                .x_type = DataType::float32,
+                                .in_features = k,
+                                .norm = Norm::rms,
+                                .norm_weight = nullptr,
+                                .eps = 1e-6F,
+                                .q = to,
+                                .scale = &scale,
+                                .rstd = &rstd,
+                                .q_sum = &sum,
+                                .streams = streams});
+    };
+    run(true, q.data() + offset);
+    run(false, wanted.data() + offset);
+    ASSERT_EQ(q, wanted) << "K = " << k << ", offset " << offset;
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, NormQuantTest, testing::ValuesIn(available_rows()), row_name);

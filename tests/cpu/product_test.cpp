@@ -105,6 +105,28 @@ TEST_P(ProductTest, RegisterEdges) {
   }
 }
 
+// Blocks of many tokens, parts of panels, several threads; y large enough to go past the caches, of rows that
+// end inside a cache line and of rows that do not.
+TEST_P(ProductTest, ManyTokens) {
+  const auto threads = make_parallel(3);
+  for (const std::int64_t m : {79, 95, 127, 128, 129, 160, 255, 257, 290}) {
+    for (const std::int64_t n : {31, 33, 97, 128, 200}) {
+      if (!HasFatalFailure()) {
+        const std::int64_t k = uniform(1, 200);
+        compare(unit_matrix(n, k), random_batch(m, k), m % 2 == 0 ? *parallel_ : *threads);
+      }
+    }
+  }
+  compare(unit_matrix(65, 65540), random_batch(49, 65540), *threads);
+  for (const std::int64_t n : {4096, 4101}) {
+    for (const std::int64_t m : {260, 271}) {
+      if (!HasFatalFailure()) {
+        compare(unit_matrix(n, 70), random_batch(m, 70), *threads);
+      }
+    }
+  }
+}
+
 // The tile by itself, as its contract says: a range of k inside longer rows, tokens any distance apart.
 TEST_P(ProductTest, Tile) {
   for (int i = 0; i < 300 && !HasFatalFailure(); ++i) {
@@ -125,20 +147,13 @@ TEST_P(ProductTest, Tile) {
       q_sum[static_cast<std::size_t>(token)] = std::accumulate(from, from + k, 0);
     }
     std::vector<std::int32_t> acc(static_cast<std::size_t>(layout().max_tokens * rows), -77);
-    ProductTile tile{.panel = panel.data() + first / 4 * layout().panel_bytes_per_4,
-                     .q = q.data() + first,
-                     .q_stride = stride,
-                     .k = k,
-                     .tokens = tokens,
-                     .q_sum = q_sum.data(),
-                     .acc = acc.data()};
-    std::vector<std::int8_t> memory;
-    if (layout().arrange != nullptr && tokens >= layout().arrange_from) {
-      memory.resize(static_cast<std::size_t>(layout().arranged_bytes(tokens, k) + 64));
-      auto* const arranged = memory.data() + (64 - reinterpret_cast<std::uintptr_t>(memory.data()) % 64) % 64;
-      layout().arrange(tile, arranged);
-      tile.arranged = arranged;
-    }
+    const ProductTile tile{.panel = panel.data() + first / 4 * layout().panel_bytes_per_4,
+                           .q = q.data() + first,
+                           .q_stride = stride,
+                           .k = k,
+                           .tokens = tokens,
+                           .q_sum = q_sum.data(),
+                           .acc = acc.data()};
     layout().product_tile(tile);
     std::vector<std::int8_t> t(static_cast<std::size_t>(whole));
     for (std::int64_t row = 0; row < rows; ++row) {

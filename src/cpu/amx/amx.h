@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The AMX row of the kernel table: its product tile. The layout and everything else are avx512_vnni's; the
-// contracts are in trit/kernels.h.
+// The AMX row of the kernel table: products of many tokens. The layout and everything else are avx512_vnni's;
+// the contracts are in trit/kernels.h.
 #pragma once
 
 #include <cstdint>
@@ -14,9 +14,12 @@ namespace trit::amx {
 /// AVX-512, whatever their number: 4 tokens of 4096 x 4096 take 217 us there, 5 take 252 there and 224 here,
 /// 8 take 415 and 228.
 inline constexpr std::int64_t kFewestTokens = 5;
+/// Tokens of a block of the arrangement.
+inline constexpr std::int64_t kBlockTokens = 32;
 
 std::int64_t arranged_bytes(std::int64_t tokens, std::int64_t k);
-void arrange(const ProductTile& tile, std::int8_t* arranged);
-void product_tile(const ProductTile& tile);
+void arrange(const std::int8_t* q, std::int64_t q_stride, std::int64_t tokens, std::int64_t k,
+             std::int8_t* arranged);
+void product(const ManyTokens& args);
 
 }  // namespace trit::amx

@@ -7,19 +7,24 @@
 namespace trit {
 namespace {
 
+constexpr ManyTokensKernel kManyTokens = {
+    .least_tokens = amx::kFewestTokens,
+    .token_step = amx::kBlockTokens,
+    .arranged_bytes = amx::arranged_bytes,
+    .arrange = amx::arrange,
+    .product = amx::product,
+};
+
 constexpr PanelLayout kLayouts[] = {{
     .format = PanelFormat::two_bit,
     .available = [] { return true; },
     .panel_rows = 64,
     .panel_bytes_per_4 = 64,
     .prepare_panel = avx512_vnni::prepare_panel,
-    .max_tokens = 64,  // 16 KiB of sums, which the epilogue finds in L1
-    .max_k = 131'072,  // of the AVX-512 tile, which takes the few tokens; AMX multiplies t itself
-    .product_tile = amx::product_tile,
-    .token_step = 32,
-    .arrange_from = amx::kFewestTokens,
-    .arranged_bytes = amx::arranged_bytes,
-    .arrange = amx::arrange,
+    .max_tokens = 6,
+    .max_k = 131'072,
+    .product_tile = avx512_vnni::product_tile,
+    .many_tokens = &kManyTokens,
 }};
 
 }  // namespace

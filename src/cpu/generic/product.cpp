@@ -19,6 +19,7 @@
 
 #include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/blocks.h"
+#include "cpu/generic/many_tokens.h"
 #include "cpu/generic/tasks.h"
 
 namespace trit::generic {
@@ -99,11 +100,6 @@ class TileSums {
   std::int64_t size_;
 };
 
-std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
-  return static_cast<std::uint8_t*>(args.y) +
-         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
-}
-
 // Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
 // the stores, each line costs its latency.
 void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, Part tokens) {
@@ -118,84 +114,19 @@ void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, 
   }
 }
 
-// Tokens [0, total) in `parts` parts, cut at multiples of the layout's token_step.
-Part tokens_of(const PanelLayout& layout, std::int64_t total, std::int64_t parts, std::int64_t index) {
-  const Part steps = part_of(ceil_div(total, layout.token_step), parts, index);
-  return {steps.begin * layout.token_step, std::min(total, steps.end * layout.token_step)};
-}
-
 // Tokens of one tile: as many as the layout takes, unless their q alone would be more than a token block.
 std::int64_t tile_tokens(const PanelLayout& layout, std::int64_t padded) {
-  const std::int64_t cached = kTokenBlockBytes / padded / layout.token_step * layout.token_step;
-  return std::clamp(cached, layout.token_step, layout.max_tokens);
+  return std::clamp<std::int64_t>(kTokenBlockBytes / padded, 1, layout.max_tokens);
 }
 
-// q of a token block as the layout's tile reads it, tile by tile and range by range. A thread's own, like
-// TileSums.
-class ArrangedBlock {
- public:
-  ArrangedBlock(const Product& args, const KRanges& ranges) : args_(args), ranges_(ranges) {}
-
-  // `tile_part(tile)` of `tiles` are the block's tokens.
-  template <typename TilePart>
-  void fill(std::int64_t tiles, const TilePart& tile_part) {
-    const PanelLayout& layout = args_.layout;
-    used_ = layout.arrange != nullptr && tile_part(0).size() >= layout.arrange_from;
-    if (!used_) {
-      return;
-    }
-    // The first tile and the first range are the largest.
-    bytes_ = layout.arranged_bytes(tile_part(0).size(), ranges_[0].size());
-    const auto wanted = static_cast<std::size_t>(tiles * ranges_.count() * bytes_);
-    if (memory().size() < wanted) {
-      memory() = AlignedBuffer(wanted);
-    }
-    for (std::int64_t tile = 0; tile < tiles; ++tile) {
-      for (std::int64_t range = 0; range < ranges_.count(); ++range) {
-        const std::int64_t padded = padded_in_features(args_.in_features);
-        const Part tokens = tile_part(tile);
-        layout.arrange({.panel = nullptr,
-                        .q = args_.x.q + tokens.begin * padded + ranges_[range].begin,
-                        .q_stride = padded,
-                        .k = ranges_[range].size(),
-                        .tokens = tokens.size(),
-                        .q_sum = nullptr,
-                        .acc = nullptr},
-                       place(tile, range));
-      }
-    }
-  }
-  const std::int8_t* of(std::int64_t tile, std::int64_t range) const {
-    return used_ ? place(tile, range) : nullptr;
-  }
-
- private:
-  static AlignedBuffer& memory() {
-    static thread_local AlignedBuffer buffer;
-    return buffer;
-  }
-  std::int8_t* place(std::int64_t tile, std::int64_t range) const {
-    return reinterpret_cast<std::int8_t*>(memory().data()) + (tile * ranges_.count() + range) * bytes_;
-  }
-
-  const Product& args_;
-  const KRanges& ranges_;
-  bool used_ = false;
-  std::int64_t bytes_ = 0;  // of one tile and range
-};
-
-// One panel x one tile of tokens, tile `tile` of its block.
-void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const ArrangedBlock& arranged,
-              std::int64_t panel, std::int64_t tile, Part tokens) {
+// One panel x one tile of tokens.
+void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens) {
   const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t row = panel * layout.panel_rows;
   const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
   std::int32_t* const acc = sums.acc();
-  if (arranged.of(tile, 0) == nullptr) {  // else the tile does it by itself, spread over its steps
-    prefetch_outputs(args, row, rows, tokens);
-  }
-  const auto y_size = static_cast<std::int64_t>(size_of(args.y_type));
+  prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
     layout.product_tile({
@@ -206,10 +137,6 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, const 
         .tokens = tokens.size(),
         .q_sum = ranges.sums(range) + tokens.begin,
         .acc = range == 0 ? acc : sums.partial(),
-        .arranged = arranged.of(tile, range),
-        .y = output(args, tokens.begin, row),
-        .y_stride = args.out_features * y_size,
-        .y_bytes = rows * y_size,
     });
     if (range > 0) {
       std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
@@ -227,19 +154,17 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
   const std::int64_t tiles_per_block = std::max<std::int64_t>(1, kTokenBlockBytes / padded / most);
   const std::int64_t blocks = ceil_div(tokens.size(), tiles_per_block * most);
   TileSums sums(layout);
-  ArrangedBlock arranged(args, ranges);
   for (std::int64_t block = 0; block < blocks; ++block) {
-    const Part in_block = tokens_of(layout, tokens.size(), blocks, block);
+    const Part in_block = part_of(tokens.size(), blocks, block);
     const std::int64_t tiles = ceil_div(in_block.size(), most);
     const auto tile_part = [&](std::int64_t tile) {
-      const Part in_tile = tokens_of(layout, in_block.size(), tiles, tile);
+      const Part in_tile = part_of(in_block.size(), tiles, tile);
       const std::int64_t first = tokens.begin + in_block.begin;
       return Part{first + in_tile.begin, first + in_tile.end};
     };
-    arranged.fill(tiles, tile_part);
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        run_tile(args, ranges, sums, arranged, panel, tile, tile_part(tile));
+        run_tile(args, ranges, sums, panel, tile_part(tile));
       }
     }
   }
@@ -262,13 +187,18 @@ void product_tiles(Parallel& parallel, const Product& args, Part panels, Part to
   const std::int64_t token_parts = std::min(tiles, ceil_div(wanted, panel_parts));
   run_tasks(parallel, panel_parts * token_parts, [&](std::int64_t task) {
     const Part panel = part_of(panels.size(), panel_parts, task / token_parts);
-    const Part token = tokens_of(layout, tokens.size(), token_parts, task % token_parts);
+    const Part token = part_of(tokens.size(), token_parts, task % token_parts);
     run_block(args, ranges, {panels.begin + panel.begin, panels.begin + panel.end},
               {tokens.begin + token.begin, tokens.begin + token.end});
   });
 }
 
 }  // namespace
+
+std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
+  return static_cast<std::uint8_t*>(args.y) +
+         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
+}
 
 void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc) {
   const std::int64_t row = panel * args.layout.panel_rows;
@@ -285,6 +215,9 @@ void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const
 }
 
 void product(Parallel& parallel, const Product& args) {
+  if (args.layout.many_tokens != nullptr && args.x.tokens >= args.layout.many_tokens->least_tokens) {
+    return product_many_tokens(parallel, args);
+  }
   const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
   const BlockedPart done = product_blocks(parallel, args);
   product_tiles(parallel, args, {0, panels}, {done.tokens, args.x.tokens});

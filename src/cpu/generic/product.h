@@ -24,6 +24,9 @@ struct Product {
 };
 void product(Parallel& parallel, const Product& args);
 
+/// Where the result of a token and a row lies.
+std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row);
+
 /// y of one panel and one token from its sums, acc [panel_rows].
 void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc);
 
