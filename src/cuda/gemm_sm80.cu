@@ -2,14 +2,14 @@
 //
 // gemm_sm80: the product for many tokens with mma.sync, on every GPU from sm_80 on.
 //
-// A block computes R output rows x T tokens with 8 warps of 256 threads:
+// A block computes R output rows x T tokens with 4 warps below each other, two blocks a multiprocessor, so
+// that one multiplies while the other fills its ring or stores:
 //
-//   T = 128   R = 256   4 x 2 warps of 64 rows x 64 tokens   128 accumulators a thread, one block a
-//   multiprocessor T = 64    R = 128   4 x 2 warps of 32 rows x 32 tokens   32 T = 32    R = 128   4 x 2
-//   warps of 32 rows x 16 tokens   16
+//   T = 64   R = 256   a warp 64 rows x 64 tokens   128 accumulators a thread
+//   T = 32   R = 128   a warp 32 rows x 32 tokens   32
 //
-// k goes in stages of 128 inputs through a ring of 4 in shared memory (96 KiB at most: 8.6 and 8.9 have 99
-// for a block), filled by cp.async. A stage holds
+// k goes in stages of 128 inputs through a ring of 3 in shared memory, filled by cp.async: 48 KiB at most,
+// since 8.6 and 8.9 have 100 for two blocks, and a fourth stage gains nothing. A stage holds
 //
 //   tokens    T rows of 128 bytes; the 16-byte unit u of row r lies at unit u ^ (r % 8), so that the 8 rows
 //             of an ldmatrix are in different banks
@@ -18,10 +18,10 @@
 // A stage is four steps of 32 inputs. What a step multiplies was read from shared memory in the step before:
 // the last step of a stage waits for the next one, meets the other warps, reads the next stage's first
 // operands, starts the refill of its own place (which nobody reads any more), and only then multiplies. So
-// there is one barrier a stage, with 32 mma of each warp behind it that wait for nothing.
+// there is one barrier a stage, with a step's mma of each warp behind it that wait for nothing.
 //
 // Rows and tokens outside of the matrix repeat the last one and are dropped; inputs past K meet zero weights.
-// So no copy is conditional.
+// So no copy depends on where the block is.
 //
 // Sums go through shared memory, each warp's through its own part, so that a lane stores 8 neighbours of a
 // row of y at once.
@@ -40,8 +40,10 @@
 namespace trit::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kStages = 4;
+constexpr int kWarps = 4;
+constexpr int kThreads = 32 * kWarps;
+constexpr int kStages = 3;
+constexpr int kBlocks = 2;                // per multiprocessor
 constexpr int kUnits = kTileInputs / 16;  // 16-byte units of a token's row in a stage
 constexpr int kSteps = kTileInputs / 32;  // of mma in a stage
 constexpr int kMaxSplits = 32;
@@ -50,29 +52,26 @@ constexpr int kCopyRows = kThreads / kUnits;
 constexpr int kCopyTiles = kThreads / (kTileBytes / 16);
 static_assert(kCopyRows % 8 == 0, "the swizzle of all rows that a thread copies is the same");
 
-constexpr int rows_of_tile(int tokens) { return tokens == 128 ? 256 : 128; }
+constexpr int rows_of_tile(int tokens) { return 4 * tokens; }
 
 template <int kTokens>
 struct Tile {
   static constexpr int kRows = rows_of_tile(kTokens);
-  static constexpr int kRowWarps = 4;
-  static constexpr int kTokenWarps = 2;
-  static constexpr int kWarpRows = kRows / kRowWarps;
-  static constexpr int kStrips = kWarpRows / kStripRows;      // per warp
-  static constexpr int kColumns = kTokens / kTokenWarps / 8;  // tiles of 8 tokens per warp
+  static constexpr int kWarpRows = kRows / kWarps;
+  static constexpr int kStrips = kWarpRows / kStripRows;  // per warp
+  static constexpr int kColumns = kTokens / 8;            // tiles of 8 tokens per warp
   static constexpr int kTokenStageBytes = kTokens * kTileInputs;
   static constexpr int kWeightStageBytes = kRows / kTileRows * kTileBytes;
   static constexpr int kStageBytes = kTokenStageBytes + kWeightStageBytes;
   static constexpr int kSharedBytes = kStages * kStageBytes;
   static constexpr int kSums = kStrips * kColumns * 4;  // per thread
-  static constexpr int kBlocks = kTokens == 128 ? 1 : 2;
   // The end: columns whose sums a warp has in shared memory at a time, and ints from token to token: the 4
   // tokens x 8 rows of a store are in 32 banks.
-  static constexpr int kStoreColumns = kColumns < 4 ? kColumns : 4;
+  static constexpr int kStoreColumns = 4;
   static constexpr int kSumStride = kWarpRows + 4;
   static constexpr int kWarpSums = kStoreColumns * 8 * kSumStride;
   static_assert(kColumns % 2 == 0, "an ldmatrix.x4 reads 16 tokens");
-  static_assert(8 * kWarpSums * 4 <= kSharedBytes, "the sums fit where the stages were");
+  static_assert(kWarps * kWarpSums * 4 <= kSharedBytes, "the sums fit where the stages were");
 };
 
 struct Shape {
@@ -80,14 +79,14 @@ struct Shape {
   int token_blocks;
   int tiles_per_split;
   std::int32_t* counters;  // [row_blocks * token_blocks], zero between launches; only where k is split
-  std::int32_t* partial;   // [row_blocks * token_blocks][sums of a thread][256], zero between launches
+  std::int32_t* partial;   // [row_blocks * token_blocks][sums of a thread][128], zero between launches
 };
 
 __device__ __forceinline__ int swizzled(int row, int unit) {
   return row * kTileInputs + (unit ^ (row % 8)) * 16;
 }
 
-// What a thread copies in every stage: unit `thread % 8` of rows thread / 8, + 32, ... of the tokens, and one
+// What a thread copies in every stage: unit `thread % 8` of rows thread / 8, + 16, ... of the tokens, and one
 // unit of every other tile of weights.
 template <int kTokens>
 class Copies {
@@ -281,15 +280,13 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
 }
 
 template <int kTokens>
-__global__ __launch_bounds__(kThreads, Tile<kTokens>::kBlocks) void gemm_sm80_kernel(const ProductArguments a,
-                                                                                     const Shape shape) {
+__global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const ProductArguments a,
+                                                                      const Shape shape) {
   using T = Tile<kTokens>;
   std::uint8_t* stages = dynamic_shared();
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
-  const int row_warp = warp % T::kRowWarps;
-  const int token_warp = warp / T::kRowWarps;
   // Blocks that run together share tokens and weights: groups of 8 token blocks by all row blocks, tokens
   // first.
   const int tile_index = static_cast<int>(blockIdx.x);
@@ -310,8 +307,8 @@ __global__ __launch_bounds__(kThreads, Tile<kTokens>::kBlocks) void gemm_sm80_ke
     }
     ptx::cp_async_commit();
   }
-  const int first_x = swizzled((token_warp * T::kColumns + lane / 16) * 8 + lane % 8, lane / 8 % 2);
-  const int first_weights = T::kTokenStageBytes + row_warp * T::kStrips * kStripBytes + lane * 16;
+  const int first_x = swizzled(lane / 16 * 8 + lane % 8, lane / 8 % 2);
+  const int first_weights = T::kTokenStageBytes + warp * T::kStrips * kStripBytes + lane * 16;
   Sums<kTokens> sums = {};
   Strips<kTokens> weights[2];
   Columns<kTokens> x[2];
@@ -352,8 +349,8 @@ __global__ __launch_bounds__(kThreads, Tile<kTokens>::kBlocks) void gemm_sm80_ke
   if (gridDim.y > 1 && !combine_splits(sums, tile_sums, shape, tile_index, static_cast<int>(gridDim.y))) {
     return;
   }
-  store_warp(a.out, sums, tile_sums + warp * T::kWarpSums, row_block * T::kRows + row_warp * T::kWarpRows,
-             first_token + token_warp * T::kColumns * 8, lane);
+  store_warp(a.out, sums, tile_sums + warp * T::kWarpSums, row_block * T::kRows + warp * T::kWarpRows,
+             first_token, lane);
 }
 
 template <int kTokens>
@@ -389,7 +386,7 @@ GemmPlan plan_gemm_sm80(const Device& device, std::int64_t tokens, std::int64_t 
   // Split k where that shortens the last wave. A block costs about 6 stages beside its own: filling the ring
   // and storing; adding up parts costs about as much again. `needed`: one int32 sum holds no more.
   const std::int64_t blocks = row_blocks * token_blocks;
-  const std::int64_t at_once = std::int64_t{device.multiprocessors} * (tile_tokens == 128 ? 1 : 2);
+  const std::int64_t at_once = std::int64_t{device.multiprocessors} * kBlocks;
   const int needed = ceil_div(k_tiles, kMaxTilesPerSum);
   int splits = needed;
   std::int64_t best = 0;
@@ -430,14 +427,10 @@ void launch_gemm_sm80(const GemmPlan& plan, const ProductArguments& arguments, v
     shape.counters = static_cast<std::int32_t*>(workspace);
     shape.partial = shape.counters + counter_bytes(plan) / 4;
   }
-  switch (plan.tile_tokens) {
-    case 32:
-      return launch_tile<32>(plan, arguments, shape, programmatic, stream);
-    case 64:
-      return launch_tile<64>(plan, arguments, shape, programmatic, stream);
-    default:
-      return launch_tile<128>(plan, arguments, shape, programmatic, stream);
+  if (plan.tile_tokens == 32) {
+    return launch_tile<32>(plan, arguments, shape, programmatic, stream);
   }
+  launch_tile<64>(plan, arguments, shape, programmatic, stream);
 }
 
 }  // namespace trit::cuda
