@@ -26,8 +26,8 @@ BUILD = ROOT / "build-cuda"
 # Kernel (a pattern of its name in C++) -> registers at most, and why that many.
 REGISTERS = {
     r"decode_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
-    r"gemm_sm80_kernel<128>": (128, "two blocks of 256 threads"),
-    r"gemm_sm80_kernel<(64|32)>": (96, "two blocks of 256 threads, and a third of the registers to spare"),
+    r"gemm_sm80_kernel<64>": (255, "two blocks of 128 threads; 128 accumulators"),
+    r"gemm_sm80_kernel<32>": (128, "four blocks of 128 threads"),
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),

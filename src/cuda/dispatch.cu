@@ -35,10 +35,8 @@ constexpr Choice kChoices[] = {
      "likewise, with two columns of mma per weight; on an H200 the split GEMM is 1.1 to 1.4 times as fast"},
     {32, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 32,
      "one tile of tokens; blocks along the rows and split k fill the device"},
-    {64, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 64,
-     "a wider tile unpacks each weight once for all tokens"},
-    {INT64_MAX, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 128,
-     "bound by mma: the tile with the fewest bytes per operation"},
+    {INT64_MAX, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 64,
+     "bound by mma: 64 x 64 a warp reads the fewest bytes per operation from shared memory"},
 };
 
 const Choice& choose(const Device& device, std::int64_t tokens, std::int64_t in_features) {

@@ -25,12 +25,6 @@ __device__ __forceinline__ float output_value(std::int32_t acc, float token_scal
   return __fadd_rn(__fmul_rn(__fmul_rn(__int2float_rn(acc), token_scale), beta), bias);
 }
 
-__device__ __forceinline__ float output_value(const Output& out, std::int32_t acc, float row_scale, int row) {
-  const float y =
-      __fmul_rn(__fmul_rn(__int2float_rn(acc), row_scale), out.scale[out.scale_per_row ? row : 0]);
-  return out.bias == nullptr ? y : __fadd_rn(y, out.bias[row]);
-}
-
 __device__ __forceinline__ void store_output(const Output& out, DataType type, int token, int row,
                                              float value) {
   const std::int64_t i = std::int64_t{token} * out.out_features + row;
@@ -42,23 +36,40 @@ __device__ __forceinline__ void store_output(const Output& out, DataType type, i
   }
 }
 
-/// The outputs of a tile, from sums in shared memory: sums[token * stride + row]. A warp takes 32
-/// neighbouring rows of one token at a time, so that it stores 32 neighbours; `rows` is a multiple of 32. The
-/// loop is not unrolled: cold straight-line code is bound by fetching it.
-__device__ __forceinline__ void store_tile(const Output& out, const std::int32_t* sums, int stride,
-                                           int first_token, int tokens, int first_row, int rows) {
-  const int segments = rows / 32;
-  const int warps = static_cast<int>(blockDim.x) / 32;
-#pragma unroll 1
-  for (int i = static_cast<int>(threadIdx.x) / 32; i < tokens * segments; i += warps) {
-    const int t = i / segments;
-    const int r = (i - t * segments) * 32 + static_cast<int>(threadIdx.x) % 32;
-    if (first_row + r < out.out_features) {
-      const int token = first_token + t;
-      const float value = output_value(out, sums[t * stride + r], out.row_scale[token], first_row + r);
-      store_output(out, out.type, token, first_row + r, value);
+/// Eight neighbouring rows of a token, those of them that exist. `vector`: 16 bytes at a time; out_features
+/// is then a multiple of 8, and y and row are multiples of 16 bytes and 8 rows.
+__device__ __forceinline__ void store_outputs(const Output& out, int token, int row, const float (&value)[8],
+                                              bool vector) {
+  // The same in every turn of a loop: without this the compiler makes a copy of the loop for each type.
+  int type = static_cast<int>(out.type);
+  ptx::opaque(type);
+  if (!vector) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      if (row + i < out.out_features) {
+        store_output(out, static_cast<DataType>(type), token, row + i, value[i]);
+      }
     }
+    return;
   }
+  const std::int64_t at = std::int64_t{token} * out.out_features + row;
+  if (static_cast<DataType>(type) == DataType::float32) {
+    auto* to = reinterpret_cast<float4*>(static_cast<float*>(out.y) + at);
+    to[0] = make_float4(value[0], value[1], value[2], value[3]);
+    to[1] = make_float4(value[4], value[5], value[6], value[7]);
+    return;
+  }
+  std::uint32_t pair[4];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const bool bfloat16 = static_cast<DataType>(type) == DataType::bfloat16;
+    const std::uint32_t low = bfloat16 ? ptx::to_bfloat16(value[2 * i]) : ptx::to_float16(value[2 * i]);
+    const std::uint32_t high =
+        bfloat16 ? ptx::to_bfloat16(value[2 * i + 1]) : ptx::to_float16(value[2 * i + 1]);
+    pair[i] = low | high << 16;
+  }
+  *reinterpret_cast<uint4*>(static_cast<std::uint16_t*>(out.y) + at) =
+      make_uint4(pair[0], pair[1], pair[2], pair[3]);
 }
 
 }  // namespace trit::cuda

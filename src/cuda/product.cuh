@@ -38,7 +38,7 @@ void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bo
 
 /// The same for gemm_sm80.
 struct GemmPlan {
-  int tile_tokens;  // 32, 64 or 128; a tile has 128 rows
+  int tile_tokens;  // 32 or 64; a tile has four times as many rows
   int row_blocks;
   int token_blocks;
   int splits;           // ranges of k, each its own block

@@ -181,6 +181,16 @@ TEST_F(CudaProductTest, Gemm) {
   }
 }
 
+// Blocks of tokens go in groups of 8, which the last one does not fill.
+TEST_F(CudaProductTest, GemmOfManyTokens) {
+  cuda::Device device = largest_device();
+  device.compute_capability = 80;
+  for (int i = 0; i < rounds(6) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    compare(random_case(uniform(513, 1200), size_near(256, 500) + 200, uniform(1, 300)), device);
+  }
+}
+
 // Few tiles on a large device: k is split over blocks, and one workspace serves launch after launch.
 TEST_F(CudaProductTest, GemmWithSplitK) {
   cuda::Device device = largest_device();
