@@ -12,6 +12,7 @@
 #include "common/machine.h"
 #include "common/progress.h"
 #include "output.h"
+#include "trit/error.h"
 
 namespace trit::cli {
 namespace {
@@ -48,6 +49,10 @@ std::vector<std::int64_t> quick_tokens() { return {1, 8, 128}; }
 int run_bench(const BenchOptions& options) {
   apps::keep_freed_memory();
   const apps::Machine machine = apps::this_machine();
+  if (requested_backend(options.backend) == Backend::cuda) {
+    throw Error(
+        "trit bench measures the backends of the CPU; bench_cuda (bench/cuda) measures the GPU's kernels");
+  }
   const Backend backend = cpu_kernels_for(options.backend).backend;
   std::vector<int> threads{1};
   if (options.threads > 0) {
