@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Compiles src/cuda for sm_80 and sm_90a and fails when the machine code is not what the kernels were written for.
+"""Compiles src/cuda and src/runtime/cuda for sm_80 and sm_90a and fails when the machine code is not what the kernels were written for.
 
     check_gpu_code.py [--log FILE]     FILE: the output of a build of trit_cuda_objects, instead of building
 
@@ -32,6 +32,7 @@ REGISTERS = {
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
+    r"gpu::(normalize|bias_relu|add|pool)_kernel": (40, "six blocks of 256 threads: bound by memory"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
     r"gemm_sm90_split_kernel<Tile<1, 32": (64, "16 accumulators; a block of 320 threads fills the multiprocessor by its memory"),
     r"gemm_sm90_split_kernel<Tile<1, 64": (80, "32 accumulators"),
@@ -71,9 +72,10 @@ def build(nvcc: str) -> str:
     if cmake is None:
         sys.exit("check_gpu_code: no cmake in .venv or on the PATH")
     configure = [cmake, "--preset", "cuda", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
-    make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "trit_cuda_sm90_objects", "--parallel", str(os.cpu_count())]
-    for path in (BUILD / "src/cuda").rglob("*.cu.o"):
-        path.unlink()
+    make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "trit_cuda_sm90_objects", "trit_runtime_cuda_objects", "--parallel", str(os.cpu_count())]
+    for folder in ("src/cuda", "src/runtime/cuda"):
+        for path in (BUILD / folder).rglob("*.cu.o"):
+            path.unlink()
     output = ""
     for command in (configure, make):
         result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -19,13 +19,14 @@ echo "=== machine code"
 python3 scripts/check_gpu_code.py
 echo "=== build"
 cmake --preset cuda
-cmake --build --preset cuda --parallel "$jobs" --target cuda_gpu_test bench_cuda
+cmake --build --preset cuda --parallel "$jobs" --target cuda_gpu_test runtime_cuda_model_test bench_cuda
 # For racecheck, which does not follow __syncwarp.
 cmake --preset cuda -B build-racecheck -DCMAKE_CUDA_FLAGS=-DTRIT_RACECHECK=1
 cmake --build build-racecheck --parallel "$jobs" --target cuda_gpu_test
 echo "=== tests"
 # 77 is "no GPU": here that is a failure like any other.
 "$test"
+build-cuda/bin/runtime_cuda_model_test
 
 if ! command -v compute-sanitizer > /dev/null; then
   echo "gpu_check: compute-sanitizer is not on the PATH; its checks were not run" >&2

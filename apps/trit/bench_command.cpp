@@ -50,7 +50,8 @@ void add_bench_command(CLI::App& app, Action& action) {
   command->footer(
       "One thread and all of them unless --threads is given. The whole table takes a few minutes on two "
       "cores, --quick\n"
-      "less than one; the memory in use is six times the last cache.\n"
+      "less than one; the memory in use is six times the last cache. With --backend cuda "
+      "it takes\nseconds, and --threads changes nothing.\n"
       "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
   command->callback([options, shapes, tokens, &action] {
     if (options->quick && tokens->empty()) {

@@ -20,8 +20,8 @@ std::uint64_t bytes_of(const std::filesystem::path& path) {
   return bytes;
 }
 
-void add_backend_option(CLI::App& command, Backend& backend) {
-  command
+CLI::Option* add_backend_option(CLI::App& command, Backend& backend) {
+  return command
       .add_option_function<std::string>(
           "--backend",
           [&backend](const std::string& name) {
@@ -29,11 +29,14 @@ void add_backend_option(CLI::App& command, Backend& backend) {
               backend = backend_from_name(name);
             } catch (const Error&) {
               throw CLI::ValidationError(
-                  "--backend", fmt::format("there is no backend '{}'; this machine has: auto, {}", name,
-                                           fmt::join(available_backends(), ", ")));
+                  "--backend",
+                  fmt::format(
+                      "there is no backend '{}'; this machine has: auto, {}; cuda needs an NVIDIA GPU", name,
+                      fmt::join(available_backends(), ", ")));
             }
           },
-          "kernels to use; auto is the fastest here (TRIT_BACKEND forces one everywhere)")
+          "kernels to use; auto is the fastest of this CPU, cuda an NVIDIA GPU (TRIT_BACKEND forces one "
+          "everywhere)")
       ->type_name("B")
       ->default_str("auto");
 }

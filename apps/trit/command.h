@@ -37,7 +37,7 @@ std::uint64_t bytes_of(const std::filesystem::path& path);
 
 /// --backend B. A name that does not exist is wrong usage and lists what this machine has; one that the
 /// machine lacks fails when it is first used.
-void add_backend_option(CLI::App& command, Backend& backend);
+CLI::Option* add_backend_option(CLI::App& command, Backend& backend);
 /// --threads T, 1..1024; 0 stays "all that this process may use".
 void add_threads_option(CLI::App& command, int& threads);
 /// --scale-convention multiply|divide

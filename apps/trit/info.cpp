@@ -23,6 +23,7 @@ namespace {
 struct InfoOptions {
   std::string model;
   std::optional<io::ScaleConvention> convention;
+  Backend backend = Backend::scalar;
   bool codes = false;
   bool json = false;
 };
@@ -49,7 +50,12 @@ void print_table(const io::SafetensorsFile& file, const Model* model, std::uint6
           fmt::format("classes {}\n", printable(fmt::format("{}", fmt::join(model->input().classes, ", "))));
     }
   }
-  print(text + "\n" + table_of(rows));
+  text += "\n" + table_of(rows);
+  if (model != nullptr && !model->memory().device.empty()) {
+    text += fmt::format("\n{}: {} bytes of weights in its memory, dense layers {}\n", model->memory().device,
+                        grouped(model->memory().weight_bytes), model->dense_library());
+  }
+  print(text);
 }
 
 void print_object(const io::SafetensorsFile& file, const Model* model, std::uint64_t bytes,
@@ -66,6 +72,11 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
                        {"std", model->input().std},
                        {"classes", model->input().classes}};
     object["output"] = {{"shape", model->output_shape()}};
+    if (const ModelMemory memory = model->memory(); !memory.device.empty()) {
+      object["device"] = {{"name", memory.device},
+                          {"weight_bytes", memory.weight_bytes},
+                          {"dense_library", model->dense_library()}};
+    }
   }
   object["layers"] = json_of(rows);
   std::uint64_t stored = 0;
@@ -109,14 +120,16 @@ int info(const InfoOptions& options) {
   // Up to here a file is read whole, which takes milliseconds, and everything in it is checked.
   constexpr std::uint64_t kLargestReadWhole = 16'000'000;
   const bool own = format == io::Format::trit || format == io::Format::safetensors;
-  if (!own || (!options.codes && std::filesystem::file_size(options.model) > kLargestReadWhole)) {
+  if (!own || (!options.codes && options.backend != Backend::cuda &&
+               std::filesystem::file_size(options.model) > kLargestReadWhole)) {
     return info_of_checkpoint(options);
   }
   const io::SafetensorsFile file = io::SafetensorsFile::open(options.model);
   std::optional<Model> model;
   if (file.metadata().contains("trit.model")) {
-    // Loading checks everything. The scalar backend: what a file holds does not depend on the machine.
-    model = Model::load(options.model, {.backend = Backend::scalar, .threads = 1});
+    // Loading checks everything. The scalar backend unless asked: what a file holds does not depend on the
+    // machine.
+    model = Model::load(options.model, {.backend = options.backend, .threads = 1});
   }
   const Model* graph = model ? &*model : nullptr;
   const std::vector<LayerRow> rows = describe(file, graph, options.codes);
@@ -143,10 +156,12 @@ void add_info_command(CLI::App& app, Action& action) {
   add_scale_convention_option(
       *command, options->convention,
       "what weight_scale does in packed layers of transformers, where no config.json says it");
+  add_backend_option(*command, options->backend)->default_str("scalar");
   add_json_option(*command, options->json);
   command->footer(
       "bytes counts all of a layer's tensors (weight, scale, norm, bias); bits/weight its weight and scale "
       "alone.\n"
+      "With --backend cuda a model is loaded into GPU memory, and the bytes that it takes there are shown.\n"
       "Of files above 16 MB, and of other projects', the headers alone are read; with --codes everything.\n"
       "Example: trit info model.safetensors --codes");
   command->callback([options, &action] { action = [options] { return info(*options); }; });

@@ -19,6 +19,8 @@ namespace {
 
 // Rows a run: bounds the memory for what lies between the layers, whatever the size of x.
 constexpr std::int64_t kRowsPerRun = 128;
+/// A GPU cuts them into pieces itself.
+constexpr std::int64_t kRowsPerRunOnGpu = 8192;
 
 struct RunOptions {
   std::string model, input, output;
@@ -76,15 +78,16 @@ int run(const RunOptions& options) {
   const std::vector<float> x = to_floats(input, "x");
   std::vector<float> y(static_cast<std::size_t>(batch * outputs));
 
+  const std::int64_t rows_per_run = model.backend() == Backend::cuda ? kRowsPerRunOnGpu : kRowsPerRun;
   apps::Progress progress("run", batch, "rows");
   const auto start = std::chrono::steady_clock::now();
-  for (std::int64_t first = 0; first < batch; first += kRowsPerRun) {
+  for (std::int64_t first = 0; first < batch; first += rows_per_run) {
     if (apps::interrupted()) {
       progress.clear();
       say("trit: interrupted");
       return kInterrupted;
     }
-    const std::int64_t rows = std::min(kRowsPerRun, batch - first);
+    const std::int64_t rows = std::min(rows_per_run, batch - first);
     model.run(std::span(x).subspan(static_cast<std::size_t>(first * inputs),
                                    static_cast<std::size_t>(rows * inputs)),
               rows,

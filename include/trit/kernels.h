@@ -186,7 +186,9 @@ std::span<const CpuKernels* const> cpu_kernels();
 /// The row of `backend`; for `automatic` the one that TRIT_BACKEND names, else the fastest available. Throws
 /// Error, listing what this machine has, for one that is missing.
 const CpuKernels& cpu_kernels_for(Backend backend);
-/// Names of the backends that this machine can run.
+/// `backend`, and for `automatic` the one that TRIT_BACKEND names, if it names one.
+Backend requested_backend(Backend backend);
+/// Names of the CPU backends that this machine can run.
 std::vector<std::string> available_backends();
 
 }  // namespace trit

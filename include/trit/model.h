@@ -21,6 +21,7 @@ struct ModelOptions {
   Backend backend = Backend::automatic;         // TRIT_BACKEND is read for `automatic`
   int threads = 0;                              // 0: all that this process may use
   PanelFormat layout = PanelFormat::automatic;  // choose_layout (layout.h) for all ternary layers together
+  std::int64_t images_per_launch = 0;           // cuda: one CUDA graph runs this many; 0: by their size
 };
 
 /// What the file says of the model's input. An image is given to run() as (pixel / 255 - mean) / std.
@@ -39,6 +40,13 @@ struct LayerInfo {
   std::vector<float> scale;         // bit_linear only
 };
 
+/// Where a model's weights lie.
+struct ModelMemory {
+  std::string device;             // "NVIDIA H200"; empty for the CPU
+  std::size_t weight_bytes = 0;   // on the device: packed ternary and float weights
+  std::size_t working_bytes = 0;  // on the device: activations and workspaces of the batches seen so far
+};
+
 /// Immutable after load; run() may be called by many threads at once.
 class Model {
  public:
@@ -55,13 +63,18 @@ class Model {
   /// The format of the ternary layers' panels.
   PanelFormat layout() const;
   int threads() const;
-  /// The library behind dense float layers: "oneDNN 3.2.0" or "built-in".
+  /// The library behind dense float layers: "oneDNN 3.2.0", "built-in", "cuDNN 9.10.2, cuBLAS 13.0.1".
   std::string dense_library() const;
+  ModelMemory memory() const;
 
   /// y [batch, output_shape] = the model on x [batch, input().shape]; batch >= 0. Throws Error on a wrong
   /// size.
   void run(std::span<const float> x, std::int64_t batch, std::span<float> y) const;
   std::vector<float> run(std::span<const float> x, std::int64_t batch) const;
+  /// The same of images as bytes [batch, input().shape]: x = (byte / 255 - mean) / std, `mean` and `std` per
+  /// channel. A GPU normalises them itself, so that a quarter of the bytes cross the bus.
+  void run_images(std::span<const std::uint8_t> pixels, std::span<const float> mean,
+                  std::span<const float> std, std::int64_t batch, std::span<float> y) const;
 
  private:
   struct State;

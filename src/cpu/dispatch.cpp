@@ -125,6 +125,10 @@ std::vector<std::string> available_backends() {
   return names;
 }
 
+Backend requested_backend(Backend backend) {
+  return backend == Backend::automatic ? forced_backend() : backend;
+}
+
 const CpuKernels& cpu_kernels_for(Backend backend) {
   const bool asked_by_caller = backend != Backend::automatic;
   if (!asked_by_caller) {

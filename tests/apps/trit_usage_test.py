@@ -31,9 +31,13 @@ class UsageTest(CommandTest):
     def test_backends(self) -> None:
         model = image_model(self.root / "model.safetensors")
         self.fails("eval", model, "--backend", "sse", code=2, says=("'sse'", "this machine has: auto, scalar"))
-        self.fails("eval", model, "--backend", "cuda", says=("'cuda'", "this machine has: scalar"))
+        # Whether or not this build has CUDA, and this machine a GPU.
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        for command in (("eval", model), ("info", model), ("run", model, "--input", "x", "--output", "y")):
+            error = self.fails(*command, "--backend", "cuda", environment=hidden, says=("'cuda'", "this machine has: scalar"))
+            self.assertRegex(error, "this build has no CUDA .*TRIT_CUDA=ON|no NVIDIA driver|shows no GPU|driver is for CUDA")
         self.fails("eval", model, environment={"TRIT_BACKEND": "sse"}, says=("TRIT_BACKEND", "sse"))
-        self.fails("eval", model, environment={"TRIT_BACKEND": "cuda"}, says=("TRIT_BACKEND", "this machine has"))
+        self.fails("eval", model, environment={"TRIT_BACKEND": "cuda", **hidden}, says=("TRIT_BACKEND", "this machine has"))
         chosen = self.json("eval", model, "--limit", 1, environment={"TRIT_BACKEND": "scalar"})
         self.assertEqual(chosen["backend"], "scalar")
 

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: MIT
+#include "common/gpu_read.h"
+
+#include <algorithm>
+
+#include "cuda/launch.cuh"
+
+namespace trit::apps {
+namespace {
+
+constexpr int kThreads = 512;
+constexpr int kLoads = 4;  // in flight per thread
+
+__global__ __launch_bounds__(kThreads) void read_kernel(const uint4* data, std::size_t count,
+                                                        std::uint32_t* sink) {
+  const std::size_t step = std::size_t{gridDim.x} * kThreads;
+  std::size_t i = std::size_t{blockIdx.x} * kThreads + threadIdx.x;
+  std::uint32_t sum = 0;
+  for (; i + (kLoads - 1) * step < count; i += kLoads * step) {
+    uint4 values[kLoads];
+#pragma unroll
+    for (int load = 0; load < kLoads; ++load) {
+      values[load] = data[i + load * step];
+    }
+#pragma unroll
+    for (const uint4& value : values) {
+      sum ^= value.x ^ value.y ^ value.z ^ value.w;
+    }
+  }
+  for (; i < count; i += step) {
+    sum ^= data[i].x ^ data[i].w;
+  }
+  if (sum == 0x9e3779b9U) {
+    *sink = sum;
+  }
+}
+
+}  // namespace
+
+void read_on_gpu(const void* data, std::size_t bytes, void* sink, int multiprocessors, cuda::Stream stream) {
+  const std::size_t count = bytes / sizeof(uint4);
+  const std::size_t wanted = (count + kThreads - 1) / kThreads;
+  const auto blocks = static_cast<unsigned>(
+      std::clamp<std::size_t>(wanted, 1, static_cast<std::size_t>(multiprocessors) * 4));
+  cuda::launch<read_kernel>("read", {.grid = {blocks}, .block = {kThreads}}, stream,
+                            static_cast<const uint4*>(data), count, static_cast<std::uint32_t*>(sink));
+}
+
+}  // namespace trit::apps

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+//
+// Reading device memory as fast as a kernel can: the limit of what is bound by its weights.
+#pragma once
+
+#include <cstddef>
+
+#include "trit/cuda.h"
+
+namespace trit::apps {
+
+/// Reads `bytes` (a multiple of 16) at `data`; `sink` holds 4 bytes that are not written in practice.
+void read_on_gpu(const void* data, std::size_t bytes, void* sink, int multiprocessors, cuda::Stream stream);
+
+}  // namespace trit::apps

@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: MIT
+//
+// A network on the CPU: ternary layers by this library's kernels, float layers by oneDNN or the built-in
+// loops.
+#include <omp.h>
+
+#include <algorithm>
+#include <map>
+#include <mutex>
+
+#include "io/checksum.h"
+#include "runtime/arena_pool.h"
+#include "runtime/engine.h"
+#include "runtime/program.h"
+#include "trit/layout.h"
+
+namespace trit::runtime {
+namespace {
+
+/// Images of one chunk: as many as keep the largest layer's input and output within this many bytes per
+/// thread (an L2 cache), but at least as many as there are threads.
+constexpr std::int64_t kChunkBytesPerThread = std::int64_t{1} << 22;
+/// Enough rows to reach the kernels' full speed; more would only take memory.
+constexpr std::int64_t kMaxChunk = 256;
+
+std::int64_t images_per_chunk(const Network& network, int threads) {
+  std::int64_t largest = 1;
+  for (std::size_t i = 0; i < network.shapes.size(); ++i) {
+    std::int64_t elements = numel(network.shapes[i]);
+    for (const std::size_t input : network.graph.nodes[i].inputs) {
+      elements += numel(network.shapes[input]);
+    }
+    largest = std::max(largest, elements);
+  }
+  const std::int64_t images = kChunkBytesPerThread * threads / (largest * std::int64_t{sizeof(float)});
+  return std::clamp<std::int64_t>(images, threads, std::max<std::int64_t>(kMaxChunk, threads));
+}
+
+/// Bytes of all ternary weights at 2 bits: what one image reads.
+std::int64_t ternary_bytes(const Network& network) {
+  std::int64_t bytes = 0;
+  for (const Parameters& own : network.parameters) {
+    bytes += static_cast<std::int64_t>(own.codes.size());
+  }
+  return bytes;
+}
+
+/// oneDNN takes its threads from OpenMP's setting for the calling thread.
+class OpenMpThreads {
+ public:
+  explicit OpenMpThreads(int threads) : before_(omp_get_max_threads()) {
+    if (before_ != threads) {
+      omp_set_num_threads(threads);
+    }
+  }
+  ~OpenMpThreads() {
+    if (omp_get_max_threads() != before_) {
+      omp_set_num_threads(before_);
+    }
+  }
+  OpenMpThreads(const OpenMpThreads&) = delete;
+  OpenMpThreads& operator=(const OpenMpThreads&) = delete;
+
+ private:
+  int before_;
+};
+
+class CpuEngine final : public Engine {
+ public:
+  CpuEngine(const io::SafetensorsFile& file, const ModelOptions& options, Network& net, const Schedule& plan)
+      : kernels(cpu_kernels_for(options.backend)),
+        parallel(make_parallel(options.threads)),
+        network(net),
+        schedule(plan),
+        layout_(options.layout == PanelFormat::automatic
+                    ? choose_layout(kernels, *parallel, ternary_bytes(network)).format
+                    : options.layout),
+        chunk(images_per_chunk(network, parallel->threads())) {
+    std::map<std::string, std::uint32_t> crcs;
+    for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
+      const Node& node = network.graph.nodes[i];
+      Parameters& own = network.parameters[i];
+      layers.push_back(nullptr);
+      if (node.op == Op::bit_linear) {
+        const TernaryView view{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale};
+        const std::string tensor = node.name + ".weight";
+        const std::string what =
+            file.path().string() + ": " + describe(network.graph, i) + ": tensor " + tensor;
+        layers.back() = std::make_unique<TernaryLayer>(
+            TernaryLayer{PackedLinear::checked(kernels, *parallel, view, layout_, what, crcs[tensor]),
+                         node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
+        own = {};  // the codes point into the file, which is about to be closed
+      }
+    }
+    // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
+    // weights.
+    io::verify_checksum(file, crcs);
+    const OpenMpThreads scope(parallel->threads());
+    dense = make_dense_library(network, *parallel);
+    program(1);  // a layer that the library cannot run shows now
+  }
+
+  Backend backend() const override { return kernels.backend; }
+  PanelFormat layout() const override { return layout_; }
+  int threads() const override { return parallel->threads(); }
+  std::string dense_library() const override { return dense->name(); }
+  ModelMemory memory() const override { return {}; }
+
+  void run_images(const std::uint8_t* pixels, std::span<const float> mean, std::span<const float> std,
+                  std::int64_t batch, float* y) override {
+    const std::int64_t in = numel(network.graph.input.shape);
+    const std::int64_t out = numel(network.shapes.back());
+    const std::int64_t plane = in / static_cast<std::int64_t>(mean.size());
+    std::vector<float> x(static_cast<std::size_t>(in * std::min(batch, chunk)));
+    for (std::int64_t first = 0; first < batch; first += chunk) {
+      const std::int64_t images = std::min(chunk, batch - first);
+      for (std::int64_t i = 0; i < images * in; ++i) {
+        const auto channel = static_cast<std::size_t>(i % in / plane);
+        x[static_cast<std::size_t>(i)] =
+            (static_cast<float>(pixels[first * in + i]) / 255.0F - mean[channel]) / std[channel];
+      }
+      run(x.data(), images, y + first * out);
+    }
+  }
+
+  void run(const float* x, std::int64_t batch, float* y) override {
+    const OpenMpThreads scope(parallel->threads());
+    const DefaultFloatingPoint environment;
+    const std::int64_t in = numel(network.graph.input.shape);
+    const std::int64_t out = numel(network.shapes.back());
+    // Chunks that differ by one image at most: 130 images in chunks of at most 64 are 44 + 43 + 43.
+    const std::int64_t chunks = (batch + chunk - 1) / chunk;
+    for (std::int64_t c = 0; c < chunks; ++c) {
+      const std::int64_t begin = batch * c / chunks;
+      const std::int64_t images = batch * (c + 1) / chunks - begin;
+      const Program& chunk_program = program(images);
+      const ArenaPool::Loan arena(arenas, chunk_program.arena_bytes());
+      chunk_program.run(x + begin * in, y + begin * out, arena.data());
+    }
+  }
+
+ private:
+  const Program& program(std::int64_t batch) {
+    const std::lock_guard lock(mutex);
+    auto& entry = programs[batch];
+    if (!entry) {
+      entry = std::make_unique<Program>(ProgramContext{network, schedule, layers, *parallel}, *dense, batch);
+    }
+    return *entry;
+  }
+
+  const CpuKernels& kernels;
+  std::unique_ptr<Parallel> parallel;
+  Network& network;
+  const Schedule& schedule;
+  PanelFormat layout_;
+  std::int64_t chunk;
+  std::vector<std::unique_ptr<TernaryLayer>> layers;  // by node
+  std::unique_ptr<DenseLibrary> dense;
+  std::mutex mutex;
+  std::map<std::int64_t, std::unique_ptr<Program>> programs;  // by images, at most `chunk` of them
+  ArenaPool arenas;
+};
+
+}  // namespace
+
+std::unique_ptr<Engine> make_cpu_engine(const io::SafetensorsFile& file, const ModelOptions& options,
+                                        Network& network, const Schedule& schedule) {
+  return std::make_unique<CpuEngine>(file, options, network, schedule);
+}
+
+}  // namespace trit::runtime

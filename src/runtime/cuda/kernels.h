@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+//
+// What a network has between its products, on device memory: the arithmetic of the CPU's loops, value by
+// value.
+#pragma once
+
+#include <cstdint>
+
+#include "trit/cuda.h"
+
+namespace trit::runtime::gpu {
+
+inline constexpr int kMaxImageChannels = 16;
+
+/// x = (byte / 255 - mean) / std of [images, channels, plane].
+struct Normalize {
+  const std::uint8_t* pixels;
+  float* x;
+  std::int64_t images;
+  std::int64_t plane;
+  int channels;  // at most kMaxImageChannels
+  float mean[kMaxImageChannels];
+  float std[kMaxImageChannels];
+};
+void normalize(const Normalize& args, cuda::Stream stream);
+
+/// What comes behind a product, in place: y + bias[channel], then ReLU; NaN passes. `bias` may be null.
+struct BiasRelu {
+  const float* x;
+  float* y;
+  std::int64_t count;
+  std::int64_t channels;
+  std::int64_t plane;  // values of one channel that follow each other
+  const float* bias;
+  bool relu;
+};
+void bias_relu(const BiasRelu& args, cuda::Stream stream);
+
+void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream);
+
+/// The largest value, or the mean, of square windows, then bias and ReLU: adding a constant, rounded, and
+/// ReLU keep the order of values, so of a maximum they may come last, where there are fewer values.
+struct Pool {
+  const float* x;
+  float* y;
+  std::int64_t images;
+  int channels, height, width;
+  int out_height, out_width;
+  int kernel, stride;
+  bool maximum;
+  const float* bias;
+  bool relu;
+};
+void pool(const Pool& args, cuda::Stream stream);
+
+}  // namespace trit::runtime::gpu

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: MIT
+#include "runtime/cuda/library.h"
+
+#include <dlfcn.h>
+
+#include <array>
+
+#include "trit/error.h"
+
+namespace trit::runtime::gpu {
+
+Library::Library(std::span<const char* const> sonames, const std::string& advice) {
+  constexpr std::array kFolders = {"", "/usr/local/cuda/lib64/", "/opt/cuda/lib64/"};
+  std::string tried;
+  for (const char* soname : sonames) {
+    for (const char* folder : kFolders) {
+      const std::string path = std::string(folder) + soname;
+      handle_.reset(dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE));
+      if (handle_) {
+        soname_ = soname;
+        return;
+      }
+      const char* const reason = dlerror();
+      tried += "\n  " + std::string(reason == nullptr ? path : reason);
+    }
+  }
+  throw Error("backend 'cuda': cannot load " + std::string(sonames.front()) +
+              ". Tried, with LD_LIBRARY_PATH:" + tried + "\n" + advice);
+}
+
+void* Library::symbol(const char* name) const {
+  void* const found = dlsym(handle_.get(), name);
+  if (found == nullptr) {
+    throw Error("backend 'cuda': " + soname_ + " has no function " + name);
+  }
+  return found;
+}
+
+void Library::Close::operator()(void* handle) const { dlclose(handle); }
+
+}  // namespace trit::runtime::gpu

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT
+//
+// The backend cuda beside the scalar one, on a GPU: ternary layers bit for bit, float layers to rounding, odd
+// shapes and batches, callers at once. Where there is no GPU the program says why and is skipped.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdio>
+#include <limits>
+#include <string>
+#include <thread>
+
+#include "runtime/cuda/device.h"
+#include "runtime/model_file.h"
+#include "trit/error.h"
+#include "trit/model.h"
+
+namespace trit::test {
+namespace {
+
+void expect_same_bits(const std::vector<float>& found, const std::vector<float>& wanted) {
+  ASSERT_EQ(found.size(), wanted.size());
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (std::isnan(found[i]) && std::isnan(wanted[i])) {
+      continue;
+    }
+    ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(wanted[i]))
+        << "value " << i << ": " << found[i] << ", wanted " << wanted[i];
+  }
+}
+
+Model load(const ModelFile& file, Backend backend, std::int64_t images_per_launch = 0) {
+  const TemporaryPath path("cuda_model.safetensors");
+  file.save(path.get());
+  return Model::load(path.get(), {.backend = backend, .images_per_launch = images_per_launch});
+}
+
+TEST(CudaModel, TernaryLayersHaveTheScalarBits) {
+  unsigned seed = 3000;
+  for (const auto& [in, out] : {std::pair{1, 1}, {4, 3}, {63, 65}, {300, 7}, {1030, 130}, {4096, 512}}) {
+    for (const Norm norm : {Norm::none, Norm::rms}) {
+      for (const auto scale : {ScaleGranularity::tensor, ScaleGranularity::row}) {
+        SCOPED_TRACE("seed " + std::to_string(++seed) + ", " + std::to_string(out) + "x" +
+                     std::to_string(in));
+        ModelFile file({in}, seed);
+        const std::size_t first = file.bit_linear("a", 0, in, out, norm, seed % 2 == 0, scale);
+        file.bit_linear("b", file.relu(first), out, 5, norm, true, scale);
+        const Model scalar = load(file, Backend::scalar);
+        const Model gpu = load(file, Backend::cuda);
+        for (const std::size_t batch : {1, 7, 128}) {
+          std::vector<float> x = file.random(batch * static_cast<std::size_t>(in), -3, 3);
+          x[x.size() / 2] = std::numeric_limits<float>::quiet_NaN();
+          expect_same_bits(gpu.run(x, static_cast<std::int64_t>(batch)),
+                           scalar.run(x, static_cast<std::int64_t>(batch)));
+        }
+      }
+    }
+  }
+}
+
+/// Every float operation on odd sizes, against double precision with its error bound.
+TEST(CudaModel, FloatLayersAreWithinTheirErrorBound) {
+  unsigned seed = 4000;
+  for (const std::int64_t size : {7, 13, 32}) {
+    for (const bool bias : {false, true}) {
+      SCOPED_TRACE("seed " + std::to_string(++seed));
+      ModelFile file({3, size, size}, seed);
+      const std::size_t wide = file.relu(file.conv2d("c1", 0, 3, 5, 3, 1, 1, bias));
+      const std::size_t same = file.conv2d("c2", wide, 5, 5, 3, 1, 1, bias);
+      const std::size_t pooled = file.pool("max_pool2d", file.add(same, wide), 2, 2);
+      const std::size_t again =
+          file.pool("max_pool2d", file.relu(file.conv2d("c3", pooled, 5, 6, 1, 1, 0, bias)), 2, 1);
+      const std::size_t mean = file.pool("avg_pool2d", again, 2, 1);
+      const std::int64_t left = size / 2 - 2;
+      const std::size_t flat = file.flatten(mean);
+      file.linear("f", file.relu(file.linear("e", flat, 6 * left * left, 11, bias)), 11, 4, bias);
+      const Model gpu = load(file, Backend::cuda);
+      const auto image = static_cast<std::size_t>(3 * size * size);
+      for (const std::size_t batch : {1, 3}) {
+        const std::vector<float> x = file.random(batch * image, -2, 2);
+        const std::vector<float> y = gpu.run(x, static_cast<std::int64_t>(batch));
+        for (std::size_t i = 0; i < batch; ++i) {
+          const std::vector<Bounded> wanted =
+              file.reference({x.begin() + static_cast<std::ptrdiff_t>(i * image),
+                              x.begin() + static_cast<std::ptrdiff_t>((i + 1) * image)});
+          for (std::size_t n = 0; n < wanted.size(); ++n) {
+            EXPECT_NEAR(y[i * wanted.size() + n], wanted[n].value, 2 * wanted[n].error + 1e-6);
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST(CudaModel, PiecesAndCallersChangeNothing) {
+  const ModelFile file = simple_bitnet_cnn(7);
+  const Model whole = load(file, Backend::cuda);
+  const Model pieces = load(file, Backend::cuda, 3);
+  std::vector<std::uint8_t> pixels(10 * 3072);
+  for (std::size_t i = 0; i < pixels.size(); ++i) {
+    pixels[i] = static_cast<std::uint8_t>(i * 7919 >> 3);
+  }
+  const std::vector<float> mean{0.4F, 0.5F, 0.6F};
+  const std::vector<float> deviation{0.2F, 0.25F, 0.3F};
+  std::vector<float> x(pixels.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    const std::size_t channel = i / 1024 % 3;
+    x[i] = (static_cast<float>(pixels[i]) / 255.0F - mean[channel]) / deviation[channel];
+  }
+  std::vector<float> from_bytes(100);
+  pieces.run_images(pixels, mean, deviation, 10, from_bytes);
+  expect_same_bits(from_bytes, pieces.run(x, 10));
+  const std::vector<float> wanted = whole.run(x, 10);
+  std::vector<std::vector<float>> found(4);
+  std::vector<std::thread> callers;
+  for (std::vector<float>& y : found) {
+    callers.emplace_back([&] {
+      for (int i = 0; i < 20; ++i) {
+        y = whole.run(x, 10);
+      }
+    });
+  }
+  for (std::thread& caller : callers) {
+    caller.join();
+  }
+  for (const std::vector<float>& y : found) {
+    expect_same_bits(y, wanted);
+  }
+  EXPECT_TRUE(whole.run({}, 0).empty());
+}
+
+TEST(CudaModel, WeightsStayPacked) {
+  const ModelFile file = simple_bitnet_cnn(8);
+  const Model model = load(file, Backend::cuda);
+  std::size_t stored = 0;
+  for (const LayerInfo& layer : model.layers()) {
+    stored += layer.stored_bytes;
+  }
+  EXPECT_LE(model.memory().weight_bytes, stored + (2U << 20));
+  EXPECT_FALSE(model.memory().device.empty());
+}
+
+}  // namespace
+}  // namespace trit::test
+
+int main(int argc, char** argv) {
+  constexpr int kSkipped = 77;  // SKIP_RETURN_CODE of the test
+  try {
+    trit::runtime::gpu::find_gpu();
+  } catch (const trit::Error& error) {
+    std::printf("skipped: %s\n", error.what());
+    return kSkipped;
+  }
+  testing::InitGoogleTest(&argc, argv);
+  return RUN_ALL_TESTS();
+}
