@@ -107,7 +107,7 @@ def cuda_rows(data: dict) -> str:
     rows = data["rows"]
     read = data["memory_read_gigabytes_per_second"]
     return table(["kernel", "figure", "share of the read bandwidth"], [
-        ["reading 1 GB", f"{read:.0f} GB/s", "1"],
+        ["reading 4 GiB", f"{read:.0f} GB/s", "1"],
         [f"norm_quant, bf16, {rows['norm_quant_tokens']:,} rows of {rows['inputs']}", f"{rows['norm_quant_gigabytes_per_second']:.0f} GB/s",
          f"{rows['norm_quant_share_of_read_bandwidth']:.2f}"],
         ["norm_quant, one row", f"{rows['norm_quant_one_token_microseconds']:.1f} us", ""],

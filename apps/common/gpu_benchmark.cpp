@@ -13,7 +13,6 @@ namespace {
 
 namespace gpu = runtime::gpu;
 
-constexpr std::size_t kReadBytes = std::size_t{1} << 30;
 /// Launches in one graph: enough to hide the graph's own start.
 constexpr int kLaunches = 50;
 constexpr int kMostCopies = 256;
@@ -73,9 +72,10 @@ class GpuBenchmark {
   GpuReport run() {
     LinearReport report{1, 0, {}, {}};
     {
-      const gpu::DeviceMemory memory = gpu::allocate_device(kReadBytes, "a buffer to read");
-      const double seconds = time([&](int) { read(memory.get(), kReadBytes); }, 4);
-      memory_bandwidth_ = static_cast<double>(kReadBytes) / seconds;
+      const std::size_t bytes = bytes_to_read();
+      const gpu::DeviceMemory memory = gpu::allocate_device(bytes, "a buffer to read");
+      const double seconds = time([&](int) { read(memory.get(), bytes); }, 4);
+      memory_bandwidth_ = static_cast<double>(bytes) / seconds;
     }
     report.memory_gigabytes_per_second = memory_bandwidth_ / 1e9;
     report.limits.push_back({Backend::cuda, peak_ > 0 ? "int8 tensor cores (nominal)" : "", peak_ / 1e9});

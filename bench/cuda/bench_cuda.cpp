@@ -19,6 +19,7 @@
 #include <numeric>
 #include <optional>
 
+#include "common/gpu_read.h"
 #include "common/machine.h"
 #include "common/progress.h"
 #include "cuda/candidates.h"
@@ -122,16 +123,12 @@ class Benchmark {
  private:
   cudaStream_t stream() const { return stream_.get(); }
 
-  /// Reads 1 GB, many times.
   void measure_limits() {
-    const DeviceBuffer<std::uint8_t> data(std::size_t{1} << 30);
+    const DeviceBuffer<std::uint8_t> data(apps::bytes_to_read());
     const DeviceBuffer<std::uint8_t> sink(16);
-    random_int8(reinterpret_cast<std::int8_t*>(data.data()), static_cast<std::int64_t>(data.size()), 5,
-                stream());
     std::vector<Graph> graphs;
     graphs.emplace_back(stream(), 4, [&](int) {
-      read_memory(data.data(), static_cast<std::int64_t>(data.size()), device_.multiprocessors, sink.data(),
-                  stream());
+      apps::read_on_gpu(data.data(), data.size(), sink.data(), device_.multiprocessors, stream());
     });
     memory_read_ = static_cast<double>(data.size()) / time_graphs(stream(), graphs, 9)[0] / 1e3;
   }

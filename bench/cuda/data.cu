@@ -137,25 +137,6 @@ __global__ void check_kernel(const void* y, Result result, Element type, const s
   }
 }
 
-__global__ __launch_bounds__(512) void read_kernel(const uint4* data, std::int64_t count, uint4* sink) {
-  uint4 sum = {0, 0, 0, 0};
-  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
-#pragma unroll 8
-  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride) {
-    uint4 v;
-    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v4.u32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
-                 : "l"(data + i));
-    sum.x ^= v.x;
-    sum.y ^= v.y;
-    sum.z ^= v.z;
-    sum.w ^= v.w;
-  }
-  if (sum.x == 0x12345678U && sum.y == 0x9abcdef0U) {
-    *sink = sum;
-  }
-}
-
 }  // namespace
 
 void random_ternary(std::int8_t* t, std::int64_t count, std::uint64_t seed, cudaStream_t stream) {
@@ -199,14 +180,6 @@ std::int64_t count_wrong(const void* y, Result result, Element type, const std::
   check(cudaMemcpyAsync(&count, wrong.data(), sizeof count, cudaMemcpyDeviceToHost, stream), "cudaMemcpy");
   check(cudaStreamSynchronize(stream), "count_wrong");
   return static_cast<std::int64_t>(count);
-}
-
-void read_memory(const void* data, std::int64_t bytes, int multiprocessors, void* sink, cudaStream_t stream) {
-  const auto blocks =
-      static_cast<unsigned>(std::min<std::int64_t>(4 * multiprocessors, (bytes / 16 + 511) / 512));
-  read_kernel<<<blocks, 512, 0, stream>>>(static_cast<const uint4*>(data), bytes / 16,
-                                          static_cast<uint4*>(sink));
-  check(cudaGetLastError(), "read_memory");
 }
 
 }  // namespace trit::bench

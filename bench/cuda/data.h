@@ -39,7 +39,4 @@ std::int64_t count_wrong(const void* y, Result result, Element type, const std::
                          std::int64_t out_features, std::int64_t in_features, int samples,
                          cudaStream_t stream);
 
-/// Reads `bytes` (a multiple of 16) and keeps a sum that nobody reads: the limit of what streams weights.
-void read_memory(const void* data, std::int64_t bytes, int multiprocessors, void* sink, cudaStream_t stream);
-
 }  // namespace trit::bench

@@ -68,26 +68,26 @@ class OpenMpThreads {
 class CpuEngine final : public Engine {
  public:
   CpuEngine(const io::SafetensorsFile& file, const ModelOptions& options, Network& net, const Schedule& plan)
-      : kernels(cpu_kernels_for(options.backend)),
-        parallel(make_parallel(options.threads)),
-        network(net),
-        schedule(plan),
+      : kernels_(cpu_kernels_for(options.backend)),
+        parallel_(make_parallel(options.threads)),
+        network_(net),
+        schedule_(plan),
         layout_(options.layout == PanelFormat::automatic
-                    ? choose_layout(kernels, *parallel, ternary_bytes(network)).format
+                    ? choose_layout(kernels_, *parallel_, ternary_bytes(network_)).format
                     : options.layout),
-        chunk(images_per_chunk(network, parallel->threads())) {
+        chunk_(images_per_chunk(network_, parallel_->threads())) {
     std::map<std::string, std::uint32_t> crcs;
-    for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
-      const Node& node = network.graph.nodes[i];
-      Parameters& own = network.parameters[i];
-      layers.push_back(nullptr);
+    for (std::size_t i = 0; i < network_.graph.nodes.size(); ++i) {
+      const Node& node = network_.graph.nodes[i];
+      Parameters& own = network_.parameters[i];
+      layers_.push_back(nullptr);
       if (node.op == Op::bit_linear) {
         const TernaryView view{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale};
         const std::string tensor = node.name + ".weight";
         const std::string what =
-            file.path().string() + ": " + describe(network.graph, i) + ": tensor " + tensor;
-        layers.back() = std::make_unique<TernaryLayer>(
-            TernaryLayer{PackedLinear::checked(kernels, *parallel, view, layout_, what, crcs[tensor]),
+            file.path().string() + ": " + describe(network_.graph, i) + ": tensor " + tensor;
+        layers_.back() = std::make_unique<TernaryLayer>(
+            TernaryLayer{PackedLinear::checked(kernels_, *parallel_, view, layout_, what, crcs[tensor]),
                          node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
         own = {};  // the codes point into the file, which is about to be closed
       }
@@ -95,25 +95,25 @@ class CpuEngine final : public Engine {
     // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
     // weights.
     io::verify_checksum(file, crcs);
-    const OpenMpThreads scope(parallel->threads());
-    dense = make_dense_library(network, *parallel);
+    const OpenMpThreads scope(parallel_->threads());
+    dense_ = make_dense_library(network_, *parallel_);
     program(1);  // a layer that the library cannot run shows now
   }
 
-  Backend backend() const override { return kernels.backend; }
+  Backend backend() const override { return kernels_.backend; }
   PanelFormat layout() const override { return layout_; }
-  int threads() const override { return parallel->threads(); }
-  std::string dense_library() const override { return dense->name(); }
+  int threads() const override { return parallel_->threads(); }
+  std::string dense_library() const override { return dense_->name(); }
   ModelMemory memory() const override { return {}; }
 
   void run_images(const std::uint8_t* pixels, std::span<const float> mean, std::span<const float> std,
                   std::int64_t batch, float* y) override {
-    const std::int64_t in = numel(network.graph.input.shape);
-    const std::int64_t out = numel(network.shapes.back());
+    const std::int64_t in = numel(network_.graph.input.shape);
+    const std::int64_t out = numel(network_.shapes.back());
     const std::int64_t plane = in / static_cast<std::int64_t>(mean.size());
-    std::vector<float> x(static_cast<std::size_t>(in * std::min(batch, chunk)));
-    for (std::int64_t first = 0; first < batch; first += chunk) {
-      const std::int64_t images = std::min(chunk, batch - first);
+    std::vector<float> x(static_cast<std::size_t>(in * std::min(batch, chunk_)));
+    for (std::int64_t first = 0; first < batch; first += chunk_) {
+      const std::int64_t images = std::min(chunk_, batch - first);
       for (std::int64_t i = 0; i < images * in; ++i) {
         const auto channel = static_cast<std::size_t>(i % in / plane);
         x[static_cast<std::size_t>(i)] =
@@ -124,42 +124,43 @@ class CpuEngine final : public Engine {
   }
 
   void run(const float* x, std::int64_t batch, float* y) override {
-    const OpenMpThreads scope(parallel->threads());
+    const OpenMpThreads scope(parallel_->threads());
     const DefaultFloatingPoint environment;
-    const std::int64_t in = numel(network.graph.input.shape);
-    const std::int64_t out = numel(network.shapes.back());
+    const std::int64_t in = numel(network_.graph.input.shape);
+    const std::int64_t out = numel(network_.shapes.back());
     // Chunks that differ by one image at most: 130 images in chunks of at most 64 are 44 + 43 + 43.
-    const std::int64_t chunks = (batch + chunk - 1) / chunk;
+    const std::int64_t chunks = (batch + chunk_ - 1) / chunk_;
     for (std::int64_t c = 0; c < chunks; ++c) {
       const std::int64_t begin = batch * c / chunks;
       const std::int64_t images = batch * (c + 1) / chunks - begin;
       const Program& chunk_program = program(images);
-      const ArenaPool::Loan arena(arenas, chunk_program.arena_bytes());
+      const ArenaPool::Loan arena(arenas_, chunk_program.arena_bytes());
       chunk_program.run(x + begin * in, y + begin * out, arena.data());
     }
   }
 
  private:
   const Program& program(std::int64_t batch) {
-    const std::lock_guard lock(mutex);
-    auto& entry = programs[batch];
+    const std::lock_guard lock(mutex_);
+    auto& entry = programs_[batch];
     if (!entry) {
-      entry = std::make_unique<Program>(ProgramContext{network, schedule, layers, *parallel}, *dense, batch);
+      entry =
+          std::make_unique<Program>(ProgramContext{network_, schedule_, layers_, *parallel_}, *dense_, batch);
     }
     return *entry;
   }
 
-  const CpuKernels& kernels;
-  std::unique_ptr<Parallel> parallel;
-  Network& network;
-  const Schedule& schedule;
+  const CpuKernels& kernels_;
+  std::unique_ptr<Parallel> parallel_;
+  Network& network_;
+  const Schedule& schedule_;
   PanelFormat layout_;
-  std::int64_t chunk;
-  std::vector<std::unique_ptr<TernaryLayer>> layers;  // by node
-  std::unique_ptr<DenseLibrary> dense;
-  std::mutex mutex;
-  std::map<std::int64_t, std::unique_ptr<Program>> programs;  // by images, at most `chunk` of them
-  ArenaPool arenas;
+  std::int64_t chunk_;
+  std::vector<std::unique_ptr<TernaryLayer>> layers_;  // by node
+  std::unique_ptr<DenseLibrary> dense_;
+  std::mutex mutex_;
+  std::map<std::int64_t, std::unique_ptr<Program>> programs_;  // by images, at most `chunk_` of them
+  ArenaPool arenas_;
 };
 
 }  // namespace
