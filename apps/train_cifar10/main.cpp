@@ -5,12 +5,14 @@
 #include <exception>
 
 #include "common/progress.h"
+#include "train_cifar10/kept_memory.h"
 #include "train_cifar10/options.h"
 #include "train_cifar10/trainer.h"
 
 int main(int argc, char** argv) {
   const trit::train::TrainOptions options = trit::train::parse_command_line(argc, argv);
   trit::apps::install_interrupt_handler();
+  trit::train::keep_tensor_memory();
   try {
     return trit::train::train(options);
   } catch (const std::exception& error) {
