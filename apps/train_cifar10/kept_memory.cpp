@@ -28,6 +28,8 @@ class KeptMemory final : public c10::Allocator {
     return {data, data, &give_back, c10::Device(c10::DeviceType::CPU)};
   }
 
+  c10::DeleterFnPtr raw_deleter() const override { return &give_back; }
+
   void copy_data(void* to, const void* from, std::size_t bytes) const override {
     default_copy_data(to, from, bytes);
   }
@@ -62,8 +64,15 @@ class KeptMemory final : public c10::Allocator {
 
   static void give_back(void* data) {
     KeptMemory& memory = instance();
-    const std::lock_guard lock(memory.mutex_);
-    memory.left_.emplace(memory.bytes_of_.at(data), data);
+    {
+      const std::lock_guard lock(memory.mutex_);
+      const auto found = memory.bytes_of_.find(data);
+      if (found != memory.bytes_of_.end()) {
+        memory.left_.emplace(found->second, data);
+        return;
+      }
+    }
+    memory.small_.raw_deleter()(data);
   }
 
   c10::Allocator& small_;
