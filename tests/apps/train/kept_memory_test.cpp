@@ -32,7 +32,7 @@ TEST(KeptMemory, TheNextTensorOfTheSizeGetsIt) {
 
 TEST(KeptMemory, RawAllocations) {
   keep_tensor_memory();
-  c10::Allocator& allocator = *c10::GetCPUAllocator();
+  c10::Allocator& allocator = *c10::GetAllocator(c10::kCPU);
   for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, (std::size_t{1} << 20) - 1,
                                   std::size_t{1} << 20, (std::size_t{2} << 20) + 1}) {
     void* const data = allocator.raw_allocate(bytes);
