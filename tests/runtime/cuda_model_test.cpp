@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <limits>
@@ -14,22 +13,12 @@
 
 #include "runtime/cuda/device.h"
 #include "runtime/model_file.h"
+#include "runtime/same_bits.h"
 #include "trit/error.h"
 #include "trit/model.h"
 
 namespace trit::test {
 namespace {
-
-void expect_same_bits(const std::vector<float>& found, const std::vector<float>& wanted) {
-  ASSERT_EQ(found.size(), wanted.size());
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    if (std::isnan(found[i]) && std::isnan(wanted[i])) {
-      continue;
-    }
-    ASSERT_EQ(std::bit_cast<std::uint32_t>(found[i]), std::bit_cast<std::uint32_t>(wanted[i]))
-        << "value " << i << ": " << found[i] << ", wanted " << wanted[i];
-  }
-}
 
 Model load(const ModelFile& file, Backend backend, std::int64_t images_per_launch = 0) {
   const TemporaryPath path("cuda_model.safetensors");
