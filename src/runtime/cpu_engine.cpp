@@ -24,14 +24,7 @@ constexpr std::int64_t kChunkBytesPerThread = std::int64_t{1} << 22;
 constexpr std::int64_t kMaxChunk = 256;
 
 std::int64_t images_per_chunk(const Network& network, int threads) {
-  std::int64_t largest = 1;
-  for (std::size_t i = 0; i < network.shapes.size(); ++i) {
-    std::int64_t elements = numel(network.shapes[i]);
-    for (const std::size_t input : network.graph.nodes[i].inputs) {
-      elements += numel(network.shapes[input]);
-    }
-    largest = std::max(largest, elements);
-  }
+  const std::int64_t largest = largest_layer(network);
   const std::int64_t images = kChunkBytesPerThread * threads / (largest * std::int64_t{sizeof(float)});
   return std::clamp<std::int64_t>(images, threads, std::max<std::int64_t>(kMaxChunk, threads));
 }

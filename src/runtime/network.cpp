@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/network.h"
 
+#include <algorithm>
 #include <string>
 
 #include "io/dtype.h"
@@ -161,6 +162,18 @@ class NetworkBuilder {
 }  // namespace
 
 std::int64_t numel(const Shape& shape) { return io::checked_numel(shape).value_or(0); }
+
+std::int64_t largest_layer(const Network& network) {
+  std::int64_t largest = 1;
+  for (std::size_t i = 0; i < network.shapes.size(); ++i) {
+    std::int64_t elements = numel(network.shapes[i]);
+    for (const std::size_t input : network.graph.nodes[i].inputs) {
+      elements += numel(network.shapes[input]);
+    }
+    largest = std::max(largest, elements);
+  }
+  return largest;
+}
 
 Network load_network(const io::SafetensorsFile& file) { return NetworkBuilder(file).build(); }
 

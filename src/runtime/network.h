@@ -37,6 +37,9 @@ struct Network {
 /// Product of the dimensions.
 std::int64_t numel(const Shape& shape);
 
+/// Elements that the layer with the most reads and writes for one image, at least 1.
+std::int64_t largest_layer(const Network& network);
+
 /// Reads and checks a model file, but not the values of `codes`, which point into `file`: who prepares them
 /// reads them once and checks them then. Throws Error that names the file, the node, the tensor, the shape
 /// found and the shape wanted.

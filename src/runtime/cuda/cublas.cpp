@@ -71,12 +71,6 @@ class LoadedCublas final : public Cublas {
 
  private:
   static constexpr std::array kSonames = {"libcublas.so.13", "libcublas.so.12"};
-  static void check_status(int status, const char* what) {
-    if (status != 0) {
-      throw Error(std::string("cuda: ") + what + " failed with status " + std::to_string(status));
-    }
-  }
-
   Library library_;
   DeviceMemory workspace_;
   Handle handle_ = nullptr;

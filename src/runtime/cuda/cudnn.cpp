@@ -32,12 +32,6 @@ struct Performance {
   int reserved[3];
 };
 
-void check_status(int status, const char* what) {
-  if (status != 0) {
-    throw Error(std::string("cuda: ") + what + " failed with status " + std::to_string(status));
-  }
-}
-
 struct Functions {
   explicit Functions(const Library& library) {
     library.load(create, "cudnnCreate");

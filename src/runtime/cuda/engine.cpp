@@ -28,14 +28,7 @@ constexpr std::int64_t kMaxImages = 4096;
 constexpr std::size_t kMaxPrograms = 16;
 
 std::int64_t images_per_graph(const Network& network) {
-  std::int64_t largest = 1;
-  for (std::size_t i = 0; i < network.shapes.size(); ++i) {
-    std::int64_t elements = numel(network.shapes[i]);
-    for (const std::size_t input : network.graph.nodes[i].inputs) {
-      elements += numel(network.shapes[input]);
-    }
-    largest = std::max(largest, elements);
-  }
+  const std::int64_t largest = largest_layer(network);
   return std::clamp<std::int64_t>(kLayerBytesPerGraph / (largest * std::int64_t{sizeof(float)}), 1,
                                   kMaxImages);
 }

@@ -38,4 +38,10 @@ void* Library::symbol(const char* name) const {
 
 void Library::Close::operator()(void* handle) const { dlclose(handle); }
 
+void check_status(int status, const char* what) {
+  if (status != 0) {
+    throw Error(std::string("cuda: ") + what + " failed with status " + std::to_string(status));
+  }
+}
+
 }  // namespace trit::runtime::gpu

@@ -30,4 +30,7 @@ class Library {
   std::unique_ptr<void, Close> handle_;
 };
 
+/// Throws Error that says what failed, if a function of cuDNN or cuBLAS did not return 0, its success.
+void check_status(int status, const char* what);
+
 }  // namespace trit::runtime::gpu
