@@ -38,6 +38,17 @@ std::int64_t ternary_bytes(const Network& network) {
   return bytes;
 }
 
+/// At 256 * channel + byte: (byte / 255 - mean[channel]) / std[channel].
+std::vector<float> normalised_bytes(std::span<const float> mean, std::span<const float> std) {
+  std::vector<float> values;
+  for (std::size_t channel = 0; channel < mean.size(); ++channel) {
+    for (int byte = 0; byte < 256; ++byte) {
+      values.push_back((static_cast<float>(byte) / 255.0F - mean[channel]) / std[channel]);
+    }
+  }
+  return values;
+}
+
 /// oneDNN takes its threads from OpenMP's setting for the calling thread.
 class OpenMpThreads {
  public:
@@ -104,14 +115,16 @@ class CpuEngine final : public Engine {
     const std::int64_t in = numel(network_.graph.input.shape);
     const std::int64_t out = numel(network_.shapes.back());
     const std::int64_t plane = in / static_cast<std::int64_t>(mean.size());
+    const std::vector<float> normalised = normalised_bytes(mean, std);
     std::vector<float> x(static_cast<std::size_t>(in * std::min(batch, chunk_)));
     for (std::int64_t first = 0; first < batch; first += chunk_) {
       const std::int64_t images = std::min(chunk_, batch - first);
-      for (std::int64_t i = 0; i < images * in; ++i) {
-        const auto channel = static_cast<std::size_t>(i % in / plane);
-        x[static_cast<std::size_t>(i)] =
-            (static_cast<float>(pixels[first * in + i]) / 255.0F - mean[channel]) / std[channel];
-      }
+      parallel_->run(images * in / plane, [&](std::int64_t i) {
+        const float* const value = normalised.data() + 256 * (i % std::ssize(mean));
+        const std::uint8_t* const from = pixels + first * in + i * plane;
+        std::transform(from, from + plane, x.begin() + i * plane,
+                       [&](std::uint8_t byte) { return value[byte]; });
+      });
       run(x.data(), images, y + first * out);
     }
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Float layers: the interface that a library fills (dense_onednn.cpp, dense_builtin.cpp). Their sums are fp32
-// in an order of the library's choice, so results agree across libraries and machines to rounding, not to the
-// bit.
+// in an order of the library's choice, and convolutions on a CPU with AMX may take 16 bits of each factor
+// (bf16_pairs.h), so results agree across libraries and machines to rounding, not to the bit.
 #pragma once
 
 #include <cstddef>
@@ -31,20 +31,21 @@ class CompiledSegment {
 class DenseLibrary {
  public:
   virtual ~DenseLibrary() = default;
-  /// "oneDNN 3.2.0" or "built-in".
+  /// "oneDNN 3.2.0", "oneDNN 3.2.0 with bf16 pairs" or "built-in".
   virtual std::string name() const = 0;
   /// Not thread-safe: one compile at a time.
   virtual std::unique_ptr<CompiledSegment> compile(const DenseSegment& segment, std::int64_t batch) = 0;
 };
 
 /// oneDNN where this library was built with it, else the built-in loops; the environment variable TRIT_DENSE
-/// ("onednn" or "builtin") chooses. Takes the float layers' weights out of `network`; `network` and
-/// `parallel` must outlive the result. Throws Error for a TRIT_DENSE that this build lacks.
+/// ("onednn", "onednn-fp32": without bf16 pairs, "builtin") chooses. Takes the float layers' weights out of
+/// `network`; `network` and `parallel` must outlive the result. Throws Error for a TRIT_DENSE that this build
+/// lacks.
 std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel);
 
 std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel);
 #ifdef TRIT_HAVE_ONEDNN
-std::unique_ptr<DenseLibrary> make_onednn_library(Network& network);
+std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, bool bf16_pairs);
 #endif
 
 }  // namespace trit::runtime

@@ -31,10 +31,18 @@ void OnednnProgram::add_primitive(dnnl::primitive primitive,
     arguments.emplace_back(DNNL_ARG_SCRATCHPAD,
                            add_slot(scratchpad, add_storage(Storage::Kind::temporary, 0, bytes)));
   }
-  for (const auto& [argument, slot] : arguments) {
+  add_call({std::move(primitive), {}, std::move(arguments), std::move(constants)});
+}
+
+void OnednnProgram::add_own_step(OwnStep step, std::size_t source, std::size_t destination) {
+  add_call({{}, std::move(step), {{DNNL_ARG_FROM, source}, {DNNL_ARG_TO, destination}}, {}});
+}
+
+void OnednnProgram::add_call(Call call) {
+  for (const auto& [argument, slot] : call.arguments) {
     storages_[slots_[slot].storage].last = calls_.size();
   }
-  calls_.push_back({std::move(primitive), std::move(arguments), std::move(constants)});
+  calls_.push_back(std::move(call));
 }
 
 void OnednnProgram::finish() {
@@ -99,6 +107,11 @@ void OnednnProgram::run(std::span<const float* const> inputs, std::span<float* c
     point(*binding, inputs, outputs, arena);
     for (std::size_t i = 0; i < calls_.size(); ++i) {
       const auto& arguments = binding->arguments[i];
+      if (const Call& call = calls_[i]; call.own_step) {
+        call.own_step(binding->memories[call.arguments[0].second].get_data_handle(),
+                      binding->memories[call.arguments[1].second].get_data_handle());
+        continue;
+      }
       dnnl::error::wrap_c_api(dnnl_primitive_execute(calls_[i].primitive.get(), binding->stream.get(),
                                                      static_cast<int>(arguments.size()), arguments.data()),
                               "a primitive could not be executed");

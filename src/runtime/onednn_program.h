@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <oneapi/dnnl/dnnl.hpp>
@@ -50,6 +51,9 @@ class OnednnProgram final : public CompiledSegment {
   void add_primitive(dnnl::primitive primitive, std::vector<std::pair<int, std::size_t>> arguments,
                      std::vector<std::pair<int, dnnl::memory>> constants,
                      const dnnl::memory::desc& scratchpad);
+  /// Appends a step of this library's own: `step` reads the source's bytes and writes the destination's.
+  using OwnStep = std::function<void(const void* source, void* destination)>;
+  void add_own_step(OwnStep step, std::size_t source, std::size_t destination);
   /// Plans the memory; nothing may be added after it.
   void finish();
 
@@ -60,6 +64,7 @@ class OnednnProgram final : public CompiledSegment {
  private:
   struct Call {
     dnnl::primitive primitive;
+    OwnStep own_step;  // instead of the primitive, from arguments[0] to arguments[1]
     std::vector<std::pair<int, std::size_t>> arguments;
     std::vector<std::pair<int, dnnl::memory>> constants;
   };
@@ -70,6 +75,7 @@ class OnednnProgram final : public CompiledSegment {
     std::byte* arena = nullptr;                           // that the temporary slots point at
   };
 
+  void add_call(Call call);
   std::unique_ptr<Binding> take_binding() const;
   void point(Binding& binding, std::span<const float* const> inputs, std::span<float* const> outputs,
              std::byte* arena) const;

@@ -31,9 +31,15 @@ std::vector<const char*> libraries() {
   model.save(path.get());
   if (Model::load(path.get()).dense_library() != "built-in") {
     found.push_back("onednn");
+    found.push_back("onednn-fp32");
   }
   return found;
 }
+
+/// Of a product of two numbers as bf16 pairs: src/runtime/bf16_pairs.h.
+const double kPairError = 3 * std::ldexp(1.0, -16);
+
+bool uses_pairs(const Model& model) { return model.dense_library().ends_with("bf16 pairs"); }
 
 void check(ModelFile& model, std::int64_t batch, int threads = 0) {
   const TemporaryPath path("dense.safetensors");
@@ -43,15 +49,17 @@ void check(ModelFile& model, std::int64_t batch, int threads = 0) {
     in *= static_cast<std::size_t>(dimension);
   }
   const std::vector<float> x = model.random(in * static_cast<std::size_t>(batch), -2, 2);
-  std::vector<std::vector<Bounded>> wanted;
-  for (std::size_t image = 0; image < static_cast<std::size_t>(batch); ++image) {
-    wanted.push_back(model.reference({x.begin() + static_cast<std::ptrdiff_t>(image * in),
-                                      x.begin() + static_cast<std::ptrdiff_t>((image + 1) * in)}));
-  }
   for (const char* library : libraries()) {
     SCOPED_TRACE(library);
     const DenseChoice choice(library);
     const Model loaded = Model::load(path.get(), {.threads = threads});
+    const double product_error = uses_pairs(loaded) ? kPairError : 0;
+    std::vector<std::vector<Bounded>> wanted;
+    for (std::size_t image = 0; image < static_cast<std::size_t>(batch); ++image) {
+      wanted.push_back(model.reference({x.begin() + static_cast<std::ptrdiff_t>(image * in),
+                                        x.begin() + static_cast<std::ptrdiff_t>((image + 1) * in)},
+                                       product_error));
+    }
     const std::vector<float> y = loaded.run(x, batch);
     ASSERT_EQ(y.size(), wanted.empty() ? 0 : wanted.size() * wanted[0].size());
     for (std::size_t i = 0; i < y.size(); ++i) {
@@ -165,6 +173,57 @@ TEST(Dense, EveryResultMayBeTheOutput) {
   const std::size_t again = both.flatten(both.relu(conv));
   both.relu(both.add(flattened, again));
   check(both, 3);
+}
+
+/// Where there is no AMX both libraries are fp32, and this repeats ConvolutionShapes.
+TEST(Dense, ConvolutionsInPairs) {
+  struct Case {
+    std::int64_t channels, height, width, out, kernel, stride, padding;
+  };
+  const Case cases[] = {{16, 8, 8, 32, 3, 1, 1}, {17, 9, 7, 33, 3, 2, 1}, {31, 12, 19, 7, 5, 3, 2},
+                        {33, 6, 6, 1, 1, 1, 0},  {64, 4, 4, 16, 3, 1, 3}, {15, 8, 8, 32, 3, 1, 1}};
+  unsigned seed = 800;
+  for (const Case& c : cases) {
+    SCOPED_TRACE("seed " + std::to_string(++seed));
+    ModelFile model({c.channels, c.height, c.width}, seed);
+    model.conv2d("conv", 0, c.channels, c.out, c.kernel, c.stride, c.padding);
+    check(model, 3);
+    check(model, 1, 1);
+    const TemporaryPath path("pairs.safetensors");
+    model.save(path.get());
+    const DenseChoice choice("onednn-fp32");
+    if (libraries().size() > 1) {
+      EXPECT_FALSE(uses_pairs(Model::load(path.get())));
+    }
+  }
+}
+
+/// A value that is infinite, or NaN, or that rounds to infinity as bf16 stays one that is not finite where it
+/// counts once, and does not touch other pixels.
+TEST(Dense, ValuesThatAreNotFinite) {
+  ModelFile model({16, 5, 5}, 900);
+  model.conv2d("conv", 0, 16, 4, 3, 1, 1);
+  const TemporaryPath path("not_finite.safetensors");
+  model.save(path.get());
+  for (const char* library : libraries()) {
+    SCOPED_TRACE(library);
+    const DenseChoice choice(library);
+    const Model loaded = Model::load(path.get());
+    for (const float value : {INFINITY, -INFINITY, std::nanf(""), 3.4e38F}) {
+      std::vector<float> x(16 * 25, 0.5F);
+      const std::vector<float> clean = loaded.run(x, 1);
+      x[3 * 25] = value;  // a corner: four of 25 outputs of each channel see it
+      const std::vector<float> y = loaded.run(x, 1);
+      for (std::size_t i = 0; i < y.size(); ++i) {
+        const std::size_t row = i % 25 / 5, column = i % 5;
+        if (row > 1 || column > 1) {
+          ASSERT_EQ(y[i], clean[i]) << value << " at " << i;
+        } else if (!std::isfinite(value)) {
+          ASSERT_FALSE(std::isfinite(y[i])) << value << " at " << i;
+        }
+      }
+    }
+  }
 }
 
 TEST(Dense, UnknownLibrary) {

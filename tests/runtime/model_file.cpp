@@ -58,6 +58,7 @@ Value windows(const nlohmann::json& node, const Value& x, bool largest) {
 /// Sum of w * x over n terms plus a bias, and its bound.
 class Sum {
  public:
+  explicit Sum(double product_error) : product_error_(product_error) {}
   void add(double w, const Bounded& x) {
     value_ += w * x.value;
     error_ += std::fabs(w) * x.error;
@@ -65,10 +66,11 @@ class Sum {
     ++terms_;
   }
   Bounded result(double bias) const {
-    return {value_ + bias, error_ + gamma(terms_ + 2) * (size_ + std::fabs(bias))};
+    return {value_ + bias, error_ + product_error_ * size_ + gamma(terms_ + 2) * (size_ + std::fabs(bias))};
   }
 
  private:
+  double product_error_;
   double value_ = 0, error_ = 0, size_ = 0;
   std::int64_t terms_ = 0;
 };
@@ -185,7 +187,7 @@ std::vector<float> ModelFile::floats(const std::string& name) const {
   return values;
 }
 
-std::vector<Bounded> ModelFile::reference(const std::vector<float>& x) const {
+std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double product_error) const {
   std::vector<Value> values;
   for (const auto& node : graph["nodes"]) {
     const std::string op = node["op"];
@@ -240,7 +242,7 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x) const {
       for (std::int64_t o = 0; o < shape[0]; ++o) {
         for (std::int64_t row = 0; row < out_h; ++row) {
           for (std::int64_t column = 0; column < out_w; ++column) {
-            Sum sum;
+            Sum sum(image ? product_error : 0);
             for (std::int64_t c = 0; c < channels; ++c) {
               for (std::int64_t i = 0; i < kh * kw; ++i) {
                 const std::int64_t r = row * stride + i / kw - padding;

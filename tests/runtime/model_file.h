@@ -58,8 +58,9 @@ class ModelFile {
   bool has(const std::string& name) const;
   void erase(const std::string& name);
 
-  /// The graph on one image in double precision, for graphs without bit_linear.
-  std::vector<Bounded> reference(const std::vector<float>& x) const;
+  /// The graph on one image in double precision, for graphs without bit_linear. A product of a convolution
+  /// may be wrong by `product_error` relative to its size.
+  std::vector<Bounded> reference(const std::vector<float>& x, double product_error = 0) const;
   /// One bit_linear node on one row, by the scalar definition.
   std::vector<float> bit_linear_reference(const std::string& name, const std::vector<float>& x) const;
 

@@ -106,6 +106,26 @@ TEST(SimpleBitNetCnn, TernaryLayersGiveTheDefinitionsBitsBehindTheFloatLayers) {
   ::unsetenv("TRIT_DENSE");
 }
 
+TEST(Batches, BytesGiveWhatTheirNormalisedFloatsGive) {
+  ModelFile file({3, 8, 5}, 1250);
+  file.flatten(0);  // the normalised bytes themselves
+  const Model model = load(file);
+  const std::vector<float> mean{0.25F, 0.5F, 0.125F};
+  const std::vector<float> deviation{0.5F, 0.3F, 2.0F};
+  for (const std::int64_t batch : {1, 7, 600}) {
+    std::vector<std::uint8_t> pixels;
+    std::vector<float> wanted;
+    for (std::size_t i = 0; i < static_cast<std::size_t>(batch) * 120; ++i) {
+      pixels.push_back(static_cast<std::uint8_t>(i * 37 % 256));
+      const std::size_t channel = i % 120 / 40;
+      wanted.push_back((static_cast<float>(pixels[i]) / 255.0F - mean[channel]) / deviation[channel]);
+    }
+    std::vector<float> y(wanted.size());
+    model.run_images(pixels, mean, deviation, batch, y);
+    expect_same_bits(y, wanted);
+  }
+}
+
 TEST(Batches, AnySizeGivesEachImageItsResult) {
   ModelFile file({24}, 1300);  // ternary alone: the bits may not depend on the batch
   file.bit_linear("b", file.relu(file.bit_linear("a", 0, 24, 40, Norm::rms)), 40, 6, Norm::none, true);
