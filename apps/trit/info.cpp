@@ -54,6 +54,9 @@ void print_table(const io::SafetensorsFile& file, const Model* model, std::uint6
   if (model != nullptr && !model->memory().device.empty()) {
     text += fmt::format("\n{}: {} bytes of weights in its memory, dense layers {}\n", model->memory().device,
                         grouped(model->memory().weight_bytes), model->dense_library());
+  } else if (model != nullptr && model->backend() != Backend::scalar) {
+    text += fmt::format("\nbackend {}: ternary weights as {} panels, dense layers {}\n",
+                        name_of(model->backend()), name_of(model->layout()), model->dense_library());
   }
   print(text);
 }
@@ -75,6 +78,10 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
     if (const ModelMemory memory = model->memory(); !memory.device.empty()) {
       object["device"] = {{"name", memory.device},
                           {"weight_bytes", memory.weight_bytes},
+                          {"dense_library", model->dense_library()}};
+    } else if (model->backend() != Backend::scalar) {
+      object["loaded"] = {{"backend", name_of(model->backend())},
+                          {"layout", name_of(model->layout())},
                           {"dense_library", model->dense_library()}};
     }
   }
@@ -120,7 +127,7 @@ int info(const InfoOptions& options) {
   // Up to here a file is read whole, which takes milliseconds, and everything in it is checked.
   constexpr std::uint64_t kLargestReadWhole = 16'000'000;
   const bool own = format == io::Format::trit || format == io::Format::safetensors;
-  if (!own || (!options.codes && options.backend != Backend::cuda &&
+  if (!own || (!options.codes && options.backend == Backend::scalar &&
                std::filesystem::file_size(options.model) > kLargestReadWhole)) {
     return info_of_checkpoint(options);
   }
@@ -161,7 +168,9 @@ void add_info_command(CLI::App& app, Action& action) {
   command->footer(
       "bytes counts all of a layer's tensors (weight, scale, norm, bias); bits/weight its weight and scale "
       "alone.\n"
-      "With --backend cuda a model is loaded into GPU memory, and the bytes that it takes there are shown.\n"
+      "With --backend a model is loaded for it: the layout of its ternary weights and the library of its "
+      "dense\n"
+      "layers are shown, with cuda the bytes in GPU memory.\n"
       "Of files above 16 MB, and of other projects', the headers alone are read; with --codes everything.\n"
       "Example: trit info model.safetensors --codes");
   command->callback([options, &action] { action = [options] { return info(*options); }; });

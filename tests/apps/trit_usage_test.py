@@ -40,6 +40,11 @@ class UsageTest(CommandTest):
         self.fails("eval", model, environment={"TRIT_BACKEND": "cuda", **hidden}, says=("TRIT_BACKEND", "this machine has"))
         chosen = self.json("eval", model, "--limit", 1, environment={"TRIT_BACKEND": "scalar"})
         self.assertEqual(chosen["backend"], "scalar")
+        self.assertNotIn("loaded", self.json("info", model))
+        loaded = self.json("info", model, "--backend", "auto")
+        best = self.json("eval", model, "--limit", 1)["backend"]
+        if best != "scalar":
+            self.assertEqual((loaded["loaded"]["backend"], loaded["loaded"]["layout"]), (best, "two_bit"))  # it stays in cache
 
     def test_bench(self) -> None:
         result = self.json("bench", "--shapes", "64x64,5x7", "--tokens", "1,3", "--threads", 1, "--backend", "scalar")
