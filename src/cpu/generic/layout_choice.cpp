@@ -4,19 +4,14 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cstdio>
 #include <cstdlib>
-#include <exception>
 #include <fstream>
 #include <map>
 #include <mutex>
-#include <span>
 #include <utility>
-#include <vector>
 
 #include "cpu/cpu_features.h"
-#include "io/atomic_file.h"
-#include "trit/crc32c.h"
+#include "io/user_cache.h"
 #include "trit/error.h"
 
 namespace trit {
@@ -52,16 +47,6 @@ PanelFormat asked_format() {
   }
 }
 
-std::filesystem::path cache_folder() {
-  const char* cache = std::getenv("XDG_CACHE_HOME");
-  if (cache != nullptr && *cache == '/') {
-    return std::filesystem::path(cache) / "trit";
-  }
-  const char* home = std::getenv("HOME");
-  return home != nullptr && *home == '/' ? std::filesystem::path(home) / ".cache" / "trit"
-                                         : std::filesystem::path();
-}
-
 LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& parallel) {
   // What was found out for other kernels than these is of no use: the first number counts their changes.
   std::string key = "1 | " + cpu_model() + " | " + std::string(name_of(kernels.backend)) + " | " +
@@ -75,7 +60,7 @@ LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& paralle
   if (const auto found = choices.find(key); found != choices.end()) {
     return found->second;
   }
-  const generic::RememberedLayout remembered(cache_folder(), key);
+  const generic::RememberedLayout remembered(io::user_cache_folder(), key);
   LayoutChoice choice{PanelFormat::automatic, "measured before, " + remembered.path().string()};
   if (const auto format = remembered.read()) {
     choice.format = *format;
@@ -111,14 +96,7 @@ LayoutChoice choose_layout(const CpuKernels& kernels, Parallel& parallel, std::i
 namespace generic {
 
 RememberedLayout::RememberedLayout(const std::filesystem::path& folder, std::string key)
-    : key_(std::move(key)) {
-  if (!folder.empty()) {
-    char name[32];
-    static_cast<void>(std::snprintf(name, sizeof(name), "layout-%08x",
-                                    crc32c(std::as_bytes(std::span(key_.data(), key_.size())))));
-    path_ = folder / name;
-  }
-}
+    : path_(io::cached_file(folder, "layout", key)), key_(std::move(key)) {}
 
 std::optional<PanelFormat> RememberedLayout::read() const {
   std::ifstream file(path_);
@@ -136,19 +114,7 @@ std::optional<PanelFormat> RememberedLayout::read() const {
 }
 
 bool RememberedLayout::write(PanelFormat format) const {
-  if (path_.empty()) {
-    return false;
-  }
-  try {
-    std::filesystem::create_directories(path_.parent_path());
-    const std::string text = key_ + "\n" + std::string(name_of(format)) + "\n";
-    io::AtomicFile file(path_);
-    file.write(std::as_bytes(std::span(text.data(), text.size())));
-    file.commit();
-    return true;
-  } catch (const std::exception&) {
-    return false;
-  }
+  return io::write_cached_file(path_, key_ + "\n" + std::string(name_of(format)) + "\n");
 }
 
 }  // namespace generic
