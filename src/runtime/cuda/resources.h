@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -38,6 +39,40 @@ using DeviceMemory = std::unique_ptr<std::byte, FreeDevice>;
 using PinnedMemory = std::unique_ptr<std::byte, FreePinned>;
 using StreamHandle = std::unique_ptr<CUstream_st, DestroyStream>;
 using GraphHandle = std::unique_ptr<CUgraphExec_st, DestroyGraph>;
+
+/// What `record` puts into `stream`, as a graph. Where it throws, the stream captures no longer.
+inline GraphHandle capture_graph(CUstream_st* stream, const std::function<void()>& record) {
+  class Capture {
+   public:
+    explicit Capture(CUstream_st* stream) : stream_(stream) {
+      check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing a graph");
+    }
+    ~Capture() {
+      if (graph_ == nullptr) {
+        cudaStreamEndCapture(stream_, &graph_);
+      }
+      if (graph_ != nullptr) {
+        cudaGraphDestroy(graph_);
+      }
+      cudaGetLastError();  // a capture that was broken off is an error of its own
+    }
+    Capture(const Capture&) = delete;
+    Capture& operator=(const Capture&) = delete;
+    cudaGraph_t end() {
+      check(cudaStreamEndCapture(stream_, &graph_), "capturing a graph");
+      return graph_;
+    }
+
+   private:
+    CUstream_st* stream_;
+    cudaGraph_t graph_ = nullptr;
+  };
+  Capture capture(stream);
+  record();
+  cudaGraphExec_t executable = nullptr;
+  check(cudaGraphInstantiate(&executable, capture.end(), 0), "making a graph");
+  return GraphHandle(executable);
+}
 
 /// Null for no bytes. Throws Error that says how much is free.
 inline DeviceMemory allocate_device(std::size_t bytes, const std::string& what) {
