@@ -11,6 +11,7 @@ namespace trit::apps {
 
 struct GpuReport {
   std::string device;
+  std::string plans;    // the file of measured plans (gpu_tune.h); empty: the table's
   LinearReport report;  // limits: the tensor cores' nominal int8 rate at the highest clock, 0 where unknown
 };
 

@@ -3,12 +3,14 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
 #ifdef TRIT_HAVE_CUDA
 #include "common/gpu_benchmark.h"
+#include "common/gpu_tune.h"
 #endif
 #include "common/huge_buffer.h"
 #include "common/linear_report.h"
@@ -45,10 +47,75 @@ apps::LinearReport measure(const BenchOptions& options, Backend backend, int thr
 }
 
 #ifdef TRIT_HAVE_CUDA
+void print_tuning(const apps::TuneReport& report) {
+  std::string text =
+      fmt::format("{}\n{:>12} {:>6}  {:<22} {:>8}  {:<22} {:>8} {:>6} {:>6}\n", report.device, "N x K",
+                  "tokens", "the table's plan", "us", "the fastest", "us", "ratio", "plans");
+  double worst = 1;
+  for (const apps::TunedProduct& product : report.products) {
+    worst = std::max(worst, product.ratio());
+    text += fmt::format("{:>12} {:>6}  {:<22} {:>8.2f}  {:<22} {:>8.2f} {:>6.3f} {:>6}\n",
+                        apps::name_of(product.shape), product.tokens, product.table_plan,
+                        product.table_microseconds, product.best_plan, product.best_microseconds,
+                        product.ratio(), product.plans);
+  }
+  text += fmt::format("the table's time over the fastest: geometric mean {:.3f}, largest {:.3f}; {:.1f} s\n",
+                      report.mean_ratio, worst, report.seconds);
+  text += report.file.empty() ? "not kept: TRIT_CUDA_TUNING=off, or there is no cache that can be written\n"
+                              : fmt::format("kept in {}\n", report.file.string());
+  print(text);
+}
+
+ordered_json to_json(const apps::TuneReport& report) {
+  ordered_json products = ordered_json::array();
+  for (const apps::TunedProduct& product : report.products) {
+    products.push_back({{"out_features", product.shape.out_features},
+                        {"in_features", product.shape.in_features},
+                        {"tokens", product.tokens},
+                        {"table_plan", product.table_plan},
+                        {"table_microseconds", product.table_microseconds},
+                        {"best_plan", product.best_plan},
+                        {"best_microseconds", product.best_microseconds},
+                        {"ratio", product.ratio()},
+                        {"plans", product.plans}});
+  }
+  return {{"backend", name_of(Backend::cuda)},
+          {"machine", {{"gpu", report.device}}},
+          {"file", report.file.empty() ? ordered_json() : ordered_json(report.file.string())},
+          {"mean_ratio", report.mean_ratio},
+          {"seconds", report.seconds},
+          {"tuned", products}};
+}
+
+int run_gpu_tune(const BenchOptions& options, const apps::TimingOptions& timing) {
+  std::optional<apps::Progress> progress;
+  const apps::TuneReport report = apps::tune_gpu({.backends = {Backend::cuda},
+                                                  .shapes = options.shapes,
+                                                  .tokens = options.tokens,
+                                                  .threads = 1,
+                                                  .timing = timing},
+                                                 [&](std::int64_t done, std::int64_t total) {
+                                                   if (!progress) {
+                                                     progress.emplace("tuning", total, "products");
+                                                   }
+                                                   progress->update(done);
+                                                 });
+  progress.reset();
+  if (options.json) {
+    print_json(to_json(report));
+  } else {
+    print_tuning(report);
+  }
+  return 0;
+}
+
 int run_gpu_bench(const BenchOptions& options) {
   apps::TimingOptions timing;
   if (options.quick) {
     timing.rounds = kQuickRounds;
+  }
+  if (options.tune) {
+    return run_gpu_tune(options, timing);
   }
   const apps::GpuReport measured = apps::benchmark_gpu({.backends = {Backend::cuda},
                                                         .shapes = options.shapes,
@@ -56,14 +123,18 @@ int run_gpu_bench(const BenchOptions& options) {
                                                         .threads = 1,
                                                         .timing = timing});
   if (options.json) {
-    ordered_json all{{"backend", name_of(Backend::cuda)}, {"machine", {{"gpu", measured.device}}}};
+    ordered_json all{
+        {"backend", name_of(Backend::cuda)},
+        {"machine", {{"gpu", measured.device}}},
+        {"plans", measured.plans.empty() ? ordered_json("table") : ordered_json(measured.plans)}};
     all.update(apps::to_json(std::span(&measured.report, 1)));
     print_json(all);
   } else {
     print(measured.device + ", " + apps::table(measured.report) +
           "\nus: one product in a CUDA graph of them; layer us: RMSNorm, quantisation and product of fp32 "
           "inputs.\nGB/s: packed weights. Weights from memory: more layers in turn than L2 holds. The read "
-          "bandwidth is\nmeasured in the same run; the int8 peak is the GPU's nominal one.\n");
+          "bandwidth is\nmeasured in the same run; the int8 peak is the GPU's nominal one. Plans: " +
+          (measured.plans.empty() ? "the table's" : measured.plans) + ".\n");
   }
   return 0;
 }
@@ -83,6 +154,9 @@ int run_bench(const BenchOptions& options) {
   const apps::Machine machine = apps::this_machine();
   if (requested_backend(options.backend) == Backend::cuda) {
     return run_gpu_bench(options);
+  }
+  if (options.tune) {
+    throw Error("--tune is of the backend cuda (--backend cuda); layouts for a CPU are chosen without it");
   }
   const Backend backend = cpu_kernels_for(options.backend).backend;
   std::vector<int> threads{1};

@@ -17,7 +17,9 @@ struct BenchOptions {
   std::vector<std::int64_t> tokens = apps::usual_tokens();
   int threads = 0;     // 0: once on one thread and once on all that this process may use
   bool quick = false;  // fewer rounds
-  bool json = false;   // one JSON object instead of a table
+  bool tune =
+      false;  // cuda: choose among the kernels' plans and keep the choice, instead of measuring layers
+  bool json = false;  // one JSON object instead of a table
 };
 
 /// What --quick measures.
@@ -25,7 +27,8 @@ std::vector<apps::LinearShape> quick_shapes();
 std::vector<std::int64_t> quick_tokens();
 
 /// Measures and prints to standard output; returns the exit code. Throws trit::Error for a shape that cannot
-/// be measured, a backend that is missing, or an output that is not exact.
+/// be measured, a backend that is missing, or an output that is not exact; for `tune` without the backend
+/// cuda.
 int run_bench(const BenchOptions& options);
 
 }  // namespace trit::cli

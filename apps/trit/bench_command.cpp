@@ -46,12 +46,18 @@ void add_bench_command(CLI::App& app, Action& action) {
           ->default_str("1,4,8,32,128,512");
   command->add_flag("--quick", options->quick,
                     "seconds: 4096x4096, 512x4096, 10x512 with 1, 8, 128 tokens, and fewer rounds");
+  command->add_flag(
+      "--tune", options->tune,
+      "cuda: time the kernels' plans for these shapes and tokens, and keep the fastest for this "
+      "GPU model");
   add_json_option(*command, options->json);
   command->footer(
       "One thread and all of them unless --threads is given. The whole table takes a few minutes on two "
       "cores, --quick\n"
       "less than one; the memory in use is six times the last cache. With --backend cuda "
-      "it takes\nseconds, and --threads changes nothing.\n"
+      "it takes\nseconds, and --threads changes nothing; what --tune has kept (in $XDG_CACHE_HOME/trit or "
+      "~/.cache/trit) is used\nby every command with that backend: TRIT_CUDA_TUNING=off leaves it out, "
+      "TRIT_CUDA_TUNING=FILE names another file.\n"
       "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
   command->callback([options, shapes, tokens, &action] {
     if (options->quick && tokens->empty()) {

@@ -26,6 +26,7 @@
 #include "cuda/cublaslt_peer.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
+#include "cuda/plan.h"
 #include "trit/cuda.h"
 
 namespace trit::bench {
@@ -181,9 +182,14 @@ class Benchmark {
           "cudaMemcpy");
     cuda::Device sm_80 = device_;
     sm_80.compute_capability = 80;
-    const std::size_t workspace =
+    std::size_t workspace =
         std::max(cuda::product_workspace_bytes(device_, tokens, shape.out_features, shape.in_features),
                  cuda::product_workspace_bytes(sm_80, tokens, shape.out_features, shape.in_features));
+    for (const cuda::ProductPlan& plan :
+         cuda::possible_plans(device_, tokens, shape.out_features, shape.in_features)) {
+      workspace = std::max(workspace, cuda::product_workspace_bytes(device_, plan, tokens, shape.out_features,
+                                                                    shape.in_features));
+    }
     o.workspace = DeviceBuffer<float>(workspace / 4 + 4);
     check(cudaMemsetAsync(o.workspace.data(), 0, o.workspace.bytes(), stream()), "cudaMemset");
     check(cudaStreamSynchronize(stream()), "operands");

@@ -22,8 +22,7 @@ struct Candidate {
 
 /// `product.weights`, `.programmatic` are set by each launch. The rest must outlive the candidates.
 Candidate dispatched(const cuda::Device& device, const cuda::Product& product);
-/// Plans of decode (M <= 16), and the tiles and splits of the Hopper GEMM, those whose estimate is hopeless
-/// left out.
+/// Those of cuda::possible_plans.
 std::vector<Candidate> all_candidates(const cuda::Device& device, const cuda::Product& product);
 
 }  // namespace trit::bench

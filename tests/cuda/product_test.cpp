@@ -3,7 +3,9 @@
 // The products against sums of q * t in 64 bits and the scalar epilogue, bit for bit.
 #include <algorithm>
 #include <limits>
+#include <optional>
 
+#include "cuda/plan.h"
 #include "cuda/support.h"
 
 namespace trit::test {
@@ -75,7 +77,8 @@ class CudaProductTest : public CudaTest {
 
   // Runs the case `launches` times on one workspace, which must be left as it was.
   template <typename Element>
-  void compare_as(const Case& c, const cuda::Device& device, int launches) {
+  void compare_as(const Case& c, const cuda::Device& device, int launches,
+                  const std::optional<cuda::ProductPlan>& plan) {
     const std::vector<std::uint8_t> codes = stored(c);
     const DeviceArray<std::uint8_t> device_codes{std::span<const std::uint8_t>(codes)};
     const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(c.n, c.k));
@@ -92,24 +95,25 @@ class CudaProductTest : public CudaTest {
     const DeviceArray<float> bias{std::span<const float>(c.bias)};
     const DeviceArray<Element> y(static_cast<std::size_t>(c.m * c.n),
                                  static_cast<std::size_t>(uniform(0, 3)));
-    const std::vector<std::uint8_t> zeros(cuda::product_workspace_bytes(device, c.m, c.n, c.k));
+    const std::vector<std::uint8_t> zeros(plan ? cuda::product_workspace_bytes(device, *plan, c.m, c.n, c.k)
+                                               : cuda::product_workspace_bytes(device, c.m, c.n, c.k));
     const DeviceArray<std::uint8_t> workspace{std::span<const std::uint8_t>(zeros)};
     for (int i = 0; i < launches; ++i) {
-      cuda::product(device,
-                    {.weights = weights.data(),
-                     .out_features = c.n,
-                     .in_features = c.k,
-                     .q = q.data(),
-                     .row_scale = row_scale.data(),
-                     .tokens = c.m,
-                     .scale = scale.data(),
-                     .granularity = c.scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row,
-                     .bias = c.bias.empty() ? nullptr : bias.data(),
-                     .y_type = c.type,
-                     .y = y.data(),
-                     .workspace = workspace.data(),
-                     .programmatic = uniform(0, 1) == 0 && device.compute_capability >= 90},
-                    nullptr);
+      const cuda::Product product{
+          .weights = weights.data(),
+          .out_features = c.n,
+          .in_features = c.k,
+          .q = q.data(),
+          .row_scale = row_scale.data(),
+          .tokens = c.m,
+          .scale = scale.data(),
+          .granularity = c.scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row,
+          .bias = c.bias.empty() ? nullptr : bias.data(),
+          .y_type = c.type,
+          .y = y.data(),
+          .workspace = workspace.data(),
+          .programmatic = uniform(0, 1) == 0 && device.compute_capability >= 90};
+      plan ? cuda::product(device, *plan, product, nullptr) : cuda::product(device, product, nullptr);
     }
     ASSERT_EQ(values_of(workspace), zeros);
     const std::vector<float> wanted = oracle(c);
@@ -125,9 +129,10 @@ class CudaProductTest : public CudaTest {
     }
     ++cases_;
   }
-  void compare(const Case& c, const cuda::Device& device, int launches = 1) {
-    c.type == DataType::float32 ? compare_as<float>(c, device, launches)
-                                : compare_as<std::uint16_t>(c, device, launches);
+  void compare(const Case& c, const cuda::Device& device, int launches = 1,
+               const std::optional<cuda::ProductPlan>& plan = std::nullopt) {
+    c.type == DataType::float32 ? compare_as<float>(c, device, launches, plan)
+                                : compare_as<std::uint16_t>(c, device, launches, plan);
   }
 
   // Devices that make the plans differ: rows beside each other, splits of k, chunks of x.
@@ -140,6 +145,41 @@ class CudaProductTest : public CudaTest {
     return device;
   }
 };
+
+// What the autotuner may choose: the table's plan and others, and none that can_run() denies.
+TEST_F(CudaProductTest, EveryPlanHasTheSameBits) {
+  for (int i = 0; i < rounds(40) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    cuda::Device device = random_device();
+    device.multiprocessors = static_cast<int>(uniform(1, 4));  // so that small shapes have many plans
+    device.compute_capability = i % 4 == 3 ? 80 : device.compute_capability;
+    const std::int64_t m = i % 2 == 0 ? uniform(1, 16) : uniform(9, 70);
+    const Case c = random_case(m, size_near(64, 300), size_near(128, 1500));
+    const cuda::ProductPlan table = cuda::default_plan(device, c.m, c.n, c.k);
+    EXPECT_TRUE(cuda::can_run(device, table, c.m, c.n, c.k)) << cuda::name_of(table);
+    std::vector<cuda::ProductPlan> plans = cuda::possible_plans(device, c.m, c.n, c.k);
+    for (int tried = 0; tried < 3 && !plans.empty() && !HasFatalFailure(); ++tried) {
+      const cuda::ProductPlan plan = plans[static_cast<std::size_t>(uniform(0, std::ssize(plans) - 1))];
+      SCOPED_TRACE(cuda::name_of(plan));
+      EXPECT_TRUE(cuda::can_run(device, plan, c.m, c.n, c.k));
+      EXPECT_EQ(cuda::plan_from_name(cuda::name_of(plan)), plan);
+      compare(c, device, 2, plan);
+    }
+    compare(c, device, 1, table);
+  }
+  const cuda::Device device = largest_device();
+  for (const cuda::ProductPlan& plan :
+       {cuda::ProductPlan(cuda::DecodeCut{4, 1, 1}), cuda::ProductPlan(cuda::DecodeCut{3, 1, 1}),
+        cuda::ProductPlan(cuda::DecodeCut{2, 4, 8}), cuda::ProductPlan(cuda::DecodeCut{2, 1, 0}),
+        cuda::ProductPlan(cuda::GemmSm80Cut{48, 1}), cuda::ProductPlan(cuda::GemmSm80Cut{64, 30}),
+        cuda::ProductPlan(cuda::GemmSm90Cut{true, 256, 72, 1}),
+        cuda::ProductPlan(cuda::GemmSm90Cut{true, 256, 128, 2}),
+        cuda::ProductPlan(cuda::GemmSm90Cut{false, 256, 96, 5})}) {
+    EXPECT_FALSE(cuda::can_run(device, plan, 9, 100, 1000)) << cuda::name_of(plan);
+  }
+  EXPECT_FALSE(cuda::can_run(device, cuda::DecodeCut{2, 1, 1}, 17, 100, 1000));
+  EXPECT_FALSE(cuda::can_run(device, cuda::GemmSm90Cut{false, 128, 32, 5}, 9, 100, 1000));
+}
 
 TEST_F(CudaProductTest, Decode) {
   for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {

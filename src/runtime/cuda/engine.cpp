@@ -14,6 +14,7 @@
 
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/program.h"
+#include "runtime/cuda/tuned_plans.h"
 
 namespace trit::runtime {
 namespace {
@@ -40,6 +41,7 @@ class CudaEngine final : public Engine {
       : network_(network),
         schedule_(schedule),
         gpu_(gpu::find_gpu()),
+        plans_(gpu_),
         weights_(file, network),
         chunk_(options.images_per_launch > 0 ? options.images_per_launch : images_per_graph(network)) {
     const auto has = [&](Op op) {
@@ -118,8 +120,9 @@ class CudaEngine final : public Engine {
     auto& entry = programs_[{slot, images, bytes_in}];
     if (!entry) {
       try {
-        entry = std::make_unique<Program>(gpu::ProgramParts{network_, schedule_, weights_, gpu_.device},
-                                          slots_[slot], images, bytes_in, normalize_);
+        entry =
+            std::make_unique<Program>(gpu::ProgramParts{network_, schedule_, weights_, plans_, gpu_.device},
+                                      slots_[slot], images, bytes_in, normalize_);
       } catch (...) {
         programs_.erase({slot, images, bytes_in});
         throw;
@@ -179,6 +182,7 @@ class CudaEngine final : public Engine {
   const Network& network_;
   const Schedule& schedule_;
   gpu::Gpu gpu_;
+  gpu::TunedPlans plans_;
   gpu::Weights weights_;
   std::int64_t chunk_;
   std::array<gpu::Slot, 2> slots_;

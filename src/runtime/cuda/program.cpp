@@ -117,8 +117,12 @@ class Program::Builder {
     const std::size_t scale = buffer(float_bytes(rows));
     produce(step.output, makers_.size());
     const std::size_t y = buffer_of_[step.output];
-    workspace_bytes_ = std::max(workspace_bytes_,
-                                cuda::product_workspace_bytes(parts_.device, rows, layer.out_features, in));
+    const cuda::ProductPlan plan = parts_.plans.plan(rows, layer.out_features, in);
+    workspace_bytes_ = std::max(
+        workspace_bytes_, cuda::product_workspace_bytes(parts_.device, plan, rows, layer.out_features, in));
+    // The product may start while norm_quant ends, and norm_quant while the layer in front of it does: what
+    // they read before they wait for it is older.
+    const bool programmatic = parts_.device.compute_capability >= 90;
     const bool relu = step.relu;
     add([=, this, &layer, &node] {
       const cuda::NormQuant quantize{.x = at<float>(x),
@@ -129,7 +133,8 @@ class Program::Builder {
                                      .norm_weight = layer.norm_weight,
                                      .eps = node.eps,
                                      .q = at<std::int8_t>(q),
-                                     .scale = at<float>(scale)};
+                                     .scale = at<float>(scale),
+                                     .programmatic = programmatic};
       const cuda::Product product{.weights = layer.ternary,
                                   .out_features = layer.out_features,
                                   .in_features = in,
@@ -140,11 +145,12 @@ class Program::Builder {
                                   .granularity = layer.granularity,
                                   .bias = layer.bias,
                                   .y = at<float>(y),
-                                  .workspace = program_.workspace_.get()};
+                                  .workspace = program_.workspace_.get(),
+                                  .programmatic = programmatic};
       const BiasRelu after{at<float>(y), at<float>(y), rows * layer.out_features, 1, 1, nullptr, true};
       return [=, device = parts_.device, stream = stream()] {
         cuda::norm_quant(device, quantize, stream);
-        cuda::product(device, product, stream);
+        cuda::product(device, plan, product, stream);
         if (relu) {
           bias_relu(after, stream);
         }
@@ -321,23 +327,7 @@ Program::Program(const ProgramParts& parts, Slot& slot, std::int64_t images, boo
   // Once eagerly: libraries load their kernels at a first call, which a capture does not allow.
   run_steps();
   check(cudaStreamSynchronize(stream_), "the model's first run");
-  check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "capturing a graph");
-  cudaGraph_t captured = nullptr;
-  try {
-    run_steps();
-  } catch (...) {
-    if (cudaStreamEndCapture(stream_, &captured) == cudaSuccess && captured != nullptr) {
-      cudaGraphDestroy(captured);
-    }
-    cudaGetLastError();
-    throw;
-  }
-  check(cudaStreamEndCapture(stream_, &captured), "capturing a graph");
-  cudaGraphExec_t executable = nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&executable, captured, 0);
-  cudaGraphDestroy(captured);
-  check(error, "making a graph");
-  graph_.reset(executable);
+  graph_ = capture_graph(stream_, [this] { run_steps(); });
 }
 
 void Program::run_steps() {

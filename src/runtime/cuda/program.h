@@ -11,6 +11,7 @@
 #include "runtime/cuda/dense.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/resources.h"
+#include "runtime/cuda/tuned_plans.h"
 #include "runtime/cuda/weights.h"
 #include "runtime/schedule.h"
 
@@ -27,6 +28,7 @@ struct ProgramParts {
   const Network& network;
   const Schedule& schedule;
   const Weights& weights;
+  const TunedPlans& plans;
   cuda::Device device;
 };
 

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: MIT
+//
+// Plans that `trit bench --backend cuda --tune` has measured to be the fastest on one GPU model, kept in a
+// file beside the CPU's choice of layout:
+//
+//   trit-tuning 1 | NVIDIA H200 | compute capability 90 | 132 multiprocessors       the key
+//   4096 4096 1 decode S2 P1 Q16                                                    N K M plan
+//   14336 4096 1024 persistent 256x96
+//   crc32c 5c0e9d2b                                                                 of all lines before it
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <tuple>
+
+#include "cuda/plan.h"
+
+namespace trit::runtime::gpu {
+
+/// What a file of plans is made for. The number counts changes of the kernels that make older files useless.
+std::string tuning_key(std::string_view gpu, const cuda::Device& device);
+
+class Tuning {
+ public:
+  void set(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features,
+           const cuda::ProductPlan& plan);
+  /// The table decides again.
+  void erase(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features);
+  /// The plan of this shape and number of tokens. Up to 8 tokens, where a product costs about the same for
+  /// each, that of the next larger number that is there. Null where there is none: the table decides.
+  const cuda::ProductPlan* find(std::int64_t tokens, std::int64_t out_features,
+                                std::int64_t in_features) const;
+  std::size_t size() const { return plans_.size(); }
+
+  std::string text(std::string_view key) const;
+  /// The inverse. Throws Error that says what is wrong: another key, a line that is no plan, a file that was
+  /// cut or changed.
+  static Tuning from_text(std::string_view text, std::string_view key);
+
+ private:
+  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, cuda::ProductPlan> plans_;  // by N, K, M
+};
+
+/// Where plans come from, by TRIT_CUDA_TUNING: "off" is the table alone, a path that file; unset or empty,
+/// the user's cache.
+struct TuningFile {
+  std::filesystem::path path;  // empty: none
+  bool asked = false;          // named by TRIT_CUDA_TUNING: it must be there
+};
+TuningFile tuning_file(std::string_view key);
+
+/// The file's plans; none where there is no file. A file that is damaged or of another GPU is ignored, with a
+/// warning on standard error. Throws Error where the file that TRIT_CUDA_TUNING names cannot be opened.
+Tuning load_tuning(const TuningFile& file, std::string_view key);
+
+/// Whether it worked (io::write_cached_file).
+bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tuning);
+
+}  // namespace trit::runtime::gpu
