@@ -32,6 +32,7 @@ REGISTERS = {
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
+    r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool)_kernel": (40, "six blocks of 256 threads: bound by memory"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
     r"gemm_sm90_split_kernel<Tile<1, 32": (64, "16 accumulators; a block of 320 threads fills the multiprocessor by its memory"),

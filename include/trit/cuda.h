@@ -79,6 +79,23 @@ void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::
 void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
                      ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream);
 
+/// absmean, ternarize_pack and prepare_weights of w [N, K] in one launch, to the same bits: for a weight that
+/// may have changed since its last use.
+struct PackWeights {
+  const float* w;                 // [N, K]
+  std::int64_t out_features = 0;  // N >= 1
+  std::int64_t in_features = 0;   // K >= 1
+  ScaleGranularity granularity = ScaleGranularity::tensor;
+  float* scale = nullptr;           // out [1] or [N]
+  std::uint8_t* codes = nullptr;    // out [N, packed_row_bytes(K)]
+  std::uint8_t* weights = nullptr;  // out, weight_bytes(N, K), aligned to 16
+  float* row_sums = nullptr;        // per tensor: [N], written and read
+  /// Zero before the first use; every launch leaves it zero. One of a product's workspace will do, and like
+  /// that it is of one stream.
+  std::int32_t* counter = nullptr;
+};
+void pack_weights(const Device& device, const PackWeights& args, Stream stream);
+
 /// y [M, N] = epilogue(q · tᵀ).
 struct Product {
   const std::uint8_t* weights;    // weight_bytes(N, K), aligned to 16

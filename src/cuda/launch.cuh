@@ -20,6 +20,7 @@ struct LaunchShape {
   unsigned shared_bytes = 0;
   bool programmatic = false;  // may start before its predecessor has ended; the kernel waits itself
   unsigned cluster = 1;       // blocks of a cluster, along x
+  bool cooperative = false;   // all blocks run at once
 };
 
 #if defined(__CUDACC__)
@@ -46,7 +47,7 @@ void launch(const char* name, const LaunchShape& shape, Stream stream, const Arg
       raised.fetch_or(bit, std::memory_order_relaxed);
     }
   }
-  cudaLaunchAttribute attributes[2];
+  cudaLaunchAttribute attributes[3];
   unsigned count = 0;
   if (shape.programmatic) {
     attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
@@ -57,6 +58,10 @@ void launch(const char* name, const LaunchShape& shape, Stream stream, const Arg
     attributes[count].val.clusterDim.x = shape.cluster;
     attributes[count].val.clusterDim.y = 1;
     attributes[count++].val.clusterDim.z = 1;
+  }
+  if (shape.cooperative) {
+    attributes[count].id = cudaLaunchAttributeCooperative;
+    attributes[count++].val.cooperative = 1;
   }
   cudaLaunchConfig_t config{};
   config.gridDim = shape.grid;
@@ -73,7 +78,7 @@ void launch(const char* name, const LaunchShape& shape, Stream /*stream*/, const
   emulator::run({.grid = shape.grid,
                  .block = shape.block,
                  .shared_bytes = shape.shared_bytes,
-                 .cluster = shape.cluster,
+                 .cluster = shape.cooperative ? shape.grid.x : shape.cluster,
                  .programmatic = shape.programmatic},
                 name, [&] { kKernel(arguments...); });
 }

@@ -67,6 +67,15 @@ __device__ __forceinline__ void named_barrier(std::uint32_t id, std::uint32_t th
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/// What another block has written with atomicAdd, and what that block wrote before it fenced and did so.
+__device__ __forceinline__ std::int32_t load_acquire(const std::int32_t* global) {
+  std::int32_t value;
+  asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(value) : "l"(global) : "memory");
+  return value;
+}
+/// In a loop that waits for another block.
+__device__ __forceinline__ void spin() { __nanosleep(32); }
+
 /// The compiler takes `value` for unknown from here on.
 __device__ __forceinline__ void opaque(int& value) { asm volatile("" : "+r"(value)); }
 

@@ -8,6 +8,8 @@
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
 #include <torch/csrc/autograd/functions/basic_ops.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
 #include <torch/library.h>
 
 #include "torch/ops.h"
@@ -43,21 +45,67 @@ variable_list once_differentiable(const char* name, variable_list gradients) {
   return (*error)(std::move(detached));
 }
 
-// One function for both overloads of trit::bit_linear: `packed` is null in the one that packs by itself.
+void check_shapes(const Tensor& x, const Tensor& weight) {
+  TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1 && x.sym_size(-1) == weight.sym_size(1),
+              "trit::bit_linear: x ", x.sym_sizes(), " does not fit the weight ", weight.sym_sizes());
+}
+
+// What a backward needs of its forward.
+struct Saved {
+  Tensor x, norm_weight;  // with an RMSNorm only; g may be undefined
+  Tensor q, scale, rstd;
+  Tensor codes, weight_scale;
+  c10::SymInt in_features;
+  c10::SymIntArrayRef x_sizes;
+  torch::ScalarType weight_type, bias_type;
+  bool rms;
+};
+struct Wanted {
+  bool x, weight, bias, norm_weight;
+};
+struct Gradients {
+  Tensor x, weight, bias, norm_weight;
+};
+
+Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& grad_y) {
+  const Tensor grad = grad_y.reshape_symint({-1, saved.codes.sym_size(0)});
+  Gradients gradients;
+  if (wanted.weight) {
+    gradients.weight =
+        ops::linear_backward_weight(grad, saved.q, saved.scale, saved.in_features).to(saved.weight_type);
+  }
+  if (wanted.bias) {
+    gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);
+  }
+  if (wanted.x || (saved.rms && wanted.norm_weight)) {
+    Tensor grad_x = ops::linear_backward_input(grad, saved.codes, saved.weight_scale, saved.in_features);
+    if (saved.rms) {
+      std::tie(grad_x, gradients.norm_weight) =
+          ops::rms_norm_backward(grad_x, saved.x.reshape_symint({-1, saved.in_features}), saved.rstd,
+                                 defined_or_none(saved.norm_weight), {wanted.x, wanted.norm_weight});
+    }
+    if (wanted.x) {
+      gradients.x = grad_x.reshape_symint(saved.x_sizes);
+    }
+  }
+  return gradients;
+}
+
+// trit::bit_linear, the overload that packs by itself: what tracing and compiling see.
 class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
  public:
-  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight, const Packed& packed,
+  static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
                         const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
                         double eps, bool per_row) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    TORCH_CHECK(weight.dim() == 2 && x.dim() >= 1 && x.sym_size(-1) == weight.sym_size(1),
-                "trit::bit_linear: x ", x.sym_sizes(), " does not fit the weight ", weight.sym_sizes());
+    check_shapes(x, weight);
     const auto in_features = weight.sym_size(1);
-    const Tensor scale = packed ? packed->scale() : ops::absmean(weight, per_row);
-    const Tensor codes = packed ? packed->codes() : ops::ternarize_pack(weight, scale);
-    const auto quantized =
-        packed ? ops::bit_linear_forward(x, packed, bias, norm_weight, rms, eps)
-               : forward_unprepared(x, codes, scale, in_features, bias, norm_weight, rms, eps);
+    const Tensor scale = ops::absmean(weight, per_row);
+    const Tensor codes = ops::ternarize_pack(weight, scale);
+    const auto quantized = ops::norm_quant(x.reshape_symint({-1, in_features}), norm_weight, rms, eps);
+    const Tensor y = ops::packed_linear(quantized, codes, scale, in_features, bias, x.scalar_type());
+    auto sizes = x.sym_sizes().vec();
+    sizes.back() = y.sym_size(1);
     context->save_for_backward({rms ? x : Tensor(), rms ? value_or_undefined(norm_weight) : Tensor(),
                                 quantized.q, quantized.scale, rms ? quantized.rstd : Tensor(), codes, scale});
     context->saved_data["in_features"] = in_features;
@@ -67,64 +115,117 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
     context->saved_data["bias"] = bias.has_value();
     context->saved_data["rms"] = rms;
     context->saved_data["norm_weight"] = norm_weight.has_value();
-    return quantized.y;
+    return y.reshape_symint(sizes);
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& outputs) {
-    variable_list gradients = [&] {
+    variable_list gradients = [&]() -> variable_list {
       const torch::NoGradGuard no_grad;
-      return gradients_of(context, outputs[0]);
+      const auto saved = context->get_saved_variables();
+      auto& data = context->saved_data;
+      // Edges are numbered over the tensors that were given: x, weight, bias?, norm_weight?.
+      std::size_t edge = 2;
+      const bool bias = data["bias"].toBool() && context->needs_input_grad(edge++);
+      const bool norm_weight = data["norm_weight"].toBool() && context->needs_input_grad(edge++);
+      const std::vector<c10::SymInt> x_sizes = data["x_sizes"].toSymIntVector();
+      auto found = gradients_of({.x = saved[0],
+                                 .norm_weight = saved[1],
+                                 .q = saved[2],
+                                 .scale = saved[3],
+                                 .rstd = saved[4],
+                                 .codes = saved[5],
+                                 .weight_scale = saved[6],
+                                 .in_features = data["in_features"].toSymInt(),
+                                 .x_sizes = x_sizes,
+                                 .weight_type = data["weight_type"].toScalarType(),
+                                 .bias_type = data["bias_type"].toScalarType(),
+                                 .rms = data["rms"].toBool()},
+                                {.x = context->needs_input_grad(0),
+                                 .weight = context->needs_input_grad(1),
+                                 .bias = bias,
+                                 .norm_weight = norm_weight},
+                                outputs[0]);
+      return {found.x, found.weight, found.bias, found.norm_weight, Tensor(), Tensor(), Tensor()};
+    }();
+    return once_differentiable("trit::bit_linear", std::move(gradients));
+  }
+};
+
+// The other overload, with the packed weight: a node of our own, since torch::autograd::Function's way
+// through a dictionary costs the host more than the layer's launches.
+class BitLinearNode : public torch::autograd::Node {
+ public:
+  variable_list apply(variable_list&& grads) override {
+    const std::lock_guard lock(mutex_);
+    if (!grads[0].defined()) {
+      return variable_list(4);
+    }
+    TORCH_CHECK(packed_ != nullptr, torch::autograd::ERR_BACKWARD_TWICE);
+    variable_list gradients = [&]() -> variable_list {
+      const torch::NoGradGuard no_grad;
+      auto found = gradients_of({.x = x_.unpack(),
+                                 .norm_weight = norm_weight_.unpack(),
+                                 .q = q_.unpack(),
+                                 .scale = scale_.unpack(),
+                                 .rstd = rstd_.unpack(),
+                                 .codes = packed_->codes(),
+                                 .weight_scale = packed_->scale(),
+                                 .in_features = packed_->in_features(),
+                                 .x_sizes = x_sizes_,
+                                 .weight_type = weight_type_,
+                                 .bias_type = bias_type_,
+                                 .rms = rms_},
+                                {.x = task_should_compute_output(0),
+                                 .weight = task_should_compute_output(1),
+                                 .bias = task_should_compute_output(2),
+                                 .norm_weight = task_should_compute_output(3)},
+                                grads[0]);
+      return {found.x, found.weight, found.bias, found.norm_weight};
     }();
     return once_differentiable("trit::bit_linear", std::move(gradients));
   }
 
+  void release_variables() override {
+    const std::lock_guard lock(mutex_);
+    for (SavedVariable* saved : {&x_, &norm_weight_, &q_, &scale_, &rstd_}) {
+      saved->reset_data();
+    }
+    packed_.reset();
+  }
+
+  static Tensor forward(const Tensor& x, const Tensor& weight, const Packed& packed,
+                        const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
+                        double eps) {
+    check_shapes(x, weight);
+    const auto node = std::shared_ptr<BitLinearNode>(new BitLinearNode, torch::autograd::deleteNode);
+    node->set_next_edges(torch::autograd::collect_next_edges(x, weight, bias, norm_weight));
+    const auto result = [&] {
+      const at::AutoDispatchBelowADInplaceOrView below;
+      return ops::bit_linear_forward(x, packed, bias, norm_weight, rms, eps);
+    }();
+    if (rms) {
+      node->x_ = SavedVariable(x, false);
+      node->norm_weight_ = SavedVariable(norm_weight, false);
+      node->rstd_ = SavedVariable(result.rstd, false);
+    }
+    node->q_ = SavedVariable(result.q, false);
+    node->scale_ = SavedVariable(result.scale, false);
+    node->packed_ = packed;
+    node->x_sizes_ = c10::SymDimVector(x.sym_sizes());
+    node->weight_type_ = weight.scalar_type();
+    node->bias_type_ = bias ? bias->scalar_type() : weight.scalar_type();
+    node->rms_ = rms;
+    torch::autograd::set_history(result.y, node);
+    return result.y;
+  }
+
  private:
-  static ops::BitLinearResult forward_unprepared(const Tensor& x, const Tensor& codes, const Tensor& scale,
-                                                 const c10::SymInt& in_features, const optional<Tensor>& bias,
-                                                 const optional<Tensor>& norm_weight, bool rms, double eps) {
-    const auto quantized = ops::norm_quant(x.reshape_symint({-1, in_features}), norm_weight, rms, eps);
-    const Tensor y = ops::packed_linear(quantized, codes, scale, in_features, bias, x.scalar_type());
-    auto sizes = x.sym_sizes().vec();
-    sizes.back() = y.sym_size(1);
-    return {y.reshape_symint(sizes), quantized.q, quantized.scale, quantized.rstd};
-  }
-
-  // Gradients of x, weight, packed, bias, norm_weight, rms, eps, per_row.
-  static variable_list gradients_of(AutogradContext* context, const Tensor& grad_y) {
-    const auto saved = context->get_saved_variables();
-    const Tensor &x = saved[0], &norm_weight = saved[1], &q = saved[2], &scale = saved[3], &rstd = saved[4];
-    const Tensor &codes = saved[5], &weight_scale = saved[6];
-    const c10::SymInt in_features = context->saved_data["in_features"].toSymInt();
-    const bool rms = context->saved_data["rms"].toBool();
-    // Edges are numbered over the tensors that were given: x, weight, bias?, norm_weight?.
-    std::size_t edge = 2;
-    const bool bias_wanted = context->saved_data["bias"].toBool() && context->needs_input_grad(edge++);
-    const bool norm_weight_wanted =
-        context->saved_data["norm_weight"].toBool() && context->needs_input_grad(edge++);
-    const bool x_wanted = context->needs_input_grad(0);
-
-    const Tensor grad = grad_y.reshape_symint({-1, codes.sym_size(0)});
-    variable_list gradients(8);
-    if (context->needs_input_grad(1)) {
-      gradients[1] = ops::linear_backward_weight(grad, q, scale, in_features)
-                         .to(context->saved_data["weight_type"].toScalarType());
-    }
-    if (bias_wanted) {
-      gradients[3] = grad.sum({0}, /*keepdim=*/false, context->saved_data["bias_type"].toScalarType());
-    }
-    if (x_wanted || (rms && norm_weight_wanted)) {
-      Tensor grad_x = ops::linear_backward_input(grad, codes, weight_scale, in_features);
-      if (rms) {
-        std::tie(grad_x, gradients[4]) =
-            ops::rms_norm_backward(grad_x, x.reshape_symint({-1, in_features}), rstd,
-                                   defined_or_none(norm_weight), {x_wanted, norm_weight_wanted});
-      }
-      if (x_wanted) {
-        gradients[0] = grad_x.reshape_symint(context->saved_data["x_sizes"].toSymIntVector());
-      }
-    }
-    return gradients;
-  }
+  using SavedVariable = torch::autograd::SavedVariable;
+  SavedVariable x_, norm_weight_, q_, scale_, rstd_;
+  Packed packed_;
+  c10::SymDimVector x_sizes_;
+  torch::ScalarType weight_type_ = torch::kFloat, bias_type_ = torch::kFloat;
+  bool rms_ = false;
 };
 
 class RMSNormFunction : public torch::autograd::Function<RMSNormFunction> {
@@ -151,29 +252,31 @@ class RMSNormFunction : public torch::autograd::Function<RMSNormFunction> {
   }
 };
 
-// Whether a call must be recorded. Building a node costs a third of the host's time of a call.
-bool is_recorded(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                 const optional<Tensor>& norm_weight) {
-  const auto differentiable = [](const Tensor& tensor) {
-    return (torch::GradMode::is_enabled() && tensor.requires_grad()) || tensor._fw_grad(0).defined();
-  };
-  return differentiable(x) || differentiable(weight) || (bias && differentiable(*bias)) ||
-         (norm_weight && differentiable(*norm_weight));
+// Whether one of the tensors that are there fulfils a condition.
+template <typename Condition>
+bool any_of(const Condition& condition, const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+            const optional<Tensor>& norm_weight) {
+  return condition(x) || condition(weight) || (bias && condition(*bias)) ||
+         (norm_weight && condition(*norm_weight));
 }
 
 Tensor bit_linear_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
-  return BitLinearFunction::apply(x, weight, Packed(), bias, norm_weight, rms, eps, per_row);
+  return BitLinearFunction::apply(x, weight, bias, norm_weight, rms, eps, per_row);
 }
 
 Tensor bit_linear_prepared_autograd(const Tensor& x, const Tensor& weight, const Packed& packed,
                                     const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                     bool rms, double eps) {
-  if (!is_recorded(x, weight, bias, norm_weight)) {
-    const at::AutoDispatchBelowADInplaceOrView below;
-    return ops::bit_linear(x, weight, packed, bias, norm_weight, rms, eps);
+  TORCH_CHECK_NOT_IMPLEMENTED(!any_of([](const Tensor& tensor) { return tensor._fw_grad(0).defined(); }, x,
+                                      weight, bias, norm_weight),
+                              "trit::bit_linear: forward-mode differentiation is not implemented");
+  if (torch::GradMode::is_enabled() &&
+      any_of([](const Tensor& tensor) { return tensor.requires_grad(); }, x, weight, bias, norm_weight)) {
+    return BitLinearNode::forward(x, weight, packed, bias, norm_weight, rms, eps);
   }
-  return BitLinearFunction::apply(x, weight, packed, bias, norm_weight, rms, eps, false);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return ops::bit_linear(x, weight, packed, bias, norm_weight, rms, eps);
 }
 
 std::tuple<Tensor, Tensor> rms_norm_autograd(const Tensor& x, const optional<Tensor>& weight, double eps) {

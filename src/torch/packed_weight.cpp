@@ -57,6 +57,12 @@ PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_
               scale_.toString(), " ", scale_.sizes());
 }
 
+PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
+                           std::shared_ptr<cuda::PreparedWeight> prepared)
+    : PackedWeight(std::move(codes), std::move(scale), in_features) {
+  cuda_ = std::move(prepared);
+}
+
 c10::intrusive_ptr<PackedWeight> PackedWeight::from_float(const torch::Tensor& weight, bool per_row) {
   const torch::NoGradGuard no_grad;
   const auto detached = weight.detach();
@@ -136,7 +142,7 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
   if (!unseen_writes && holds(weight, per_row)) {
     return packed_;
   }
-  auto packed = PackedWeight::from_float(weight, per_row);
+  auto packed = cuda::pack(weight, per_row, !unseen_writes);
   if (unseen_writes) {
     packed_.reset();
     key_.reset();
@@ -153,6 +159,9 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
 #if !TRIT_TORCH_CUDA
 namespace cuda {
 bool is_capturing() { return false; }
+c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool /*kept*/) {
+  return PackedWeight::from_float(weight, per_row);
+}
 }  // namespace cuda
 
 const cuda::PreparedWeight& PackedWeight::cuda() const {

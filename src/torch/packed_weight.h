@@ -27,6 +27,9 @@ class PackedWeight final : public torch::CustomClassHolder {
  public:
   /// codes uint8 [N, ceil(K / 4)], scale float32 [1] or [N].
   PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features);
+  /// The same with the GPU's layout of it, which is there already.
+  PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
+               std::shared_ptr<cuda::PreparedWeight> prepared);
   /// Quantises a float weight [N, K] of any floating-point type.
   static c10::intrusive_ptr<PackedWeight> from_float(const torch::Tensor& weight, bool per_row);
 

@@ -134,6 +134,47 @@ TEST_F(CudaWeightsTest, TernarizeAndPrepare) {
   }
 }
 
+// One launch instead of three: the same bits, again and again on one counter, however many blocks share the
+// work.
+TEST_F(CudaWeightsTest, PackWeights) {
+  const DeviceArray<std::int32_t> counter{std::span<const std::int32_t>(std::array<std::int32_t, 1>{0})};
+  for (int i = 0; i < rounds(60) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t n = size_near(64, 200);
+    const std::int64_t k = size_near(128, 700);
+    cuda::Device device = largest_device();
+    device.multiprocessors = static_cast<int>(uniform(1, 3));
+    const std::vector<float> w = random_weights(n * k);
+    const ScaleGranularity granularity = kGranularities[static_cast<std::size_t>(i % 2)];
+    const DeviceArray<float> weights{std::span<const float>(w), static_cast<std::size_t>(uniform(0, 1))};
+    const std::size_t scales = granularity == ScaleGranularity::row ? static_cast<std::size_t>(n) : 1;
+    const DeviceArray<float> scale(scales);
+    const DeviceArray<float> row_sums(static_cast<std::size_t>(n));
+    const DeviceArray<std::uint8_t> codes(static_cast<std::size_t>(n * packed_row_bytes(k)));
+    const DeviceArray<std::uint8_t> prepared(cuda::weight_bytes(n, k));
+    cuda::pack_weights(device,
+                       {.w = weights.data(),
+                        .out_features = n,
+                        .in_features = k,
+                        .granularity = granularity,
+                        .scale = scale.data(),
+                        .codes = codes.data(),
+                        .weights = prepared.data(),
+                        .row_sums = row_sums.data(),
+                        .counter = counter.data()},
+                       nullptr);
+    ASSERT_EQ(values_of(counter), std::vector<std::int32_t>{0});
+    ASSERT_TRUE(same_bits(values_of(scale), absmean(w, n, k, granularity))) << n << " x " << k;
+    const DeviceArray<std::uint8_t> wanted_codes(codes.size(), 0, 1);
+    const DeviceArray<std::uint8_t> wanted(prepared.size(), 0, 1);
+    cuda::ternarize_pack(weights.data(), n, k, granularity, scale.data(), wanted_codes.data(), nullptr);
+    cuda::prepare_weights(weights.data(), n, k, granularity, scale.data(), wanted.data(), nullptr);
+    ASSERT_EQ(values_of(codes), values_of(wanted_codes)) << n << " x " << k;
+    ASSERT_EQ(values_of(prepared), values_of(wanted)) << n << " x " << k;
+    ++cases_;
+  }
+}
+
 TEST_F(CudaWeightsTest, Errors) {
   const DeviceArray<std::uint8_t> memory(1024);
   const auto message = [](auto&& call) -> std::string {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "torch/cuda/launch_context.h"
 
+#include <ATen/cuda/EmptyTensor.h>
 #include <c10/cuda/CUDAGraphsC10Utils.h>
 #include <c10/cuda/CUDAStream.h>
 
@@ -26,6 +27,20 @@ const trit::cuda::Device& device_of(const torch::Tensor& tensor) {
 
 trit::cuda::Stream stream_of(const torch::Tensor& tensor) {
   return c10::cuda::getCurrentCUDAStream(static_cast<c10::DeviceIndex>(tensor.get_device())).stream();
+}
+
+torch::Tensor empty(at::IntArrayRef sizes, torch::ScalarType type, const torch::Tensor& like) {
+  return torch::Tensor(at::detail::empty_cuda(sizes, type, like.device(), std::nullopt));
+}
+
+torch::Tensor part_of(const torch::Tensor& base, std::size_t bytes, at::IntArrayRef sizes,
+                      torch::ScalarType type) {
+  auto part = at::detail::make_tensor<c10::TensorImpl>(c10::Storage(base.storage()), base.key_set(),
+                                                       c10::scalarTypeToTypeMeta(type));
+  auto* const impl = part.unsafeGetTensorImpl();
+  impl->set_storage_offset(static_cast<std::int64_t>(bytes / c10::elementSize(type)));
+  impl->set_sizes_contiguous(sizes);
+  return part;
 }
 
 torch::Tensor workspace(const torch::Tensor& like, std::size_t bytes) {

@@ -3,7 +3,6 @@
 // The operators on a GPU: each checks its tensors and launches kernels of trit/cuda.h and
 // torch/cuda/kernels.h on the current stream. Nothing waits for the GPU, and memory is LibTorch's, so that
 // all of it may be captured into a CUDA graph.
-#include <ATen/cuda/EmptyTensor.h>
 #include <ATen/ops/mm.h>
 #include <ATen/ops/mul.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -22,15 +21,11 @@ namespace trit::torch_layer {
 namespace {
 
 using c10::cuda::CUDAGuard;
+using cuda::empty;
 using std::optional;
 using torch::ScalarType;
 using torch::Tensor;
 using Packed = c10::intrusive_ptr<PackedWeight>;
-
-// at::empty without its way through the dispatcher.
-Tensor empty(at::IntArrayRef sizes, ScalarType type, const Tensor& like) {
-  return Tensor(at::detail::empty_cuda(sizes, type, like.device(), std::nullopt));
-}
 
 // Rows of x [..., K]: side by side or further apart; anything else (transposed, expanded) is copied.
 struct Rows {
@@ -260,9 +255,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
   Tensor y = checked_output(x, *packed);
   const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);
-  const Tensor q = empty_q(rows);
-  const Tensor scale = empty({rows.count}, torch::kFloat, x);
-  const Tensor rstd = empty({rows.count}, torch::kFloat, x);
+  const std::int64_t q_width = trit::cuda::quantized_row_bytes(rows.features);
+  const auto q_bytes = static_cast<std::size_t>(rows.count * q_width);  // a multiple of 16
+  const std::size_t scale_bytes = static_cast<std::size_t>(rows.count) * sizeof(float);
+  const Tensor memory = empty({static_cast<std::int64_t>(q_bytes + 2 * scale_bytes)}, torch::kByte, x);
+  const Tensor q = cuda::part_of(memory, 0, {rows.count, q_width}, torch::kChar);
+  const Tensor scale = cuda::part_of(memory, q_bytes, {rows.count}, torch::kFloat);
+  const Tensor rstd = cuda::part_of(memory, q_bytes + scale_bytes, {rows.count}, torch::kFloat);
   quantize(rows, norm_weight, rms, eps, q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(),
            rstd.mutable_data_ptr<float>());
   product(q.const_data_ptr<std::int8_t>(), scale.const_data_ptr<float>(), *packed, bias,

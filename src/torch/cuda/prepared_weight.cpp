@@ -11,19 +11,32 @@
 namespace trit::torch_layer {
 
 namespace cuda {
+namespace {
 
-PreparedWeight::PreparedWeight(const torch::Tensor& codes, std::int64_t in_features)
-    : stream_(c10::cuda::getCurrentCUDAStream(codes.device().index())) {
-  const c10::cuda::CUDAGuard guard(codes.device());
-  const auto bytes = static_cast<std::int64_t>(trit::cuda::weight_bytes(codes.size(0), in_features));
-  weights_ = at::empty({bytes}, codes.options());
-  trit::cuda::prepare_weights(codes.const_data_ptr<std::uint8_t>(), codes.size(0), in_features,
-                              weights_.mutable_data_ptr<std::uint8_t>(), stream_.stream());
+torch::Tensor empty_bytes(std::size_t bytes, const torch::Tensor& like) {
+  return empty({static_cast<std::int64_t>(bytes)}, torch::kByte, like);
+}
+
+}  // namespace
+
+PreparedWeight::PreparedWeight(torch::Tensor weights, bool kept)
+    : weights_(std::move(weights)), stream_(c10::cuda::getCurrentCUDAStream(weights_.device().index())) {
   // Inside a capture the graph orders its streams itself.
-  if (!is_capturing()) {
+  if (kept && !is_capturing()) {
     ready_.record(stream_);
   }
 }
+
+PreparedWeight::PreparedWeight(const torch::Tensor& codes, std::int64_t in_features)
+    : PreparedWeight(
+          [&] {
+            const c10::cuda::CUDAGuard guard(codes.device());
+            torch::Tensor weights = empty_bytes(trit::cuda::weight_bytes(codes.size(0), in_features), codes);
+            trit::cuda::prepare_weights(codes.const_data_ptr<std::uint8_t>(), codes.size(0), in_features,
+                                        weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
+            return weights;
+          }(),
+          /*kept=*/true) {}
 
 void PreparedWeight::use_on_current_stream(const torch::Tensor& codes, const torch::Tensor& scale) const {
   const auto current = c10::cuda::getCurrentCUDAStream(weights_.device().index());
@@ -40,11 +53,50 @@ void PreparedWeight::use_on_current_stream(const torch::Tensor& codes, const tor
   }
 }
 
+c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept) {
+  check_weight(weight);
+  const torch::NoGradGuard no_grad;
+  const c10::cuda::CUDAGuard guard(weight.device());
+  const torch::Tensor w = float_of(weight);
+  const std::int64_t out_features = w.size(0);
+  const std::int64_t in_features = w.size(1);
+  // One allocation: the weights (a multiple of 2048 bytes), the codes, the scale, the rows' sums.
+  const auto round_up = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
+  const std::int64_t row_bytes = packed_row_bytes(in_features);
+  const std::int64_t scales = per_row ? out_features : 1;
+  const std::size_t codes_at = trit::cuda::weight_bytes(out_features, in_features);
+  const std::size_t scale_at = codes_at + round_up(static_cast<std::size_t>(out_features * row_bytes));
+  const std::size_t sums_at = scale_at + static_cast<std::size_t>(scales) * sizeof(float);
+  const std::size_t sums_bytes = per_row ? 0 : static_cast<std::size_t>(out_features) * sizeof(float);
+  torch::Tensor weights = empty_bytes(sums_at + sums_bytes, w);
+  torch::Tensor codes = part_of(weights, codes_at, {out_features, row_bytes}, torch::kByte);
+  torch::Tensor scale = part_of(weights, scale_at, {scales}, torch::kFloat);
+  const torch::Tensor counter = workspace(w, sizeof(std::int32_t));
+  auto* const memory = weights.mutable_data_ptr<std::uint8_t>();
+  trit::cuda::pack_weights(cuda::device_of(w),
+                           {.w = w.const_data_ptr<float>(),
+                            .out_features = out_features,
+                            .in_features = in_features,
+                            .granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
+                            .scale = scale.mutable_data_ptr<float>(),
+                            .codes = codes.mutable_data_ptr<std::uint8_t>(),
+                            .weights = memory,
+                            .row_sums = per_row ? nullptr : reinterpret_cast<float*>(memory + sums_at),
+                            .counter = static_cast<std::int32_t*>(counter.mutable_data_ptr())},
+                           stream_of(w));
+  return c10::make_intrusive<PackedWeight>(std::move(codes), std::move(scale), in_features,
+                                           std::make_shared<PreparedWeight>(std::move(weights), kept));
+}
+
 }  // namespace cuda
 
 const cuda::PreparedWeight& PackedWeight::cuda() const {
   TORCH_CHECK(codes_.is_cuda(), "trit: the packed weight is on ", codes_.device(), ", wanted on a GPU");
-  std::call_once(prepared_, [this] { cuda_ = std::make_shared<cuda::PreparedWeight>(codes_, in_features_); });
+  std::call_once(prepared_, [this] {
+    if (cuda_ == nullptr) {
+      cuda_ = std::make_shared<cuda::PreparedWeight>(codes_, in_features_);
+    }
+  });
   cuda_->use_on_current_stream(codes_, scale_);
   return *cuda_;
 }

@@ -13,6 +13,9 @@ class PreparedWeight {
  public:
   /// Prepared on the current stream.
   PreparedWeight(const torch::Tensor& codes, std::int64_t in_features);
+  /// `weights` hold it once what is in the current stream has run. Unless it is `kept` for later calls, it is
+  /// used on this stream alone: recording an event for others costs as much as a launch.
+  PreparedWeight(torch::Tensor weights, bool kept);
 
   /// Makes the current stream wait, on the GPU, until the weight is ready, if another one prepares it.
   void use_on_current_stream(const torch::Tensor& codes, const torch::Tensor& scale) const;

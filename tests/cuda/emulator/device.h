@@ -146,5 +146,6 @@ inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
 inline int __ldcg(const int* p) { return *p; }
+inline float __ldcg(const float* p) { return *p; }
 
 // NOLINTEND(bugprone-reserved-identifier, readability-identifier-naming)

@@ -126,6 +126,9 @@ inline void let_successor_start() {}
 
 inline void named_barrier(std::uint32_t id, std::uint32_t threads) { emulator::named_barrier(id, threads); }
 
+inline std::int32_t load_acquire(const std::int32_t* global) { return *global; }
+inline void spin() { emulator::yield(); }
+
 inline void opaque(int& /*value*/) {}
 
 }  // namespace trit::cuda::ptx
