@@ -139,9 +139,15 @@ const CpuKernels& cpu_kernels_for(Backend backend) {
       return **row;
     }
   }
-  throw Error(std::string(asked_by_caller ? "backend '" : "TRIT_BACKEND: backend '") +
-              std::string(name_of(backend)) +
-              "' is not available here; this machine has: " + join(available_backends()));
+  const std::string asked =
+      std::string(asked_by_caller ? "backend '" : "TRIT_BACKEND: backend '") + std::string(name_of(backend));
+  if (backend == Backend::cuda) {
+    throw Error(asked +
+                "' runs packed models (trit eval, run, info and bench); this computes on the CPU, where this "
+                "machine has: " +
+                join(available_backends()));
+  }
+  throw Error(asked + "' is not available here; this machine has: " + join(available_backends()));
 }
 
 }  // namespace trit

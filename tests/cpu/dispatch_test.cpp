@@ -152,6 +152,11 @@ TEST(Dispatch, AMissingBackendIsAnErrorThatListsTheRest) {
   }
   const BackendVariable nonsense("fastest");
   EXPECT_NE(error_for(Backend::automatic).find("TRIT_BACKEND: unknown backend 'fastest'"), std::string::npos);
+  // There may be a GPU all the same.
+  const BackendVariable gpu("cuda");
+  EXPECT_NE(error_for(Backend::automatic).find("TRIT_BACKEND: backend 'cuda' runs packed models"),
+            std::string::npos)
+      << error_for(Backend::automatic);
 }
 
 TEST(Dispatch, EachRowHasLayoutsAndTheirNamesReadBack) {
