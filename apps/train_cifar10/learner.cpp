@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <string>
 
 #include "trit/error.h"
 
@@ -39,9 +40,22 @@ torch::ScalarType compute_type(Precision precision) {
 
 torch::Device device_from_name(const std::string& name) {
   const bool gpu = torch::cuda::is_available(), kernels = has_cuda_kernels();
-  if (name == "cuda" && !gpu) throw Error("--device cuda: torch finds no CUDA device on this machine");
-  if (name == "cuda" && !kernels) {
-    throw Error("--device cuda: this build of trit has no CUDA kernels; train with --device cpu");
+  const bool asked = name.starts_with("cuda");
+  if (asked && !gpu)
+    throw Error(fmt::format("--device {}: torch finds no CUDA device on this machine", name));
+  if (asked && !kernels) {
+    throw Error(
+        fmt::format("--device {}: this build of trit has no CUDA kernels; train with --device cpu", name));
+  }
+  if (asked && name != "cuda") {
+    const int number = std::stoi(name.substr(std::string("cuda:").size()));
+    const auto count = static_cast<int>(torch::cuda::device_count());
+    if (number >= count) {
+      throw Error(fmt::format("--device {}: this machine has {} GPU{}, cuda:0{}", name, count,
+                              count == 1 ? "" : "s",
+                              count == 1 ? "" : fmt::format(" to cuda:{}", count - 1)));
+    }
+    return {torch::kCUDA, static_cast<c10::DeviceIndex>(number)};
   }
   return name != "cpu" && gpu && kernels ? torch::kCUDA : torch::kCPU;
 }

@@ -17,8 +17,8 @@
 
 namespace trit::train {
 
-/// "auto", "cpu" or "cuda" as a device. Throws trit::Error for "cuda" where torch sees no GPU or this build
-/// has no kernels for it.
+/// "auto", "cpu", "cuda" or "cuda:N" as a device. Throws trit::Error for a GPU where torch sees none, or
+/// fewer, or this build has no kernels for it.
 torch::Device device_from_name(const std::string& name);
 
 class Learner {

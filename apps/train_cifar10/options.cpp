@@ -4,7 +4,9 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <map>
+#include <string_view>
 
 #include "trit/error.h"
 
@@ -38,6 +40,16 @@ struct Texts {
   std::string dataset, linear, schedule, precision;
 };
 
+// What is wrong with the name of a device; whether there is such a GPU shows later.
+std::string device_name(const std::string& name) {
+  const std::string_view number = name.starts_with("cuda:") ? std::string_view(name).substr(5) : "";
+  const bool numbered = !number.empty() && number.size() <= 3 &&
+                        std::ranges::all_of(number, [](char digit) { return digit >= '0' && digit <= '9'; });
+  return numbered || name == "auto" || name == "cpu" || name == "cuda"
+             ? ""
+             : "'" + name + "': wanted auto, cpu, cuda or cuda:N";
+}
+
 void add_options(CLI::App& app, TrainOptions& options, Texts& texts) {
   const auto at_least_one = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
   const auto non_negative = CLI::Range(0.0, 1e30);
@@ -66,7 +78,9 @@ void add_options(CLI::App& app, TrainOptions& options, Texts& texts) {
   app.add_option("--seed", options.seed, "seed of weights, data order and augmentation");
   app.add_option("--precision", texts.precision, "arithmetic of float layers; half types run under autocast")
       ->check(CLI::IsMember(keys(kPrecisions)));
-  app.add_option("--device", options.device, "where to train")->check(CLI::IsMember({"auto", "cpu", "cuda"}));
+  app.add_option("--device", options.device,
+                 "where to train: auto, cpu, cuda or cuda:N, the GPU of that number")
+      ->check(device_name);
   app.add_option("--threads", options.threads, "CPU threads (0: all)")->check(CLI::Range(0, 4096));
   app.add_option("--out", options.out, "folder of the run: checkpoints, metrics, model.safetensors");
   app.add_flag("--resume", options.resume, "go on with the run in --out, with its options");

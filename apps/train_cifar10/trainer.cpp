@@ -24,6 +24,8 @@
 #include "trit/safetensors.h"
 
 #if TRIT_TORCH_CUDA
+#include <c10/cuda/CUDAFunctions.h>
+
 #include "train_cifar10/gpu/steps.h"
 #endif
 
@@ -167,6 +169,8 @@ Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> chec
   }
 #if TRIT_TORCH_CUDA
   if (learner_.device().is_cuda()) {
+    // Kernels of our own and the pool's streams are of the current GPU.
+    if (learner_.device().has_index()) c10::cuda::set_device(learner_.device().index());
     gpu_train_.emplace(train_, learner_.device());
     gpu_test_.emplace(test_, learner_.device());
     gpu_steps_.emplace(options_, learner_, *gpu_train_, images_);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "train_cifar10/gpu/kernels.h"
 
+#include <type_traits>
+
 #include "cuda/launch.cuh"
 #include "cuda/ptx.cuh"
 #include "train_cifar10/random.h"
@@ -164,7 +166,7 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const FinishStep a) {
     }
     p.last_loss = loss;
     p.skipped = *a.found_inf > 0.0F ? p.skipped + 1 : 0;
-    p.longest_skipped = max(p.longest_skipped, p.skipped);
+    p.longest_skipped = p.skipped > p.longest_skipped ? p.skipped : p.longest_skipped;
     p.image += a.images;
     p.step += 1;
   }

@@ -28,6 +28,8 @@ def check_usage() -> None:
     refused("--epochs", "--epochs", "0", code=2)
     refused("--linear", "--linear", "quaternary", code=2)
     refused("--lr", "--lr", "-1", code=2)
+    for device in ("gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"):
+        refused("wanted auto, cpu, cuda or cuda:N", "--device", device, code=2)
     assert "--label-smoothing" in program.run("--help").stdout
 
 
@@ -39,6 +41,13 @@ def check_data(scratch: pathlib.Path) -> None:
         (short / name).write_bytes(bytes(3073))
     refused("data_batch_1.bin", "--dataset", "cifar10", "--data", short, "--out", scratch / "b")
     refused("--train-images", "--dataset", "drawn", "--train-images", 10**6, "--out", scratch / "c")
+
+
+def check_device(scratch: pathlib.Path) -> None:
+    """A GPU that is not there, whether or not another one is."""
+    result = program.run(*SMALL, "--device", "cuda:99", "--out", scratch / "d", code=1)
+    assert "--device cuda:99: " in result.stderr, result.stderr
+    assert any(text in result.stderr for text in ("no CUDA device", "no CUDA kernels", "this machine has")), result.stderr
 
 
 def check_folder(scratch: pathlib.Path) -> None:
@@ -110,6 +119,7 @@ def main() -> None:
         scratch = pathlib.Path(folder)
         check_usage()
         check_data(scratch)
+        check_device(scratch)
         check_folder(scratch)
         check_two_processes(scratch)
         check_full_disk(scratch)
