@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: MIT
 """Draws and tabulates the results of bench_cuda.
 
-    plot_cuda.py RESULT.json             docs/images/cuda-<name of the file>.svg
+    plot_cuda.py RESULT.json             docs/images/cuda-<name of the file>.svg, or --picture FILE
     plot_cuda.py RESULT.json --tables    Markdown tables instead
     plot_cuda.py RESULT.json --write     puts the tables between the markers of docs/kernels-cuda.md and README.md
 
@@ -131,6 +131,7 @@ def main() -> None:
     parser.add_argument("result", type=pathlib.Path)
     parser.add_argument("--tables", action="store_true")
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--picture", type=pathlib.Path, help="file for the picture, instead of docs/images")
     args = parser.parse_args()
     data = json.loads(args.result.read_text())
     tables = {name: make(data) for name, make in TABLES.items()}
@@ -139,7 +140,7 @@ def main() -> None:
     elif args.tables:
         print("\n\n".join(tables.values()))
     else:
-        picture(data, ROOT / "docs" / "images" / f"cuda-{args.result.stem}.svg")
+        picture(data, args.picture or ROOT / "docs" / "images" / f"cuda-{args.result.stem}.svg")
 
 
 if __name__ == "__main__":

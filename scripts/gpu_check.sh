@@ -1,49 +1,137 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# On a machine with an NVIDIA GPU (compute capability 8.0 or newer) and nvcc: builds the kernels, checks their machine code,
-# runs every test of src/cuda on the GPU and, with fewer cases, under compute-sanitizer; then many more random cases, and the
-# benchmark against cuBLASLt. Stops at the first failure. Writes bench/results/<gpu>.json and docs/images/cuda-<gpu>.svg.
-#   scripts/gpu_check.sh [JOBS]
-# It needs cmake, ninja and the libraries of the torch-free half (`make setup` brings them).
+# On a machine with an NVIDIA GPU (compute capability 8.0 or newer): builds everything for it, checks the kernels' machine code, runs
+# every test that needs a GPU, the kernels' ones also under compute-sanitizer, many more random cases, the benchmarks and the
+# training job. Stops at the first failure. Writes bench/results/<gpu>.json and docs/images/cuda-<gpu>.svg.
+#
+#   scripts/gpu_check.sh [--quick] [--build-dir DIR] [--data DIR] [--results DIR] [--jobs N]
+#
+#   --quick          minutes instead of half an hour: fewer random cases, benchmark rounds and sizes (the results say so)
+#   --build-dir DIR  programs of a build that is there already (of the preset cuda-torch, or cuda), instead of building
+#   --data DIR       CIFAR-10; without it the folder that `make data` fills, or else the drawn data set
+#   --results DIR    folder for the results and the picture, instead of bench/results and docs/images
+#   --jobs N         processes of the build (default: all cores)
+# Building needs nvcc, cmake, ninja and the libraries of `make setup`; without LibTorch what needs it is left out, and said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:/usr/local/cuda/bin:$PATH"
-jobs=${1:-$(nproc)}
-test=build-cuda/bin/cuda_gpu_test
-
-command -v nvidia-smi > /dev/null || { echo "gpu_check: no nvidia-smi here: is there a driver?" >&2; exit 1; }
-nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader
-
-echo "=== machine code"
-python3 scripts/check_gpu_code.py
-echo "=== build"
-cmake --preset cuda
-cmake --build --preset cuda --parallel "$jobs" --target cuda_gpu_test runtime_cuda_model_test bench_cuda
-# For racecheck, which does not follow __syncwarp.
-cmake --preset cuda -B build-racecheck -DCMAKE_CUDA_FLAGS=-DTRIT_RACECHECK=1
-cmake --build build-racecheck --parallel "$jobs" --target cuda_gpu_test
-echo "=== tests"
-# 77 is "no GPU": here that is a failure like any other.
-"$test"
-build-cuda/bin/runtime_cuda_model_test
-
-if ! command -v compute-sanitizer > /dev/null; then
-  echo "gpu_check: compute-sanitizer is not on the PATH; its checks were not run" >&2
-  exit 1
-fi
-for tool in memcheck racecheck synccheck; do
-  echo "=== compute-sanitizer $tool"
-  program=$test
-  [ "$tool" != racecheck ] || program=build-racecheck/bin/cuda_gpu_test
-  TRIT_TEST_ROUNDS=4 compute-sanitizer --tool "$tool" --error-exitcode 9 "$program" \
-    --gtest_filter='-*BeyondOneInt32Sum*:*LongRows*'
+quick='' build='' data='' results='' jobs=$(nproc)
+while [ $# -gt 0 ]; do
+  case $1 in
+    --quick) quick=1 ;;
+    --build-dir) build=$2; shift ;;
+    --data) data=$2; shift ;;
+    --results) results=$2; shift ;;
+    --jobs) jobs=$2; shift ;;
+    *) sed -n '/^#   scripts/,/^# Building/p' "$0" >&2; exit 2 ;;
+  esac
+  shift
 done
 
-echo "=== random cases"
-scripts/gpu_exactness.sh "$test"
-echo "=== benchmark"
+sanitized=4 seconds=300 tuned=1,8,16,32,64,128,256,1024,4096
+timing=()
+if [ -n "$quick" ]; then
+  sanitized=2 seconds=20 tuned=1,8,16,64,256,1024
+  timing=(--rounds 3 --settle 20 --tokens 1,16,64,256,1024,4096)
+fi
+
+command -v nvidia-smi > /dev/null || { echo "gpu_check: no nvidia-smi here: is there a driver?" >&2; exit 1; }
+command -v compute-sanitizer > /dev/null || { echo "gpu_check: compute-sanitizer (CUDA toolkit) is not on the PATH" >&2; exit 1; }
+nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader
 name=$(nvidia-smi --query-gpu=name --format=csv,noheader | head -1 | tr 'A-Z ' 'a-z-')
-build-cuda/bin/bench_cuda --json "bench/results/$name.json"
-python3 bench/plot_cuda.py "bench/results/$name.json"
-echo "gpu_check: all passed"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+step() { echo "=== $1 ($SECONDS s)"; }
+
+if [ -z "$build" ]; then
+  step "machine code"
+  python3 scripts/check_gpu_code.py
+  step build
+  preset=cuda
+  torch=
+  if python3 -c 'import torch' 2> /dev/null; then
+    preset=cuda-torch
+    torch="torch_cuda_test train_gpu_test train_cifar10 bench_torch_call"
+  fi
+  build=build-$preset
+  cmake --preset $preset
+  # shellcheck disable=SC2086
+  cmake --build --preset $preset --parallel "$jobs" --target \
+    cuda_gpu_test cuda_gpu_racecheck_test runtime_cuda_model_test bench_cuda trit_command $torch
+fi
+has() {  # has PROGRAM: else says so
+  [ -x "$build/bin/$1" ] || { echo "left out: $1 (this build has no LibTorch)"; return 1; }
+}
+
+step tests
+# 77 is "no GPU": here that is a failure like any other.
+"$build/bin/cuda_gpu_test"
+"$build/bin/runtime_cuda_model_test"
+if has torch_cuda_test; then "$build/bin/torch_cuda_test"; fi
+if has train_gpu_test; then "$build/bin/train_gpu_test"; fi
+if has train_cifar10; then python3 tests/apps/train/gpu_test.py "$build/bin/train_cifar10"; fi
+
+step "compute-sanitizer: memcheck, racecheck, synccheck"
+sanitize() {  # sanitize TOOL PROGRAM [OPTIONS]
+  local tool=$1
+  shift
+  TRIT_TEST_ROUNDS=$sanitized compute-sanitizer --tool "$tool" --error-exitcode 9 "$@" > "$work/$tool.log" 2>&1 || touch "$work/$tool.failed"
+}
+reduced=--gtest_filter='-*BeyondOneInt32Sum*:*LongRows*'
+sanitize memcheck "$build/bin/cuda_gpu_test" "$reduced" &
+# racecheck does not follow __syncwarp: a build in which every lane arrives at the barriers (TRIT_RACECHECK).
+sanitize racecheck "$build/bin/cuda_gpu_racecheck_test" "$reduced" &
+sanitize synccheck "$build/bin/cuda_gpu_test" "$reduced" &
+wait
+for tool in memcheck racecheck synccheck; do
+  grep -E "SUMMARY" "$work/$tool.log" | sed "s/^/$tool: /" || true
+  if [ -e "$work/$tool.failed" ]; then
+    tail -60 "$work/$tool.log" >&2
+    echo "gpu_check: compute-sanitizer $tool failed" >&2
+    exit 1
+  fi
+done
+
+step "random cases"
+scripts/gpu_exactness.sh "$build/bin/cuda_gpu_test" "$seconds"
+
+step "products and row kernels beside cuBLASLt"
+"$build/bin/bench_cuda" --json "$work/kernels.json" "${timing[@]}"
+step "the table's plans beside the autotuner's"
+# Off: what it finds is not kept for this user.
+TRIT_CUDA_TUNING=off "$build/bin/trit" bench --backend cuda --tune --json \
+  --shapes 2560x2560,6912x2560,2560x6912,4096x4096,14336x4096,4096x14336,8192x8192,28672x8192 \
+  --tokens "$tuned" > "$work/tuning.json"
+if has bench_torch_call; then
+  step "host time of a layer's call"
+  "$build/bin/bench_torch_call" | tee "$work/calls.jsonl"
+fi
+if has train_cifar10; then
+  step "training: 20 epochs, bf16"
+  dataset=(--dataset cifar10)
+  if [ -n "$data" ]; then
+    dataset+=(--data "$data")
+  elif [ ! -d .cache/cifar10 ]; then
+    echo "no CIFAR-10 here (make data): the drawn data set instead"
+    dataset=(--dataset drawn)
+  fi
+  begin=$(date +%s.%N)
+  "$build/bin/train_cifar10" "${dataset[@]}" --device cuda --precision bf16 --epochs 20 --out "$work/run"
+  echo "$begin $(date +%s.%N)" > "$work/training.seconds"
+  step "the trained model, packed"
+  for backend in cuda auto; do
+    "$build/bin/trit" eval "$work/run/model.safetensors" "${dataset[@]}" --backend $backend --json > "$work/eval-$backend.json"
+  done
+fi
+
+step results
+file=${results:-bench/results}/$name.json
+mkdir -p "$(dirname "$file")"
+python3 bench/gpu_results.py "$work" "$file" ${quick:+--quick}
+if python3 -c 'import matplotlib' 2> /dev/null; then
+  python3 bench/plot_cuda.py "$file" ${results:+--picture "$results/cuda-$name.svg"}
+else
+  echo "no picture: Python has no matplotlib here"
+fi
+echo "gpu_check: all passed ($SECONDS s)"

@@ -51,6 +51,7 @@ class UsageTest(CommandTest):
         self.assertEqual(result["backend"], "scalar")
         shapes = {(row["out_features"], row["in_features"], row["tokens"]) for row in result["results"]}
         self.assertEqual(shapes, {(64, 64, 1), (64, 64, 3), (5, 7, 1), (5, 7, 3)})
+        self.fails("bench", "--tune", "--backend", "scalar", says=("--tune", "backend cuda"))
 
     def test_standard_output_that_takes_nothing(self) -> None:
         model = image_model(self.root / "model.safetensors")
