@@ -112,7 +112,7 @@ if has train_cifar10; then
   dataset=(--dataset cifar10)
   if [ -n "$data" ]; then
     dataset+=(--data "$data")
-  elif [ ! -d .cache/cifar10 ]; then
+  elif [ ! -d "${TRIT_CIFAR10:-${XDG_CACHE_HOME:-$HOME/.cache}/trit/cifar10}" ]; then
     echo "no CIFAR-10 here (make data): the drawn data set instead"
     dataset=(--dataset drawn)
   fi
