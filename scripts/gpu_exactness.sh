@@ -11,7 +11,7 @@ seed=${3:-1}
 workers=4
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare'
+tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare:*PackWeights:*EveryPlan*'
 
 worker() {  # worker NUMBER
   local run=0
