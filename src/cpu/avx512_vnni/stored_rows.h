@@ -15,9 +15,9 @@ namespace {
 /// Stored bytes of a row (4 inputs each) that become lines together: one 128-bit lane.
 constexpr std::int64_t kBlockBytes = 16;
 
-/// Fetches kCount lines of a panel 4 KiB behind `line`, to write to them: 5 to 7 % of the time in which a
-/// model is loaded, since the kernel has just cleared them, a huge page at a time, and they have left L2
-/// again.
+/// Fetches kCount lines of a panel 4 KiB behind `line`, to write to them: when a model is loaded, the kernel
+/// has just cleared them, a huge page at a time, and they have left L2 again (a tenth of the preparation's
+/// time).
 template <std::int64_t kCount>
 [[gnu::always_inline]] inline void prefetch_lines(const std::uint8_t* line) {
   for (std::int64_t i = 0; i < kCount; ++i) {
