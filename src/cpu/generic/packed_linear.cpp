@@ -78,12 +78,12 @@ const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
 }  // namespace
 
 struct PackedLinear::State {
-  State(const CpuKernels& kernels_, Parallel& parallel, const TernaryView& weight, PanelFormat format)
-      : kernels(&kernels_),
+  State(const CpuKernels& backend, Parallel& parallel, const TernaryView& weight, PanelFormat format)
+      : kernels(&backend),
         layout(&layout_of(
-            kernels_,
+            backend,
             format == PanelFormat::automatic
-                ? choose_layout(kernels_, parallel, static_cast<std::int64_t>(weight.codes.size())).format
+                ? choose_layout(backend, parallel, static_cast<std::int64_t>(weight.codes.size())).format
                 : format)),
         out_features(weight.out_features),
         in_features(weight.in_features),
