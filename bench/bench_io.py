@@ -148,6 +148,10 @@ class Bench:
         """What was written before is not written while the next program runs."""
         os.sync()
 
+    def in_memory(self) -> pathlib.Path:
+        """A file that does not exist yet, in memory where there are such files."""
+        return pathlib.Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else self.folder) / f"trit-bench-{os.getpid()}"
+
     def back_memory(self) -> None:
         """Virtual machines give free memory back to their host, and to get it again costs 4 ms a megabyte on some: what
         a program takes has been used just before it starts, as on a machine of its own."""
@@ -185,16 +189,20 @@ class Bench:
         for i, name in enumerate(names):
             own_matrix(file, name, sizes[1 - i % 2], sizes[i % 2])
         plain = file.save(self.folder / "plain")
-        model, x, y = self.folder / "model", self.folder / "x", self.folder / "y"
+        model, x = self.folder / "model", self.folder / "x"
+        y = self.in_memory()  # `trit run` waits until the disk has its output: 1 to 5 ms for these 16 KB
         # Written by the library, the file has a checksum, which loading verifies.
         subprocess.run([self.trit, "convert", plain, model, "--to", "trit"], check=True, stderr=subprocess.DEVNULL)
         plain.unlink()
         File().add("x", "F32", [1, sizes[0]], 4 * sizes[0], lambda size: RANDOM.standard_normal(
             size // 4).astype(numpy.float32).tobytes()).save(x)
         self.settle()
-        found = interleaved(2 * self.rounds + 1, {
-            "load": lambda: measured(self.trit, "run", model, "--input", x, "--output", y),
-            "cat": lambda: measured("cat", model)}, self.back_memory)
+        try:
+            found = interleaved(2 * self.rounds + 1, {
+                "load": lambda: measured(self.trit, "run", model, "--input", x, "--output", y),
+                "cat": lambda: measured("cat", model)}, self.back_memory)
+        finally:
+            y.unlink(missing_ok=True)
         size = model.stat().st_size
         ratio = found["load"][0] / found["cat"][0]
         self.say(f"load     {size / MB:.0f} MB to its first output: {1e3 * found['load'][0]:.0f} ms, cat "
@@ -228,8 +236,8 @@ class Bench:
     def import_(self) -> dict:
         matrices = [(8192, 8192)] * 8
         model = self.hf_model("import", matrices, None, 2)
-        # In memory where that exists: the bar is about reading and repacking, the disk is the case convert's.
-        out = pathlib.Path("/dev/shm" if os.access("/dev/shm", os.W_OK) else self.folder) / f"trit-bench-{os.getpid()}"
+        # The bar is about reading and repacking, the disk is the case convert's.
+        out = self.in_memory()
         try:
             size = sum(part.stat().st_size for part in model.iterdir())
             found = interleaved(2 * self.rounds + 1, {

@@ -7,7 +7,8 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string_view>
+#include <string>
+#include <vector>
 
 #include "trit/format.h"
 #include "trit/kernels.h"
@@ -51,6 +52,13 @@ struct QuantizedRows {
   std::int64_t tokens;        // M >= 0
 };
 
+/// A matrix of a file, for PackedLinear::checked.
+struct StoredMatrix {
+  TernaryView weight;
+  std::string name;             // for errors
+  std::uint32_t codes_crc = 0;  // out: CRC-32C of the codes
+};
+
 /// The weights of one layer in one layout of one backend.
 class PackedLinear {
  public:
@@ -59,11 +67,13 @@ class PackedLinear {
   /// for N or K < 1, or K > 16,777,215 (int32).
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                PanelFormat format = PanelFormat::automatic);
-  /// The same for codes and scales from a file: trit::check (its Error names `name`) and the CRC-32C of the
-  /// codes into `codes_crc`, on all threads, each panel while it is in cache: the codes come from memory
-  /// once.
-  static PackedLinear checked(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                              PanelFormat format, std::string_view name, std::uint32_t& codes_crc);
+  /// The same for matrices of a file, one of each, on all threads at once: each is checked as by trit::check
+  /// (its Error names it) and gets its checksum while a panel is in cache: the codes come from memory once.
+  /// `after`, if any, is called on one of the threads when all codes of a matrix have been read; only an
+  /// Error reads them again.
+  static std::vector<PackedLinear> checked(const CpuKernels& kernels, Parallel& parallel,
+                                           std::span<StoredMatrix> matrices, PanelFormat format,
+                                           const std::function<void(const StoredMatrix&)>& after = {});
   ~PackedLinear();
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
@@ -79,12 +89,8 @@ class PackedLinear {
   void product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type, void* y) const;
 
  private:
-  /// A panel's stored rows, just prepared: the index of the task that prepared it, and the rows.
-  using AfterPanel = std::function<void(std::int64_t task, std::span<const std::uint8_t> codes)>;
-  PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, PanelFormat format,
-               const AfterPanel& after);
-
   struct State;
+  explicit PackedLinear(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
 

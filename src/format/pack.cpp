@@ -5,6 +5,7 @@
 #include <cstring>
 #include <string>
 
+#include "format/code_two.h"
 #include "trit/error.h"
 #include "trit/format.h"
 
@@ -46,6 +47,8 @@ std::uint64_t twos_of(std::span<const std::uint8_t> bytes) {
 }
 
 }  // namespace
+
+bool has_code_two(std::span<const std::uint8_t> codes) { return twos_of(codes) != 0; }
 
 void pack_row(std::span<const std::int8_t> t, std::span<std::uint8_t> codes) {
   for (std::size_t j = 0; j < codes.size(); ++j) {

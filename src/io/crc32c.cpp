@@ -4,6 +4,7 @@
 // there is neither, about 2 GB/s.
 #include "trit/crc32c.h"
 
+#include "io/crc32c_polynomial.h"
 #include "io/crc32c_ways.h"
 
 #include <array>
@@ -15,6 +16,10 @@
 
 namespace trit {
 namespace {
+
+using crc32c_polynomial::fold_factor;
+using crc32c_polynomial::multiply;
+using crc32c_polynomial::power;
 
 // Slicing by eight (Kounavis and Berry, 2005): table[k][b] is the CRC of byte b followed by k zero bytes.
 using Tables = std::array<std::array<std::uint32_t, 256>, 8>;
@@ -38,29 +43,6 @@ constexpr Tables make_tables() {
 }
 
 constexpr Tables kTables = make_tables();
-
-/// Product of two polynomials modulo the CRC's, the coefficient of x^0 in the highest bit.
-constexpr std::uint32_t multiply(std::uint32_t a, std::uint32_t b) {
-  std::uint32_t product = 0;
-  for (std::uint32_t bit = 0x80000000U; bit != 0; bit >>= 1) {
-    product ^= (a & bit) != 0 ? b : 0U;
-    b = (b >> 1) ^ ((b & 1U) != 0 ? 0x82f63b78U : 0U);
-  }
-  return product;
-}
-
-/// x to the power of 8 * bytes: the factor by which so many bytes that follow move a CRC.
-constexpr std::uint32_t power(std::uint64_t bytes) {
-  std::uint32_t result = 0x80000000U;  // 1
-  std::uint32_t square = 0x00800000U;  // x^8, squared for each bit of the length
-  for (; bytes != 0; bytes >>= 1) {
-    if ((bytes & 1U) != 0) {
-      result = multiply(result, square);
-    }
-    square = multiply(square, square);
-  }
-  return result;
-}
 
 }  // namespace
 
@@ -120,13 +102,6 @@ template <std::size_t kPart>
         _mm_crc32_u64(0, static_cast<std::uint64_t>(_mm_cvtsi128_si64(moved))) ^ c);
   }
   return state;
-}
-
-/// One 64-bit factor of the folds: x^exponent modulo the CRC's polynomial, exponent = 8 * bytes + 7, as a
-/// polynomial of 64 coefficients, the highest degree in the lowest bit.
-constexpr long long fold_factor(std::size_t bytes) {
-  constexpr std::uint32_t kX7 = 0x80000000U >> 7;
-  return static_cast<long long>(std::uint64_t{multiply(power(bytes), kX7)} << 32);
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include <mutex>
 
 #include "io/checksum.h"
+#include "io/mapped_file.h"
 #include "runtime/arena_pool.h"
 #include "runtime/engine.h"
 #include "runtime/program.h"
@@ -90,25 +91,7 @@ class CpuEngine final : public Engine {
                     ? choose_layout(kernels_, *parallel_, weight_bytes_).format
                     : options.layout),
         chunk_(images_per_chunk(network_, parallel_->threads())) {
-    std::map<std::string, std::uint32_t> crcs;
-    for (std::size_t i = 0; i < network_.graph.nodes.size(); ++i) {
-      const Node& node = network_.graph.nodes[i];
-      Parameters& own = network_.parameters[i];
-      layers_.push_back(nullptr);
-      if (node.op == Op::bit_linear) {
-        const TernaryView view{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale};
-        const std::string tensor = node.name + ".weight";
-        const std::string what =
-            file.path().string() + ": " + describe(network_.graph, i) + ": tensor " + tensor;
-        layers_.back() = std::make_unique<TernaryLayer>(
-            TernaryLayer{PackedLinear::checked(kernels_, *parallel_, view, layout_, what, crcs[tensor]),
-                         node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
-        own = {};  // the codes point into the file, which is about to be closed
-      }
-    }
-    // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
-    // weights.
-    io::verify_checksum(file, crcs);
+    load_ternary_layers(file);
     const OpenMpThreads scope(parallel_->threads());
     dense_ = make_dense_library(network_, *parallel_);
     program(*parallel_, 1);  // a layer that the library cannot run shows now
@@ -170,6 +153,40 @@ class CpuEngine final : public Engine {
   }
 
  private:
+  void load_ternary_layers(const io::SafetensorsFile& file) {
+    layers_.resize(network_.graph.nodes.size());
+    std::vector<StoredMatrix> matrices;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Parameters& own = network_.parameters[i];
+      if (network_.graph.nodes[i].op == Op::bit_linear) {
+        matrices.push_back({{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale},
+                            file.path().string() + ": " + describe(network_.graph, i) + ": tensor " +
+                                network_.graph.nodes[i].name + ".weight"});
+      }
+    }
+    // The file's pages leave memory as the panels come, on all threads: to take them all out at the end is
+    // one thread's work, and doubles the memory that a model needs while it is loaded.
+    std::vector<PackedLinear> packed = PackedLinear::checked(
+        kernels_, *parallel_, matrices, layout_,
+        [](const StoredMatrix& matrix) { io::release_pages(std::as_bytes(matrix.weight.codes)); });
+    std::map<std::string, std::uint32_t> crcs;
+    std::size_t next = 0;
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Node& node = network_.graph.nodes[i];
+      Parameters& own = network_.parameters[i];
+      if (node.op == Op::bit_linear) {
+        crcs[node.name + ".weight"] = matrices[next].codes_crc;
+        layers_[i] = std::make_unique<TernaryLayer>(TernaryLayer{
+            std::move(packed[next]), node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
+        own = {};  // the codes point into the file, which is about to be closed
+        ++next;
+      }
+    }
+    // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
+    // weights.
+    io::verify_checksum(file, crcs);
+  }
+
   /// Chunks differ by one image at most: 130 images in three are 44 + 43 + 43.
   void run_chunk(Parallel& parallel, std::int64_t index, std::int64_t chunks, const float* x,
                  std::int64_t batch, float* y) {

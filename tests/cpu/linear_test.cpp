@@ -3,6 +3,8 @@
 // The whole layer: norm_quant and PackedLinear of every backend against bit_linear_row, threads, callers,
 // errors.
 #include <algorithm>
+#include <array>
+#include <atomic>
 #include <limits>
 #include <thread>
 
@@ -159,43 +161,78 @@ TEST_P(LinearTest, OwnsItsWeights) {
   EXPECT_GE(second.bytes(), 50U * 15U);
 }
 
-// A scale that training made NaN reaches y.
+// Matrices of a file, prepared in one go: large ones are cut into tasks. One wrong code or scale anywhere is
+// found, and said to be where it is.
 TEST_P(LinearTest, CheckedOnTheWay) {
   BackwardParallel backward;
   const auto one = make_parallel(1);
-  for (int i = 0; i < 60 && !HasFatalFailure(); ++i) {
-    // Large ones are cut into tasks.
-    Layer layer = random_layer(2, uniform(1, 900), uniform(1, i % 2 == 0 ? 3000 : 40));
-    Parallel& parallel = i % 3 == 0 ? *one : backward;
-    TernaryMatrix& matrix = layer.matrix;
-    const auto prepare = [&](std::uint32_t& crc) {
-      return PackedLinear::checked(kernels(), parallel, matrix.view(), layout().format, "file: matrix", crc);
+  const auto two = make_parallel(2);
+  const std::array<Parallel*, 3> teams{&backward, one.get(), two.get()};
+  for (int i = 0; i < 40 && !HasFatalFailure(); ++i) {
+    Parallel& parallel = *teams[static_cast<std::size_t>(i % 3)];
+    std::vector<Layer> layers;
+    for (std::int64_t count = uniform(1, 4); count > 0; --count) {
+      layers.push_back(random_layer(2, uniform(1, 900), uniform(1, uniform(0, 1) == 0 ? 3000 : 40)));
+    }
+    std::vector<StoredMatrix> stored;
+    const auto prepare = [&] {
+      stored.clear();
+      for (const Layer& layer : layers) {
+        stored.push_back({layer.matrix.view(), "file: matrix " + std::to_string(stored.size()), 1});
+      }
+      std::vector<std::atomic<int>> times(layers.size());
+      std::vector<PackedLinear> packed =
+          PackedLinear::checked(kernels(), parallel, stored, layout().format,
+                                [&](const StoredMatrix& matrix) { ++times[&matrix - stored.data()]; });
+      EXPECT_TRUE(std::ranges::all_of(times, [](const std::atomic<int>& n) { return n == 1; }));
+      return packed;
     };
-    std::uint32_t crc = 1;
-    ASSERT_TRUE(same_bits(run(layer, prepare(crc), parallel), oracle(layer)));
-    ASSERT_EQ(crc, crc32c(std::as_bytes(std::span(matrix.codes))));
+    const std::vector<PackedLinear> packed = prepare();
+    ASSERT_EQ(packed.size(), layers.size());
+    for (std::size_t m = 0; m < layers.size(); ++m) {
+      ASSERT_TRUE(same_bits(run(layers[m], packed[m], parallel), oracle(layers[m])));
+      ASSERT_EQ(stored[m].codes_crc, crc32c(std::as_bytes(std::span(layers[m].matrix.codes))));
+    }
 
     const auto expect_refusal = [&](const std::string& wanted) {
       try {
-        prepare(crc);
+        prepare();
         ADD_FAILURE() << "accepted, wanted an error with " << wanted;
       } catch (const Error& error) {
         EXPECT_NE(std::string(error.what()).find(wanted), std::string::npos) << error.what();
       }
     };
+    const auto wrong = static_cast<std::size_t>(uniform(0, static_cast<std::int64_t>(layers.size()) - 1));
+    const std::string name = "file: matrix " + std::to_string(wrong);
+    TernaryMatrix& matrix = layers[wrong].matrix;
     const std::int64_t row = uniform(0, matrix.out_features - 1);
     const std::int64_t row_bytes = packed_row_bytes(matrix.in_features);
-    std::uint8_t& byte = matrix.codes[static_cast<std::size_t>(row * row_bytes)];
+    const std::int64_t column = uniform(0, matrix.in_features - 1);
+    std::uint8_t& byte = matrix.codes[static_cast<std::size_t>(row * row_bytes + column / 4)];
     const std::uint8_t good = byte;
-    byte = static_cast<std::uint8_t>((good & 0xfcU) | 2U);
-    expect_refusal("file: matrix: byte " + std::to_string(byte) + " at row " + std::to_string(row) +
-                   ", columns 0..");
+    byte = static_cast<std::uint8_t>((good & ~(3U << column % 4 * 2)) | 2U << column % 4 * 2);
+    const std::string place =
+        " at row " + std::to_string(row) + ", columns " + std::to_string(column / 4 * 4) + "..: ";
+    expect_refusal(name + ": byte " + std::to_string(byte) + place + "code 2");
     byte = good;
+    if (matrix.in_features % 4 != 0) {
+      std::uint8_t& last = matrix.codes[static_cast<std::size_t>((row + 1) * row_bytes - 1)];
+      last = static_cast<std::uint8_t>(last ^ 0x40U);
+      expect_refusal(name + ": byte " + std::to_string(last) + " at row " + std::to_string(row) +
+                     ", columns " + std::to_string(4 * row_bytes - 4) + "..: the padding");
+      last = static_cast<std::uint8_t>(last ^ 0x40U);
+    }
     matrix.scale.back() = -1;
-    expect_refusal("file: matrix_scale: value " + std::to_string(matrix.scale.size() - 1));
+    expect_refusal(name + "_scale: value " + std::to_string(matrix.scale.size() - 1));
   }
 }
 
+TEST_P(LinearTest, NoMatricesOfAFile) {
+  const auto parallel = make_parallel(2);
+  EXPECT_TRUE(PackedLinear::checked(kernels(), *parallel, {}, layout().format).empty());
+}
+
+// A scale that training made NaN reaches y.
 TEST_P(LinearTest, NaNScalePassesThrough) {
   const auto parallel = make_parallel(1);
   Layer layer = random_layer(2, 40, 50);

@@ -6,10 +6,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <array>
 #include <random>
 #include <string_view>
 #include <vector>
 
+#include "io/codes_scan.h"
 #include "io/crc32c_ways.h"
 
 namespace trit {
@@ -62,6 +65,44 @@ TEST(Crc32c, EveryLength) {
     EXPECT_EQ(crc32c(text.subspan(cut), first), whole) << length << ", cut at " << cut;
     EXPECT_EQ(crc32c_combine(first, crc32c(text.subspan(cut)), length - cut), whole)
         << length << ", cut at " << cut;
+  }
+}
+
+// The pass over stored codes that looks for code 2 as well: each field of each byte, at lengths that divide
+// into folds of 256 bytes and not.
+TEST(Crc32c, ScanOfCodes) {
+  constexpr unsigned kSeed = 20251125;
+  std::mt19937 random(kSeed);
+  const auto good_byte = [&] {
+    unsigned byte = 0;
+    for (unsigned field = 0; field < 4; ++field) {
+      byte |= std::array{0U, 1U, 3U}[random() % 3] << 2 * field;
+    }
+    return static_cast<std::uint8_t>(byte);
+  };
+  std::vector<std::size_t> lengths{0, 1, 7, 255, 256, 257, 511, 512, 513, 768, 1024, 1031, 20000};
+  for (int i = 0; i < 30; ++i) {
+    lengths.push_back(random() % 3000);
+  }
+  for (const std::size_t length : lengths) {
+    std::vector<std::uint8_t> codes(length);
+    std::ranges::generate(codes, good_byte);
+    const io::CodesScan before{crc32c(std::as_bytes(std::span("before"))), false};
+    const auto expect = [&](bool has_two) {
+      const io::CodesScan seen = io::scan_codes(codes, before);
+      EXPECT_EQ(seen.crc, crc32c(std::as_bytes(std::span(codes)), before.crc))
+          << length << ", seed " << kSeed;
+      EXPECT_EQ(seen.has_two, has_two) << length << ", seed " << kSeed;
+      EXPECT_TRUE(io::scan_codes(codes, {before.crc, true}).has_two);
+    };
+    expect(false);
+    for (std::size_t at = 0; at < length; at += length < 1100 ? 1 : 1 + random() % 97) {
+      const std::uint8_t good = codes[at];
+      const auto field = static_cast<unsigned>(random() % 4);
+      codes[at] = static_cast<std::uint8_t>((good & ~(3U << 2 * field)) | 2U << 2 * field);
+      expect(true);
+      codes[at] = good;
+    }
   }
 }
 

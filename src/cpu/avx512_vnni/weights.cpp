@@ -19,14 +19,76 @@ constexpr std::int64_t kPanelRows = 64;
 /// Two's complement to t + 1, in each field: (high, low) -> (high ^ low, !low): 0 -> 1, 1 -> 2, 3 -> 0.
 [[gnu::always_inline]] inline __m512i to_codes(__m512i fields) {
   const __m512i low = _mm512_set1_epi32(0x55555555);
-  const __m512i carry = _mm512_slli_epi32(_mm512_and_si512(fields, low), 1);
-  return _mm512_ternarylogic_epi32(fields, low, carry, 0x96);
+  constexpr int kNotFirstOrXor = 0x1e;  // low ? ~a : a ^ b
+  return _mm512_ternarylogic_epi32(fields, _mm512_add_epi32(fields, fields), low, kNotFirstOrXor);
+}
+
+constexpr int kSelect = 0xe4;  // third ? first : second
+/// The fields of x and y that `mask` has and its complement has not, y's moved up to lie beside x's.
+template <int kBits>
+[[gnu::always_inline]] inline __m512i lower_fields(__m512i x, __m512i y, __m512i mask) {
+  return _mm512_ternarylogic_epi32(x, _mm512_slli_epi16(y, kBits), mask, kSelect);
+}
+/// The others, x's moved down.
+template <int kBits>
+[[gnu::always_inline]] inline __m512i upper_fields(__m512i x, __m512i y, __m512i mask) {
+  return _mm512_ternarylogic_epi32(_mm512_srli_epi16(x, kBits), y, mask, kSelect);
+}
+
+/// 64 stored bytes of rows l, l + 16, l + 32, l + 48 -> 64 dwords, one per line: dword r of lane j of
+/// dwords[q] belongs to line 16 j + 4 q + r.
+[[gnu::always_inline]] inline void four_rows_to_dwords(const std::uint8_t* codes, std::int64_t row_bytes,
+                                                       __m512i (&dwords)[4][16], std::size_t l) {
+  const auto row = [&](std::int64_t j) __attribute__((always_inline)) {
+    return to_codes(_mm512_loadu_si512(codes + 16 * j * row_bytes));
+  };
+  const __m512i a = row(0), b = row(1), c = row(2), d = row(3);
+  // Field i of the four rows into one byte, by two exchanges: the rows' bytes become the offsets' bytes.
+  const __m512i even = _mm512_set1_epi8(0x33);
+  const __m512i low = _mm512_set1_epi8(0x0f);
+  const __m512i ab02 = lower_fields<2>(a, b, even), ab13 = upper_fields<2>(a, b, even);
+  const __m512i cd02 = lower_fields<2>(c, d, even), cd13 = upper_fields<2>(c, d, even);
+  const __m512i offset0 = lower_fields<4>(ab02, cd02, low), offset1 = lower_fields<4>(ab13, cd13, low);
+  const __m512i offset2 = upper_fields<4>(ab02, cd02, low), offset3 = upper_fields<4>(ab13, cd13, low);
+  // The four offsets side by side.
+  const __m512i first01 = _mm512_unpacklo_epi8(offset0, offset1);
+  const __m512i first23 = _mm512_unpacklo_epi8(offset2, offset3);
+  const __m512i last01 = _mm512_unpackhi_epi8(offset0, offset1);
+  const __m512i last23 = _mm512_unpackhi_epi8(offset2, offset3);
+  dwords[0][l] = _mm512_unpacklo_epi16(first01, first23);
+  dwords[1][l] = _mm512_unpackhi_epi16(first01, first23);
+  dwords[2][l] = _mm512_unpacklo_epi16(last01, last23);
+  dwords[3][l] = _mm512_unpackhi_epi16(last01, last23);
+}
+
+/// 64 lines of a whole panel.
+inline void prepare_64_lines(const std::uint8_t* codes, std::int64_t row_bytes, std::uint8_t* panel) {
+  __m512i dwords[4][16];
+  for (std::size_t l = 0; l < 16; ++l) {
+    prefetch_lines<4>(panel + 64 * 4 * l);
+    four_rows_to_dwords(codes + static_cast<std::int64_t>(l) * row_bytes, row_bytes, dwords, l);
+  }
+  for (std::size_t q = 0; q < 4; ++q) {
+    __m512i d[16];
+    unrolled<16>([&](auto l) __attribute__((always_inline)) { d[l()] = dwords[q][l()]; });
+    transpose(d);
+    unrolled<16>([&](auto g) __attribute__((always_inline)) {
+      _mm512_storeu_si512(panel + 64 * (16 * (g() / 4) + 4 * q + g() % 4), d[g()]);
+    });
+  }
 }
 
 }  // namespace
 
 void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                    std::int64_t in_features, std::uint8_t* panel) {
+  if (rows == kPanelRows) {
+    for (; in_features >= 4 * 64; in_features -= 4 * 64) {
+      prepare_64_lines(codes, row_bytes, panel);
+      codes += 64;
+      panel += 64 * 64;
+    }
+  }
   prepare_lines(
       codes, row_bytes, rows, kPanelRows, in_features, panel,
       [&](const std::uint8_t* from) __attribute__((always_inline)) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <iterator>
 #include <string>
 #include <utility>
 #include <vector>
@@ -8,6 +10,7 @@
 #include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/product.h"
 #include "cpu/generic/tasks.h"
+#include "io/codes_scan.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
 #include "trit/layout.h"
@@ -50,18 +53,19 @@ void check_sizes(const TernaryView& weight) {
   }
 }
 
-bool are_valid(std::span<const std::uint8_t> rows, std::int64_t in_features) {
-  constexpr float kAnyScale = 1.0F;
-  try {
-    check({static_cast<std::int64_t>(rows.size()) / packed_row_bytes(in_features),
-           in_features,
-           rows,
-           {&kAnyScale, 1}},
-          "");
+/// Padding of the last byte of `rows`, which must be 0.
+bool is_padded(std::span<const std::uint8_t> rows, std::int64_t in_features) {
+  const std::int64_t tail = in_features % 4;
+  if (tail == 0) {
     return true;
-  } catch (const Error&) {
-    return false;
   }
+  const unsigned padding = 0xffU << (2 * tail) & 0xffU;
+  const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(in_features));
+  unsigned found = 0;
+  for (std::size_t last = row_bytes - 1; last < rows.size(); last += row_bytes) {
+    found |= rows[last] & padding;
+  }
+  return found == 0;
 }
 
 const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
@@ -74,80 +78,118 @@ const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
 }  // namespace
 
 struct PackedLinear::State {
+  State(const CpuKernels& backend, Parallel& parallel, const TernaryView& weight, PanelFormat format)
+      : kernels(&backend),
+        layout(&layout_of(
+            backend,
+            format == PanelFormat::automatic
+                ? choose_layout(backend, parallel, static_cast<std::int64_t>(weight.codes.size())).format
+                : format)),
+        out_features(weight.out_features),
+        in_features(weight.in_features),
+        panel_count((out_features + layout->panel_rows - 1) / layout->panel_rows),
+        panel_bytes(packed_row_bytes(in_features) * layout->panel_bytes_per_4),
+        task_count(generic::task_count(parallel, panel_count, out_features * in_features, kWorkPerTask,
+                                       kTasksPerThread)),
+        scale(weight.scale.begin(), weight.scale.end()),
+        panels(static_cast<std::size_t>(panel_count * panel_bytes)) {}
+
+  /// Prepares the panels of a task; `before` sees the stored rows of each first.
+  template <typename Before>
+  void prepare(const TernaryView& weight, std::int64_t task, const Before& before) {
+    const std::int64_t row_bytes = packed_row_bytes(in_features);
+    const generic::Part part = generic::part_of(panel_count, task_count, task);
+    for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
+      const std::int64_t row = panel * layout->panel_rows;
+      const std::int64_t rows = std::min(layout->panel_rows, out_features - row);
+      const auto codes = weight.codes.subspan(static_cast<std::size_t>(row * row_bytes),
+                                              static_cast<std::size_t>(rows * row_bytes));
+      before(codes);
+      layout->prepare_panel(codes.data(), row_bytes, rows, in_features, panels.data() + panel * panel_bytes);
+    }
+  }
+
   const CpuKernels* kernels;
   const PanelLayout* layout;
   std::int64_t out_features;
   std::int64_t in_features;
+  std::int64_t panel_count;
+  std::int64_t panel_bytes;
+  std::int64_t task_count;  // of the preparation
   std::vector<float> scale;
   generic::AlignedBuffer panels;
 };
 
-PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                           PanelFormat format)
-    : PackedLinear(kernels, parallel, weight, format, AfterPanel()) {}
+PackedLinear::PackedLinear(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                           PanelFormat format, const AfterPanel& after) {
+                           PanelFormat format) {
   check_sizes(weight);
-  if (format == PanelFormat::automatic) {
-    format = choose_layout(kernels, parallel, static_cast<std::int64_t>(weight.codes.size())).format;
-  }
-  const PanelLayout& layout = layout_of(kernels, format);
-  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
-  const std::int64_t panels = (weight.out_features + layout.panel_rows - 1) / layout.panel_rows;
-  const std::int64_t panel_bytes = row_bytes * layout.panel_bytes_per_4;
-  state_ = std::make_unique<State>(State{
-      .kernels = &kernels,
-      .layout = &layout,
-      .out_features = weight.out_features,
-      .in_features = weight.in_features,
-      .scale = {weight.scale.begin(), weight.scale.end()},
-      .panels = generic::AlignedBuffer(static_cast<std::size_t>(panels * panel_bytes)),
-  });
-  const std::int64_t tasks = generic::task_count(parallel, panels, weight.out_features * weight.in_features,
-                                                 kWorkPerTask, kTasksPerThread);
-  generic::run_tasks(parallel, tasks, [&](std::int64_t task) {
-    const generic::Part part = generic::part_of(panels, tasks, task);
-    for (std::int64_t panel = part.begin; panel < part.end; ++panel) {
-      const std::int64_t row = panel * layout.panel_rows;
-      const std::int64_t rows = std::min(layout.panel_rows, weight.out_features - row);
-      const auto codes = weight.codes.subspan(static_cast<std::size_t>(row * row_bytes),
-                                              static_cast<std::size_t>(rows * row_bytes));
-      layout.prepare_panel(codes.data(), row_bytes, rows, weight.in_features,
-                           state_->panels.data() + panel * panel_bytes);
-      if (after) {
-        after(task, codes);
-      }
-    }
+  state_ = std::make_unique<State>(kernels, parallel, weight, format);
+  generic::run_tasks(parallel, state_->task_count, [&](std::int64_t task) {
+    state_->prepare(weight, task, [](std::span<const std::uint8_t>) {});
   });
 }
 
-PackedLinear PackedLinear::checked(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
-                                   PanelFormat format, std::string_view name, std::uint32_t& codes_crc) {
+std::vector<PackedLinear> PackedLinear::checked(const CpuKernels& kernels, Parallel& parallel,
+                                                std::span<StoredMatrix> matrices, PanelFormat format,
+                                                const std::function<void(const StoredMatrix&)>& after) {
   // Of a task's codes, which follow each other. On a cache line of its own.
-  struct alignas(64) Seen {
-    std::uint32_t crc = 0;
+  struct alignas(64) Task {
+    std::size_t matrix;
+    std::int64_t index;   // of the matrix's
+    std::int64_t thread;  // that begins with it
+    io::CodesScan seen;
     std::uint64_t bytes = 0;
-    bool bad = false;
   };
-  std::vector<Seen> seen(static_cast<std::size_t>(std::max(1, parallel.threads()) * kTasksPerThread));
-  PackedLinear packed(kernels, parallel, weight, format,
-                      [&](std::int64_t task, std::span<const std::uint8_t> codes) {
-                        Seen& own = seen[static_cast<std::size_t>(task)];
-                        own.crc = crc32c(std::as_bytes(codes), own.crc);
-                        own.bytes += codes.size();
-                        own.bad = own.bad || !are_valid(codes, weight.in_features);
-                      });
-  const bool good_scales =
-      std::ranges::all_of(weight.scale, [](float scale) { return std::isfinite(scale) && scale > 0; });
-  if (!good_scales || std::ranges::any_of(seen, &Seen::bad)) {
-    check(weight, name);  // says what and where
+  std::vector<PackedLinear> layers;
+  std::vector<Task> tasks;
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    const TernaryView& weight = matrices[i].weight;
+    check_sizes(weight);
+    layers.push_back(PackedLinear(std::make_unique<State>(kernels, parallel, weight, format)));
+    const std::int64_t count = layers.back().state_->task_count;
+    for (std::int64_t task = 0; task < count; ++task) {
+      tasks.push_back({.matrix = i, .index = task, .thread = task * parallel.threads() / count, .seen = {}});
+    }
   }
-  codes_crc = 0;
-  for (const Seen& part : seen) {
-    codes_crc = crc32c_combine(codes_crc, part.crc, part.bytes);
+  // All in one go: threads that waited for each other after every matrix would do so for as long as the
+  // clearing of a huge page takes. The parts of a matrix are prepared by the threads that will read them, as
+  // if it were the only one.
+  std::vector<Task*> order;
+  std::ranges::transform(tasks, std::back_inserter(order), [](Task& task) { return &task; });
+  std::ranges::stable_sort(order, {}, &Task::thread);
+  std::vector<std::atomic<std::int64_t>> left(matrices.size());
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    left[i] = layers[i].state_->task_count;
   }
-  return packed;
+  generic::run_tasks(parallel, static_cast<std::int64_t>(order.size()), [&](std::int64_t at) {
+    Task& task = *order[static_cast<std::size_t>(at)];
+    const StoredMatrix& matrix = matrices[task.matrix];
+    layers[task.matrix].state_->prepare(matrix.weight, task.index, [&](std::span<const std::uint8_t> codes) {
+      task.seen = io::scan_codes(codes, task.seen);
+      task.seen.has_two = task.seen.has_two || !is_padded(codes, matrix.weight.in_features);
+      task.bytes += codes.size();
+    });
+    if (--left[task.matrix] == 0 && after) {
+      after(matrix);
+    }
+  });
+  auto task = tasks.begin();
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    StoredMatrix& matrix = matrices[i];
+    bool good = std::ranges::all_of(matrix.weight.scale,
+                                    [](float scale) { return std::isfinite(scale) && scale > 0; });
+    matrix.codes_crc = 0;
+    for (; task != tasks.end() && task->matrix == i; ++task) {
+      good = good && !task->seen.has_two;
+      matrix.codes_crc = crc32c_combine(matrix.codes_crc, task->seen.crc, task->bytes);
+    }
+    if (!good) {
+      check(matrix.weight, matrix.name);  // says what and where
+    }
+  }
+  return layers;
 }
 
 PackedLinear::~PackedLinear() = default;
