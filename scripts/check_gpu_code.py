@@ -26,9 +26,12 @@ BUILD = ROOT / "build-cuda"
 # Kernel (a pattern of its name in C++) -> registers at most, and why that many.
 REGISTERS = {
     r"decode_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
+    r"decode_one_kernel<": (64, "two blocks of 512 threads, so that the next kernel's one can start early"),
     r"gemm_sm80_kernel<64>": (255, "two blocks of 128 threads; 128 accumulators"),
     r"gemm_sm80_kernel<32>": (128, "four blocks of 128 threads"),
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
+    r"norm_quant_registers_kernel<\d, true, true": (96, "five blocks of 128 threads; the weights' floats beside a row"),
+    r"norm_quant_registers_kernel<": (64, "eight blocks of 128 threads, 16 KB of rows each in flight"),
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),

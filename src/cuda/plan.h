@@ -21,6 +21,11 @@ struct DecodeCut {
   std::int32_t strips, row_warps, k_warps;
   bool operator==(const DecodeCut&) const = default;
 };
+/// "decode_one": one token; the kernel cuts its work itself, in one way for programmatic launch and in
+/// another one without (plan_decode_one).
+struct DecodeOneCut {
+  bool operator==(const DecodeOneCut&) const = default;
+};
 /// "gemm_sm80 64 / 3": tiles of so many tokens, k in so many parts.
 struct GemmSm80Cut {
   std::int32_t tile_tokens, splits;
@@ -33,7 +38,7 @@ struct GemmSm90Cut {
   std::int32_t rows, tokens, split;  // split is 1 of a persistent one
   bool operator==(const GemmSm90Cut&) const = default;
 };
-using ProductPlan = std::variant<DecodeCut, GemmSm80Cut, GemmSm90Cut>;
+using ProductPlan = std::variant<DecodeCut, DecodeOneCut, GemmSm80Cut, GemmSm90Cut>;
 
 struct DecodePlan;  // product.cuh
 /// What decode's launcher takes for a cut; false where it does not fit into shared memory.

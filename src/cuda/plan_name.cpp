@@ -30,6 +30,9 @@ std::string name_of(const ProductPlan& plan) {
   if (const auto* decode = std::get_if<DecodeCut>(&plan)) {
     return "decode S" + text(decode->strips) + " P" + text(decode->row_warps) + " Q" + text(decode->k_warps);
   }
+  if (std::holds_alternative<DecodeOneCut>(plan)) {
+    return "decode_one";
+  }
   if (const auto* gemm = std::get_if<GemmSm80Cut>(&plan)) {
     return "gemm_sm80 " + text(gemm->tile_tokens) + " / " + text(gemm->splits);
   }
@@ -46,6 +49,8 @@ std::optional<ProductPlan> plan_from_name(std::string_view name) {
         take(name, cut.k_warps)) {
       plan = cut;
     }
+  } else if (take(name, "decode_one")) {
+    plan = DecodeOneCut{};
   } else if (take(name, "gemm_sm80 ")) {
     GemmSm80Cut cut{};
     if (take(name, cut.tile_tokens) && take(name, " / ") && take(name, cut.splits)) {

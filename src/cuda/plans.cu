@@ -91,6 +91,12 @@ bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens,
            cut->row_warps >= 1 && cut->row_warps <= 8 && cut->k_warps >= 1 && cut->k_warps <= k_tiles &&
            cut_decode(decode, device, *cut, tokens, out_features, in_features);
   }
+  if (std::holds_alternative<DecodeOneCut>(plan)) {
+    DecodeOnePlan one{};
+    return tokens == 1 && in_features <= kMaxDecodeOneInputs &&
+           plan_decode_one(one, device, out_features, in_features, false) &&
+           plan_decode_one(one, device, out_features, in_features, true);
+  }
   if (const auto* cut = std::get_if<GemmSm80Cut>(&plan)) {
     return (cut->tile_tokens == 32 || cut->tile_tokens == 64) && cut->splits >= 1 &&
            cut->splits <= std::max<std::int64_t>(1, k_tiles / 4) &&
@@ -110,6 +116,9 @@ std::vector<ProductPlan> possible_plans(const Device& device, std::int64_t token
                                         std::int64_t in_features) {
   const Shape shape{tokens, out_features, in_features};
   std::vector<ProductPlan> plans;
+  if (can_run(device, DecodeOneCut{}, tokens, out_features, in_features)) {
+    plans.emplace_back(DecodeOneCut{});
+  }
   if (tokens <= kMaxDecodeTokens) {
     add_decode(plans, device, shape);
   }

@@ -29,13 +29,43 @@ __device__ __forceinline__ void mma_m16n8k32(std::int32_t (&d)[4], const std::ui
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+/// The same with unsigned bytes in a.
+__device__ __forceinline__ void mma_m16n8k32_u8(std::int32_t (&d)[4], const std::uint32_t (&a)[4],
+                                                std::uint32_t b0, std::uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, "
+      "%1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/// (a ^ b) & c in one instruction.
+__device__ __forceinline__ std::uint32_t and_of_xor(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  std::uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0x28;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+
 /// Four matrices of 8 rows x 16 bytes: lane l gives the address of row l % 8 of matrix l / 8, 16-byte
 /// aligned, and gets in r[i] bytes 4 (l % 4) .. + 3 of row l / 4 of matrix i. All 32 lanes.
-__device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+__device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], std::uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared_address(row))
+               : "r"(row)
                : "memory");
+}
+__device__ __forceinline__ void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
+  ldmatrix_x4(r, shared_address(row));
+}
+
+/// 16 bytes of shared memory.
+__device__ __forceinline__ uint4 shared_load(std::uint32_t address) {
+  uint4 value;
+  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
+               : "r"(address)
+               : "memory");
+  return value;
 }
 
 /// Copies `bytes` (0..16) of global memory and fills up to 16 with zeros; both addresses are 16-byte aligned.
@@ -45,6 +75,9 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, un
                :
                : "r"(shared_address(shared)), "l"(global), "r"(bytes)
                : "memory");
+}
+__device__ __forceinline__ void cp_async_16(std::uint32_t shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(shared), "l"(global) : "memory");
 }
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// All but the latest kPending groups of this thread have arrived; other threads see them after a barrier.
@@ -78,6 +111,8 @@ __device__ __forceinline__ void spin() { __nanosleep(32); }
 
 /// The compiler takes `value` for unknown from here on.
 __device__ __forceinline__ void opaque(int& value) { asm volatile("" : "+r"(value)); }
+__device__ __forceinline__ void opaque(std::uint32_t& value) { asm volatile("" : "+r"(value)); }
+__device__ __forceinline__ void opaque(const std::uint8_t*& value) { asm volatile("" : "+l"(value)); }
 
 /// float32 to 16 bits, half to even, denormals kept; any NaN becomes some NaN.
 __device__ __forceinline__ std::uint16_t to_bfloat16(float value) {

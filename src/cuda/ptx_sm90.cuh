@@ -239,16 +239,7 @@ TRIT_WGMMA(256, 15, 128, 129, 130, 131, 132, 133)
 
 // ---- the rest ----
 
-/// 16 bytes of shared memory.
-__device__ __forceinline__ uint4 shared_load(std::uint32_t address) {
-  uint4 value;
-  asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(value.x), "=r"(value.y), "=r"(value.z), "=r"(value.w)
-               : "r"(address)
-               : "memory");
-  return value;
-}
-
+/// Writes 16 bytes of shared memory.
 __device__ __forceinline__ void shared_store(std::uint32_t address, const std::int32_t (&values)[4]) {
   asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(values[0]), "r"(values[1]),
                "r"(values[2]), "r"(values[3])

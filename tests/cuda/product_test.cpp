@@ -189,6 +189,16 @@ TEST_F(CudaProductTest, Decode) {
   }
 }
 
+// One token has a kernel of its own. 7 multiprocessors and few rows give two strips a warp, 1 and 2 four;
+// long k gives the deeper ring, one unit of x more than two a thread, and parts of different lengths.
+TEST_F(CudaProductTest, DecodeOfOneToken) {
+  for (int i = 0; i < rounds(240) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t k = i % 8 == 0 ? uniform(8'000, 20'000) : size_near(128, 3000);
+    compare(random_case(1, size_near(64, i % 8 == 0 ? 70 : 400), k), random_device());
+  }
+}
+
 // Four strips a warp need many rows per multiprocessor.
 TEST_F(CudaProductTest, DecodeOfManyRows) {
   cuda::Device device = largest_device();

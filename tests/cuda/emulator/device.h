@@ -117,6 +117,22 @@ inline unsigned __reduce_max_sync(std::uint32_t mask, unsigned value) {
     return largest;
   });
 }
+inline int __reduce_add_sync(std::uint32_t mask, int value) {
+  return trit::emulator::exchange(mask, "__reduce_add_sync", value, [mask](auto, unsigned, auto&& of) {
+    int sum = 0;
+    for (unsigned lane = 0; lane < 32; ++lane) {
+      sum += (mask >> lane & 1U) != 0 ? of(lane) : 0;
+    }
+    return sum;
+  });
+}
+/// c plus the products of four signed bytes.
+inline int __dp4a(int a, int b, int c) {
+  for (int shift = 0; shift < 32; shift += 8) {
+    c += int{static_cast<std::int8_t>(a >> shift)} * int{static_cast<std::int8_t>(b >> shift)};
+  }
+  return c;
+}
 
 // One fiber runs at a time, so these are atomic.
 template <typename Value>

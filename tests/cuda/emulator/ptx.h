@@ -25,10 +25,11 @@ struct MmaArgs {
   std::int32_t* d;
   const std::uint32_t* a;
   std::uint32_t b[2];
+  bool is_unsigned;  // the bytes of a
 };
 
 inline void mma_of_a_warp(std::span<void* const> lanes) {
-  std::array<std::array<std::int8_t, 32>, 16> a;
+  std::array<std::array<std::int32_t, 32>, 16> a;
   std::array<std::array<std::int8_t, 32>, 8> b;
   for (unsigned lane = 0; lane < 32; ++lane) {
     const auto& args = *static_cast<const MmaArgs*>(lanes[lane]);
@@ -36,7 +37,9 @@ inline void mma_of_a_warp(std::span<void* const> lanes) {
     const unsigned k = lane % 4 * 4;
     for (unsigned i = 0; i < 4; ++i) {
       for (unsigned r = 0; r < 4; ++r) {
-        a[group + 8 * (r % 2)][k + 16 * (r / 2) + i] = byte_of(args.a[r], i);
+        const std::int8_t byte = byte_of(args.a[r], i);
+        a[group + 8 * (r % 2)][k + 16 * (r / 2) + i] =
+            args.is_unsigned ? static_cast<std::uint8_t>(byte) : std::int32_t{byte};
       }
       b[group][k + i] = byte_of(args.b[0], i);
       b[group][k + 16 + i] = byte_of(args.b[1], i);
@@ -49,7 +52,7 @@ inline void mma_of_a_warp(std::span<void* const> lanes) {
       const auto& column = b[lane % 4 * 2 + i % 2];
       std::int32_t sum = 0;
       for (unsigned k = 0; k < 32; ++k) {
-        sum += std::int32_t{row[k]} * column[k];
+        sum += row[k] * column[k];
       }
       // Without .satfinite the hardware wraps; the kernels must not get there.
       if (__builtin_add_overflow(d[i], sum, &d[i])) {
@@ -77,16 +80,37 @@ inline void ldmatrix_of_a_warp(std::span<void* const> lanes) {
 
 inline void mma_m16n8k32(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                          std::uint32_t b1) {
-  detail::MmaArgs args{d, a, {b0, b1}};
+  detail::MmaArgs args{d, a, {b0, b1}, false};
   emulator::collective(emulator::Group::warp, detail::kAllLanes, "mma.m16n8k32", &args,
                        detail::mma_of_a_warp);
 }
+
+inline void mma_m16n8k32_u8(std::int32_t (&d)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
+                            std::uint32_t b1) {
+  detail::MmaArgs args{d, a, {b0, b1}, true};
+  emulator::collective(emulator::Group::warp, detail::kAllLanes, "mma.m16n8k32.u8", &args,
+                       detail::mma_of_a_warp);
+}
+
+inline std::uint32_t and_of_xor(std::uint32_t a, std::uint32_t b, std::uint32_t c) { return (a ^ b) & c; }
+
+using emulator::shared_address;
 
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row) {
   emulator::check_shared(row, 16, 16, "ldmatrix");
   detail::LdmatrixArgs args{r, static_cast<const std::uint8_t*>(row)};
   emulator::collective(emulator::Group::warp, detail::kAllLanes, "ldmatrix.x4", &args,
                        detail::ldmatrix_of_a_warp);
+}
+inline void ldmatrix_x4(std::uint32_t (&r)[4], std::uint32_t row) {
+  ldmatrix_x4(r, emulator::shared_pointer(row));
+}
+
+inline uint4 shared_load(std::uint32_t address) {
+  emulator::check_shared(emulator::shared_pointer(address), 16, 16, "ld.shared.v4");
+  uint4 value;
+  std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
+  return value;
 }
 
 inline void cp_async_16(void* shared, const void* global, unsigned bytes = 16) {
@@ -101,6 +125,9 @@ inline void cp_async_16(void* shared, const void* global, unsigned bytes = 16) {
       std::memcpy(shared, global, bytes);
     }
   });
+}
+inline void cp_async_16(std::uint32_t shared, const void* global) {
+  cp_async_16(emulator::shared_pointer(shared), global);
 }
 inline void cp_async_commit() { emulator::this_thread().copy_groups.commit(); }
 template <int kPending>
@@ -130,5 +157,7 @@ inline std::int32_t load_acquire(const std::int32_t* global) { return *global; }
 inline void spin() { emulator::yield(); }
 
 inline void opaque(int& /*value*/) {}
+inline void opaque(std::uint32_t& /*value*/) {}
+inline void opaque(const std::uint8_t*& /*value*/) {}
 
 }  // namespace trit::cuda::ptx

@@ -21,8 +21,6 @@
 
 namespace trit::cuda::ptx {
 
-using emulator::shared_address;
-
 namespace detail {
 
 // An address in the window of the cluster: rank + 1 above 24 bits of the block's own window.
@@ -323,13 +321,6 @@ inline void pin_register(std::uint32_t& /*value*/) {}
 inline void pin_register(std::int32_t& /*value*/) {}
 
 // ---- the rest ----
-
-inline uint4 shared_load(std::uint32_t address) {
-  detail::check_address(address, 16, 16, "ld.shared.v4");
-  uint4 value;
-  std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
-  return value;
-}
 
 inline void shared_store(std::uint32_t address, const std::int32_t (&values)[4]) {
   detail::check_address(address, 16, 16, "st.shared.v4");
