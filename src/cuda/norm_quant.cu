@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_quant: RMSNorm and absmax int8, by one of two kernels. Both copy a row of x to shared memory as it is,
-// all of it in flight at once, and read it there twice:
+// norm_quant: RMSNorm and absmax int8, by one of three kernels. All have a row of x in flight at once, keep
+// it as it is, in shared memory or in registers, and go over it twice:
 //
 //   pass 1   fma(x, x, acc) into the 256 accumulators of lane_sum, and the maximum of |x g|
 //   meeting  the accumulators through shared memory
 //   pass 2   q = rint(x g factor)
 //
-// Few rows: a block of 256 threads each, thread j is accumulator j; latency counts. Many rows: a warp each
-// (norm_quant_rows.cuh), with no barrier of a block.
+// Few rows: a block of 256 threads each, thread j is accumulator j; latency counts. Many rows: up to 8192
+// inputs of 16 bits in the registers of 128 threads (norm_quant_registers.cuh), others a warp each in shared
+// memory (norm_quant_rows.cuh), with no barrier of a block.
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 115,000 of 16 bits) is read twice.
 #include "cuda/arguments.cuh"
 #include "cuda/launch.cuh"
+#include "cuda/norm_quant_registers.cuh"
 #include "cuda/norm_quant_rows.cuh"
 
 namespace trit::cuda {
@@ -92,8 +94,45 @@ void launch_type(const LaunchShape& shape, Norm norm, const NormQuantArguments& 
   }
 }
 
-/// From here on a warp per row keeps the multiprocessors full.
+/// From here on one row after the other keeps the multiprocessors full.
 constexpr std::int64_t kRowsPerMultiprocessor = 8;
+/// Steps of 256 inputs that a block of norm_quant_registers holds.
+constexpr int kFewSteps = 16;
+constexpr int kManySteps = 32;
+
+/// Whether norm_quant_registers can be used, and pays.
+bool fits_registers(const Device& device, const NormQuant& args) {
+  return args.tokens >= kRowsPerMultiprocessor * device.multiprocessors && args.x_type != DataType::float32 &&
+         args.in_features <= kLanes * kManySteps && args.x_stride % 2 == 0 &&
+         reinterpret_cast<std::uintptr_t>(args.x) % 4 == 0;
+}
+
+template <DataType kType, int kSteps>
+void launch_steps(const LaunchShape& shape, Norm norm, const NormQuantArguments& arguments, Stream stream) {
+  if (norm == Norm::rms && arguments.norm_weight != nullptr) {
+    launch<norm_quant_registers_kernel<kType, true, true, kSteps>>("norm_quant_registers", shape, stream,
+                                                                   arguments);
+  } else if (norm == Norm::rms) {
+    launch<norm_quant_registers_kernel<kType, true, false, kSteps>>("norm_quant_registers", shape, stream,
+                                                                    arguments);
+  } else {
+    launch<norm_quant_registers_kernel<kType, false, false, kSteps>>("norm_quant_registers", shape, stream,
+                                                                     arguments);
+  }
+}
+
+template <DataType kType>
+void launch_registers(const NormQuant& args, const NormQuantArguments& arguments, Stream stream) {
+  const LaunchShape shape{.grid = {static_cast<unsigned>(args.tokens)},
+                          .block = {kRegisterThreads},
+                          .shared_bytes = kRegisterHeaderBytes,
+                          .programmatic = args.programmatic};
+  if (args.in_features <= kLanes * kFewSteps) {
+    launch_steps<kType, kFewSteps>(shape, args.norm, arguments, stream);
+  } else {
+    launch_steps<kType, kManySteps>(shape, args.norm, arguments, stream);
+  }
+}
 
 /// How the warps of norm_quant_rows share a block; no shared memory where they cannot be used.
 LaunchShape rows_shape(const Device& device, const NormQuant& args, std::int64_t row_bytes) {
@@ -151,6 +190,10 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                                      .q = args.q,
                                      .scale = args.scale,
                                      .rstd = args.rstd};
+  if (fits_registers(device, args)) {
+    return args.x_type == DataType::bfloat16 ? launch_registers<DataType::bfloat16>(args, arguments, stream)
+                                             : launch_registers<DataType::float16>(args, arguments, stream);
+  }
   const LaunchShape rows = rows_shape(device, args, row_bytes);
   const bool many = rows.shared_bytes > 0;
   switch (args.x_type) {

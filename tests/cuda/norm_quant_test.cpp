@@ -126,7 +126,7 @@ TEST_F(CudaNormQuantTest, RandomRows) {
   }
 }
 
-// A small device has many rows soon: a warp each.
+// A small device has many rows soon: a block each with the row in registers, or a warp each.
 TEST_F(CudaNormQuantTest, ManyRows) {
   cuda::Device small = largest_device();
   small.multiprocessors = 1;
@@ -134,6 +134,17 @@ TEST_F(CudaNormQuantTest, ManyRows) {
     use_policy(i);
     small.shared_bytes = i % 4 == 0 ? 24'000 : 232'448;
     compare(small, uniform(5, 21), size_near(256, 3000), kTypes[static_cast<std::size_t>(i % 3)]);
+  }
+}
+
+// 16-bit rows in registers end at 4096 and 8192 inputs.
+TEST_F(CudaNormQuantTest, RowsAboutAsLongAsRegistersHold) {
+  cuda::Device small = largest_device();
+  small.multiprocessors = 1;
+  int i = 0;
+  for (const std::int64_t k : {4095, 4096, 4097, 8190, 8191, 8192, 8193}) {
+    use_policy(i);
+    compare(small, 9, k, kTypes[static_cast<std::size_t>(1 + i++ % 2)]);
   }
 }
 
