@@ -284,7 +284,7 @@ bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out
     const int groups = strips / plan.strips;
     plan.row_warps = ceil_div(groups, 2 * device.multiprocessors);
     warps = groups <= device.multiprocessors && k_tiles >= 64 ? 16 : 8;
-  } else if (strips >= 4 * device.multiprocessors - 16) {
+  } else if (strips > 4 * device.multiprocessors) {
     // Nearly half of the shared memory in flight: 2 KB x 4 tiles x 12 warps.
     plan.strips = 4;
     plan.row_warps = ceil_div(strips / plan.strips, device.multiprocessors);
@@ -292,7 +292,7 @@ bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out
     most_row_warps = 2;
   } else {
     plan.row_warps = ceil_div(strips / plan.strips, device.multiprocessors);
-    warps = std::clamp(ceil_div(k_tiles, 8), 8, 14);
+    warps = std::clamp(ceil_div(k_tiles, 8) * plan.row_warps, 8, kMaxWarps);
   }
   plan.row_warps = std::min(plan.row_warps, most_row_warps);
   // The fewest warps that leave the longest part of k as short; fewer where they do not fit.
