@@ -283,7 +283,11 @@ bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out
     // Up to two blocks a multiprocessor, of which one multiplies while the other one waits.
     const int groups = strips / plan.strips;
     plan.row_warps = ceil_div(groups, 2 * device.multiprocessors);
-    warps = groups <= device.multiprocessors && k_tiles >= 64 ? 16 : 8;
+    if (groups <= device.multiprocessors) {
+      warps = k_tiles >= 64 ? 16 : 8;
+    } else {
+      warps = k_tiles < 24 ? 4 : 8;
+    }
   } else if (strips > 4 * device.multiprocessors) {
     // Nearly half of the shared memory in flight: 2 KB x 4 tiles x 12 warps.
     plan.strips = 4;
@@ -299,7 +303,7 @@ bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out
   for (int most = std::min(std::max(warps / plan.row_warps, plan.strips / 2), k_tiles); most > 0; --most) {
     const int longest = ceil_div(k_tiles, most);
     plan.k_warps = ceil_div(k_tiles, longest);
-    plan.depth = plan.strips == 2 && programmatic && longest > 4 ? 6 : 4;
+    plan.depth = plan.strips == 2 && programmatic && longest > 5 ? 6 : 4;
     if (fit_decode_one(plan, device, out_features, in_features)) {
       return true;
     }
