@@ -129,6 +129,10 @@ TEST(TuningPlans, AreOfTheirShapeAndUpToEightTokensOfTheNext) {
   EXPECT_EQ(found(tuning, 1, 4096, 4096), ProductPlan(DecodeCut{2, 1, 16}));
   EXPECT_EQ(found(tuning, 2, 4096, 4096), ProductPlan(DecodeCut{4, 3, 5}));
   EXPECT_EQ(tuning.find(5, 4096, 4096), nullptr);
+  Tuning of_four;  // no plan for one token
+  of_four.set(4, 4096, 4096, DecodeCut{4, 3, 5});
+  EXPECT_EQ(of_four.find(1, 4096, 4096), nullptr);
+  EXPECT_NE(of_four.find(2, 4096, 4096), nullptr);
   EXPECT_EQ(tuning.find(63, 4096, 4096), nullptr);
   EXPECT_EQ(found(tuning, 64, 4096, 4096), ProductPlan(GemmSm90Cut{false, 128, 64, 2}));
   EXPECT_EQ(tuning.find(64, 4096, 4095), nullptr);

@@ -15,6 +15,7 @@
 namespace trit::runtime::gpu {
 namespace {
 
+/// 2 to 8 tokens cost the same; one has a kernel of its own.
 constexpr std::int64_t kMaxTokensOfOneCost = 8;
 constexpr std::string_view kChecksum = "crc32c ";
 
@@ -50,7 +51,7 @@ bool take_number(std::string_view& rest, std::int64_t& number) {
 }  // namespace
 
 std::string tuning_key(std::string_view gpu, const cuda::Device& device) {
-  return "trit-tuning 1 | " + std::string(gpu) + " | compute capability " +
+  return "trit-tuning 2 | " + std::string(gpu) + " | compute capability " +
          std::to_string(device.compute_capability) + " | " + std::to_string(device.multiprocessors) +
          " multiprocessors";
 }
@@ -71,8 +72,8 @@ const cuda::ProductPlan* Tuning::find(std::int64_t tokens, std::int64_t out_feat
     return nullptr;
   }
   const auto [n, k, m] = found->first;
-  return n == out_features && k == in_features && (m == tokens || m <= kMaxTokensOfOneCost) ? &found->second
-                                                                                            : nullptr;
+  const bool same_cost = m == tokens || (tokens > 1 && m <= kMaxTokensOfOneCost);
+  return n == out_features && k == in_features && same_cost ? &found->second : nullptr;
 }
 
 std::string Tuning::text(std::string_view key) const {

@@ -30,8 +30,9 @@ class Tuning {
            const cuda::ProductPlan& plan);
   /// The table decides again.
   void erase(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features);
-  /// The plan of this shape and number of tokens. Up to 8 tokens, where a product costs about the same for
-  /// each, that of the next larger number that is there. Null where there is none: the table decides.
+  /// The plan of this shape and number of tokens. From 2 to 8 tokens, where a product costs about the same
+  /// for each, that of the next larger number that is there; one token has a kernel of its own. Null where
+  /// there is none: the table decides.
   const cuda::ProductPlan* find(std::int64_t tokens, std::int64_t out_features,
                                 std::int64_t in_features) const;
   std::size_t size() const { return plans_.size(); }
