@@ -49,7 +49,7 @@ torch::Device device_from_name(const std::string& name) {
   }
   if (asked && name != "cuda") {
     const int number = std::stoi(name.substr(std::string("cuda:").size()));
-    const auto count = static_cast<int>(torch::cuda::device_count());
+    const int count = static_cast<unsigned char>(torch::cuda::device_count());
     if (number >= count) {
       throw Error(fmt::format("--device {}: this machine has {} GPU{}, cuda:0{}", name, count,
                               count == 1 ? "" : "s",
