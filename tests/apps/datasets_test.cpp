@@ -11,6 +11,7 @@
 #include <fstream>
 #include <functional>
 
+#include "temporary_folder.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
 
@@ -22,13 +23,6 @@ using Bytes = std::vector<std::uint8_t>;
 
 class Datasets : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = (fs::temp_directory_path() / "trit_datasets_XXXXXX").string();
-    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-  }
-  void TearDown() override { fs::remove_all(folder_); }
-
   void write(const std::string& name, const Bytes& bytes) const {
     fs::create_directories((folder_ / name).parent_path());
     std::ofstream(folder_ / name, std::ios::binary)
@@ -45,7 +39,8 @@ class Datasets : public ::testing::Test {
     return "";
   }
 
-  fs::path folder_;
+  const test::TemporaryFolder temporary_;
+  const fs::path& folder_ = temporary_.path();
 };
 
 void expect_in(const std::string& text, const std::string& message) {

@@ -2,6 +2,7 @@
 //
 // choose_layout: what decides, and a cache that may be missing, damaged or in the way.
 #include "trit/layout.h"
+#include "temporary_folder.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -42,12 +43,6 @@ class Variable {
 
 class LayoutChoiceTest : public KernelTest {
  protected:
-  LayoutChoiceTest() {
-    std::string name = (std::filesystem::temp_directory_path() / "trit-layout-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
-  }
-  ~LayoutChoiceTest() override { std::filesystem::remove_all(folder_); }
-
   bool has(PanelFormat format) const {
     return std::any_of(kernels().layouts.begin(), kernels().layouts.end(), [&](const PanelLayout& layout) {
       return layout.format == format && layout.available();
@@ -58,7 +53,8 @@ class LayoutChoiceTest : public KernelTest {
   }
 
   static constexpr std::int64_t kHuge = std::int64_t{1} << 50;
-  std::filesystem::path folder_;
+  const TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
   std::unique_ptr<Parallel> parallel_ = make_parallel(1);
 };
 

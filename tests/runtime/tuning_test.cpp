@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 
+#include "temporary_folder.h"
 #include "trit/error.h"
 
 namespace trit::test {
@@ -56,15 +57,10 @@ std::string error_of(const std::string& text) {
 class TuningTest : public testing::Test {
  protected:
   TuningTest() {
-    std::string name = (std::filesystem::temp_directory_path() / "trit-tuning-XXXXXX").string();
-    folder_ = mkdtemp(name.data());
     setenv("XDG_CACHE_HOME", folder_.c_str(), 1);
     unsetenv("TRIT_CUDA_TUNING");
   }
-  ~TuningTest() override {
-    std::filesystem::remove_all(folder_);
-    unsetenv("TRIT_CUDA_TUNING");
-  }
+  ~TuningTest() override { unsetenv("TRIT_CUDA_TUNING"); }
   /// What load_tuning finds and what it says on standard error.
   std::pair<std::size_t, std::string> load() {
     testing::internal::CaptureStderr();
@@ -73,7 +69,8 @@ class TuningTest : public testing::Test {
   }
   void write(const std::string& text) { std::ofstream(tuning_file(kKey).path) << text; }
 
-  std::filesystem::path folder_;
+  const TemporaryFolder temporary_;
+  const std::filesystem::path& folder_ = temporary_.path();
 };
 
 TEST(PlanNames, AreReadBack) {
