@@ -47,9 +47,7 @@ class GpuBenchmark {
         gpu_(gpu::find_gpu()),
         plans_(gpu_),
         parallel_(make_parallel(0)) {
-    cudaStream_t stream = nullptr;
-    gpu::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-    stream_.reset(stream);
+    stream_ = gpu::make_stream();
     sink_ = gpu::allocate_device(sizeof(std::uint32_t), "a sink");
     peak_ = operations_per_cycle(gpu_.device.compute_capability) * gpu_.device.multiprocessors *
             attribute(cudaDevAttrClockRate) * 1e3;

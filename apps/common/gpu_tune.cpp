@@ -35,9 +35,7 @@ class Tuner {
         parallel_(make_parallel(0)) {
     // The file that TRIT_CUDA_TUNING names is made here.
     tuning_ = gpu::load_tuning({file_.path, false}, key_);
-    cudaStream_t stream = nullptr;
-    gpu::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-    stream_.reset(stream);
+    stream_ = gpu::make_stream();
   }
 
   TuneReport run() {

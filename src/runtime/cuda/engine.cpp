@@ -49,11 +49,9 @@ class CudaEngine final : public Engine {
                          [op](const Node& node) { return node.op == op; });
     };
     for (gpu::Slot& slot : slots_) {
-      cuda::Stream stream = nullptr;
-      gpu::check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
-      slot.stream.reset(stream);
-      slot.cudnn = has(Op::conv2d) ? gpu::make_cudnn(stream) : nullptr;
-      slot.cublas = has(Op::linear) ? gpu::make_cublas(stream) : nullptr;
+      slot.stream = gpu::make_stream();
+      slot.cudnn = has(Op::conv2d) ? gpu::make_cudnn(slot.stream.get()) : nullptr;
+      slot.cublas = has(Op::linear) ? gpu::make_cublas(slot.stream.get()) : nullptr;
     }
     // The weights are on the GPU; of the host's copy the sizes are still needed.
     for (Parameters& own : network.parameters) {

@@ -40,6 +40,13 @@ using PinnedMemory = std::unique_ptr<std::byte, FreePinned>;
 using StreamHandle = std::unique_ptr<CUstream_st, DestroyStream>;
 using GraphHandle = std::unique_ptr<CUgraphExec_st, DestroyGraph>;
 
+/// A stream that waits for no other, the default one included.
+inline StreamHandle make_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "a stream");
+  return StreamHandle(stream);
+}
+
 /// What `record` puts into `stream`, as a graph. Where it throws, the stream captures no longer.
 inline GraphHandle capture_graph(CUstream_st* stream, const std::function<void()>& record) {
   class Capture {
