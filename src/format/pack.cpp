@@ -91,8 +91,7 @@ void check(const TernaryView& matrix, std::string_view name) {
                   ", wanted finite and positive");
     }
   }
-  const std::int64_t tail = columns % 4;
-  const unsigned padding = tail == 0 ? 0U : 0xffU << (2 * tail) & 0xffU;
+  const unsigned padding = padding_bits(columns);
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto bytes =
         matrix.codes.subspan(static_cast<std::size_t>(row * row_bytes), static_cast<std::size_t>(row_bytes));

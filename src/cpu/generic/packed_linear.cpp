@@ -10,6 +10,7 @@
 #include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/product.h"
 #include "cpu/generic/tasks.h"
+#include "format/code_two.h"
 #include "io/codes_scan.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
@@ -55,11 +56,10 @@ void check_sizes(const TernaryView& weight) {
 
 /// Padding of the last byte of `rows`, which must be 0.
 bool is_padded(std::span<const std::uint8_t> rows, std::int64_t in_features) {
-  const std::int64_t tail = in_features % 4;
-  if (tail == 0) {
+  const unsigned padding = padding_bits(in_features);
+  if (padding == 0) {
     return true;
   }
-  const unsigned padding = 0xffU << (2 * tail) & 0xffU;
   const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(in_features));
   unsigned found = 0;
   for (std::size_t last = row_bytes - 1; last < rows.size(); last += row_bytes) {

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "format/code_two.h"
+
 namespace trit::io {
 namespace {
 
@@ -55,19 +57,10 @@ void unpack_codes(std::span<const std::uint8_t> packed, std::span<std::uint8_t> 
 }
 
 std::optional<std::size_t> find_invalid(std::span<const std::uint8_t> packed, std::size_t in_features) {
-  // Code 2 is a high bit that is set beside a low bit that is clear. Also of four bytes at once: no bit that
-  // is shifted out of a byte counts.
+  // Code 2 is a high bit that is set beside a low bit that is clear.
   const auto twos = [](std::uint32_t bytes) { return bytes & ~(bytes << 1) & 0xaaaaaaaaU; };
-  std::uint32_t bad = 0;
-  std::size_t at = 0;
-  for (; at + 4 <= packed.size(); at += 4) {
-    bad |= twos(load_word(packed.data() + at));
-  }
-  for (; at < packed.size(); ++at) {
-    bad |= twos(packed[at]);
-  }
-  const unsigned padding = in_features % 4 == 0 ? 0U : 0xffU << (2 * (in_features % 4)) & 0xffU;
-  if (bad != 0) {
+  const unsigned padding = padding_bits(in_features);
+  if (has_code_two(packed)) {
     const auto first =
         std::find_if(packed.begin(), packed.end(), [&](unsigned byte) { return twos(byte) != 0; });
     std::size_t column = 4 * static_cast<std::size_t>(first - packed.begin());
