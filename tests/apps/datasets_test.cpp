@@ -11,7 +11,7 @@
 #include <fstream>
 #include <functional>
 
-#include "temporary_folder.h"
+#include "io/test_folder.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
 
@@ -39,7 +39,7 @@ class Datasets : public ::testing::Test {
     return "";
   }
 
-  const test::TemporaryFolder temporary_;
+  const test::TestFolder temporary_;
   const fs::path& folder_ = temporary_.path();
 };
 

@@ -2,7 +2,7 @@
 //
 // choose_layout: what decides, and a cache that may be missing, damaged or in the way.
 #include "trit/layout.h"
-#include "temporary_folder.h"
+#include "io/test_folder.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -53,7 +53,7 @@ class LayoutChoiceTest : public KernelTest {
   }
 
   static constexpr std::int64_t kHuge = std::int64_t{1} << 50;
-  const TemporaryFolder temporary_;
+  const TestFolder temporary_;
   const std::filesystem::path& folder_ = temporary_.path();
   std::unique_ptr<Parallel> parallel_ = make_parallel(1);
 };

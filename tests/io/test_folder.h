@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -23,8 +24,10 @@ class TestFolder {
     // In memory where that exists: whatever is written is flushed to its disk.
     const std::filesystem::path memory = "/dev/shm";
     folder_ = ::access(memory.c_str(), W_OK) == 0 ? memory : std::filesystem::temp_directory_path();
-    folder_ /= std::string("trit-") + info->test_suite_name() + "-" + info->name() + "-" +
-               std::to_string(::getpid());
+    std::string name = std::string("trit-") + info->test_suite_name() + "-" + info->name() + "-" +
+                       std::to_string(::getpid());
+    std::ranges::replace(name, '/', '-');  // of tests with parameters
+    folder_ /= name;
     std::filesystem::remove_all(folder_);
     std::filesystem::create_directories(folder_);
   }

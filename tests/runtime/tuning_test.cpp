@@ -13,7 +13,7 @@
 #include <string>
 #include <thread>
 
-#include "temporary_folder.h"
+#include "io/test_folder.h"
 #include "trit/error.h"
 
 namespace trit::test {
@@ -69,7 +69,7 @@ class TuningTest : public testing::Test {
   }
   void write(const std::string& text) { std::ofstream(tuning_file(kKey).path) << text; }
 
-  const TemporaryFolder temporary_;
+  const TestFolder temporary_;
   const std::filesystem::path& folder_ = temporary_.path();
 };
 
