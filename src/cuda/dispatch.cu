@@ -18,6 +18,7 @@ enum class Kernel : std::uint8_t { decode_one, decode, gemm_sm80, gemm_sm90 };
 struct Choice {
   std::int64_t max_tokens;
   std::int64_t max_in_features;
+  int max_inputs_per_output;
   int min_compute_capability;
   int max_compute_capability;
   Kernel kernel;
@@ -28,25 +29,28 @@ struct Choice {
 // The first row that fits is taken. The reasons are estimates until they have been measured
 // (docs/kernels-cuda.md).
 constexpr Choice kChoices[] = {
-    {1, kMaxDecodeOneInputs, 80, INT_MAX, Kernel::decode_one, 0,
+    {1, kMaxDecodeOneInputs, INT_MAX, 80, INT_MAX, Kernel::decode_one, 0,
      "one token leaves columns of mma free, which unpack: 4 instructions a word instead of 7; 1.05 to 1.4 "
-     "times "
-     "as fast as decode"},
-    {8, kMaxInFeatures, 80, INT_MAX, Kernel::decode, 0,
+     "times as fast as decode"},
+    {8, kMaxInFeatures, INT_MAX, 80, INT_MAX, Kernel::decode, 0,
      "bound by reading weights: each once, by one warp; 1 token costs what 8 do"},
-    {INT64_MAX, kMaxGemmSm90Inputs, 90, 90, Kernel::gemm_sm90, 0,
+    {16, kMaxInFeatures, 2, 80, INT_MAX, Kernel::decode, 0,
+     "likewise, with two columns of mma per weight; on an H200 1.03 to 1.14 times as fast as the split GEMM. "
+     "Where rows are few, clusters share k between more multiprocessors: K = 8 N 1.3 times the other way"},
+    {INT64_MAX, kMaxGemmSm90Inputs, INT_MAX, 90, 90, Kernel::gemm_sm90, 0,
      "wgmma, which no newer GPU has either; it chooses its tile itself (gemm_sm90_tiles.h)"},
-    {16, kMaxInFeatures, 80, INT_MAX, Kernel::decode, 0,
-     "likewise, with two columns of mma per weight; on an H200 the split GEMM is 1.1 to 1.4 times as fast"},
-    {32, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 32,
+    {16, kMaxInFeatures, INT_MAX, 80, INT_MAX, Kernel::decode, 0, "likewise, without wgmma"},
+    {32, kMaxInFeatures, INT_MAX, 80, INT_MAX, Kernel::gemm_sm80, 32,
      "one tile of tokens; blocks along the rows and split k fill the device"},
-    {INT64_MAX, kMaxInFeatures, 80, INT_MAX, Kernel::gemm_sm80, 64,
+    {INT64_MAX, kMaxInFeatures, INT_MAX, 80, INT_MAX, Kernel::gemm_sm80, 64,
      "bound by mma: 64 x 64 a warp reads the fewest bytes per operation from shared memory"},
 };
 
-const Choice& choose(const Device& device, std::int64_t tokens, std::int64_t in_features) {
+const Choice& choose(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                     std::int64_t in_features) {
   for (const Choice& choice : kChoices) {
     if (tokens <= choice.max_tokens && in_features <= choice.max_in_features &&
+        in_features <= choice.max_inputs_per_output * out_features &&
         device.compute_capability >= choice.min_compute_capability &&
         device.compute_capability <= choice.max_compute_capability) {
       return choice;
@@ -99,7 +103,7 @@ ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t
                          std::int64_t in_features) {
   require_matrix(out_features, in_features, "product");
   require_tokens(tokens, "product");
-  const Choice& choice = choose(device, tokens, in_features);
+  const Choice& choice = choose(device, tokens, out_features, in_features);
   switch (choice.kernel) {
     case Kernel::decode_one:
       if (can_run(device, DecodeOneCut{}, tokens, out_features, in_features)) {
@@ -134,7 +138,7 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
                                     std::int64_t in_features) {
   require_matrix(out_features, in_features, "product");
   require_tokens(tokens, "product");
-  if (tokens == 0 || choose(device, tokens, in_features).kernel != Kernel::gemm_sm80) {
+  if (tokens == 0 || choose(device, tokens, out_features, in_features).kernel != Kernel::gemm_sm80) {
     return 0;
   }
   return product_workspace_bytes(device, default_plan(device, tokens, out_features, in_features), tokens,

@@ -82,16 +82,21 @@ struct GemmSm90Choice {
 
 /// Clocks of 128 inputs of a tile on one multiprocessor.
 constexpr double step_clocks(const GemmSm90Tile& tile) {
-  const double tensor = tile.rows * tile.tokens / 32.0 * 1.16;       // 4096 multiply-adds a clock
-  const double operand = tile.rows / 64.0 * 4 * 32.5;                // 2 KiB of A registers per wgmma
+  const double tensor = tile.rows * tile.tokens / 32.0 * 1.16;  // 4096 multiply-adds a clock
+  // 2 KiB of A registers per wgmma; two wgmma a warpgroup hide the unpacking less well.
+  const bool two = tile.kernel == GemmSm90Kernel::persistent && tile.rows == 256;
+  const double operand = tile.rows / 64.0 * 4 * (two ? 41 : 32.5);
   const double cache = (tile.rows * 32 + tile.tokens * 128) / 34.6;  // bytes a clock
   // A barrier wait and three copies by each of two threads, per 128 inputs or per 256.
   const double producer = tile.kernel == GemmSm90Kernel::persistent ? 376 : 314;
   return std::max({tensor, operand, cache, producer});
 }
 
-/// Above this many tokens the persistent kernel has tiles enough.
-inline constexpr std::int64_t kMaxSplitTokens = 512;
+/// Whether every multiprocessor takes tile after tile. The split kernel is not considered then.
+constexpr bool fills_the_device(std::int64_t tokens, std::int64_t out_features,
+                                std::int32_t multiprocessors) {
+  return tokens > 512 && (out_features + 127) / 128 * ((tokens + 127) / 128) > multiprocessors;
+}
 
 /// The same where every multiprocessor takes tile after tile: the card is at its limit of power then, where
 /// the bytes of 128 rows cost clocks, and the A operands of 256 rows are not hidden behind few tokens. Fitted
@@ -99,7 +104,7 @@ inline constexpr std::int64_t kMaxSplitTokens = 512;
 constexpr double many_tokens_step_clocks(const GemmSm90Tile& tile) {
   const double step = step_clocks(tile);
   return tile.rows == 256 ? std::max(step, 16 * (29 + 0.3 * tile.tokens))
-                          : step * (tile.tokens > 128 ? 1.06 : 1.12);
+                          : step * (tile.tokens > 128 ? 1.06 : 1.10);
 }
 
 /// Clocks of everything for one shape, beside launch and the first bytes, which all tiles pay alike.
@@ -111,7 +116,9 @@ constexpr double estimated_clocks(const GemmSm90Tile& tile, std::int32_t split, 
   const std::int64_t k_tiles = (in_features + 127) / 128;
   if (tile.kernel == GemmSm90Kernel::persistent) {
     const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
-    const double step = tokens > kMaxSplitTokens ? many_tokens_step_clocks(tile) : step_clocks(tile);
+    const double step = fills_the_device(tokens, out_features, multiprocessors)
+                            ? many_tokens_step_clocks(tile)
+                            : step_clocks(tile);
     return static_cast<double>(waves * k_tiles) * step;  // the outputs hide behind the next tile
   }
   const std::int64_t slots = clusters_that_fit(split, multiprocessors);
@@ -130,7 +137,7 @@ constexpr GemmSm90Choice choose_gemm_sm90(std::int64_t tokens, std::int64_t out_
   GemmSm90Choice best{kGemmSm90Tiles[0], 1, std::numeric_limits<double>::infinity()};
   for (const GemmSm90Tile& tile : kGemmSm90Tiles) {
     const bool splits = tile.kernel == GemmSm90Kernel::split;
-    if (splits && tokens > kMaxSplitTokens) {
+    if (splits && fills_the_device(tokens, out_features, multiprocessors)) {
       continue;
     }
     for (const std::int32_t split : kGemmSm90Splits) {

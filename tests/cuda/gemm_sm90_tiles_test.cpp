@@ -26,10 +26,13 @@ TEST(GemmSm90Tiles, ChoicesOfMeasuredShapes) {
   EXPECT_EQ(chosen(64, 8192, 8192), "split 128x64 / 2");
   EXPECT_EQ(chosen(128, 2560, 2560), "split 128x64 / 2");
   EXPECT_EQ(chosen(128, 6912, 2560), "persistent 128x64 / 1");
+  EXPECT_EQ(chosen(128, 14336, 4096), "persistent 128x128 / 1");
   EXPECT_EQ(chosen(256, 2560, 6912), "split 128x96 / 2");
+  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x128 / 1");
+  EXPECT_EQ(chosen(768, 1024, 8192), "split 128x96 / 2");
   EXPECT_EQ(chosen(1024, 2560, 2560), "persistent 256x80 / 1");
   EXPECT_EQ(chosen(1024, 6912, 2560), "persistent 128x160 / 1");
-  EXPECT_EQ(chosen(1024, 14336, 4096), "persistent 256x96 / 1");
+  EXPECT_EQ(chosen(1024, 14336, 4096), "persistent 128x128 / 1");
   EXPECT_EQ(chosen(4096, 2560, 2560), "persistent 256x112 / 1");
   EXPECT_EQ(chosen(4096, 4096, 4096), "persistent 256x128 / 1");
   EXPECT_EQ(chosen(4096, 28672, 8192), "persistent 256x128 / 1");

@@ -181,6 +181,24 @@ TEST_F(CudaProductTest, EveryPlanHasTheSameBits) {
   EXPECT_FALSE(cuda::can_run(device, cuda::GemmSm90Cut{false, 128, 32, 5}, 9, 100, 1000));
 }
 
+// The fastest of all plans at these shapes on an H200, or within 5 % of it (bench_cuda --tune).
+TEST(CudaPlans, TableOfMeasuredShapes) {
+  const cuda::Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 232448};
+  const auto chosen = [&](std::int64_t m, std::int64_t n, std::int64_t k) {
+    return cuda::name_of(cuda::default_plan(h200, m, n, k));
+  };
+  EXPECT_EQ(chosen(1, 4096, 4096), "decode_one");
+  EXPECT_EQ(chosen(8, 4096, 4096), "decode S2 P1 Q12");
+  EXPECT_EQ(chosen(8, 6912, 2560), "decode S2 P2 Q8");
+  EXPECT_EQ(chosen(8, 14336, 4096), "decode S2 P2 Q5");
+  EXPECT_EQ(chosen(8, 28672, 8192), "decode S4 P4 Q4");
+  EXPECT_EQ(chosen(16, 4096, 4096), "decode S2 P1 Q16");
+  EXPECT_EQ(chosen(16, 8192, 8192), "decode S2 P2 Q6");
+  EXPECT_EQ(chosen(16, 28672, 8192), "decode S2 P8 Q2");
+  EXPECT_EQ(chosen(16, 1024, 8192), "split 128x32 / 8");
+  EXPECT_EQ(chosen(17, 4096, 4096), "split 128x32 / 3");
+}
+
 TEST_F(CudaProductTest, Decode) {
   for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {
     use_policy(i);
