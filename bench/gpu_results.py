@@ -5,7 +5,8 @@
     gpu_results.py FOLDER RESULT.json [--quick]
 
 FOLDER holds kernels.json (bench_cuda), tuning.json (trit bench --tune) and, where there is LibTorch, calls.jsonl
-(bench_torch_call), run/metrics.jsonl and training.seconds (train_cifar10), eval-cuda.json and eval-auto.json (trit eval).
+(bench_torch_call), run/metrics.jsonl and training.seconds (train_cifar10), eval-cuda.json and eval-auto.json (trit eval),
+and profile.json (gpu_profile.py).
 """
 import argparse
 import json
@@ -57,6 +58,8 @@ def main() -> None:
     if (args.folder / "training.seconds").exists():
         results["training"] = training(args.folder)
         results["evaluation"] = evaluation(args.folder)
+    if (args.folder / "profile.json").exists():
+        results["profile"] = json.loads((args.folder / "profile.json").read_text())["profile"]
     args.result.write_text(json.dumps(results, indent=1) + "\n")
     shown = {key: value for key, value in results["tuning"].items() if key != "products"}
     print(args.result, json.dumps({"tuning": shown} | {key: results[key] for key in ("training", "evaluation") if key in results}))

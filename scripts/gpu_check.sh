@@ -125,6 +125,11 @@ if has train_cifar10; then
   done
 fi
 
+if command -v ncu > /dev/null; then
+  step "counters of the kernels"
+  scripts/gpu_profile.py --build-dir "$build" --json "$work/profile.json" || echo "no counters: see scripts/gpu_profile.py --help"
+fi
+
 step results
 file=${results:-bench/results}/$name.json
 mkdir -p "$(dirname "$file")"
