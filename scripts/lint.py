@@ -2,10 +2,11 @@
 # SPDX-License-Identifier: MIT
 """clang-format and clang-tidy over the project's C++ sources, with the versions of .venv.
 
-    lint.py [--build FOLDER] [--jobs N] [--format-only] [--tidy-only] [FILE...]
+    lint.py [--build FOLDER]... [--jobs N] [--format-only] [--tidy-only] [FILE...]
 
-FOLDER holds compile_commands.json (default: build); files that it does not compile are not given to clang-tidy,
-headers are checked through the sources that include them. Exit code 1 when a tool finds something.
+FOLDER holds compile_commands.json (default: build, and build-cuda-torch where it is configured: the GPU's half on the host);
+files that none of them compiles are not given to clang-tidy, headers are checked through the sources that include them. Exit
+code 1 when a tool finds something.
 """
 import argparse
 import concurrent.futures
@@ -42,16 +43,16 @@ def tidy(file: str, build: pathlib.Path, extra: list[str]) -> tuple[str, float, 
     return file, time.monotonic() - start, result.returncode, result.stdout + result.stderr
 
 
-def check_tidy(files: list[str], build: pathlib.Path, jobs: int) -> bool:
-    database = build / "compile_commands.json"
-    if not database.exists():
-        sys.exit(f"lint: {database} does not exist; configure first")
-    compiled = {entry["file"] for entry in json.loads(database.read_text())}
-    sources = [file for file in files if str(ROOT / file) in compiled]
+def check_tidy(files: list[str], builds: list[pathlib.Path], jobs: int) -> bool:
+    folder_of: dict[str, pathlib.Path] = {}
+    for build in builds:
+        for entry in json.loads((build / "compile_commands.json").read_text()):
+            folder_of.setdefault(entry["file"], build)
+    sources = [file for file in files if str(ROOT / file) in folder_of]
     extra = gcc_headers()
     start, clean = time.monotonic(), True
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for file, seconds, code, output in pool.map(lambda file: tidy(file, build, extra), sources):
+        for file, seconds, code, output in pool.map(lambda file: tidy(file, folder_of[str(ROOT / file)], extra), sources):
             print(f"lint: clang-tidy {file} ({seconds:.0f} s){'' if code == 0 else ': found'}", flush=True)
             if code != 0:
                 clean = False
@@ -60,9 +61,18 @@ def check_tidy(files: list[str], build: pathlib.Path, jobs: int) -> bool:
     return clean
 
 
+def configured(folders: list[pathlib.Path] | None) -> list[pathlib.Path]:
+    builds = [folder.resolve() for folder in folders or [ROOT / "build"]]
+    for build in builds:
+        if not (build / "compile_commands.json").exists():
+            sys.exit(f"lint: {build}/compile_commands.json does not exist; configure first")
+    gpu = ROOT / "build-cuda-torch"
+    return builds if folders or not (gpu / "compile_commands.json").exists() else [*builds, gpu]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
+    parser.add_argument("--build", type=pathlib.Path, action="append")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--format-only", action="store_true")
     parser.add_argument("--tidy-only", action="store_true")
@@ -75,7 +85,7 @@ def main() -> int:
     if not args.tidy_only:
         clean = check_format(files)
     if not args.format_only:
-        clean = check_tidy([file for file in files if file.endswith(".cpp")], args.build.resolve(), args.jobs) and clean
+        clean = check_tidy([file for file in files if file.endswith(".cpp")], configured(args.build), args.jobs) and clean
     return 0 if clean else 1
 
 

@@ -19,7 +19,6 @@
 #include <numeric>
 #include <optional>
 
-#include "common/gpu_read.h"
 #include "common/machine.h"
 #include "common/progress.h"
 #include "cuda/candidates.h"
@@ -27,6 +26,8 @@
 #include "cuda/data.h"
 #include "cuda/gpu.h"
 #include "cuda/plan.h"
+#include "cuda/row_kernels.h"
+#include "cuda/summary.h"
 #include "trit/cuda.h"
 
 namespace trit::bench {
@@ -88,11 +89,11 @@ class Benchmark {
 
   ordered_json run() {
     ordered_json results = ordered_json::array();
-    measure_limits();
+    memory_read_ = memory_read_rate(device_, stream());
     // First, while the card is cool: these are bound by memory.
     ordered_json rows = ordered_json::object();
     if (!options_.tune) {
-      rows = measure_rows();
+      rows = measure_row_kernels(device_, memory_read_, options_.rounds, stream());
     }
     std::vector<MatrixShape> shapes;
     for (const MatrixShape& shape : kShapes) {
@@ -123,16 +124,6 @@ class Benchmark {
 
  private:
   cudaStream_t stream() const { return stream_.get(); }
-
-  void measure_limits() {
-    const DeviceBuffer<std::uint8_t> data(apps::bytes_to_read());
-    const DeviceBuffer<std::uint8_t> sink(16);
-    std::vector<Graph> graphs;
-    graphs.emplace_back(stream(), 4, [&](int) {
-      apps::read_on_gpu(data.data(), data.size(), sink.data(), device_.multiprocessors, stream());
-    });
-    memory_read_ = static_cast<double>(data.size()) / time_graphs(stream(), graphs, 9)[0] / 1e3;
-  }
 
   void prepare_weights(const MatrixShape& shape) {
     const std::int64_t count = shape.out_features * shape.in_features;
@@ -369,52 +360,6 @@ class Benchmark {
             {"microseconds", microseconds}};
   }
 
-  /// norm_quant, absmean and ternarize_pack, against the read bandwidth.
-  ordered_json measure_rows() const {
-    constexpr std::int64_t kInputs = 8192;
-    constexpr std::int64_t kRows = 16384;
-    const auto count = static_cast<std::size_t>(kInputs * kRows);
-    const DeviceBuffer<float> w(static_cast<std::size_t>(kInputs * kInputs));
-    const DeviceBuffer<std::uint16_t> x(count);
-    const DeviceBuffer<std::int8_t> q(count);
-    const DeviceBuffer<std::uint8_t> codes(w.size() / 4);
-    const DeviceBuffer<float> scale(static_cast<std::size_t>(kRows));
-    const DeviceBuffer<std::uint8_t> workspace(cuda::absmean_workspace_bytes(kInputs));
-    random_float(w.data(), kInputs * kInputs, -1.0F, 1.0F, 8, stream());
-    random_int8(q.data(), static_cast<std::int64_t>(count), 9, stream());
-    convert(q.data(), static_cast<std::int64_t>(count), Element::bfloat16, x.data(), stream());
-    const auto norm = [&](std::int64_t tokens) {
-      return cuda::NormQuant{.x = x.data(),
-                             .x_type = DataType::bfloat16,
-                             .tokens = tokens,
-                             .in_features = kInputs,
-                             .x_stride = kInputs,
-                             .norm = Norm::rms,
-                             .q = q.data(),
-                             .scale = scale.data()};
-    };
-    std::vector<Graph> graphs;
-    graphs.emplace_back(stream(), 4, [&](int) { cuda::norm_quant(device_, norm(kRows), stream()); });
-    graphs.emplace_back(stream(), 128, [&](int) { cuda::norm_quant(device_, norm(1), stream()); });
-    graphs.emplace_back(stream(), 4, [&](int) {
-      cuda::absmean(w.data(), kInputs, kInputs, ScaleGranularity::tensor, scale.data(), workspace.data(),
-                    stream());
-      cuda::ternarize_pack(w.data(), kInputs, kInputs, ScaleGranularity::tensor, scale.data(), codes.data(),
-                           stream());
-    });
-    const std::vector<double> times = time_graphs(stream(), graphs, 4 * options_.rounds);
-    const double norm_rate = static_cast<double>(count) * 3 / times[0] / 1e3;
-    const double pack_rate = static_cast<double>(w.size()) * 8.25 / times[2] / 1e3;
-    return {{"inputs", kInputs},
-            {"norm_quant_tokens", kRows},
-            {"norm_quant_gigabytes_per_second", norm_rate},
-            {"norm_quant_share_of_read_bandwidth", norm_rate / memory_read_},
-            {"norm_quant_one_token_microseconds", times[1]},
-            {"ternarize_pack_microseconds", times[2]},
-            {"ternarize_pack_gigabytes_per_second", pack_rate},
-            {"ternarize_pack_share_of_read_bandwidth", pack_rate / memory_read_}};
-  }
-
   Options options_;
   cuda::Device device_;
   std::string name_;
@@ -428,51 +373,6 @@ class Benchmark {
   static constexpr std::array<const char*, 3> kPeerNames{"int8", "bfloat16", "float8"};  // by Element
   std::array<Rotation, 3> peers_;
 };
-
-/// Geometric mean and smallest of the shapes' ratios peer / ours, for each number of tokens.
-void print_summary(const ordered_json& results) {
-  std::vector<std::int64_t> done;
-  fmt::print(
-      "\ntokens   plain / bf16     programmatic / bf16   programmatic / best   plain / best    sm_80 / int8  "
-      "(mean, least)\n");
-  for (const ordered_json& first : results) {
-    const auto tokens = first["tokens"].get<std::int64_t>();
-    if (std::ranges::find(done, tokens) != done.end()) {
-      continue;
-    }
-    done.push_back(tokens);
-    std::array<std::vector<double>, 5> ratios;
-    for (const ordered_json& product : results) {
-      if (product["tokens"] != tokens) {
-        continue;
-      }
-      const ordered_json& us = product["microseconds"];
-      const double plain = us["trit"];
-      const double programmatic = us["trit_programmatic"];
-      double best = 1e30;
-      for (const char* peer : {"bfloat16", "int8", "float8"}) {
-        best = std::min(best, us.value(peer, 1e30));
-      }
-      const double bfloat16 = us.value("bfloat16", 1e30);
-      ratios[0].push_back(bfloat16 / plain);
-      ratios[1].push_back(bfloat16 / programmatic);
-      ratios[2].push_back(best / programmatic);
-      ratios[3].push_back(best / plain);
-      ratios[4].push_back(us.contains("trit_sm80") ? us.value("int8", 0.0) / us["trit_sm80"].get<double>()
-                                                   : 0.0);
-    }
-    fmt::print("{:6}", tokens);
-    for (const std::vector<double>& column : ratios) {
-      double sum = 0;
-      for (const double ratio : column) {
-        sum += std::log(ratio);
-      }
-      fmt::print("   {:6.2f} {:6.2f}   ", std::exp(sum / static_cast<double>(column.size())),
-                 std::ranges::min(column));
-    }
-    fmt::print("\n");
-  }
-}
 
 int run(int argc, char** argv) {
   CLI::App app{"Times products and row kernels on a GPU against cuBLASLt."};
