@@ -341,11 +341,12 @@ class Benchmark {
     names.emplace_back("trit_layer_programmatic");
     graphs.push_back(graph_of(whole, shape, tokens, true));
     for (const Element type : kPeers) {
-      peers.push_back(make_peer(o, shape, tokens, type));
-      if (peers.back().graph) {
+      Peer peer = make_peer(o, shape, tokens, type);
+      if (peer.graph) {
         names.push_back(kPeerNames[static_cast<std::size_t>(type)]);
-        graphs.push_back(std::move(*peers.back().graph));
+        graphs.push_back(std::move(*peer.graph));
       }
+      peers.push_back(std::move(peer));
     }
     // The power limit binds where the tensor cores are busy.
     const std::vector<double> times =

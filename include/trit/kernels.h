@@ -63,6 +63,10 @@ struct ProductTile {
   std::int64_t tokens;        // 1..max_tokens
   const std::int32_t* q_sum;  // [tokens], sum of q over the range
   std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
+  // What the kernel fetches into L2 while it runs: with each line of the panel 1 / ahead_parts of a line,
+  // from `ahead` bytes behind `panel` on.
+  std::int64_t ahead = 8192;
+  std::int64_t ahead_parts = 1;
 };
 
 /// The product of many panels with many tokens over all of k, by a kernel that blocks for itself.

@@ -38,16 +38,16 @@ struct MasksInRegisters {
     // Unseen by the compiler, or it turns them back into memory operands.
     asm("" : "+v"(m0), "+v"(m1), "+v"(m2));
   }
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line) const {
-    const __m512i codes = load_line(line);
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* ahead) const {
+    const __m512i codes = load_line(line, ahead);
     return {_mm512_and_si512(codes, m0), _mm512_and_si512(codes, m1), _mm512_and_si512(codes, m2), codes};
   }
 };
 
 /// The same where accumulators take 24 of the 32 registers. Three more loads in 24 cycles cost nothing.
 struct MasksInMemory {
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line) const {
-    const __m512i codes = load_line(line);
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* ahead) const {
+    const __m512i codes = load_line(line, ahead);
     __m512i f0, f1, f2;  // not a Fields: gcc 12 keeps a struct's asm outputs in memory as well
     asm("vpandd %[m0]%{1to16%}, %[codes], %[f0]\n\t"
         "vpandd %[m1]%{1to16%}, %[codes], %[f1]\n\t"

@@ -56,8 +56,8 @@ struct BaseThree {
   }
 
   /// b < 243 to b mod 81, twice as the smaller of b and b - 81 (which wraps where b < 81).
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* from) const {
-    const __m512i line = load_line(from);
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* from, const std::uint8_t* ahead) const {
+    const __m512i line = load_line(from, ahead);
     __m512i r, f0, f1, f2;
     asm("vpsubb %[n], %[line], %[r]\n\t"
         "vpminub %[r], %[line], %[r]\n\t"

@@ -18,15 +18,13 @@
 namespace trit::avx512_vnni {
 namespace {
 
-// How far ahead to prefetch: enough to cover the latency of memory at the speed of these loops, and worth 15
-// to 25 % of the bandwidth against 2 KB. Into L2: into L1 costs 2-bit panels up to 8 % of their speed from
-// memory on Sapphire Rapids and gives base-3 ones up to 4 %. A prefetch past the last panel is harmless.
-constexpr std::int64_t kPanelPrefetchBytes = 8192;
 constexpr std::int64_t kLineBytes = 64;
 
-/// Loads a line and prefetches the one that comes kPanelPrefetchBytes later. One asm block, since compilers
-/// move prefetches to the front of an unrolled loop, where four in a row cost a quarter of the bandwidth.
-[[gnu::always_inline]] inline __m512i load_line(const std::uint8_t* line) {
+/// Loads a line and prefetches another one. Into L2: into L1 costs 2-bit panels up to 8 % of their speed from
+/// memory on Sapphire Rapids and gives base-3 ones up to 4 %. A prefetch past the last panel is harmless. One
+/// asm block, since compilers move prefetches to the front of an unrolled loop, where four in a row cost a
+/// quarter of the bandwidth.
+[[gnu::always_inline]] inline __m512i load_line(const std::uint8_t* line, const std::uint8_t* ahead) {
   struct [[gnu::may_alias]] Line {
     std::uint8_t bytes[kLineBytes];
   };
@@ -34,7 +32,7 @@ constexpr std::int64_t kLineBytes = 64;
   asm("vmovdqu64 %[line], %[codes]\n\t"
       "prefetcht1 %[ahead]"
       : [codes] "=v"(codes)
-      : [line] "m"(*reinterpret_cast<const Line*>(line)), [ahead] "m"(line[kPanelPrefetchBytes]));
+      : [line] "m"(*reinterpret_cast<const Line*>(line)), [ahead] "m"(*ahead));
   return codes;
 }
 
@@ -50,19 +48,23 @@ struct [[gnu::may_alias, gnu::packed]] FourInputs {
 /// The tile of kTokens tokens, kSteps lines at a time into sums of their own: vpdpbusd has a latency of 4 to
 /// 5 cycles, and kTokens * kSteps * (registers of Sums) chains hide it, and no more steps than that needs.
 ///
-/// `decode(line)` gives a Fields, `multiply(sums, fields, q)` adds one token's products to a Sums, `add`
-/// joins two Sums, `finish(sums, q_sum, acc)` writes kPanelRows int32. Indices are unrolled by packs, not
-/// loops, so that the sums are registers from the first pass of either compiler on.
+/// `decode(line, ahead)` gives a Fields and prefetches from `ahead`, `multiply(sums, fields, q)` adds one
+/// token's products to a Sums, `add` joins two Sums, `finish(sums, q_sum, acc)` writes kPanelRows int32.
+/// Indices are unrolled by packs, not loops, so that the sums are registers from the first pass of either
+/// compiler on.
 template <typename Kernel, std::size_t kSteps, std::size_t... kToken>
 [[gnu::always_inline]] inline void tile(const ProductTile& args, std::index_sequence<kToken...> /*tokens*/) {
   constexpr std::size_t kTokens = sizeof...(kToken);
   const Kernel kernel;
   typename Kernel::Sums acc[kSteps * kTokens] = {};
   const std::uint8_t* line = args.panel;
+  const std::uint8_t* ahead = args.panel + args.ahead;
+  const std::int64_t ahead_step = kLineBytes / args.ahead_parts;
   const std::int8_t* const q[kTokens] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
   const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
-    const auto fields = kernel.decode(line + kLineBytes * kStep);
+    const auto fields = kernel.decode(line + kLineBytes * kStep, ahead);
+    ahead += ahead_step;
     (Kernel::multiply(acc[kStep * kTokens + kToken], fields, q[kToken] + at + 4 * kStep), ...);
   };
   const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>) __attribute__((always_inline)) {

@@ -25,9 +25,6 @@ using avx2::kFields;
 using avx2::kLineBytes;
 using avx2::kPanelRows;
 
-// As in avx512_vnni: the hardware's prefetcher stops at each 4 KiB page.
-constexpr std::int64_t kPanelPrefetchBytes = 8192;
-
 /// A 32-byte mask of each field.
 alignas(32) constexpr std::uint64_t kMasks[kFields][4] = {
     {0x0303030303030303, 0x0303030303030303, 0x0303030303030303, 0x0303030303030303},
@@ -74,15 +71,18 @@ template <std::size_t kSteps, std::size_t kFirst, std::size_t... kField, std::si
 [[gnu::always_inline]] inline void tile(const ProductTile& args, std::index_sequence<kField...> /*fields*/,
                                         std::index_sequence<kToken...> /*tokens*/) {
   constexpr std::size_t kCount = sizeof...(kField);
-  constexpr std::size_t kSums = kCount * sizeof...(kToken);
+  constexpr std::size_t kTokens = sizeof...(kToken);
+  constexpr std::size_t kSums = kCount * kTokens;
   __m256i acc[kSteps * kSums] = {};
   const std::uint8_t* line = args.panel;
+  [[maybe_unused]] auto ahead = reinterpret_cast<const char*>(args.panel + args.ahead);
+  [[maybe_unused]] const std::int64_t ahead_step = kLineBytes / args.ahead_parts;
   const std::int8_t* const q[] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
   const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
     if constexpr (kFirst == 0) {
-      _mm_prefetch(reinterpret_cast<const char*>(line + kPanelPrefetchBytes + kStep * kLineBytes),
-                   _MM_HINT_T0);
+      _mm_prefetch(ahead, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
+      ahead += ahead_step;
     }
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + kStep * kLineBytes));
     const __m256i fields[kCount] = {field<kFirst + kField, kCount>(codes)...};

@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <vector>
 
 #include "cpu/generic/aligned_buffer.h"
@@ -119,8 +120,14 @@ std::int64_t tile_tokens(const PanelLayout& layout, std::int64_t padded) {
   return std::clamp<std::int64_t>(kTokenBlockBytes / padded, 1, layout.max_tokens);
 }
 
-// One panel x one tile of tokens.
-void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens) {
+// Where a panel is used by several tiles, each of the first ones fetches its share of the next panel: else
+// the memory would rest during all but the first. Time over that without it, one Xeon core, 4096 x 4096 from
+// memory, 2-bit: 0.94, 0.91, 0.90 for 7, 8, 16 tokens; base-3: 0.97, 0.96, 0.91.
+constexpr std::int64_t kMostAheadParts = 8;
+
+// One panel x tile `tile` of the block's `tiles`.
+void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens,
+              std::int64_t tile, std::int64_t tiles) {
   const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t row = panel * layout.panel_rows;
@@ -129,15 +136,26 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
   prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
-    layout.product_tile({
-        .panel = args.panels + (panel * padded + k.begin) / 4 * layout.panel_bytes_per_4,
+    const std::int64_t panel_bytes = padded / 4 * layout.panel_bytes_per_4;
+    const std::int64_t begin = k.begin / 4 * layout.panel_bytes_per_4;
+    ProductTile one{
+        .panel = args.panels + panel * panel_bytes + begin,
         .q = args.x.q + tokens.begin * padded + k.begin,
         .q_stride = padded,
         .k = k.size(),
         .tokens = tokens.size(),
         .q_sum = ranges.sums(range) + tokens.begin,
         .acc = range == 0 ? acc : sums.partial(),
-    });
+    };
+    if (tiles > 1) {
+      one.ahead_parts = std::min(tiles, kMostAheadParts);
+      one.ahead = panel_bytes - begin + (tile * panel_bytes + begin) / one.ahead_parts;
+    }
+    if (tile >= kMostAheadParts) {
+      one.ahead = 0;  // the line itself again and again
+      one.ahead_parts = std::numeric_limits<std::int32_t>::max();
+    }
+    layout.product_tile(one);
     if (range > 0) {
       std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
     }
@@ -164,7 +182,7 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
     };
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        run_tile(args, ranges, sums, panel, tile_part(tile));
+        run_tile(args, ranges, sums, panel, tile_part(tile), tile, tiles);
       }
     }
   }
