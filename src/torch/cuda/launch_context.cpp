@@ -20,9 +20,9 @@ bool is_capturing() {
 const trit::cuda::Device& device_of(const torch::Tensor& tensor) {
   static std::array<std::once_flag, C10_COMPILE_TIME_MAX_GPUS> asked;
   static std::array<trit::cuda::Device, C10_COMPILE_TIME_MAX_GPUS> devices;
-  const auto index = static_cast<std::size_t>(tensor.get_device());
-  std::call_once(asked.at(index), [&] { devices[index] = trit::cuda::device_info(static_cast<int>(index)); });
-  return devices[index];
+  const auto index = static_cast<unsigned char>(tensor.get_device());  // not -1: the tensor is on a GPU
+  std::call_once(asked.at(index), [&] { devices.at(index) = trit::cuda::device_info(index); });
+  return devices.at(index);
 }
 
 trit::cuda::Stream stream_of(const torch::Tensor& tensor) {
