@@ -115,7 +115,29 @@ def cuda_rows(data: dict) -> str:
          f"{rows['ternarize_pack_share_of_read_bandwidth']:.2f}"]])
 
 
-TABLES = {"cuda_ratios": cuda_ratios, "cuda_products": cuda_products, "cuda_rows": cuda_rows}
+def cuda_tuning(data: dict) -> str:
+    rows = []
+    for tokens in dict.fromkeys(product["tokens"] for product in data["tuning"]["products"]):
+        chosen = [product for product in data["tuning"]["products"] if product["tokens"] == tokens]
+        ratios = [product["ratio"] for product in chosen]
+        worst = chosen[ratios.index(max(ratios))]
+        rows.append([f"{tokens:,}", f"{mean(ratios):.3f}", f"{max(ratios):.2f}"] +
+                    ([f"{shape_of(worst)[0]} x {shape_of(worst)[1]}", worst["table_plan"], worst["best_plan"]]
+                     if max(ratios) > 1 else ["", "", ""]))
+    return table(["M", "mean", "largest", "at", "table", "fastest"], rows)
+
+
+def cuda_profile(data: dict) -> str:
+    rows = []
+    for one in data.get("profile", []):
+        product = one["kernel"].startswith(("decode", "gemm"))
+        rows.append([one["kernel"].removesuffix("_kernel"), f"{one['shape'].replace('x', ' x ')}, M = {one['tokens']}" if product else "8192 inputs",
+                     f"{one['microseconds']:.1f}"] + [f"{one[share]:.0f}" for share in ("memory", "cache", "sm", "issue")])
+    return table(["kernel", "N x K", "us", "memory %", "second-level cache %", "busiest pipe %", "issue slots %"], rows)
+
+
+TABLES = {"cuda_ratios": cuda_ratios, "cuda_products": cuda_products, "cuda_rows": cuda_rows, "cuda_tuning": cuda_tuning,
+          "cuda_profile": cuda_profile}
 
 
 def write(tables: dict[str, str]) -> None:
