@@ -5,18 +5,19 @@
 # every test that needs a GPU, the kernels' ones also under compute-sanitizer, many more random cases, the benchmarks and the
 # training job. Stops at the first failure. Writes bench/results/<gpu>.json and docs/images/cuda-<gpu>.svg.
 #
-#   scripts/gpu_check.sh [--quick] [--build-dir DIR] [--data DIR] [--results DIR] [--jobs N]
+#   scripts/gpu_check.sh [--quick] [--build-dir DIR] [--data DIR] [--results DIR] [--jobs N] [--random-seconds N]
 #
 #   --quick          minutes instead of half an hour: fewer random cases, benchmark rounds and sizes (the results say so)
 #   --build-dir DIR  programs of a build that is there already (of the preset cuda-torch, or cuda), instead of building
 #   --data DIR       CIFAR-10; without it the folder that `make data` fills, or else the drawn data set
 #   --results DIR    folder for the results and the picture, instead of bench/results and docs/images
 #   --jobs N         processes of the build (default: all cores)
+#   --random-seconds N  of random cases beside the scalar code (default: 300, --quick: 20)
 # Building needs nvcc, cmake, ninja and the libraries of `make setup`; without LibTorch what needs it is left out, and said so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:/usr/local/cuda/bin:$PATH"
-quick='' build='' data='' results='' jobs=$(nproc)
+quick='' build='' data='' results='' jobs=$(nproc) random_seconds=''
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1 ;;
@@ -24,6 +25,7 @@ while [ $# -gt 0 ]; do
     --data) data=$2; shift ;;
     --results) results=$2; shift ;;
     --jobs) jobs=$2; shift ;;
+    --random-seconds) random_seconds=$2; shift ;;
     *) sed -n '/^#   scripts/,/^# Building/p' "$0" >&2; exit 2 ;;
   esac
   shift
@@ -94,7 +96,7 @@ for tool in memcheck racecheck synccheck; do
 done
 
 step "random cases"
-scripts/gpu_exactness.sh "$build/bin/cuda_gpu_test" "$seconds"
+scripts/gpu_exactness.sh "$build/bin/cuda_gpu_test" "${random_seconds:-$seconds}"
 
 step "products and row kernels beside cuBLASLt"
 "$build/bin/bench_cuda" --json "$work/kernels.json" "${timing[@]}"

@@ -8,7 +8,7 @@ set -euo pipefail
 program=$1
 seconds=${2:-300}
 seed=${3:-1}
-workers=4
+workers=$(( $(nproc) * 3 / 4 > 4 ? $(nproc) * 3 / 4 : 4 ))
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare:*PackWeights:*EveryPlan*'
