@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Runs the random tests of src/cuda on a GPU again and again for SECONDS, each run with a seed of its own, in four processes
+# Runs the random tests of src/cuda on a GPU again and again for SECONDS, each run with a seed of its own, on three quarters of the cores
 # (the scalar code that every case is compared with runs on the CPU), and prints how many cases there were.
 #   scripts/gpu_exactness.sh PROGRAM [SECONDS] [FIRST_SEED]
 set -euo pipefail
