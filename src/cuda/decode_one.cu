@@ -91,11 +91,12 @@ __global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(cons
   }
   RowFactors factors;
   float s = 0.0F;
-  if (kProgrammatic && stores) {
+  if (stores) {
     factors = load_factors(a.out, row);
   }
   if constexpr (kProgrammatic) {
     ptx::wait_for_predecessor();
+    ptx::let_successor_start();
   }
   // Beyond the row zeros, up to whole tiles.
   const std::int8_t* const x_from = a.q + begin * kTileInputs;
@@ -112,15 +113,10 @@ __global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(cons
       unit[i] = load_x(lane + i * 32);
     }
   }
-  if constexpr (kProgrammatic) {
-    ptx::let_successor_start();
-  } else {
+  if constexpr (!kProgrammatic) {
     start_weights();
   }
   if (stores) {
-    if (!kProgrammatic) {
-      factors = load_factors(a.out, row);
-    }
     s = a.out.row_scale[0];
   }
   next += kDepth * kTileBytes;

@@ -66,14 +66,21 @@ __global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const
       factors = load_factors(a.out, row);
     }
   }
+  // Everything that can be known before x, so that nothing is between the wait and its load.
+  const unsigned x_at = begin * kTileInputs + lane * 4;
+  const std::uint8_t* x_from = reinterpret_cast<const std::uint8_t*>(a.q) + x_at;
+  std::uint32_t x_to = ptx::shared_address(shared) + kHeaderBytes + x_at;
+  LaneInputs inputs = lane_inputs(lane, ptx::shared_address(shared), x_to - lane * 4);
+  ptx::opaque(x_from);
+  ptx::opaque(x_to);
+  ptx::opaque(inputs.address);
   ptx::wait_for_predecessor();
   ptx::let_successor_start();
   std::uint32_t x[kTiles] = {};
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
-    const unsigned at = (begin + t) * kTileInputs + lane * 4;
-    if (at < a.row_bytes) {
-      x[t] = *reinterpret_cast<const std::uint32_t*>(a.q + at);
+    if (x_at + t * kTileInputs < a.row_bytes) {
+      x[t] = ptx::global_load(x_from + t * kTileInputs);
     }
   }
   if (stores) {
@@ -83,13 +90,11 @@ __global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const
   std::int32_t x_sum = 0;
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
-    *reinterpret_cast<std::uint32_t*>(shared + kHeaderBytes + (begin + t) * kTileInputs + lane * 4) = x[t];
+    ptx::shared_store(x_to + t * kTileInputs, x[t]);
     x_sum = add_bytes(x[t], x_sum);
   }
   x_sum = __reduce_add_sync(0xffffffffU, x_sum);
   __syncwarp();
-  const std::uint32_t base = ptx::shared_address(shared);
-  LaneInputs inputs = lane_inputs(lane, base, base + kHeaderBytes + begin * kTileInputs);
   std::int32_t sums[kSets][kStrips][4] = {};
 #pragma unroll
   for (int t = 0; t < kTiles; ++t) {
