@@ -4,7 +4,7 @@
 // choice between its two forms, and the one for any shape: a block is P x Q warps, block (32, P, Q); warp
 // (p, q) owns two strips of 16 output rows and the q-th part of k, and every lane copies its own weights to
 // a ring of kDepth tiles that no other lane reads. Each warp has its own copy of its part of x, so that no
-// warp waits for another one before the end.
+// warp waits for the inputs of another one.
 //
 //   shared memory    zeros, 128 bytes | sums of the block's rows | x of every warp | rings
 //
