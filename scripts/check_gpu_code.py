@@ -26,7 +26,10 @@ BUILD = ROOT / "build-cuda"
 # Kernel (a pattern of its name in C++) -> registers at most, and why that many.
 REGISTERS = {
     r"decode_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
-    r"decode_one_kernel<": (64, "two blocks of 512 threads, so that the next kernel's one can start early"),
+    r"decode_one_ring_kernel<": (64, "two blocks of 512 threads, so that the next kernel's one can start early"),
+    r"decode_one_direct_kernel<1": (32, "64 warps a multiprocessor"),
+    r"decode_one_direct_kernel<2, 1": (48, "two blocks of 20 warps, 2,560 inputs"),
+    r"decode_one_direct_kernel<2, 2": (56, "a block of 32 warps beside a part of the next one"),
     r"gemm_sm80_kernel<64>": (255, "two blocks of 128 threads; 128 accumulators"),
     r"gemm_sm80_kernel<32>": (128, "four blocks of 128 threads"),
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),

@@ -20,7 +20,8 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Kernel, N x K, M: a product large enough to fill the device in each regime.
-LAUNCHES = [("decode_one_kernel", "28672x8192", 1), ("decode_kernel", "28672x8192", 8), ("decode_kernel", "8192x8192", 16),
+LAUNCHES = [("decode_one_ring_kernel", "28672x8192", 1), ("decode_one_direct_kernel", "4096x4096", 1),
+            ("decode_kernel", "28672x8192", 8), ("decode_kernel", "8192x8192", 16),
             ("gemm_sm90_split_kernel", "8192x8192", 64), ("gemm_sm90_persistent_kernel", "8192x8192", 256),
             ("gemm_sm90_persistent_kernel", "8192x8192", 4096), ("gemm_sm80_kernel", "8192x8192", 4096),
             ("norm_quant_registers_kernel", "2560x2560", 1), ("ternarize_pack_kernel", "2560x2560", 1),

@@ -38,9 +38,9 @@ void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bo
 
 /// The same for decode_one.
 struct DecodeOnePlan {
-  int strips;     // of 16 rows per warp: 2 or 4
-  int depth;      // tiles in a warp's ring: 4, or 6 with two strips
-  int row_warps;  // P
+  int strips;     // of 16 rows per warp: 1 or 2
+  int tiles;      // of a warp, all in registers; 0: through a ring in shared memory
+  int row_warps;  // P: 1 without a ring
   int k_warps;    // Q
   int blocks;     // of P * strips * 16 rows each
   unsigned shared_bytes;
@@ -49,9 +49,6 @@ inline constexpr int kMaxDecodeOneInputs = 65536;
 /// False where x does not fit in shared memory.
 bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out_features,
                      std::int64_t in_features, bool programmatic);
-/// Sets blocks and shared_bytes after the other members; false where it does not fit.
-bool fit_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out_features,
-                    std::int64_t in_features);
 void launch_decode_one(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
                        Stream stream);
 

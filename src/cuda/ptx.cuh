@@ -68,6 +68,18 @@ __device__ __forceinline__ uint4 shared_load(std::uint32_t address) {
   return value;
 }
 
+/// 4 bytes to shared memory.
+__device__ __forceinline__ void shared_store(std::uint32_t address, std::uint32_t value) {
+  asm volatile("st.shared.u32 [%0], %1;" : : "r"(address), "r"(value) : "memory");
+}
+
+/// 4 bytes of global memory, from an address whose origin the compiler does not see.
+__device__ __forceinline__ std::uint32_t global_load(const void* global) {
+  std::uint32_t value;
+  asm volatile("ld.global.u32 %0, [%1];" : "=r"(value) : "l"(global) : "memory");
+  return value;
+}
+
 /// Copies `bytes` (0..16) of global memory and fills up to 16 with zeros; both addresses are 16-byte aligned.
 /// L1 is passed by.
 __device__ __forceinline__ void cp_async_16(void* shared, const void* global, unsigned bytes = 16) {

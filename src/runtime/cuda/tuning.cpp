@@ -51,7 +51,7 @@ bool take_number(std::string_view& rest, std::int64_t& number) {
 }  // namespace
 
 std::string tuning_key(std::string_view gpu, const cuda::Device& device) {
-  return "trit-tuning 2 | " + std::string(gpu) + " | compute capability " +
+  return "trit-tuning 3 | " + std::string(gpu) + " | compute capability " +
          std::to_string(device.compute_capability) + " | " + std::to_string(device.multiprocessors) +
          " multiprocessors";
 }

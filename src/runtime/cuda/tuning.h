@@ -3,7 +3,7 @@
 // Plans that `trit bench --backend cuda --tune` has measured to be the fastest on one GPU model, kept in a
 // file beside the CPU's choice of layout:
 //
-//   trit-tuning 1 | NVIDIA H200 | compute capability 90 | 132 multiprocessors       the key
+//   trit-tuning 3 | NVIDIA H200 | compute capability 90 | 132 multiprocessors       the key
 //   4096 4096 1 decode S2 P1 Q16                                                    N K M plan
 //   14336 4096 1024 persistent 256x96
 //   crc32c 5c0e9d2b                                                                 of all lines before it

@@ -113,6 +113,20 @@ inline uint4 shared_load(std::uint32_t address) {
   return value;
 }
 
+inline void shared_store(std::uint32_t address, std::uint32_t value) {
+  emulator::check_shared(emulator::shared_pointer(address), 4, 4, "st.shared");
+  std::memcpy(emulator::shared_pointer(address), &value, sizeof value);
+}
+
+inline std::uint32_t global_load(const void* global) {
+  if (reinterpret_cast<std::uintptr_t>(global) % 4 != 0) {
+    emulator::fail("a load of 4 bytes from an address that is not a multiple of 4");
+  }
+  std::uint32_t value;
+  std::memcpy(&value, global, sizeof value);
+  return value;
+}
+
 inline void cp_async_16(void* shared, const void* global, unsigned bytes = 16) {
   emulator::check_shared(shared, 16, 16, "cp.async");
   if (bytes > 16 || reinterpret_cast<std::uintptr_t>(global) % 16 != 0) {
