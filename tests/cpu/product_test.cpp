@@ -103,6 +103,14 @@ TEST_P(ProductTest, RegisterEdges) {
       }
     }
   }
+  // Regions of 16 steps and their results: four lines a step, two, one, and steps without any.
+  for (const std::int64_t k : {1024, 1984, 2048, 2560, 2624, 4160, 6912, 14336}) {
+    for (const std::int64_t m : {32, 50, 64}) {
+      if (!HasFatalFailure()) {
+        compare(unit_matrix(130, k), random_batch(m, k), *parallel_);
+      }
+    }
+  }
 }
 
 // Blocks of many tokens, parts of panels, several threads; y large enough to go past the caches, of rows that

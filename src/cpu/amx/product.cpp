@@ -134,8 +134,8 @@ class Unpack {
       next_step();
     }
   }
-  /// Steps that can be taken one after the other with no thought of the region's end.
-  std::int64_t plain_steps() const { return (left_ - 1) / kStepLines; }
+  /// Whole steps up to the region's end.
+  std::int64_t plain_steps() const { return left_ / kStepLines; }
   struct Plain {
     std::int8_t* ring;
     std::int64_t slot;
@@ -147,6 +147,7 @@ class Unpack {
     slot_ = (slot_ + steps) % kSlots;
     from_ += steps * kStepLines * kLineBytes;
     left_ -= steps * kStepLines;
+    next_region_at_end();
   }
   [[gnu::always_inline]] void step() {
     quarter<0>();
@@ -170,6 +171,9 @@ class Unpack {
     slot_ = (slot_ + 1) % kSlots;
     from_ += kStepLines * kLineBytes;
     left_ -= kStepLines;
+    next_region_at_end();
+  }
+  [[gnu::always_inline]] void next_region_at_end() {
     if (left_ <= 0 && !region_.at_end()) {
       region_.advance();
       begin_region();
@@ -321,18 +325,16 @@ class NextPanel {
   }
   [[gnu::always_inline]] void step() {
     if (at_ < end_) {
-      avx512_vnni::unrolled<kMostLines>([&](auto i) __attribute__((always_inline)) {
-        if (static_cast<std::int64_t>(i()) < lines_) {
-          _mm_prefetch(reinterpret_cast<const char*>(at_) + static_cast<std::int64_t>(i()) * kLineBytes,
-                       _MM_HINT_T1);
-        }
-      });
-      at_ += lines_ * kLineBytes;
+      const std::uint8_t* const stop = at_ + lines_ * kLineBytes;
+      do {
+        _mm_prefetch(reinterpret_cast<const char*>(at_), _MM_HINT_T1);
+        at_ += kLineBytes;
+      } while (at_ < stop);
     }
   }
 
  private:
-  static constexpr std::size_t kMostLines = 8;  // of two regions a panel; the one of 16 tokens fetches half
+  static constexpr std::int64_t kMostLines = 8;  // of two regions a panel; the one of 16 tokens fetches half
   std::int64_t lines_;
   std::int64_t bytes_;
   const std::uint8_t* panel_ = nullptr;
@@ -340,23 +342,28 @@ class NextPanel {
   const std::uint8_t* end_ = nullptr;
 };
 
-/// One step: 16 tokens x 64 rows x 64 inputs, 1 tile of q, 4 of weights.
+/// One step: 16 tokens x 64 rows x 64 inputs, 1 tile of q, 4 of weights. `before(i)` comes before the product
+/// for tile i of the sums.
 template <int kTokenTiles>
 [[gnu::always_inline]] inline void multiply_step(const std::int8_t* q, const std::int8_t* weights,
-                                                 Unpack<kTokenTiles>& unpack)
+                                                 Unpack<kTokenTiles>& unpack, const auto& before)
   requires(kTokenTiles == 1)
 {
   load_tile_once<4>(q);
   load_tile<5>(weights);
+  before.template operator()<0>();
   multiply<0, 4, 5>();
   unpack.template quarter<0>();
   load_tile<6, kTileBytes>(weights);
+  before.template operator()<1>();
   multiply<1, 4, 6>();
   unpack.template quarter<1>();
   load_tile<7, 2 * kTileBytes>(weights);
+  before.template operator()<2>();
   multiply<2, 4, 7>();
   unpack.template quarter<2>();
   load_tile<5, 3 * kTileBytes>(weights);
+  before.template operator()<3>();
   multiply<3, 4, 5>();
   unpack.template quarter<3>();
 }
@@ -364,27 +371,32 @@ template <int kTokenTiles>
 /// 32 tokens x 32 rows x 64 inputs: 2 tiles of q, 2 of weights.
 template <int kTokenTiles>
 [[gnu::always_inline]] inline void multiply_step(const std::int8_t* q, const std::int8_t* weights,
-                                                 Unpack<kTokenTiles>& unpack)
+                                                 Unpack<kTokenTiles>& unpack, const auto& before)
   requires(kTokenTiles == 2)
 {
   load_tile_once<4>(q);
   load_tile<6>(weights);
   load_tile<7, kTileBytes>(weights);
   load_tile_once<5, kTileBytes>(q);
+  before.template operator()<0>();
   multiply<0, 4, 6>();
   unpack.template quarter<0>();
+  before.template operator()<1>();
   multiply<1, 4, 7>();
   unpack.template quarter<1>();
+  before.template operator()<2>();
   multiply<2, 5, 6>();
   unpack.template quarter<2>();
+  before.template operator()<3>();
   multiply<3, 5, 7>();
   unpack.template quarter<3>();
 }
 
-/// `steps` of them, an even number, of 32 tokens x 32 rows where nothing special comes: no end of a region in
-/// what is unpacked, and kLines (1 or 2) lines of float results to write at each. The tiles are waited for by
-/// instructions that follow, at most 512 of them, so that what a step executes besides its products and its
-/// unpacking takes from the time that it looks ahead: hence this loop beside the general one.
+/// `steps` of them, an even number, of 32 tokens x 32 rows where nothing special comes: no end of a region
+/// inside what is unpacked, and kLines (0, 1 or 2) lines of float results to write at each. The tiles are
+/// waited for by instructions that follow, at most 512 of them, so that what a step executes besides its
+/// products and its unpacking takes from the time that it looks ahead: hence this loop beside the general
+/// one.
 template <int kLines>
 [[gnu::always_inline]] inline void plain_steps(const ManyTokens& args, std::int64_t steps,
                                                const std::int8_t* q, Unpack<2>& unpack, NextPanel& next_panel,
@@ -392,7 +404,7 @@ template <int kLines>
   static_assert(kSlots == 2 * kAhead, "what is multiplied is half a ring from what is unpacked");
   constexpr std::int64_t kSlotBytes = Shape<2>::kUnpackedBytes;
   auto weights = unpack.begin_plain();
-  auto results = before.begin_plain(args);
+  auto results = kLines == 0 ? Results::Plain{} : before.begin_plain(args);
   std::int64_t to = weights.slot * kSlotBytes;
   const auto step = [&]<int kHalf>() __attribute__((always_inline)) {
     const std::int8_t* const multiplied = weights.ring + (to ^ (kAhead * kSlotBytes));
@@ -421,7 +433,7 @@ template <int kLines>
     next_panel.step();
     if constexpr (kLines == 1) {
       results.template write_line<kHalf>();
-    } else {
+    } else if constexpr (kLines == 2) {
       results.template write_line<0>();
       results.template write_line<1>();
     }
@@ -434,17 +446,43 @@ template <int kLines>
     step.template operator()<1>();
   }
   unpack.end_plain(steps);
-  before.end_plain(results, kLines * steps);
+  if constexpr (kLines > 0) {
+    before.end_plain(results, kLines * steps);
+  }
 }
 
-template <int kTokenTiles>
+/// As many plain steps, `most` or fewer, as can be taken now.
+[[gnu::always_inline]] inline std::int64_t run_plain_steps(const ManyTokens& args, std::int64_t most,
+                                                           std::int64_t lines_a_step, const std::int8_t* q,
+                                                           Unpack<2>& unpack, NextPanel& next_panel,
+                                                           Results& before) {
+  std::int64_t steps = std::min(unpack.plain_steps(), most) / 2 * 2;
+  if (before.left() == 0) {
+    if (steps > 0) {
+      plain_steps<0>(args, steps, q, unpack, next_panel, before);
+    }
+    return steps;
+  }
+  if (lines_a_step > 2 || !before.is_plain(args)) {
+    return 0;
+  }
+  steps = std::min(steps, before.left() / lines_a_step / 2 * 2);
+  if (steps > 0) {
+    if (lines_a_step == 1) {
+      plain_steps<1>(args, steps, q, unpack, next_panel, before);
+    } else {
+      plain_steps<2>(args, steps, q, unpack, next_panel, before);
+    }
+  }
+  return steps;
+}
+
+/// Tile kTile of the sums of a region.
+template <int kTokenTiles, int kTile>
 [[gnu::always_inline]] inline void store_sums(std::int32_t* to) {
   constexpr std::int64_t kRow = Shape<kTokenTiles>::kRows;
-  constexpr std::int64_t kStride = kRow * 4;
-  store_tile<0>(to, kStride);
-  store_tile<1>(to + 16, kStride);
-  store_tile<2>(to + (kTokenTiles == 1 ? 32 : kTileRows * kRow), kStride);
-  store_tile<3>(to + (kTokenTiles == 1 ? 48 : kTileRows * kRow + 16), kStride);
+  constexpr std::int64_t kWeightTiles = Shape<kTokenTiles>::kWeightTiles;
+  store_tile<kTile>(to + kTile / kWeightTiles * kTileRows * kRow + kTile % kWeightTiles * 16, kRow * 4);
 }
 
 template <int kTokenTiles>
@@ -456,54 +494,73 @@ template <int kTokenTiles>
     unpack.step();
   }
   NextPanel next_panel(args, Of::kParts * ceil_div(args.tokens, Of::kTokens));
-  const std::int64_t lines_a_step = ceil_div(Of::kTokens * Of::kWeightTiles, steps);
   std::int64_t slot = 0;
   std::int64_t turn = 0;
   Results before;
+  const std::int8_t* q = nullptr;
+  const auto general_step = [&](const auto& before_product) __attribute__((always_inline)) {
+    multiply_step<kTokenTiles>(q, scratch.ring + slot * Of::kUnpackedBytes, unpack, before_product);
+    q += Of::kQBytes;
+    slot = (slot + 1) % kSlots;
+    next_panel.step();
+  };
+  const auto nothing = []<int>() {};
+  Results next;
   for (Region<kTokenTiles> region(args); !region.at_end(); region.advance()) {
     std::int32_t* const sums = scratch.sums[turn];
     turn = 1 - turn;
-    const std::int8_t* q = args.arranged + region.token() * steps * kStepInputs;
+    q = args.arranged + region.token() * steps * kStepInputs;
     next_panel.of(region.panel(), region.row() / kPanelRows == (args.rows - 1) / kPanelRows);
-    zero_tile<0>();
-    zero_tile<1>();
-    zero_tile<2>();
-    zero_tile<3>();
-    for (std::int64_t first = 0; first < steps; first += kStepsAwake) {
-      const std::int64_t end = std::min(steps, first + kStepsAwake);
-      std::int64_t step = first;
-      if constexpr (kTokenTiles == 2) {
-        if (lines_a_step <= 2 && before.is_plain(args)) {
-          const std::int64_t most = std::min(unpack.plain_steps(), before.left() / lines_a_step);
-          const std::int64_t plain = std::min(end - first, most) / 2 * 2;
-          if (plain > 0) {
-            if (lines_a_step == 1) {
-              plain_steps<1>(args, plain, q, unpack, next_panel, before);
-            } else {
-              plain_steps<2>(args, plain, q, unpack, next_panel, before);
-            }
-            q += plain * Of::kQBytes;
-            slot = (slot + plain) % kSlots;
-            step += plain;
+    // The sums of the region before (of the first one: nothing's) leave their tiles between the products of
+    // this one's first step.
+    general_step([sums]<int kTile>() __attribute__((always_inline)) {
+      store_sums<kTokenTiles, kTile>(sums);
+      zero_tile<kTile>();
+    });
+    std::int64_t step = 1;
+    before = next;
+    next = Results(args, region, scratch.sums[turn]);
+    if (step < steps) {
+      general_step(nothing);
+      ++step;
+    }
+    while (step < steps) {
+      const std::int64_t from = step;
+      const std::int64_t end = std::min(steps, from + kStepsAwake);
+      // One a step, or two, as long as two a step will do for the rest.
+      const std::int64_t lines_a_step =
+          std::max<std::int64_t>(1, ceil_div(before.left() - 2 * (steps - end), end - from));
+      for (; step < end; ++step) {
+        if constexpr (kTokenTiles == 2) {
+          const std::int64_t plain =
+              run_plain_steps(args, end - step, lines_a_step, q, unpack, next_panel, before);
+          q += plain * Of::kQBytes;
+          slot = (slot + plain) % kSlots;
+          step += plain;
+          if (step == end) {
+            break;
           }
         }
-      }
-      for (; step < end; ++step) {
-        multiply_step<kTokenTiles>(q, scratch.ring + slot * Of::kUnpackedBytes, unpack);
-        q += Of::kQBytes;
-        slot = (slot + 1) % kSlots;
-        next_panel.step();
+        general_step(nothing);
         for (std::int64_t i = 0; i < lines_a_step && before.left() > 0; ++i) {
           before.write_line<kTokenTiles>(args);
         }
       }
-      store_tile<4>(scratch.nowhere);
+      if (end < steps) {
+        store_tile<4>(scratch.nowhere);
+      }
     }
-    store_sums<kTokenTiles>(sums);
-    before = Results(args, region, sums);
+    while (before.left() > 0) {
+      before.write_line<kTokenTiles>(args);
+    }
   }
-  while (before.left() > 0) {
-    before.write_line<kTokenTiles>(args);
+  std::int32_t* const sums = scratch.sums[turn];
+  store_sums<kTokenTiles, 0>(sums);
+  store_sums<kTokenTiles, 1>(sums);
+  store_sums<kTokenTiles, 2>(sums);
+  store_sums<kTokenTiles, 3>(sums);
+  while (next.left() > 0) {
+    next.write_line<kTokenTiles>(args);
   }
 }
 
@@ -543,19 +600,33 @@ std::int64_t arranged_bytes(std::int64_t tokens, std::int64_t k) {
 
 void arrange(const std::int8_t* q, std::int64_t q_stride, std::int64_t tokens, std::int64_t k,
              std::int8_t* arranged) {
+  // Four rows side by side, and the next four fetched: a row may be a page, at whose end the hardware stops
+  // fetching.
+  constexpr std::int64_t kTogether = 4;
+  static_assert(kTileRows % kTogether == 0);
   const std::int64_t steps = steps_of(k);
   const std::int64_t left = k - (steps - 1) * kStepInputs;
   const __mmask64 last = left == kStepInputs ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
   for (std::int64_t block = 0; block < tokens; block += kBlockTokens) {
     const std::int64_t in_block = std::min(kBlockTokens, tokens - block);
     const std::int64_t rows = padded_tokens(in_block);
-    for (std::int64_t row = 0; row < rows; ++row) {
-      const std::int8_t* const from = q + (block + row) * q_stride;
+    for (std::int64_t row = 0; row < rows; row += kTogether) {
+      const std::int8_t* from[kTogether];
+      __mmask64 there[kTogether];
+      for (std::int64_t i = 0; i < kTogether; ++i) {
+        from[i] = q + (block + std::min(row + i, in_block - 1)) * q_stride;
+        there[i] = row + i < in_block ? ~__mmask64{0} : 0;
+      }
+      const std::int64_t to_next = row + 2 * kTogether <= in_block ? kTogether * q_stride : 0;
       std::int8_t* const to = arranged + block * steps * kStepInputs + row * kStepInputs;
       for (std::int64_t step = 0; step < steps; ++step) {
-        const __mmask64 bytes = row >= in_block ? 0 : step + 1 == steps ? last : ~__mmask64{0};
-        _mm512_store_si512(to + step * rows * kStepInputs,
-                           _mm512_maskz_loadu_epi8(bytes, from + step * kStepInputs));
+        const __mmask64 bytes = step + 1 == steps ? last : ~__mmask64{0};
+        for (std::int64_t i = 0; i < kTogether; ++i) {
+          const std::int8_t* const line = from[i] + step * kStepInputs;
+          _mm_prefetch(reinterpret_cast<const char*>(line + to_next), _MM_HINT_T0);
+          _mm512_store_si512(to + (step * rows + i) * kStepInputs,
+                             _mm512_maskz_loadu_epi8(bytes & there[i], line));
+        }
       }
     }
   }
