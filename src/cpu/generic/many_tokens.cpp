@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// q is arranged by all threads for all of them. Then, outermost first:
-//   task          a run of panels x a run of tokens
-//   token block   as many tokens as keep their q in half of an L2 cache
-//   the kernel    panel by panel, each read from memory once per token block and from L2 after that
+// Tasks are blocks of tokens x runs of panels. A thread arranges the q of its block itself, in memory of its
+// own: what other cores have arranged it would fetch from their caches, a tile at a time and each time in
+// full latency. In a task the kernel goes panel by panel, each read from memory once per block of tokens and
+// from L2 after that.
 #include "cpu/generic/many_tokens.h"
 
 #include <algorithm>
+#include <atomic>
 
 #include "cpu/generic/aligned_buffer.h"
 #include "cpu/generic/tasks.h"
@@ -14,11 +15,12 @@
 namespace trit::generic {
 namespace {
 
-// q of a token block: half of the L2 that every CPU with such a kernel has.
-constexpr std::int64_t kTokenBlockBytes = 1 << 20;
-// Multiply-adds per task, 4 us or more at 1024 a cycle; and bytes per task of the arrangement, 3 us.
+// q of a block of tokens: half of the L2 that every CPU with such a kernel has; for several threads a
+// quarter, since two of them may be on one core.
+constexpr std::int64_t kBlockBytes = 1 << 20;
+constexpr std::int64_t kSharedBlockBytes = 512 << 10;
+// Multiply-adds per task, 4 us or more at 1024 a cycle.
 constexpr std::int64_t kWorkPerTask = 1 << 24;
-constexpr std::int64_t kBytesPerTask = 1 << 16;
 
 // y from here on, half of an L2, would hardly be there when it is read, and each of its lines would be read
 // from memory before it is written. One thread, 128 tokens, time without over time with it: 1.10 (4096 x
@@ -34,78 +36,65 @@ class ManyTokensProduct {
         args_(args),
         kernel_(*args.layout.many_tokens),
         padded_(padded_in_features(args.in_features)),
-        step_bytes_(kernel_.arranged_bytes(kernel_.token_step, padded_)) {}
+        steps_(ceil_div(args.x.tokens, kernel_.token_step)),
+        panels_(ceil_div(args.out_features, args.layout.panel_rows)),
+        panel_bytes_(padded_ / 4 * args.layout.panel_bytes_per_4),
+        grid_(many_tokens_grid(parallel.threads(), panels_, steps_, most_steps(),
+                               kernel_.token_step * args.layout.panel_rows * padded_)) {}
 
   void run() {
-    // One token block for each thread: what has just been arranged is in L2 when it is multiplied.
-    const std::int64_t turn = most_steps() * parallel_.threads() * kernel_.token_step;
-    for (std::int64_t first = 0; first < args_.x.tokens; first += turn) {
-      const Part tokens{first, std::min(first + turn, args_.x.tokens)};
-      arrange(tokens);
-      multiply(tokens);
-    }
+    static std::atomic<std::uint64_t> calls{0};
+    call_ = calls.fetch_add(1, std::memory_order_relaxed) + 1;
+    run_tasks(parallel_, grid_.tasks(), [this](std::int64_t task) { run_task(task); });
   }
 
  private:
-  // It outlives the call: pages that are new to the process would cost more than the arrangement.
-  static AlignedBuffer& memory() {
-    static thread_local AlignedBuffer buffer;
-    return buffer;
+  /// A thread's arranged block. It outlives the call: pages that are new to the process would cost more than
+  /// the arrangement.
+  struct Arranged {
+    AlignedBuffer buffer;
+    std::uint64_t call = 0;
+    std::int64_t first_token = 0;
+  };
+
+  std::int64_t most_steps() const {
+    const std::int64_t bytes = parallel_.threads() == 1 ? kBlockBytes : kSharedBlockBytes;
+    return std::max<std::int64_t>(1, bytes / kernel_.arranged_bytes(kernel_.token_step, padded_));
   }
 
-  // Steps of tokens in a token block.
-  std::int64_t most_steps() const { return std::max<std::int64_t>(1, kTokenBlockBytes / step_bytes_); }
-  std::int64_t steps_of(Part tokens) const { return ceil_div(tokens.size(), kernel_.token_step); }
-  // Part `index` of `parts`, cut at multiples of token_step from the first token on.
-  Part tokens_of(Part tokens, std::int64_t parts, std::int64_t index) const {
-    const Part steps = part_of(steps_of(tokens), parts, index);
-    return {tokens.begin + steps.begin * kernel_.token_step,
-            std::min(tokens.end, tokens.begin + steps.end * kernel_.token_step)};
-  }
-  std::int8_t* arranged_of(Part turn, std::int64_t token) const {
-    return arranged_ + (token - turn.begin) / kernel_.token_step * step_bytes_;
-  }
-
-  void arrange(Part turn) {
-    const std::int64_t bytes = kernel_.arranged_bytes(turn.size(), padded_);
-    if (memory().size() < static_cast<std::size_t>(bytes)) {
-      memory() = AlignedBuffer(static_cast<std::size_t>(bytes));
+  void run_task(std::int64_t task) const {
+    const ManyTokensTask part = many_tokens_task(grid_, panels_, steps_, task);
+    if (part.panels.size() == 0) {
+      return;
     }
-    arranged_ = reinterpret_cast<std::int8_t*>(memory().data());
-    const std::int64_t tasks = task_count(parallel_, steps_of(turn), bytes, kBytesPerTask);
-    run_tasks(parallel_, tasks, [&](std::int64_t task) {
-      const Part tokens = tokens_of(turn, tasks, task);
-      kernel_.arrange(args_.x.q + tokens.begin * padded_, padded_, tokens.size(), padded_,
-                      arranged_of(turn, tokens.begin));
-    });
+    const Part tokens{part.steps.begin * kernel_.token_step,
+                      std::min(args_.x.tokens, part.steps.end * kernel_.token_step)};
+    multiply(part.panels, tokens, arranged(tokens));
   }
 
-  void multiply(Part turn) const {
-    const std::int64_t panels = ceil_div(args_.out_features, args_.layout.panel_rows);
-    const std::int64_t steps = steps_of(turn);
-    const std::int64_t work = turn.size() * args_.out_features * args_.in_features;
-    const std::int64_t wanted = task_count(parallel_, panels * steps, work, kWorkPerTask);
-    const std::int64_t panel_parts = std::min(panels, wanted);
-    const std::int64_t token_parts = std::min(steps, ceil_div(wanted, panel_parts));
-    run_tasks(parallel_, panel_parts * token_parts, [&](std::int64_t task) {
-      const Part panel = part_of(panels, panel_parts, task / token_parts);
-      const Part tokens = tokens_of(turn, token_parts, task % token_parts);
-      const std::int64_t blocks = ceil_div(steps_of(tokens), most_steps());
-      for (std::int64_t block = 0; block < blocks; ++block) {
-        run_block(turn, panel, tokens_of(tokens, blocks, block));
+  const std::int8_t* arranged(Part tokens) const {
+    static thread_local Arranged own;
+    if (own.call != call_ || own.first_token != tokens.begin) {
+      const auto bytes = static_cast<std::size_t>(kernel_.arranged_bytes(tokens.size(), padded_));
+      if (own.buffer.size() < bytes) {
+        own.buffer = AlignedBuffer(bytes);
       }
-    });
+      kernel_.arrange(args_.x.q + tokens.begin * padded_, padded_, tokens.size(), padded_,
+                      reinterpret_cast<std::int8_t*>(own.buffer.data()));
+      own.call = call_;
+      own.first_token = tokens.begin;
+    }
+    return reinterpret_cast<const std::int8_t*>(own.buffer.data());
   }
 
-  void run_block(Part turn, Part panels, Part tokens) const {
+  void multiply(Part panels, Part tokens, const std::int8_t* arranged) const {
     const std::int64_t row = panels.begin * args_.layout.panel_rows;
     const auto y_bytes = static_cast<std::int64_t>(size_of(args_.y_type));
-    const std::int64_t panel_bytes = padded_ / 4 * args_.layout.panel_bytes_per_4;
     kernel_.product({
-        .panels = args_.panels + panels.begin * panel_bytes,
-        .panel_bytes = panel_bytes,
+        .panels = args_.panels + panels.begin * panel_bytes_,
+        .panel_bytes = panel_bytes_,
         .rows = std::min(args_.out_features, panels.end * args_.layout.panel_rows) - row,
-        .arranged = arranged_of(turn, tokens.begin),
+        .arranged = arranged,
         .k = padded_,
         .tokens = tokens.size(),
         .row_scale = args_.x.scale + tokens.begin,
@@ -124,11 +113,56 @@ class ManyTokensProduct {
   const Product& args_;
   const ManyTokensKernel& kernel_;
   std::int64_t padded_;
-  std::int64_t step_bytes_;  // of token_step tokens
-  std::int8_t* arranged_ = nullptr;
+  std::int64_t steps_;
+  std::int64_t panels_;
+  std::int64_t panel_bytes_;
+  ManyTokensGrid grid_;
+  std::uint64_t call_ = 0;
 };
 
 }  // namespace
+
+ManyTokensGrid many_tokens_grid(std::int64_t threads, std::int64_t panels, std::int64_t steps,
+                                std::int64_t most_steps, std::int64_t unit_work) {
+  // Times in units of a step x a panel: to arrange a step, and what a panel takes besides its steps.
+  constexpr double kArrangeTime = 2.0;
+  constexpr double kPanelTime = 0.15;
+  // Smaller and they pay for it, each by a beginning and an end with nothing beside it. 16 threads, time of 4
+  // over time of 8: 1.03 to 1.10 from 2560 x 2560 to 14336 x 4096, 128 and 512 tokens; of 16 over 8: 0.99
+  // to 1.02.
+  constexpr std::int64_t kTasksOfThread = 8;
+  // Not more threads than there is work for.
+  const std::int64_t team = std::clamp<std::int64_t>(panels * steps * unit_work / kWorkPerTask, 1, threads);
+  ManyTokensGrid best{};
+  double least = 0;
+  for (std::int64_t token_parts = 1; token_parts <= std::min(steps, team); ++token_parts) {
+    const std::int64_t panel_parts = std::min(panels, team / token_parts);
+    const std::int64_t most_panels = ceil_div(panels, panel_parts);
+    const std::int64_t most_of_part = ceil_div(steps, token_parts);
+    const std::int64_t blocks = ceil_div(most_of_part, most_steps);
+    const double time = static_cast<double>(most_of_part * most_panels) +
+                        kArrangeTime * static_cast<double>(most_of_part) +
+                        kPanelTime * static_cast<double>(blocks * most_panels);
+    if (token_parts > 1 && time >= least) {
+      continue;
+    }
+    least = time;
+    const std::int64_t tasks =
+        threads == 1 ? 1 : std::min(kTasksOfThread, most_of_part * most_panels * unit_work / kWorkPerTask);
+    best = {token_parts, panel_parts, blocks, std::clamp<std::int64_t>(tasks / blocks, 1, most_panels)};
+  }
+  return best;
+}
+
+ManyTokensTask many_tokens_task(const ManyTokensGrid& grid, std::int64_t panels, std::int64_t steps,
+                                std::int64_t task) {
+  const std::int64_t run = task % grid.runs;
+  const std::int64_t block = task / grid.runs % grid.blocks;
+  const std::int64_t panel_part = task / (grid.runs * grid.blocks) % grid.panel_parts;
+  const std::int64_t token_part = task / (grid.runs * grid.blocks * grid.panel_parts);
+  return {part_of(part_of(panels, grid.panel_parts, panel_part), grid.runs, run),
+          part_of(part_of(steps, grid.token_parts, token_part), grid.blocks, block)};
+}
 
 void product_many_tokens(Parallel& parallel, const Product& args) { ManyTokensProduct(parallel, args).run(); }
 

@@ -58,6 +58,11 @@ class OpenMpParallel final : public Parallel {
         const int owner = (omp_get_thread_num() + turn) % threads_;
         const generic::Part part = generic::part_of(tasks, threads_, owner);
         std::atomic<std::int64_t>& next = parts[static_cast<std::size_t>(owner)].index;
+        // Most parts of others are used up: reading that does not take their lines away from those who read
+        // them too.
+        if (next.load(std::memory_order_relaxed) >= part.size()) {
+          continue;
+        }
         for (std::int64_t i = 0;
              (i = part.begin + next.fetch_add(1, std::memory_order_relaxed)) < part.end;) {
           task(i);

@@ -40,6 +40,12 @@ inline Part part_of(std::int64_t total, std::int64_t parts, std::int64_t index) 
   return {begin, begin + size + (index < larger ? 1 : 0)};
 }
 
+/// Part `index` of `whole`, likewise.
+inline Part part_of(Part whole, std::int64_t parts, std::int64_t index) {
+  const Part part = part_of(whole.size(), parts, index);
+  return {whole.begin + part.begin, whole.begin + part.end};
+}
+
 /// parallel.run, each task in the default floating-point environment whoever wrote `parallel`; a lone task
 /// runs on the calling thread.
 void run_tasks(Parallel& parallel, std::int64_t tasks, const std::function<void(std::int64_t)>& task);
