@@ -88,6 +88,8 @@ def product(data: dict) -> str:
 
 def product_cnn(data: dict) -> str:
     results = [r for r in data["linear"]["results"] if (r["out_features"], r["in_features"]) in ((512, 4096), (10, 512))]
+    if not results:
+        raise KeyError("layers of SimpleBitNetCNN")
     tokens = sorted({result["tokens"] for result in results})
     groups: dict[tuple, dict[int, dict]] = {}
     for result in results:
