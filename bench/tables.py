@@ -6,8 +6,8 @@
     tables.py RESULT.json --write        puts them between the markers of docs/kernels.md and README.md:
                                          <!-- table NAME --> ... <!-- end -->
 
-Tables: machine, product, product_cnn, peers, external_peers, rows, eval, readme. A table whose object the file lacks
-is left as it is.
+Tables: machine, product, scaling, product_cnn, peers, external_peers, rows, eval, readme. A table whose object the
+file lacks is left as it is.
 """
 import argparse
 import json
@@ -84,6 +84,29 @@ def product(data: dict) -> str:
         rows.append([key[0], key[1], key[2], str(key[3])] + cells)
     return (f"GOP/s, and in brackets the share of the limit that binds (memory, cache or int8 peak), {shapes_text(results)}:\n\n" +
             table(["backend", "layout", "weights from", "threads"] + [f"M = {count}" for count in tokens], rows))
+
+
+def scaling(data: dict) -> str:
+    """One row per layer of many tokens and source: one thread, the most threads, and what they gain."""
+    groups: dict[tuple, dict[tuple, dict]] = {}
+    for r in of_large(data["linear"]["results"]):
+        if r["backend"] == "amx" and r["tokens"] >= 128:
+            groups.setdefault((r["out_features"], r["in_features"], r["weights_from"]), {})[r["threads"], r["tokens"]] = r
+    if not groups:
+        raise KeyError("products of amx")
+    most = max(threads for found in groups.values() for threads, _ in found)
+    tokens = sorted({count for found in groups.values() for _, count in found})
+
+    def cell(one: dict | None, all_threads: dict | None) -> str:
+        texts = [f"{r['gops']:.0f} ({100 * r['share']:.0f} %)" for r in (one, all_threads) if r]
+        if one and all_threads:
+            texts.append(f"{all_threads['gops'] / one['gops']:.1f}x")
+        return ", ".join(texts)
+
+    rows = [[f"{n} x {k}", source] + [cell(found.get((1, count)), found.get((most, count))) for count in tokens]
+            for (n, k, source), found in groups.items()]
+    return (f"AMX, GOP/s and share of the peak on one thread, the same on {most} threads, and their ratio:\n\n" +
+            table(["N x K", "weights from"] + [f"M = {count}" for count in tokens], rows))
 
 
 def product_cnn(data: dict) -> str:
@@ -163,8 +186,8 @@ def readme(data: dict) -> str:
     return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(layers)}:\n\n" + table(["against", "threads", "batch", "their time / ours"], rows))
 
 
-TABLES = {"machine": machine, "product": product, "product_cnn": product_cnn, "peers": peers, "external_peers": external_peers,
-          "rows": rows_table, "eval": eval_table, "readme": readme}
+TABLES = {"machine": machine, "product": product, "scaling": scaling, "product_cnn": product_cnn, "peers": peers,
+          "external_peers": external_peers, "rows": rows_table, "eval": eval_table, "readme": readme}
 
 
 def main() -> int:

@@ -127,9 +127,9 @@ ManyTokensGrid many_tokens_grid(std::int64_t threads, std::int64_t panels, std::
   // Times in units of a step x a panel: to arrange a step, and what a panel takes besides its steps.
   constexpr double kArrangeTime = 2.0;
   constexpr double kPanelTime = 0.15;
-  // Smaller and they pay for it, each by a beginning and an end with nothing beside it. 16 threads, time of 4
-  // over time of 8: 1.03 to 1.10 from 2560 x 2560 to 14336 x 4096, 128 and 512 tokens; of 16 over 8: 0.99
-  // to 1.02.
+  // Threads are not equally fast, and tasks of a few microseconds pay for their beginnings and ends. 16
+  // threads, six products of 128 and 512 tokens, time of 4 tasks a thread over that of 8: 0.97 to 1.06,
+  // mean 1.02; of 16 over 8: 0.98 to 1.04.
   constexpr std::int64_t kTasksOfThread = 8;
   // Not more threads than there is work for.
   const std::int64_t team = std::clamp<std::int64_t>(panels * steps * unit_work / kWorkPerTask, 1, threads);
