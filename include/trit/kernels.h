@@ -64,7 +64,8 @@ struct ProductTile {
   const std::int32_t* q_sum;  // [tokens], sum of q over the range
   std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
   // What the kernel fetches into L2 while it runs: with each line of the panel 1 / ahead_parts of a line,
-  // from `ahead` bytes behind `panel` on.
+  // from `ahead` bytes behind `panel` on. 8 KiB cover the latency of memory, and against 2 KiB are worth 15
+  // to 25 % of its bandwidth.
   std::int64_t ahead = 8192;
   std::int64_t ahead_parts = 1;
 };

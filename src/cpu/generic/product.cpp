@@ -125,6 +125,18 @@ std::int64_t tile_tokens(const PanelLayout& layout, std::int64_t padded) {
 // memory, 2-bit: 0.94, 0.91, 0.90 for 7, 8, 16 tokens; base-3: 0.97, 0.96, 0.91.
 constexpr std::int64_t kMostAheadParts = 8;
 
+// `begin` is the byte of the panel where this range of k starts.
+void fetch_next_panel(ProductTile& one, std::int64_t panel_bytes, std::int64_t begin, std::int64_t tile,
+                      std::int64_t tiles) {
+  if (tile >= kMostAheadParts) {
+    one.ahead = 0;  // the line itself again and again
+    one.ahead_parts = std::numeric_limits<std::int32_t>::max();
+    return;
+  }
+  one.ahead_parts = std::min(tiles, kMostAheadParts);
+  one.ahead = panel_bytes - begin + (tile * panel_bytes + begin) / one.ahead_parts;
+}
+
 // One panel x tile `tile` of the block's `tiles`.
 void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens,
               std::int64_t tile, std::int64_t tiles) {
@@ -133,10 +145,10 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
   const std::int64_t row = panel * layout.panel_rows;
   const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
   std::int32_t* const acc = sums.acc();
+  const std::int64_t panel_bytes = padded / 4 * layout.panel_bytes_per_4;
   prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
     const Part k = ranges[range];
-    const std::int64_t panel_bytes = padded / 4 * layout.panel_bytes_per_4;
     const std::int64_t begin = k.begin / 4 * layout.panel_bytes_per_4;
     ProductTile one{
         .panel = args.panels + panel * panel_bytes + begin,
@@ -148,12 +160,7 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
         .acc = range == 0 ? acc : sums.partial(),
     };
     if (tiles > 1) {
-      one.ahead_parts = std::min(tiles, kMostAheadParts);
-      one.ahead = panel_bytes - begin + (tile * panel_bytes + begin) / one.ahead_parts;
-    }
-    if (tile >= kMostAheadParts) {
-      one.ahead = 0;  // the line itself again and again
-      one.ahead_parts = std::numeric_limits<std::int32_t>::max();
+      fetch_next_panel(one, panel_bytes, begin, tile, tiles);
     }
     layout.product_tile(one);
     if (range > 0) {
