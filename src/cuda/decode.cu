@@ -346,8 +346,7 @@ DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t o
                        std::int64_t in_features) {
   DecodePlan plan{};
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  const int strips_of_matrix =
-      static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
+  const int strips_of_matrix = strips_of(out_features);
   // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
   // of weights in flight for each would be too little) a warp takes four strips instead.
   const auto cut = [&](int strips) {
@@ -416,16 +415,11 @@ bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std
 
 void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bool programmatic,
                    Stream stream) {
-  const LaunchShape launch_shape{
-      .grid = {static_cast<unsigned>(plan.blocks)},
-      .block = {32, static_cast<unsigned>(plan.row_warps), static_cast<unsigned>(plan.k_warps)},
-      .shared_bytes = plan.shared_bytes,
-      .programmatic = programmatic};
-  const int tiles = ceil_div(arguments.out.out_features, kTileRows);
+  const LaunchShape launch_shape = launch_of_warps(plan, programmatic);
   const int tokens = arguments.out.tokens;
   const int x_begin = round_up(plan.k_warps * tokens * plan.sum_stride * 4, 16);
   const int ring_begin = x_begin + plan.k_warps * tokens * plan.x_stride;
-  const Shape shape{.groups = static_cast<unsigned>(tiles * (kTileRows / kStripRows) / plan.strips),
+  const Shape shape{.groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / plan.strips),
                     .chunk_tiles = static_cast<unsigned>(plan.chunk_tiles),
                     .part_tiles = static_cast<unsigned>(plan.chunk_tiles / plan.k_warps),
                     .part_over = static_cast<unsigned>(plan.chunk_tiles % plan.k_warps),

@@ -199,19 +199,14 @@ bool fit_ring(DecodeOnePlan& plan, const Device& device, int k_tiles, int strips
 
 void launch_ring(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
                  Stream stream) {
-  const LaunchShape launch_shape{
-      .grid = {static_cast<unsigned>(plan.blocks)},
-      .block = {32, static_cast<unsigned>(plan.row_warps), static_cast<unsigned>(plan.k_warps)},
-      .shared_bytes = plan.shared_bytes,
-      .programmatic = programmatic};
-  const int strips = ceil_div(arguments.out.out_features, kTileRows) * (kTileRows / kStripRows);
+  const LaunchShape launch_shape = launch_of_warps(plan, programmatic);
   const int k_tiles = arguments.tiles_along_k;
   const Shape shape{.weights = arguments.weights,
                     .q = arguments.q,
                     .row_block_bytes = static_cast<unsigned>(k_tiles) * kTileBytes,
                     .part_tiles = static_cast<unsigned>(k_tiles / plan.k_warps),
                     .part_over = static_cast<unsigned>(k_tiles % plan.k_warps),
-                    .groups = static_cast<unsigned>(strips / kStrips),
+                    .groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / kStrips),
                     .row_bytes = static_cast<unsigned>(arguments.row_bytes),
                     .row_warps = static_cast<unsigned>(plan.row_warps),
                     .x_begin = static_cast<unsigned>(x_begin(plan)),
@@ -233,8 +228,7 @@ void launch_ring(const DecodeOnePlan& plan, const ProductArguments& arguments, b
 bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out_features,
                      std::int64_t in_features, bool programmatic) {
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  const int strips =
-      static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
+  const int strips = strips_of(out_features);
   if (one::plan_direct(plan, device, k_tiles, strips, programmatic)) {
     return true;
   }

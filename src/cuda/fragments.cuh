@@ -35,6 +35,11 @@ inline constexpr int kTileBytes = 2048;
 static_assert(kTileBytes * 4 == kTileRows * kTileInputs, "a weight takes 2 bits");
 static_assert(kStripBytes * (kTileRows / kStripRows) == kTileBytes, "four strips are a tile");
 
+/// Strips of a matrix: of whole tiles, whatever its rows.
+constexpr int strips_of(std::int64_t out_features) {
+  return static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
+}
+
 /// The sums of 64 t q carry this many bits too many.
 inline constexpr int kCodeShift = 6;
 /// Tiles along k that one int32 accumulator may add up: 2047 * 128 = 262,016 inputs.

@@ -23,6 +23,15 @@ struct LaunchShape {
   bool cooperative = false;   // all blocks run at once
 };
 
+/// Of a plan (DecodePlan, DecodeOnePlan) whose blocks are P x Q warps: block (32, P, Q).
+template <typename Plan>
+LaunchShape launch_of_warps(const Plan& plan, bool programmatic) {
+  return {.grid = {static_cast<unsigned>(plan.blocks)},
+          .block = {32, static_cast<unsigned>(plan.row_warps), static_cast<unsigned>(plan.k_warps)},
+          .shared_bytes = plan.shared_bytes,
+          .programmatic = programmatic};
+}
+
 #if defined(__CUDACC__)
 /// Throws Error for any failure that CUDA reports: a launch never waits, so none of the kernel's own.
 inline void check(cudaError_t error, const char* what) {

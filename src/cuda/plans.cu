@@ -74,8 +74,7 @@ bool cut_decode(DecodePlan& plan, const Device& device, const DecodeCut& cut, st
   plan.strips = cut.strips;
   plan.row_warps = cut.row_warps;
   plan.k_warps = cut.k_warps;
-  const std::int64_t strips = ceil_div<std::int64_t>(out_features, kTileRows) * (kTileRows / kStripRows);
-  plan.blocks = static_cast<int>(ceil_div<std::int64_t>(strips / cut.strips, cut.row_warps));
+  plan.blocks = ceil_div(strips_of(out_features) / cut.strips, cut.row_warps);
   return fit_decode(plan, device, tokens, in_features);
 }
 
