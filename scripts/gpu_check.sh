@@ -17,7 +17,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PATH="$PWD/.venv/bin:/usr/local/cuda/bin:$PATH"
-quick='' build='' data='' results='' jobs=$(nproc) random_seconds=''
+quick='' build='' data='' results='' jobs=$(nproc) seconds=''
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1 ;;
@@ -25,18 +25,20 @@ while [ $# -gt 0 ]; do
     --data) data=$2; shift ;;
     --results) results=$2; shift ;;
     --jobs) jobs=$2; shift ;;
-    --random-seconds) random_seconds=$2; shift ;;
+    --random-seconds) seconds=$2; shift ;;
     *) sed -n '/^#   scripts/,/^# Building/p' "$0" >&2; exit 2 ;;
   esac
   shift
 done
 
-sanitized=4 seconds=300 tuned=1,8,16,32,64,128,256,1024,4096
+sanitized=4 random=300 tuned=1,8,16,32,64,128,256,1024,4096
 timing=()
 if [ -n "$quick" ]; then
-  sanitized=2 seconds=20 tuned=1,8,16,64,256,1024
+  sanitized=2 random=20 tuned=1,8,16,64,256,1024
   timing=(--rounds 3 --settle 20 --tokens 1,16,64,256,1024,4096)
 fi
+
+seconds=${seconds:-$random}
 
 command -v nvidia-smi > /dev/null || { echo "gpu_check: no nvidia-smi here: is there a driver?" >&2; exit 1; }
 command -v compute-sanitizer > /dev/null || { echo "gpu_check: compute-sanitizer (CUDA toolkit) is not on the PATH" >&2; exit 1; }
@@ -96,7 +98,7 @@ for tool in memcheck racecheck synccheck; do
 done
 
 step "random cases"
-scripts/gpu_exactness.sh "$build/bin/cuda_gpu_test" "${random_seconds:-$seconds}"
+scripts/gpu_exactness.sh "$build/bin/cuda_gpu_test" "$seconds"
 
 step "products and row kernels beside cuBLASLt"
 "$build/bin/bench_cuda" --json "$work/kernels.json" "${timing[@]}"

@@ -31,13 +31,16 @@ SHARES = {"memory": "dram__throughput.avg.pct_of_peak_sustained_elapsed", "cache
 DURATION = "gpu__time_duration.sum"
 
 
-def profile(program: pathlib.Path, kernel: str, shape: str, tokens: int) -> dict:
+def profile(program: pathlib.Path, kernel: str, shape: str, tokens: int) -> dict | None:
+    """Nothing where this GPU takes another kernel (the sm90 ones)."""
     command = ["ncu", "--csv", "--page", "raw", "--print-units", "base", "--clock-control", "none", "--kernel-name", kernel, "--launch-count", "1",
                "--kill", "yes", "--metrics", ",".join([DURATION, *SHARES.values()]),
                program, "--shapes", shape, "--tokens", str(tokens), "--rounds", "1", "--settle", "0"]
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     table = "\n".join(line for line in done.stdout.splitlines() if line.startswith('"'))
     rows = list(csv.DictReader(io.StringIO(table)))
+    if len(rows) < 2 and done.returncode == 0 and "==ERROR==" not in done.stdout:
+        return None
     if len(rows) < 2:  # names, units, values
         sys.exit(f"gpu_profile: no launch of {kernel} was profiled:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     row = rows[-1]
@@ -54,8 +57,11 @@ def main() -> None:
     os.environ["PATH"] += ":/usr/local/cuda/bin"
     results = []
     for launch in LAUNCHES:
-        results.append(profile(args.build_dir / "bin" / "bench_cuda", *launch))
-        one = results[-1]
+        one = profile(args.build_dir / "bin" / "bench_cuda", *launch)
+        if one is None:
+            print(f"{launch[0]:28} {launch[1]:>10} M={launch[2]:<5} not taken by this GPU", flush=True)
+            continue
+        results.append(one)
         print(f"{one['kernel']:28} {one['shape']:>10} M={one['tokens']:<5} {one['microseconds']:8.1f} us  "
               + "  ".join(f"{share} {one[share]:.0f} %" for share in SHARES), flush=True)
     if args.json:
