@@ -6,15 +6,18 @@
 #include <cstdint>
 #include <vector>
 
-#include "runtime/clones.h"
-
 namespace trit::runtime {
 namespace {
 
 /// The least magnitude that rounds to infinity: 0x7f7f is odd, so the tie goes up.
 constexpr std::int32_t kLeastUnfit = 0x7f7f8000;
 
-TRIT_CLONES std::int32_t largest_magnitude(const float* values, std::size_t count) {
+// The loop of whole activations: a copy for each instruction set, chosen when the library is loaded.
+#if defined(__x86_64__)
+__attribute__((target_clones("avx512f", "avx2", "default")))
+#endif
+std::int32_t
+largest_magnitude(const float* values, std::size_t count) {
   std::int32_t largest = 0;
   for (std::size_t i = 0; i < count; ++i) {
     largest = std::max(largest, std::bit_cast<std::int32_t>(values[i]) & 0x7fffffff);
