@@ -159,7 +159,9 @@ class Compiler {
     Layer& layer = layers_.at(step.node);
     const Dims in = program_->slot(x).layout.get_dims();
     const Dims out = dims_of(step.node);
-    if (!pairs_allowed_ || in[1] < kLeastChannels || !fits_bf16(layer.weight_values)) {
+    // oneDNN 3.2's AMX kernel is wrong for some windows that do not overlap: 16 channels, 2x2, stride 2.
+    const bool apart = node.stride > 1 && node.stride >= std::min(layer.dims[2], layer.dims[3]);
+    if (!pairs_allowed_ || apart || in[1] < kLeastChannels || !fits_bf16(layer.weight_values)) {
       return std::nullopt;
     }
     const Desc factors({in[0], in[1] * kBf16Products, in[2], in[3]}, kBf16, Tag::nhwc);

@@ -199,8 +199,9 @@ TEST(Dense, ConvolutionsInPairs) {
   struct Case {
     std::int64_t channels, height, width, out, kernel, stride, padding;
   };
-  const Case cases[] = {{16, 8, 8, 32, 3, 1, 1}, {17, 9, 7, 33, 3, 2, 1}, {31, 12, 19, 7, 5, 3, 2},
-                        {33, 6, 6, 1, 1, 1, 0},  {64, 4, 4, 16, 3, 1, 3}, {15, 8, 8, 32, 3, 1, 1}};
+  const Case cases[] = {{16, 8, 8, 32, 3, 1, 1},   {17, 9, 7, 33, 3, 2, 1},  {31, 12, 19, 7, 5, 3, 2},
+                        {33, 6, 6, 1, 1, 1, 0},    {64, 4, 4, 16, 3, 1, 3},  {15, 8, 8, 32, 3, 1, 1},
+                        {16, 12, 12, 28, 2, 2, 0}, {48, 9, 12, 28, 2, 2, 0}, {40, 16, 12, 33, 4, 4, 0}};
   unsigned seed = 800;
   for (const Case& c : cases) {
     SCOPED_TRACE("seed " + std::to_string(++seed));
