@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Packed ternary layers against llama.cpp's TQ2_0 and TQ1_0 and bitnet.cpp's I2_S, through libraries that you have
-built; this project ships none of them and no way to build them.
+built and sources that you have fetched; this project ships none of them.
 
     external_peers.py --llama BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --llama-version b9999
-                      --bitnet BUILD/3rdparty/llama.cpp/ggml/src/libggml.so --bitnet-version COMMIT
+                      --bitnet BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --bitnet-version COMMIT
+                      --bitnet-source BITNET --ggml-source GGML
                       [--build build] [--backend auto] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
 
-Name the shared libraries with ggml's CPU half first (bitnet.cpp and older llama.cpp have one library for both; build
-with BUILD_SHARED_LIBS=ON). Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
+Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
+with BUILD_SHARED_LIBS=ON). --bitnet is a build of bitnet.cpp with its llama.cpp, which chooses among its I2_S kernels
+(since July 2026 tinyBLAS, llamafile_sgemm_i2s, where it is built with GGML_LLAMAFILE). --bitnet-source times its own
+kernels (src/ggml-bitnet-mad.cpp) alone, without the quantisation of activations: "I2_S kernels". Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
 the quantisation of activations included. Weights are taken in turn from copies that exceed the last cache three times,
 as in a model that decodes; products are nodes of ggml graphs, as in llama.cpp. Processes take turns, a few tenths of a
 second each, so that a machine that slows down slows all of them; figures are medians, ratios medians of the rounds'
@@ -122,6 +125,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0")
     parser.add_argument("--bitnet", help="bitnet.cpp's ggml libraries: I2_S")
+    parser.add_argument("--bitnet-source", help="checkout of bitnet.cpp: I2_S kernels")
+    parser.add_argument("--ggml-source", help="checkout of ggml (or llama.cpp/ggml), for the headers of --bitnet-source")
     parser.add_argument("--llama-version", default="unknown")
     parser.add_argument("--bitnet-version", default="unknown")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
@@ -133,19 +138,22 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of one turn")
     parser.add_argument("--json", type=pathlib.Path, help='file to add the object "external_peers" to')
     args = parser.parse_args()
-    libraries = [("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)]
-    libraries = [(name, kind, path) for name, kind, path in libraries if path]
-    if not libraries:
-        parser.error("name at least one library that you have built: --llama, --bitnet")
+    if args.bitnet_source and not args.ggml_source:
+        parser.error("--bitnet-source needs --ggml-source")
+    workers = [(name, ["ggml_worker.py", "--library", path, "--type", kind])
+               for name, kind, path in (("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)) if path]
+    if args.bitnet_source:
+        workers.append(("I2_S kernels", ["bitnet_worker.py", "--bitnet", args.bitnet_source, "--ggml", args.ggml_source]))
+    if not workers:
+        parser.error("name at least one peer: --llama, --bitnet, --bitnet-source")
 
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
         ours = [args.build / "bin" / "bench_serve", "--backend", args.backend, "--threads", threads]
         subjects = [Subject("trit", ours)]
-        for name, kind, path in libraries:
-            worker = [sys.executable, ROOT / "bench" / "ggml_worker.py", "--library", path, "--type", kind, "--threads",
-                      threads, "--bytes", 3 * last_cache_bytes()]
-            subjects.append(Subject(name, worker))
+        for name, (script, *options) in workers:
+            common = ["--threads", threads, "--bytes", 3 * last_cache_bytes()]
+            subjects.append(Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common]))
         subjects[0].threads = threads
         for tokens in (int(count) for count in args.tokens.split(",")):
             for shape in args.shapes.split(","):
@@ -161,7 +169,7 @@ def main() -> None:
               f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
     if args.json:
         versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
-                                                              ("bitnet.cpp", args.bitnet_version, args.bitnet)) if path}
+                                                              ("bitnet.cpp", args.bitnet_version, args.bitnet or args.bitnet_source)) if path}
         store(args.json, {"versions": versions, "means": [], "results": results}, machine(args.build))
 
 

@@ -179,7 +179,7 @@ def readme(data: dict) -> str:
     used = min((m["backend"] for m in external), key=BACKENDS.index, default=None)
     for m in external:
         if m["backend"] == used:
-            rows.append([f"{'bitnet.cpp' if m['peer'] == 'I2_S' else 'llama.cpp'} {m['peer']}", str(m["threads"]), str(m["tokens"]),
+            rows.append([f"{'bitnet.cpp' if m['peer'].startswith('I2_S') else 'llama.cpp'} {m['peer']}", str(m["threads"]), str(m["tokens"]),
                          f"{m['ratio']:.1f}x"])
     for r in data.get("eval", {}).get("results", []):
         rows.append([f"{data['eval']['peer']}: the CNN", str(r["threads"]), str(r["batch"]), f"{r['ratio']:.1f}x"])
