@@ -117,7 +117,7 @@ def check(name: str, y: "torch.Tensor", wanted: "torch.Tensor", exactly: bool) -
 
 class Graph:
     def __init__(self, launch, launches: int):
-        self.launches = launches
+        self.launch, self.launches = launch, launches  # what it holds must live as long as the graph
         for i in range(launches):  # compiles, loads and allocates outside of the capture
             launch(i)
         torch.cuda.synchronize()
@@ -225,6 +225,7 @@ def main() -> int:
         raise SystemExit(f"bench_humming: no {library}: build the target bench_cuda_product with CUDA, or name the build with --build")
     trit = Trit(library)
     torch.manual_seed(1)
+    torch.cuda.set_stream(torch.cuda.Stream())  # the legacy stream waits for others
     results = []
     for shape in args.shapes.split(","):
         n, k = map(int, shape.split("x"))
