@@ -6,7 +6,7 @@ built and sources that you have fetched; this project ships none of them.
     external_peers.py --llama BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --llama-version b9999
                       --bitnet BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --bitnet-version COMMIT
                       --bitnet-source BITNET --ggml-source GGML
-                      [--build build] [--backend auto] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
+                      [--build build] [--backend auto,avx2] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
 
 Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
 with BUILD_SHARED_LIBS=ON). --bitnet is a build of bitnet.cpp with its llama.cpp, which chooses among its I2_S kernels
@@ -76,8 +76,10 @@ def machine(build: pathlib.Path) -> dict:
     return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
 
 
-def measure(subjects: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> dict:
+def measure(ours: list[Subject], peers: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> list[dict]:
+    """A result for each of our backends, beside the same turns of the peers."""
     outputs, inputs = shape.split("x")
+    subjects = ours + peers
     checks = {}
     for subject in subjects:
         words = subject.tell(f"load {outputs} {inputs} {tokens}").split()
@@ -90,12 +92,11 @@ def measure(subjects: list[Subject], shape: str, tokens: int, args: argparse.Nam
     for _ in range(args.rounds):
         for subject in subjects:
             rounds[subject.name].append(float(subject.tell(f"run {args.seconds}")))
-    mine = rounds[subjects[0].name]
-    return {"out_features": int(outputs), "in_features": int(inputs), "tokens": tokens, "threads": subjects[0].threads,
-            "backend": subjects[0].greeting, "microseconds": statistics.median(mine),
-            "peers": [{"name": name, "microseconds": statistics.median(values), "relative_error": checks[name],
-                       "ratio": statistics.median(a / b for a, b in zip(values, mine))}
-                      for name, values in rounds.items() if name != subjects[0].name]}
+    return [{"out_features": int(outputs), "in_features": int(inputs), "tokens": tokens, "threads": own.threads,
+             "backend": own.greeting, "microseconds": statistics.median(rounds[own.name]),
+             "peers": [{"name": peer.name, "microseconds": statistics.median(rounds[peer.name]), "relative_error": checks[peer.name],
+                        "ratio": statistics.median(a / b for a, b in zip(rounds[peer.name], rounds[own.name]))}
+                       for peer in peers]} for own in ours]
 
 
 def means(results: list[dict]) -> list[dict]:
@@ -130,7 +131,7 @@ def main() -> None:
     parser.add_argument("--llama-version", default="unknown")
     parser.add_argument("--bitnet-version", default="unknown")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend", default="auto", help="of this project, several by commas")
     parser.add_argument("--threads", default=f"1,{len(os.sched_getaffinity(0))}")
     parser.add_argument("--tokens", default="1,128")
     parser.add_argument("--shapes", default=SHAPES)
@@ -149,23 +150,23 @@ def main() -> None:
 
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
-        ours = [args.build / "bin" / "bench_serve", "--backend", args.backend, "--threads", threads]
-        subjects = [Subject("trit", ours)]
-        for name, (script, *options) in workers:
-            common = ["--threads", threads, "--bytes", 3 * last_cache_bytes()]
-            subjects.append(Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common]))
-        subjects[0].threads = threads
+        ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads])
+                for backend in args.backend.split(",")]
+        for own in ours:
+            own.threads = threads
+        common = ["--threads", threads, "--bytes", 3 * last_cache_bytes()]
+        peers = [Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common]) for name, (script, *options) in workers]
         for tokens in (int(count) for count in args.tokens.split(",")):
             for shape in args.shapes.split(","):
-                result = measure(subjects, shape, tokens, args)
-                results.append(result)
-                peers = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
-                print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  "
-                      f"{peers}", flush=True)
-        for subject in subjects:
+                for result in measure(ours, peers, shape, tokens, args):
+                    results.append(result)
+                    texts = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
+                    print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  {texts}",
+                          flush=True)
+        for subject in ours + peers:
             subject.close()
     for mean in means(results):
-        print(f"{mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
+        print(f"{mean['backend']}, {mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
               f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
     if args.json:
         versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
