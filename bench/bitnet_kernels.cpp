@@ -16,8 +16,8 @@
 // For the quantiser of that file, which is not called.
 extern "C" size_t ggml_row_size(ggml_type /*type*/, int64_t /*n*/) { return 0; }
 
-/// sums [M, N] of codes (0, 1, 2) times q [M, K]: activations in blocks of COL_BLOCK_SIZE, in each of them row
-/// after row of the weights. A single activation takes all rows in one call of a thread.
+/// sums [M, N] of codes (0, 1, 2) times q [M, K]: activations in blocks of COL_BLOCK_SIZE, in each of them
+/// row after row of the weights. A single activation takes all rows in one call of a thread.
 extern "C" void i2s_sums(int64_t tokens, int64_t out_features, int64_t in_features, const uint8_t* weights,
                          const int8_t* q, float* sums, int threads) {
   const int n = static_cast<int>(in_features);
