@@ -148,6 +148,8 @@ def main() -> None:
     if not workers:
         parser.error("name at least one peer: --llama, --bitnet, --bitnet-source")
 
+    versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
+                                                          ("bitnet.cpp", args.bitnet_version, args.bitnet or args.bitnet_source)) if path}
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
         ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads])
@@ -163,15 +165,13 @@ def main() -> None:
                     texts = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
                     print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  {texts}",
                           flush=True)
+                if args.json:  # as it goes: a run that is stopped keeps what it has
+                    store(args.json, {"versions": versions, "means": [], "results": list(results)}, machine(args.build))
         for subject in ours + peers:
             subject.close()
     for mean in means(results):
         print(f"{mean['backend']}, {mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
               f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
-    if args.json:
-        versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
-                                                              ("bitnet.cpp", args.bitnet_version, args.bitnet or args.bitnet_source)) if path}
-        store(args.json, {"versions": versions, "means": [], "results": results}, machine(args.build))
 
 
 if __name__ == "__main__":
