@@ -33,8 +33,8 @@ class CudaSpecialValues : public ::testing::Test {
   Tensor special(at::IntArrayRef shape, torch::ScalarType type = torch::kFloat) {
     const std::int64_t count = c10::multiply_integers(shape);
     const double share = uniform(0, 1) == 0 ? 0.3 : 1.0 / static_cast<double>(count);
-    std::vector<float> values = special_values(random_, static_cast<std::size_t>(count), share);
-    return torch::tensor(values).reshape(shape).to(type);
+    const std::vector<float> drawn = special_values(random_, static_cast<std::size_t>(count), share);
+    return torch::tensor(drawn).reshape(shape).to(type);
   }
   torch::ScalarType any_type() {
     return std::array{torch::kFloat, torch::kHalf, torch::kBFloat16}.at(
@@ -65,11 +65,11 @@ TEST_F(CudaSpecialValues, NormsAndWeightsHaveTheBitsOfTheCpu) {
     const auto [there, rstd_there] = ops::rms_norm(x.to(kGpu), g.to(kGpu), 1e-6);
     ASSERT_TRUE(same_bits(there.cpu(), y)) << "case " << i;
     ASSERT_TRUE(same_bits(rstd_there.cpu(), rstd)) << "case " << i;
-    const auto values = special({rows, features}), grad = special({rows, features});
-    const auto r = std::get<1>(ops::rms_norm(values, g, 1e-6));
-    const auto grad_x = std::get<0>(ops::rms_norm_backward(grad, values, r, g, {true, false}));
+    const auto inputs = special({rows, features}), grad = special({rows, features});
+    const auto r = std::get<1>(ops::rms_norm(inputs, g, 1e-6));
+    const auto grad_x = std::get<0>(ops::rms_norm_backward(grad, inputs, r, g, {true, false}));
     const auto grad_x_there = std::get<0>(
-        ops::rms_norm_backward(grad.to(kGpu), values.to(kGpu), r.to(kGpu), g.to(kGpu), {true, false}));
+        ops::rms_norm_backward(grad.to(kGpu), inputs.to(kGpu), r.to(kGpu), g.to(kGpu), {true, false}));
     ASSERT_TRUE(same_bits(grad_x_there.cpu(), grad_x)) << "case " << i;
 
     const auto weight = special({rows, features});
