@@ -1,14 +1,17 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
 """Packed ternary layers against llama.cpp's TQ2_0 and TQ1_0 and bitnet.cpp's I2_S, through libraries that you have
-built; this project ships none of them and no way to build them.
+built and sources that you have fetched; this project ships none of them.
 
     external_peers.py --llama BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --llama-version b9999
-                      --bitnet BUILD/3rdparty/llama.cpp/ggml/src/libggml.so --bitnet-version COMMIT
-                      [--build build] [--backend auto] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
+                      --bitnet BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --bitnet-version COMMIT
+                      --bitnet-source BITNET --ggml-source GGML
+                      [--build build] [--backend auto,avx2] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
 
-Name the shared libraries with ggml's CPU half first (bitnet.cpp and older llama.cpp have one library for both; build
-with BUILD_SHARED_LIBS=ON). Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
+Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
+with BUILD_SHARED_LIBS=ON). --bitnet is a build of bitnet.cpp with its llama.cpp, which chooses among its I2_S kernels
+(since July 2026 tinyBLAS, llamafile_sgemm_i2s, where it is built with GGML_LLAMAFILE). --bitnet-source times its own
+kernels (src/ggml-bitnet-mad.cpp) alone, without the quantisation of activations: "I2_S kernels". Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
 the quantisation of activations included. Weights are taken in turn from copies that exceed the last cache three times,
 as in a model that decodes; products are nodes of ggml graphs, as in llama.cpp. Processes take turns, a few tenths of a
 second each, so that a machine that slows down slows all of them; figures are medians, ratios medians of the rounds'
@@ -73,8 +76,10 @@ def machine(build: pathlib.Path) -> dict:
     return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
 
 
-def measure(subjects: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> dict:
+def measure(ours: list[Subject], peers: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> list[dict]:
+    """A result for each of our backends, beside the same turns of the peers."""
     outputs, inputs = shape.split("x")
+    subjects = ours + peers
     checks = {}
     for subject in subjects:
         words = subject.tell(f"load {outputs} {inputs} {tokens}").split()
@@ -87,12 +92,11 @@ def measure(subjects: list[Subject], shape: str, tokens: int, args: argparse.Nam
     for _ in range(args.rounds):
         for subject in subjects:
             rounds[subject.name].append(float(subject.tell(f"run {args.seconds}")))
-    mine = rounds[subjects[0].name]
-    return {"out_features": int(outputs), "in_features": int(inputs), "tokens": tokens, "threads": subjects[0].threads,
-            "backend": subjects[0].greeting, "microseconds": statistics.median(mine),
-            "peers": [{"name": name, "microseconds": statistics.median(values), "relative_error": checks[name],
-                       "ratio": statistics.median(a / b for a, b in zip(values, mine))}
-                      for name, values in rounds.items() if name != subjects[0].name]}
+    return [{"out_features": int(outputs), "in_features": int(inputs), "tokens": tokens, "threads": own.threads,
+             "backend": own.greeting, "microseconds": statistics.median(rounds[own.name]),
+             "peers": [{"name": peer.name, "microseconds": statistics.median(rounds[peer.name]), "relative_error": checks[peer.name],
+                        "ratio": statistics.median(a / b for a, b in zip(rounds[peer.name], rounds[own.name]))}
+                       for peer in peers]} for own in ours]
 
 
 def means(results: list[dict]) -> list[dict]:
@@ -122,10 +126,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0")
     parser.add_argument("--bitnet", help="bitnet.cpp's ggml libraries: I2_S")
+    parser.add_argument("--bitnet-source", help="checkout of bitnet.cpp: I2_S kernels")
+    parser.add_argument("--ggml-source", help="checkout of ggml (or llama.cpp/ggml), for the headers of --bitnet-source")
     parser.add_argument("--llama-version", default="unknown")
     parser.add_argument("--bitnet-version", default="unknown")
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build")
-    parser.add_argument("--backend", default="auto")
+    parser.add_argument("--backend", default="auto", help="of this project, several by commas")
     parser.add_argument("--threads", default=f"1,{len(os.sched_getaffinity(0))}")
     parser.add_argument("--tokens", default="1,128")
     parser.add_argument("--shapes", default=SHAPES)
@@ -133,36 +139,39 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=0.2, help="of one turn")
     parser.add_argument("--json", type=pathlib.Path, help='file to add the object "external_peers" to')
     args = parser.parse_args()
-    libraries = [("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)]
-    libraries = [(name, kind, path) for name, kind, path in libraries if path]
-    if not libraries:
-        parser.error("name at least one library that you have built: --llama, --bitnet")
+    if args.bitnet_source and not args.ggml_source:
+        parser.error("--bitnet-source needs --ggml-source")
+    workers = [(name, ["ggml_worker.py", "--library", path, "--type", kind])
+               for name, kind, path in (("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)) if path]
+    if args.bitnet_source:
+        workers.append(("I2_S kernels", ["bitnet_worker.py", "--bitnet", args.bitnet_source, "--ggml", args.ggml_source]))
+    if not workers:
+        parser.error("name at least one peer: --llama, --bitnet, --bitnet-source")
 
+    versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
+                                                          ("bitnet.cpp", args.bitnet_version, args.bitnet or args.bitnet_source)) if path}
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
-        ours = [args.build / "bin" / "bench_serve", "--backend", args.backend, "--threads", threads]
-        subjects = [Subject("trit", ours)]
-        for name, kind, path in libraries:
-            worker = [sys.executable, ROOT / "bench" / "ggml_worker.py", "--library", path, "--type", kind, "--threads",
-                      threads, "--bytes", 3 * last_cache_bytes()]
-            subjects.append(Subject(name, worker))
-        subjects[0].threads = threads
+        ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads])
+                for backend in args.backend.split(",")]
+        for own in ours:
+            own.threads = threads
+        common = ["--threads", threads, "--bytes", 3 * last_cache_bytes()]
+        peers = [Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common]) for name, (script, *options) in workers]
         for tokens in (int(count) for count in args.tokens.split(",")):
             for shape in args.shapes.split(","):
-                result = measure(subjects, shape, tokens, args)
-                results.append(result)
-                peers = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
-                print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  "
-                      f"{peers}", flush=True)
-        for subject in subjects:
+                for result in measure(ours, peers, shape, tokens, args):
+                    results.append(result)
+                    texts = "  ".join(f"{p['name']} {p['microseconds']:.1f} us = {p['ratio']:.2f}x" for p in result["peers"])
+                    print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  {texts}",
+                          flush=True)
+                if args.json:  # as it goes: a run that is stopped keeps what it has
+                    store(args.json, {"versions": versions, "means": [], "results": list(results)}, machine(args.build))
+        for subject in ours + peers:
             subject.close()
     for mean in means(results):
-        print(f"{mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
+        print(f"{mean['backend']}, {mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
               f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
-    if args.json:
-        versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
-                                                              ("bitnet.cpp", args.bitnet_version, args.bitnet)) if path}
-        store(args.json, {"versions": versions, "means": [], "results": results}, machine(args.build))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@
 
     plot_cuda.py RESULT.json             docs/images/cuda-<name of the file>.svg, or --picture FILE
     plot_cuda.py RESULT.json --tables    Markdown tables instead
-    plot_cuda.py RESULT.json --write     puts the tables between the markers of docs/kernels-cuda.md and README.md
+    plot_cuda.py RESULT.json --write     puts the tables between the markers of docs/kernels-cuda.md and README.md; a table
+                                         whose object the file lacks is left as it is (bench_humming.py adds "humming")
 
 The picture: speed of the products over tokens, for each shape, beside cuBLASLt and what reading 2-bit weights once at the
 memory bandwidth of the same run allows.
@@ -15,6 +16,7 @@ import math
 import pathlib
 import re
 import statistics
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DOCUMENTS = (ROOT / "docs" / "kernels-cuda.md", ROOT / "README.md")
@@ -136,8 +138,17 @@ def cuda_profile(data: dict) -> str:
     return table(["kernel", "N x K", "us", "memory %", "second-level cache %", "busiest pipe %", "issue slots %"], rows)
 
 
+def cuda_humming(data: dict) -> str:
+    found = data["humming"]
+    shapes = ", ".join(dict.fromkeys(f"{r['out_features']} x {r['in_features']}" for r in found["results"]))
+    rows = [[f"{m['tokens']:,}"] + [f"{m[name]:.2f} ({m['least_' + name]:.2f})" for name in ("ratio_to_trit", "ratio_to_trit_programmatic")]
+            for m in found["means"]]
+    return (f"{found['gpu']}, humming-kernels {found['humming_kernels']}, {shapes}:\n\n" +
+            table(["M", "humming / trit", "humming / trit, programmatic"], rows))
+
+
 TABLES = {"cuda_ratios": cuda_ratios, "cuda_products": cuda_products, "cuda_rows": cuda_rows, "cuda_tuning": cuda_tuning,
-          "cuda_profile": cuda_profile}
+          "cuda_profile": cuda_profile, "cuda_humming": cuda_humming}
 
 
 def write(tables: dict[str, str]) -> None:
@@ -156,7 +167,12 @@ def main() -> None:
     parser.add_argument("--picture", type=pathlib.Path, help="file for the picture, instead of docs/images")
     args = parser.parse_args()
     data = json.loads(args.result.read_text())
-    tables = {name: make(data) for name, make in TABLES.items()}
+    tables = {}
+    for name, make in TABLES.items():
+        try:
+            tables[name] = make(data)
+        except KeyError as missing:
+            print(f"plot_cuda: {name}: {args.result} has no {missing}", file=sys.stderr)
     if args.write:
         write(tables)
     elif args.tables:

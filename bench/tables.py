@@ -6,8 +6,8 @@
     tables.py RESULT.json --write        puts them between the markers of docs/kernels.md and README.md:
                                          <!-- table NAME --> ... <!-- end -->
 
-Tables: machine, product, scaling, product_cnn, peers, external_peers, rows, eval, readme. A table whose object the
-file lacks is left as it is.
+Tables: machine, product, scaling, product_cnn, peers, external_peers, rows, eval, readme, readme_peers. A table whose
+object the file lacks is left as it is. --only NAME,... takes these alone, from the file of another machine.
 """
 import argparse
 import json
@@ -134,14 +134,30 @@ def peers(data: dict) -> str:
             table(["threads", "M", "peer", "product", "least shape", "with quantisation"], rows))
 
 
+def versions_text(found: dict) -> str:
+    return ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+
+
 def external_peers(data: dict) -> str:
     found = data["external_peers"]
-    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     rows = [[m["backend"], str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio']:.2f}", f"{m['least_ratio']:.2f}"]
             for m in found["means"]]
-    return (f"Time of the peer / time of the ternary layer, quantisation of fp32 activations included in both, {shapes_text(found['results'])} "
-            f"({versions}):\n\n" +
+    return (f"{data['machine']['cpu']}, {data['machine']['cores']} cores. Time of the peer / time of the ternary layer, quantisation of fp32 "
+            f"activations included in both (not in *I2_S kernels*, the peer's product alone), {shapes_text(found['results'])} "
+            f"({versions_text(found)}):\n\n" +
             table(["backend", "threads", "M", "peer", "geometric mean", "least shape"], rows))
+
+
+def readme_peers(data: dict) -> str:
+    """A row for each peer on one thread: the ratio by backend and tokens."""
+    found = data["external_peers"]
+    means = [m for m in found["means"] if m["threads"] == 1]
+    columns = sorted({(m["backend"], m["tokens"]) for m in means}, key=lambda column: (BACKENDS.index(column[0]), column[1]))
+    rows = [["bitnet.cpp " + peer if peer.startswith("I2_S") else "llama.cpp " + peer] +
+            [next((f"{m['ratio']:.1f}x" for m in means if (m["peer"], m["backend"], m["tokens"]) == (peer, *column)), "") for column in columns]
+            for peer in sorted({m["peer"] for m in means})]
+    return (f"{data['machine']['cpu']}, {data['machine']['cores']} cores, one thread; {versions_text(found)}; time of the peer / time of our kernels:\n\n" +
+            table(["against"] + [f"{backend}, M = {tokens}" for backend, tokens in columns], rows))
 
 
 def rows_table(data: dict) -> str:
@@ -170,40 +186,38 @@ def eval_table(data: dict) -> str:
 
 
 def readme(data: dict) -> str:
-    """Few lines: the ratios to the peers that the file has, by the backend that the machine takes by itself."""
+    """Few lines: the ratios to oneDNN and to PyTorch, by the backend that the machine takes by itself."""
     rows = []
     for m in data.get("peers", {}).get("means", []):
         if m["tokens"] in (1, 8, 128):
             rows.append([f"{data['peers']['library']} {m['peer']}", str(m["threads"]), str(m["tokens"]), f"{m['ratio_to_product']:.1f}x"])
-    external = data.get("external_peers", {}).get("means", [])
-    used = min((m["backend"] for m in external), key=BACKENDS.index, default=None)
-    for m in external:
-        if m["backend"] == used:
-            rows.append([f"{'bitnet.cpp' if m['peer'] == 'I2_S' else 'llama.cpp'} {m['peer']}", str(m["threads"]), str(m["tokens"]),
-                         f"{m['ratio']:.1f}x"])
     for r in data.get("eval", {}).get("results", []):
         rows.append([f"{data['eval']['peer']}: the CNN", str(r["threads"]), str(r["batch"]), f"{r['ratio']:.1f}x"])
     if not rows:
         raise KeyError("peers")
     here = data["machine"]
-    layers = data.get("peers", {}).get("results", []) + data.get("external_peers", {}).get("results", [])
-    return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(layers)}:\n\n" + table(["against", "threads", "batch", "their time / ours"], rows))
+    return (f"{here['cpu']}, {here['cores']} cores; layers whose weights stream from memory, {shapes_text(data.get('peers', {}).get('results', []))}:\n\n" + table(["against", "threads", "batch", "their time / ours"], rows))
 
 
 TABLES = {"machine": machine, "product": product, "scaling": scaling, "product_cnn": product_cnn, "peers": peers,
-          "external_peers": external_peers, "rows": rows_table, "eval": eval_table, "readme": readme}
+          "external_peers": external_peers, "rows": rows_table, "eval": eval_table, "readme": readme,
+          "readme_peers": readme_peers}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("result", type=pathlib.Path)
     parser.add_argument("--write", action="store_true")
+    parser.add_argument("--only", help="names of tables, by commas")
     args = parser.parse_args()
+    chosen = args.only.split(",") if args.only else list(TABLES)
+    if unknown := set(chosen) - set(TABLES):
+        parser.error(f"no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
     data = json.loads(args.result.read_text())
     texts = {}
-    for name, make in TABLES.items():
+    for name in chosen:
         try:
-            texts[name] = make(data)
+            texts[name] = TABLES[name](data)
         except KeyError as missing:
             print(f"tables: {name}: {args.result} has no {missing}", file=sys.stderr)
     if not args.write:

@@ -8,7 +8,8 @@
 #   scripts/gpu_check.sh [--quick] [--build-dir DIR] [--data DIR] [--results DIR] [--jobs N] [--random-seconds N]
 #
 #   --quick          minutes instead of half an hour: fewer random cases, benchmark rounds and sizes (the results say so)
-#   --build-dir DIR  programs of a build that is there already (of the preset cuda-torch, or cuda), instead of building
+#   --build-dir DIR  programs of a build that is there already (of the preset cuda-torch, or cuda), instead of building; that
+#                    needs the target gpu_check_programs beside the default ones, and a missing program is an error at the start
 #   --data DIR       CIFAR-10; without it the folder that `make data` fills, or else the drawn data set
 #   --results DIR    folder for the results and the picture, instead of bench/results and docs/images
 #   --jobs N         processes of the build (default: all cores)
@@ -21,11 +22,16 @@ quick='' build='' data='' results='' jobs=$(nproc) seconds=''
 while [ $# -gt 0 ]; do
   case $1 in
     --quick) quick=1 ;;
-    --build-dir) build=$2; shift ;;
-    --data) data=$2; shift ;;
-    --results) results=$2; shift ;;
-    --jobs) jobs=$2; shift ;;
-    --random-seconds) seconds=$2; shift ;;
+    --build-dir | --data | --results | --jobs | --random-seconds)
+      [ $# -ge 2 ] || { echo "gpu_check: $1 needs a value" >&2; exit 2; }
+      case $1 in
+        --build-dir) build=$2 ;;
+        --data) data=$2 ;;
+        --results) results=$2 ;;
+        --jobs) jobs=$2 ;;
+        --random-seconds) seconds=$2 ;;
+      esac
+      shift ;;
     *) sed -n '/^#   scripts/,/^# Building/p' "$0" >&2; exit 2 ;;
   esac
   shift
@@ -40,6 +46,30 @@ fi
 
 seconds=${seconds:-$random}
 
+# Every program that is run; those with torch where the build has one of them, then all.
+programs="cuda_gpu_test cuda_gpu_racecheck_test runtime_cuda_kernels_gpu_test runtime_cuda_model_test bench_cuda trit"
+torch_programs="torch_cuda_test train_gpu_test train_cifar10 bench_torch_call"
+with_torch=
+require_programs() {
+  local program missing=
+  for program in $torch_programs; do
+    if [ -x "$build/bin/$program" ]; then with_torch=1; fi
+  done
+  for program in $programs ${with_torch:+$torch_programs}; do
+    [ -x "$build/bin/$program" ] || missing="$missing $program"
+  done
+  if [ -n "$missing" ]; then
+    echo "gpu_check: $build/bin lacks:$missing" >&2
+    echo "gpu_check: cmake --build $build --target gpu_check_programs builds them" >&2
+    exit 1
+  fi
+  [ -n "$with_torch" ] || echo "left out: $torch_programs (this build has no LibTorch)"
+}
+if [ -n "$build" ]; then
+  [ -d "$build/bin" ] || { echo "gpu_check: no folder $build/bin: --build-dir names the folder of a build" >&2; exit 1; }
+  require_programs
+fi
+
 command -v nvidia-smi > /dev/null || { echo "gpu_check: no nvidia-smi here: is there a driver?" >&2; exit 1; }
 command -v compute-sanitizer > /dev/null || { echo "gpu_check: compute-sanitizer (CUDA toolkit) is not on the PATH" >&2; exit 1; }
 nvidia-smi --query-gpu=name,driver_version,compute_cap,memory.total --format=csv,noheader
@@ -53,28 +83,23 @@ if [ -z "$build" ]; then
   python3 scripts/check_gpu_code.py
   step build
   preset=cuda
-  torch=
-  if python3 -c 'import torch' 2> /dev/null; then
-    preset=cuda-torch
-    torch="torch_cuda_test train_gpu_test train_cifar10 bench_torch_call"
-  fi
+  if python3 -c 'import torch' 2> /dev/null; then preset=cuda-torch; fi
   build=build-$preset
   cmake --preset $preset
-  # shellcheck disable=SC2086
-  cmake --build --preset $preset --parallel "$jobs" --target \
-    cuda_gpu_test cuda_gpu_racecheck_test runtime_cuda_model_test bench_cuda trit_command $torch
+  cmake --build --preset $preset --parallel "$jobs" --target gpu_check_programs
+  require_programs
 fi
-has() {  # has PROGRAM: else says so
-  [ -x "$build/bin/$1" ] || { echo "left out: $1 (this build has no LibTorch)"; return 1; }
-}
 
 step tests
 # 77 is "no GPU": here that is a failure like any other.
 "$build/bin/cuda_gpu_test"
+"$build/bin/runtime_cuda_kernels_gpu_test"
 "$build/bin/runtime_cuda_model_test"
-if has torch_cuda_test; then "$build/bin/torch_cuda_test"; fi
-if has train_gpu_test; then "$build/bin/train_gpu_test"; fi
-if has train_cifar10; then python3 tests/apps/train/gpu_test.py "$build/bin/train_cifar10"; fi
+if [ -n "$with_torch" ]; then
+  "$build/bin/torch_cuda_test"
+  "$build/bin/train_gpu_test"
+  python3 tests/apps/train/gpu_test.py "$build/bin/train_cifar10"
+fi
 
 step "compute-sanitizer: memcheck, racecheck, synccheck"
 sanitize() {  # sanitize TOOL PROGRAM [OPTIONS]
@@ -107,11 +132,11 @@ step "the table's plans beside the autotuner's"
 TRIT_CUDA_TUNING=off "$build/bin/trit" bench --backend cuda --tune --json \
   --shapes 2560x2560,6912x2560,2560x6912,4096x4096,14336x4096,4096x14336,8192x8192,28672x8192 \
   --tokens "$tuned" > "$work/tuning.json"
-if has bench_torch_call; then
+if [ -n "$with_torch" ]; then
   step "host time of a layer's call"
   "$build/bin/bench_torch_call" | tee "$work/calls.jsonl"
 fi
-if has train_cifar10; then
+if [ -n "$with_torch" ]; then
   step "training: 20 epochs, bf16"
   dataset=(--dataset cifar10)
   if [ -n "$data" ]; then

@@ -30,5 +30,5 @@ if [ -e "$folder/failed" ]; then
   echo "gpu_exactness: a case differs from the scalar code" >&2
   exit 1
 fi
-cat "$folder"/*.log | awk -v seed="$seed" '/^[0-9]+ cases$/ { total += $1 }
+cat "$folder"/*.log | awk -v seed="$seed" '/^[0-9]+ cases?$/ { total += $1 }
   END { printf "gpu_exactness: %d random cases from seed %d, 0 bits different from the scalar code\n", total, seed }'

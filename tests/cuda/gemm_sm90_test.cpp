@@ -146,6 +146,7 @@ TEST_F(GemmSm90Test, ThroughDispatch) {
     args.y = gemm.y;
     cuda::product(largest_device(), args, nullptr);
     ASSERT_EQ(problem.difference(), "") << text_of(shape);
+    ++cases_;
   }
 }
 

@@ -17,8 +17,9 @@ class CudaGoldenTest : public CudaTest {
 
   // W, x, g, bias -> y, each step on the device.
   template <typename Element = float>
-  static std::vector<Element> layer(const GoldenCase& golden, Norm norm, bool with_bias,
-                                    ScaleGranularity granularity, DataType type = DataType::float32) {
+  std::vector<Element> layer(const GoldenCase& golden, Norm norm, bool with_bias,
+                             ScaleGranularity granularity, DataType type = DataType::float32) {
+    ++cases_;
     const cuda::Device device = largest_device();
     const DeviceArray<float> w{std::span<const float>(golden.w)};
     const DeviceArray<float> x{std::span<const float>(golden.x)};

@@ -60,7 +60,11 @@ class CudaTest : public testing::Test {
                                            std::string(info.name()) + info.test_suite_name()))};
     random_.seed(sequence);
   }
-  ~CudaTest() override { std::printf("%lld cases\n", static_cast<long long>(cases_)); }
+  /// How many cases the test had; one that counts none is itself one case.
+  ~CudaTest() override {
+    const long long cases = cases_ > 0 ? cases_ : 1;
+    std::printf("%lld case%s\n", cases, cases == 1 ? "" : "s");
+  }
 
   /// Uniform in [low, high].
   std::int64_t uniform(std::int64_t low, std::int64_t high) {

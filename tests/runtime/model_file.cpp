@@ -41,14 +41,16 @@ Value windows(const nlohmann::json& node, const Value& x, bool largest) {
           const std::int64_t from_column = column * stride + i % kernel;
           const Bounded& v =
               x.data[static_cast<std::size_t>((c * x.shape[1] + from_row) * x.shape[2] + from_column)];
-          best = {std::max(best.value, v.value), std::max(best.error, v.error)};
+          // A NaN wins, and then nothing is larger.
+          best = {v.value > best.value || std::isnan(v.value) ? v.value : best.value,
+                  std::max(best.error, v.error)};
           sum += v.value;
           size += std::fabs(v.value) + v.error;
           error += v.error;
         }
         const auto count = static_cast<double>(kernel * kernel);
-        y.data.push_back(largest ? best
-                                 : Bounded{sum / count, (error + gamma(kernel * kernel + 2) * size) / count});
+        const double bound = std::isfinite(sum) ? (error + gamma(kernel * kernel + 2) * size) / count : 0;
+        y.data.push_back(largest ? best : Bounded{sum / count, bound});
       }
     }
   }
@@ -65,7 +67,11 @@ class Sum {
     size_ += std::fabs(w) * (std::fabs(x.value) + x.error);
     ++terms_;
   }
+  /// An infinity or a NaN is exact: it depends on no rounding.
   Bounded result(double bias) const {
+    if (!std::isfinite(value_ + bias)) {
+      return {value_ + bias, 0};
+    }
     return {value_ + bias, error_ + product_error_ * size_ + gamma(terms_ + 2) * (size_ + std::fabs(bias))};
   }
 
@@ -201,7 +207,7 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double pr
     Value y = in;
     if (op == "relu") {
       for (Bounded& v : y.data) {
-        v.value = std::max(v.value, 0.0);
+        v.value = v.value < 0 ? 0 : v.value;  // NaN passes
       }
     } else if (op == "flatten") {
       y.shape = {static_cast<std::int64_t>(y.data.size())};
@@ -212,7 +218,7 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double pr
       for (std::size_t i = 0; i < y.data.size(); ++i) {
         const double sum = y.data[i].value + other.data[i].value;
         const double error = y.data[i].error + other.data[i].error;
-        y.data[i] = {sum, error + gamma(1) * (std::fabs(sum) + error)};
+        y.data[i] = {sum, std::isfinite(sum) ? error + gamma(1) * (std::fabs(sum) + error) : 0};
       }
     } else if (op == "conv2d" || op == "linear") {
       const std::string name = node["name"];

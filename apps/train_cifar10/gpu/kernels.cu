@@ -94,8 +94,9 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   const std::int64_t in_row = 2 * a.columns * a.channels;
   const auto* const top =
       static_cast<const Element<kType>*>(a.x) + 2 * row * in_row + 2 * column * a.channels + c;
-  const float x[4] = {value_of<kType>(top[0]), value_of<kType>(top[a.channels]), value_of<kType>(top[in_row]),
-                      value_of<kType>(top[in_row + a.channels])};
+  const auto relu = [](float value) { return value < 0.0F ? 0.0F : value; };  // NaN and -0.0 pass
+  const float x[4] = {relu(value_of<kType>(top[0])), relu(value_of<kType>(top[a.channels])),
+                      relu(value_of<kType>(top[in_row])), relu(value_of<kType>(top[in_row + a.channels]))};
   float best = x[0];
   std::uint8_t index = 0;
 #pragma unroll
@@ -105,7 +106,7 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
     index = better ? static_cast<std::uint8_t>(j) : index;
   }
   const bool off = best <= 0.0F;
-  static_cast<Element<kType>*>(a.y)[i] = element_of<kType>(off ? 0.0F : best);
+  static_cast<Element<kType>*>(a.y)[i] = element_of<kType>(best);
   a.choice[i] = off ? kNone : index;
 }
 

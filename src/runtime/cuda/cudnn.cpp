@@ -17,6 +17,8 @@ constexpr int kFloat = 0;
 constexpr int kCrossCorrelation = 1;
 constexpr int kFmaMath = 3;
 constexpr int kImplicitPrecompGemm = 1;
+constexpr int kDirect =
+    3;  // the last algorithm that adds products; FFT and Winograd (4 to 7) transform tiles
 constexpr std::size_t kLargestWorkspace = std::size_t{256} << 20;
 
 using Handle = struct cudnnContext*;
@@ -122,7 +124,8 @@ class CudnnPlan final : public ConvolutionPlan {
   }
 
  private:
-  // The heuristics' best that keeps to fp32 products: no timing, so that every run takes the same one.
+  // The heuristics' best that keeps to fp32 products: no timing, so that every run takes the same one. No
+  // transforms: they carry a NaN or an infinity to outputs whose window does not hold it.
   void choose_algorithm() {
     std::array<Performance, 16> found{};
     int count = 0;
@@ -131,7 +134,8 @@ class CudnnPlan final : public ConvolutionPlan {
                  "cudnnGetConvolutionForwardAlgorithm_v7");
     for (int i = 0; i < count; ++i) {
       const Performance& candidate = found[static_cast<std::size_t>(i)];
-      if (candidate.status == 0 && candidate.math == kFmaMath && needs(candidate.algorithm)) {
+      if (candidate.status == 0 && candidate.math == kFmaMath && candidate.algorithm <= kDirect &&
+          needs(candidate.algorithm)) {
         return;
       }
     }

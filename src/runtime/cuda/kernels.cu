@@ -19,6 +19,7 @@ __device__ __forceinline__ std::int64_t first_index() {
   return std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
 }
 __device__ __forceinline__ std::int64_t index_step() { return std::int64_t{gridDim.x} * kThreads; }
+// NaN and -0.0 pass, as they do in LibTorch's ReLU on a CPU; fmaxf would drop NaN.
 __device__ __forceinline__ float relu_of(float value) { return value < 0 ? 0.0F : value; }
 
 __global__ __launch_bounds__(kThreads) void normalize_kernel(const Normalize a) {
@@ -55,24 +56,25 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
     const float* const window = a.x + plane * a.height * a.width +
                                 std::int64_t{place / a.out_width} * a.stride * a.width +
                                 place % a.out_width * a.stride;
-    float result = a.maximum ? *window : 0.0F;
+    const auto input = [&](int row, int column) {
+      float value = window[std::int64_t{row} * a.width + column];
+      if (a.bias != nullptr) {
+        value += a.bias[plane % a.channels];
+      }
+      return a.relu ? relu_of(value) : value;
+    };
+    float result = a.maximum ? input(0, 0) : 0.0F;
     for (int row = 0; row < a.kernel; ++row) {
       for (int column = 0; column < a.kernel; ++column) {
-        const float value = window[std::int64_t{row} * a.width + column];
+        const float value = input(row, column);
         if (!a.maximum) {
           result += value;
-        } else if (value > result || value != value) {
+        } else if (value > result || value != value) {  // a NaN stays: nothing is larger
           result = value;
         }
       }
     }
-    if (!a.maximum) {
-      result /= static_cast<float>(a.kernel * a.kernel);
-    }
-    if (a.bias != nullptr) {
-      result += a.bias[plane % a.channels];
-    }
-    a.y[i] = a.relu ? relu_of(result) : result;
+    a.y[i] = a.maximum ? result : result / static_cast<float>(a.kernel * a.kernel);
   }
 }
 

@@ -24,7 +24,8 @@ struct Normalize {
 };
 void normalize(const Normalize& args, cuda::Stream stream);
 
-/// What comes behind a product, in place: y + bias[channel], then ReLU; NaN passes. `bias` may be null.
+/// What comes behind a product, in place: y + bias[channel], then ReLU; NaN and -0.0 pass. `bias` may be
+/// null.
 struct BiasRelu {
   const float* x;
   float* y;
@@ -38,8 +39,8 @@ void bias_relu(const BiasRelu& args, cuda::Stream stream);
 
 void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream);
 
-/// The largest value, or the mean, of square windows, then bias and ReLU: adding a constant, rounded, and
-/// ReLU keep the order of values, so of a maximum they may come last, where there are fewer values.
+/// The largest value, or the mean, of square windows. Bias and ReLU of the layer in front come first, value
+/// by value: added behind a maximum they would lose a NaN (-Inf + Inf) and the sign of a zero.
 struct Pool {
   const float* x;
   float* y;

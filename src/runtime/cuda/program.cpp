@@ -56,7 +56,7 @@ class Program::Builder {
 
  private:
   static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
-  /// Bias and ReLU of a convolution that the pool behind it adds.
+  /// Bias and ReLU of a convolution that the maximum pool behind it adds.
   struct Deferred {
     bool active = false;
     const float* bias = nullptr;
