@@ -27,13 +27,9 @@ namespace {
 constexpr int kEight = 8;  // 16-bit inputs of 16 bytes
 constexpr int kMaxThreads = 512;
 constexpr int kMaxSteps = 4;
+constexpr int kMinThreads = 64;
 constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kMaxSteps;
 constexpr std::int64_t kMaxParts = 528;  // four blocks for each of an H200's 132 multiprocessors
-#ifndef TRIT_STEPS
-#define TRIT_STEPS 2
-#define TRIT_THREADS 512
-#define TRIT_BLOCKS 2
-#endif
 
 template <bool kWeighted>
 __device__ __forceinline__ void weigh_eight(float (&values)[kEight], const float* weight, int k) {
@@ -50,9 +46,7 @@ __device__ __forceinline__ void weigh_eight(float (&values)[kEight], const float
 }
 
 template <DataType kType, bool kWeighted, int kSteps>
-__global__ __launch_bounds__(kSteps <= TRIT_STEPS ? TRIT_THREADS : kMaxThreads,
-                             kSteps <= TRIT_STEPS ? TRIT_BLOCKS
-                                                  : 1) void norm_backward_kernel(const NormBackward a) {
+__global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBackward a) {
   const int features = static_cast<int>(a.in_features);
   auto* const products = reinterpret_cast<float*>(dynamic_shared());
   auto* const accumulators = products + features;
@@ -172,9 +166,8 @@ void run(const NormBackward& args, unsigned threads, Stream stream) {
 template <DataType kType, bool kWeighted>
 void run_steps(const NormBackward& args, Stream stream) {
   const std::int64_t eights = args.in_features / kEight;
-  const std::int64_t steps = std::max<std::int64_t>(
-      ceil_div<std::int64_t>(eights, kMaxThreads),
-      std::min<std::int64_t>(TRIT_STEPS, ceil_div<std::int64_t>(eights, TRIT_THREADS)));
+  // Four steps, in small blocks: several of a multiprocessor work on while one waits at a barrier.
+  const std::int64_t steps = std::clamp<std::int64_t>(eights / kMinThreads, 1, kMaxSteps);
   const auto threads = static_cast<unsigned>(round_up<std::int64_t>(ceil_div(eights, steps), 32));
   switch (steps) {
     case 1:
