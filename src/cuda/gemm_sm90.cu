@@ -43,16 +43,6 @@ void check_args(const GemmSm90& args) {
   }
 }
 
-TileOrder tile_order(std::int32_t row_tiles, std::int32_t token_tiles) {
-  TileOrder order;
-  order.tiles = row_tiles * token_tiles;
-  order.per_group = FastDivider::of(static_cast<std::uint32_t>(row_tiles * kTokenTileGroup));
-  order.group = FastDivider::of(kTokenTileGroup);
-  order.last_begin = (token_tiles - 1) / kTokenTileGroup * kTokenTileGroup;
-  order.last_group = FastDivider::of(static_cast<std::uint32_t>(token_tiles - order.last_begin));
-  return order;
-}
-
 const GemmSm90Instance& instance_of(const GemmSm90Tile& tile) {
   const auto find = [&](std::span<const GemmSm90Instance> instances) -> const GemmSm90Instance* {
     for (const GemmSm90Instance& instance : instances) {

@@ -23,6 +23,16 @@ struct GemmSm90Launch {
   Stream stream;
 };
 
+inline TileOrder tile_order(std::int32_t row_tiles, std::int32_t token_tiles) {
+  TileOrder order;
+  order.tiles = row_tiles * token_tiles;
+  order.per_group = FastDivider::of(static_cast<std::uint32_t>(row_tiles * kTokenTileGroup));
+  order.group = FastDivider::of(kTokenTileGroup);
+  order.last_begin = (token_tiles - 1) / kTokenTileGroup * kTokenTileGroup;
+  order.last_group = FastDivider::of(static_cast<std::uint32_t>(token_tiles - order.last_begin));
+  return order;
+}
+
 /// A compiled tile.
 struct GemmSm90Instance {
   std::int32_t rows;
@@ -33,5 +43,7 @@ struct GemmSm90Instance {
 std::span<const GemmSm90Instance> gemm_sm90_persistent_256();
 std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
 std::span<const GemmSm90Instance> gemm_sm90_split();
+/// Of 16-bit float tokens: bfloat16 or float16.
+std::span<const GemmSm90Instance> gemm_sm90_float(DataType type);
 
 }  // namespace trit::cuda

@@ -38,16 +38,16 @@ struct TileOrder {
 inline constexpr std::int32_t kTokenTileGroup = 8;
 
 struct GemmSm90Parameters {
-  const std::uint8_t* weights = nullptr;  // frag64x128 [row_blocks, k_tiles, 2048 bytes]
+  const std::uint8_t* weights = nullptr;  // [row_blocks, k_tiles, tiles of the operand]
   const float* token_scales = nullptr;    // s [tokens]
-  const float* row_scales = nullptr;      // beta [1] or [out_features]
+  const float* row_scales = nullptr;      // beta [1] or [out_features], or null for 1
   const float* bias = nullptr;            // [out_features] or null
   void* y = nullptr;                      // [tokens, y_stride] of y_type
   std::int64_t y_stride = 0;              // elements
   std::int32_t tokens = 0;                // M
   std::int32_t out_features = 0;          // N
   std::int32_t row_blocks = 0;            // ceil(N / 64)
-  std::int32_t k_tiles = 0;               // ceil(K / 128)
+  std::int32_t k_tiles = 0;               // ceil(K / inputs of a tile)
   std::int32_t row_scale_stride = 0;      // 0: one beta, 1: one per output row
   DataType y_type = DataType::float32;
   bool staged = false;  // y through shared memory and the copy engine

@@ -78,7 +78,8 @@ __device__ __forceinline__ void stage_tile(const GemmSm90Parameters& p, std::uin
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float y[4];
-        epilogue_octet(&acc[block][4 * (octet + i)], scales + 8 * (octet + i), rows[block], y);
+        epilogue_octet<typename T::Operand>(&acc[block][4 * (octet + i)], scales + 8 * (octet + i),
+                                            rows[block], y);
         matrices[2 * i] = pack_16bit(p.y_type, y[0], y[1]);
         matrices[2 * i + 1] = pack_16bit(p.y_type, y[2], y[3]);
       }
@@ -101,7 +102,7 @@ __device__ __forceinline__ void store_tile(const GemmSm90Parameters& p, const fl
 #pragma unroll
     for (int octet = 0; octet < T::kOctets; ++octet) {
       float y[4];
-      epilogue_octet(&acc[block][4 * octet], scales + 8 * octet, rows[block], y);
+      epilogue_octet<typename T::Operand>(&acc[block][4 * octet], scales + 8 * octet, rows[block], y);
       cursor.store(p, y);
       cursor.advance(p, 8);
     }
@@ -168,7 +169,10 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
 #pragma unroll
       for (int i = 0; i < (T::kTokens + 127) / 128; ++i) {
         const std::int32_t mine = thread + 128 * i;
-        scale[i] = mine < T::kTokens && token + mine < p.tokens ? p.token_scales[token + mine] : 0.0F;
+        scale[i] = 1.0F;
+        if constexpr (T::Operand::kScaled) {
+          scale[i] = mine < T::kTokens && token + mine < p.tokens ? p.token_scales[token + mine] : 0.0F;
+        }
       }
       std::int32_t acc[T::kRowBlocks][T::kAccumulators];
       multiply<T>(ring, position, p.k_tiles, group, thread, acc);

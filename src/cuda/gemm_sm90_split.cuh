@@ -174,7 +174,7 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
         part += part_bytes;
       }
       float y[4];
-      epilogue_octet(sum, scales + 8 * octet + pair, rows[block], y);
+      epilogue_octet<typename T::Operand>(sum, scales + 8 * octet + pair, rows[block], y);
       cursor.store(p, y);
       cursor.advance(p, 8 * p.split);
       source += Shared::kOctetBytes;

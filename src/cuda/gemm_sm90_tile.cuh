@@ -18,7 +18,7 @@
 
 #include <cstdint>
 
-#include "cuda/fragments.cuh"
+#include "cuda/gemm_sm90_operand.cuh"
 #include "cuda/gemm_sm90_parameters.h"
 #include "cuda/ptx_sm90.cuh"
 
@@ -40,15 +40,17 @@ inline constexpr int kSharedBytes = 227 * 1024;
 
 /// kRowBlocks: blocks of 64 rows per consumer warpgroup. kTokens: wgmma's N. kStepTiles: 128-input tiles per
 /// stage.
-template <int kRowBlocks_, int kTokens_, int kStepTiles_>
+template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand>
 struct Tile {
+  using Operand = Operand_;
+  static constexpr int kTileBytes = Operand::kTileBytes;
   static constexpr int kRowBlocks = kRowBlocks_;
   static constexpr int kTokens = kTokens_;
   static constexpr int kStepTiles = kStepTiles_;
   static constexpr int kRows = 2 * kRowBlocks * kTileRows;
   static constexpr int kOctets = kTokens / 8;
-  static constexpr int kAccumulators = kTokens / 2;          // per thread and row block
-  static constexpr int kTokenBytes = kTokens * kTileInputs;  // of one box
+  static constexpr int kAccumulators = kTokens / 2;           // per thread and row block
+  static constexpr int kTokenBytes = kTokens * kBoxRowBytes;  // of one box
   static constexpr int kStepTokenBytes = kStepTiles * kTokenBytes;
   static constexpr int kStepWeightBytes = 2 * kRowBlocks * kStepTiles * kTileBytes;
   static constexpr int kStageBytes = kStepTokenBytes + kStepWeightBytes;
@@ -97,8 +99,8 @@ __device__ __forceinline__ void produce_tokens(const Ring& ring, RingPosition& p
 #pragma unroll
     for (int tile = 0; tile < T::kStepTiles; ++tile) {
       // A box beyond K arrives as zeros, which make up for whatever lies in the weights of that tile.
-      ptx::tensor_load(data + tile * T::kTokenBytes, map, (step * T::kStepTiles + tile) * kTileInputs, token,
-                       full);
+      ptx::tensor_load(data + tile * T::kTokenBytes, map,
+                       (step * T::kStepTiles + tile) * T::Operand::kTileInputs, token, full);
     }
     position.advance(ring.stages);
   }
@@ -111,50 +113,42 @@ __device__ __forceinline__ void produce_weights(const Ring& ring, RingPosition& 
                                                 const GemmSm90Parameters& p, std::int32_t row_block,
                                                 std::int32_t step, std::int32_t steps) {
   constexpr int kBlocks = 2 * T::kRowBlocks;
-  const std::int64_t block_bytes = static_cast<std::int64_t>(p.k_tiles) * kTileBytes;
+  const std::int64_t block_bytes = static_cast<std::int64_t>(p.k_tiles) * T::kTileBytes;
   const std::uint8_t* source[kBlocks];
 #pragma unroll
   for (int block = 0; block < kBlocks; ++block) {
     const std::int32_t inside = min(row_block + block, p.row_blocks - 1);
     source[block] =
-        p.weights + inside * block_bytes + static_cast<std::int64_t>(step) * T::kStepTiles * kTileBytes;
+        p.weights + inside * block_bytes + static_cast<std::int64_t>(step) * T::kStepTiles * T::kTileBytes;
   }
 #pragma unroll 1
   for (std::int32_t tile = step * T::kStepTiles; steps > 0; --steps, tile += T::kStepTiles) {
     const std::uint32_t full = ring.full + 8 * position.stage;
     const std::uint32_t data = ring.data + position.stage * T::kStageBytes + T::kStepTokenBytes;
-    const std::int32_t bytes = min(T::kStepTiles, p.k_tiles - tile) * kTileBytes;
+    const std::int32_t bytes = min(T::kStepTiles, p.k_tiles - tile) * T::kTileBytes;
     ptx::barrier_wait(ring.empty + 8 * position.stage, position.parity ^ 1U);
     ptx::barrier_arrive_expect(full, kBlocks * bytes);
 #pragma unroll
     for (int block = 0; block < kBlocks; ++block) {
-      ptx::bulk_load(data + block * T::kStepTiles * kTileBytes, source[block], bytes, full);
-      source[block] += T::kStepTiles * kTileBytes;
+      ptx::bulk_load(data + block * T::kStepTiles * T::kTileBytes, source[block], bytes, full);
+      source[block] += T::kStepTiles * T::kTileBytes;
     }
     position.advance(ring.stages);
   }
 }
 
 /// wgmma's descriptor of a box at `address`: K-major rows of 128 bytes, 128-byte swizzle, 1024 bytes from 8
-/// rows to the next 8. 32 inputs further on are 32 bytes, + 2 in its unit of 16.
+/// rows to the next 8. A k-step further on is 32 bytes, + 2 in its unit of 16.
 __device__ __forceinline__ std::uint64_t box_descriptor(std::uint32_t address) {
   constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62U;
   constexpr std::uint64_t kEightRows = std::uint64_t{1024 >> 4} << 32U;
   constexpr std::uint64_t kUnusedWithSwizzle = std::uint64_t{1} << 16U;
   return kSwizzle128 | kEightRows | kUnusedWithSwizzle | (address >> 4U);
 }
-inline constexpr std::uint64_t kDescriptorPer32Inputs = 2;
+inline constexpr std::uint64_t kDescriptorPerStep = 2;
 
-/// The A registers of one k-step from its word, in place before the fence.
-__device__ __forceinline__ void unpack_pinned(std::uint32_t word, std::uint32_t (&registers)[4]) {
-  unpack(registers, word);
-#pragma unroll
-  for (int r = 0; r < 4; ++r) {
-    ptx::pin_register(registers[r]);
-  }
-}
-
-/// acc = 64 * the sum over `steps` ring steps; a consumer warpgroup. `thread` 0..127 in it, `group` 0 or 1.
+/// acc = the operand's factor * the sum over `steps` ring steps; a consumer warpgroup. `thread` 0..127 in it,
+/// `group` 0 or 1.
 ///
 /// The A registers of a tile are two sets, for its first and its second two k-steps. While wgmma reads one
 /// set the other is unpacked, and `ptx::wgmma_wait<1>` before each unpacking says that the set's last readers
@@ -164,8 +158,9 @@ template <class T>
 __device__ __forceinline__ void multiply(const Ring& ring, RingPosition& position, std::int32_t steps,
                                          std::int32_t group, std::int32_t thread,
                                          std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
-  const std::uint32_t weights =
-      ring.data + T::kStepTokenBytes + group * T::kRowBlocks * T::kStepTiles * kTileBytes + thread * 16;
+  const std::uint32_t weights = ring.data + T::kStepTokenBytes +
+                                group * T::kRowBlocks * T::kStepTiles * T::kTileBytes +
+                                thread * static_cast<int>(sizeof(typename T::Operand::Words));
   std::uint32_t previous = 0;  // the empty barrier of the step before; 0 (never a barrier's address): none
   std::uint32_t set[2][T::kRowBlocks][2][4];
 #pragma unroll 1
@@ -175,17 +170,16 @@ __device__ __forceinline__ void multiply(const Ring& ring, RingPosition& positio
 #pragma unroll 1  // two copies of the body make ptxas serialise wgmma (C7513)
     for (int tile = 0; tile < T::kStepTiles; ++tile) {
       const std::uint64_t box = box_descriptor(ring.data + offset + tile * T::kTokenBytes);
-      uint4 words[T::kRowBlocks];
+      typename T::Operand::Words words[T::kRowBlocks];
 #pragma unroll
       for (int block = 0; block < T::kRowBlocks; ++block) {
-        words[block] = ptx::shared_load(weights + offset + (block * T::kStepTiles + tile) * kTileBytes);
+        T::Operand::load(weights + offset + (block * T::kStepTiles + tile) * T::kTileBytes, words[block]);
       }
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
 #pragma unroll
         for (int block = 0; block < T::kRowBlocks; ++block) {
-          unpack_pinned(half == 0 ? words[block].x : words[block].z, set[half][block][0]);
-          unpack_pinned(half == 0 ? words[block].y : words[block].w, set[half][block][1]);
+          T::Operand::unpack_half(words[block], half, set[half][block]);
         }
         ptx::wgmma_fence();
 #pragma unroll
@@ -193,9 +187,9 @@ __device__ __forceinline__ void multiply(const Ring& ring, RingPosition& positio
 #pragma unroll
           for (int block = 0; block < T::kRowBlocks; ++block) {
             const bool may_be_first = half == 0 && k == 0;
-            ptx::Wgmma<T::kTokens>::multiply(acc[block], set[half][block][k],
-                                             box + (2 * half + k) * kDescriptorPer32Inputs,
-                                             may_be_first ? step + tile : 1);
+            T::Operand::template Wgmma<T::kTokens>::multiply(acc[block], set[half][block][k],
+                                                             box + (2 * half + k) * kDescriptorPerStep,
+                                                             may_be_first ? step + tile : 1);
           }
         }
         ptx::wgmma_commit();
@@ -235,7 +229,8 @@ struct RowEpilogue {
 __device__ __forceinline__ RowEpilogue row_epilogue(const GemmSm90Parameters& p, std::int32_t row) {
   RowEpilogue e;
   if (row < p.out_features) {
-    e.scale = p.row_scales[static_cast<std::int64_t>(row) * p.row_scale_stride];
+    e.scale =
+        p.row_scales == nullptr ? 1.0F : p.row_scales[static_cast<std::int64_t>(row) * p.row_scale_stride];
     if (p.bias != nullptr) {
       e.bias = p.bias[row];
     }
@@ -243,9 +238,11 @@ __device__ __forceinline__ RowEpilogue row_epilogue(const GemmSm90Parameters& p,
   return e;
 }
 
-/// y = ((float)acc * s) * beta + bias, each step rounded. acc is 64 times too large, exactly.
+/// y = ((float)acc * s) * beta + bias, each step rounded; the operand's factor is a power of two and leaves
+/// exactly.
+template <class Operand>
 __device__ __forceinline__ float epilogue(std::int32_t acc, float token_scale, const RowEpilogue& row) {
-  return __fadd_rn(__fmul_rn(__fmul_rn(static_cast<float>(acc >> 6), token_scale), row.scale), row.bias);
+  return __fadd_rn(__fmul_rn(__fmul_rn(Operand::value(acc), token_scale), row.scale), row.bias);
 }
 
 __device__ __forceinline__ std::uint32_t pack_16bit(DataType type, float low, float high) {
@@ -253,13 +250,14 @@ __device__ __forceinline__ std::uint32_t pack_16bit(DataType type, float low, fl
 }
 
 /// The four outputs of an accumulator octet: y[2 h + i] = row + 8 h, token + i.
+template <class Operand>
 __device__ __forceinline__ void epilogue_octet(const std::int32_t* d, const float* scales,
                                                const RowEpilogue (&rows)[2], float (&y)[4]) {
   const float2 scale = *reinterpret_cast<const float2*>(scales);
-  y[0] = epilogue(d[0], scale.x, rows[0]);
-  y[1] = epilogue(d[1], scale.y, rows[0]);
-  y[2] = epilogue(d[2], scale.x, rows[1]);
-  y[3] = epilogue(d[3], scale.y, rows[1]);
+  y[0] = epilogue<Operand>(d[0], scale.x, rows[0]);
+  y[1] = epilogue<Operand>(d[1], scale.y, rows[0]);
+  y[2] = epilogue<Operand>(d[2], scale.x, rows[1]);
+  y[3] = epilogue<Operand>(d[3], scale.y, rows[1]);
 }
 
 /// Stores the outputs of accumulator octets, 2 tokens x (row, row + 8), one octet of tokens after the other,

@@ -12,6 +12,7 @@
 
 #include "cuda/ptx.cuh"
 #include "cuda/tensor_map.cuh"
+#include "trit/format.h"
 
 #if !defined(__CUDACC__)
 #include "cuda/emulator/ptx_sm90.h"
@@ -236,6 +237,33 @@ TRIT_WGMMA(128, 7, 64, 65, 66, 67, 68, 69)
 TRIT_WGMMA(160, 9, 80, 81, 82, 83, 84, 85)
 TRIT_WGMMA(192, 11, 96, 97, 98, 99, 100, 101)
 TRIT_WGMMA(256, 15, 128, 129, 130, 131, 132, 133)
+
+/// wgmma.m64nNk16.f32 of a 16-bit float type: d[64 rows, N tokens] = a[64, 16] * b[N, 16]ᵀ (+ d).
+/// Accumulators are fp32 bits; thread (warp w, lane l) holds of a: row 16 w + l / 4 (registers 0, 2) and that
+/// + 8 (1, 3), inputs 2 (l % 4) and + 1 (0, 1) and those + 8 (2, 3); of d as above.
+template <DataType kType, int kTokens>
+struct FloatWgmma;
+
+#define TRIT_FLOAT_WGMMA(type, ptx_type, tokens, last, a0, a1, a2, a3, b, scale)                      \
+  template <>                                                                                         \
+  struct FloatWgmma<DataType::type, tokens> {                                                         \
+    __device__ static void multiply(std::int32_t (&d)[tokens / 2], const std::uint32_t (&a)[4],       \
+                                    std::uint64_t b_descriptor, std::int32_t accumulate) {            \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #scale                                        \
+                   ", 0;\n"                                                                           \
+                   "wgmma.mma_async.sync.aligned.m64n" #tokens "k16.f32." #ptx_type "." #ptx_type     \
+                   " {" TRIT_R##last "}, {%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b              \
+                                     ", p, 1, 1, 0;\n}\n"                                             \
+                   : TRIT_D##last                                                                     \
+                   : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b_descriptor), "r"(accumulate)); \
+    }                                                                                                 \
+  };
+#define TRIT_FLOAT_WGMMAS(type, ptx_type)                          \
+  TRIT_FLOAT_WGMMA(type, ptx_type, 128, 7, 64, 65, 66, 67, 68, 69) \
+  TRIT_FLOAT_WGMMA(type, ptx_type, 192, 11, 96, 97, 98, 99, 100, 101)
+
+TRIT_FLOAT_WGMMAS(bfloat16, bf16)
+TRIT_FLOAT_WGMMAS(float16, f16)
 
 // ---- the rest ----
 

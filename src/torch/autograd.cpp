@@ -99,23 +99,18 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                         double eps, bool per_row) {
     const at::AutoDispatchBelowADInplaceOrView below;
     check_shapes(x, weight);
-    const auto in_features = weight.sym_size(1);
-    const Tensor scale = ops::absmean(weight, per_row);
-    const Tensor codes = ops::ternarize_pack(weight, scale);
-    const auto quantized = ops::norm_quant(x.reshape_symint({-1, in_features}), norm_weight, rms, eps);
-    const Tensor y = ops::packed_linear(quantized, codes, scale, in_features, bias, x.scalar_type());
-    auto sizes = x.sym_sizes().vec();
-    sizes.back() = y.sym_size(1);
+    const auto result = ops::bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row);
     context->save_for_backward({rms ? x : Tensor(), rms ? value_or_undefined(norm_weight) : Tensor(),
-                                quantized.q, quantized.scale, rms ? quantized.rstd : Tensor(), codes, scale});
-    context->saved_data["in_features"] = in_features;
+                                result.q, result.scale, rms ? result.rstd : Tensor(), result.codes,
+                                result.weight_scale});
+    context->saved_data["in_features"] = weight.sym_size(1);
     context->saved_data["x_sizes"] = x.sym_sizes();
     context->saved_data["weight_type"] = weight.scalar_type();
     context->saved_data["bias_type"] = bias ? bias->scalar_type() : weight.scalar_type();
     context->saved_data["bias"] = bias.has_value();
     context->saved_data["rms"] = rms;
     context->saved_data["norm_weight"] = norm_weight.has_value();
-    return y.reshape_symint(sizes);
+    return result.y;
   }
 
   static variable_list backward(AutogradContext* context, const variable_list& outputs) {
@@ -310,9 +305,9 @@ TORCH_LIBRARY_IMPL(trit, Autograd, m) {
   m.impl("bit_linear.prepared", bit_linear_prepared_autograd);
   m.impl("rms_norm", rms_norm_autograd);
   // The parts of the layer: differentiating one alone is an error, not a silent zero.
-  for (const char* name :
-       {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear", "packed_linear.prepared",
-        "bit_linear_forward", "linear_backward_input", "linear_backward_weight", "rms_norm_backward"}) {
+  for (const char* name : {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear",
+                           "packed_linear.prepared", "bit_linear_forward", "bit_linear_train",
+                           "linear_backward_input", "linear_backward_weight", "rms_norm_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

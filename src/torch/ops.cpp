@@ -112,6 +112,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward_composite(const Te
   return {std::move(y), std::move(quantized.q), std::move(quantized.scale), std::move(quantized.rstd)};
 }
 
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train_composite(
+    const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
+    bool rms, double eps, bool per_row) {
+  Tensor weight_scale = ops::absmean(weight, per_row);
+  Tensor codes = ops::ternarize_pack(weight, weight_scale);
+  auto quantized = ops::norm_quant(rows_of(x), norm_weight, rms, eps);
+  Tensor y = output_of(
+      x, ops::packed_linear(quantized, codes, weight_scale, weight.sym_size(1), bias, x.scalar_type()));
+  return {std::move(y),     std::move(quantized.q), std::move(quantized.scale), std::move(quantized.rstd),
+          std::move(codes), std::move(weight_scale)};
+}
+
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                      bool rms, double eps) {
@@ -147,6 +159,9 @@ TORCH_LIBRARY(trit, m) {
       "bit_linear_forward(Tensor x, __torch__.torch.classes.trit.PackedWeight packed, Tensor? bias, "
       "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
   m.def(
+      "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
+      "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
+  m.def(
       "bit_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row) -> Tensor");
   m.def(
@@ -171,6 +186,7 @@ TORCH_LIBRARY_IMPL(trit, Meta, m) {
 TORCH_LIBRARY_IMPL(trit, CompositeExplicitAutograd, m) {
   register_packed_weight_class();
   m.impl("bit_linear_forward", bit_linear_forward_composite);
+  m.impl("bit_linear_train", bit_linear_train_composite);
   m.impl("bit_linear", bit_linear_composite);
   m.impl("bit_linear.prepared", bit_linear_prepared_composite);
 }
@@ -245,6 +261,16 @@ BitLinearResult bit_linear_forward(const Tensor& x, const Packed& packed, const 
   static const auto op = find<decltype(bit_linear_forward_composite)>("trit::bit_linear_forward");
   auto [y, q, scale, rstd] = op.call(x, packed, bias, norm_weight, rms, eps);
   return {std::move(y), std::move(q), std::move(scale), std::move(rstd)};
+}
+
+BitLinearTrainResult bit_linear_train(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                                      const optional<Tensor>& norm_weight, bool rms, double eps,
+                                      bool per_row) {
+  static const auto op = find<decltype(bit_linear_train_composite)>("trit::bit_linear_train");
+  auto [y, q, scale, rstd, codes, weight_scale] = op.call(x, weight, bias, norm_weight, rms, eps, per_row);
+  return {{std::move(y), std::move(q), std::move(scale), std::move(rstd)},
+          std::move(codes),
+          std::move(weight_scale)};
 }
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,

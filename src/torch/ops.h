@@ -66,6 +66,16 @@ BitLinearResult bit_linear_forward(const torch::Tensor& x, const c10::intrusive_
                                    const std::optional<torch::Tensor>& bias,
                                    const std::optional<torch::Tensor>& norm_weight, bool rms, double eps);
 
+struct BitLinearTrainResult : BitLinearResult {
+  torch::Tensor codes;         // uint8 [N, ceil(K / 4)]
+  torch::Tensor weight_scale;  // float32 [1] or [N]
+};
+/// The same from a float weight, which is packed first.
+BitLinearTrainResult bit_linear_train(const torch::Tensor& x, const torch::Tensor& weight,
+                                      const std::optional<torch::Tensor>& bias,
+                                      const std::optional<torch::Tensor>& norm_weight, bool rms, double eps,
+                                      bool per_row);
+
 /// The whole layer, x [..., K] -> y [..., N], differentiable (straight-through).
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const std::optional<torch::Tensor>& bias,

@@ -39,6 +39,7 @@ def check_operators():
         (ops.dequantize.default, (codes, beta, 22, torch.bfloat16)),
         (ops.packed_linear.default, (q, s, q_sum, codes, beta, 22, b, torch.float16)),
         (ops.linear_backward_input.default, (grad, codes, beta, 22)),
+        (ops.bit_linear_train.default, (x, w, b, g, True, 1e-6, False)),
         (ops.linear_backward_weight.default, (grad, q, s, 22)),
         (ops.rms_norm.default, (x.clone().requires_grad_(), g.clone().requires_grad_(), 1e-6)),
         (ops.rms_norm_backward.default, (x, x, r, g, [True, True])),

@@ -15,6 +15,7 @@
 #include "torch/cuda/launch_context.h"
 #include "torch/cuda/prepared_weight.h"
 #include "torch/ops.h"
+#include "trit/cuda_backward.h"
 #include "trit/linear.h"
 
 namespace trit::torch_layer {
@@ -248,11 +249,22 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& /*weight*/, const Pack
   return y;
 }
 
+// Both halves of a forward pass that is recorded; returns y.
+Tensor forward_into(const Tensor& x, const PackedWeight& packed, const optional<Tensor>& bias,
+                    const optional<Tensor>& norm_weight, bool rms, double eps, const Rows& rows,
+                    const Tensor& q, const Tensor& scale, const Tensor& rstd) {
+  Tensor y = checked_output(x, packed);
+  quantize(rows, norm_weight, rms, eps, q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(),
+           rstd.mutable_data_ptr<float>());
+  product(q.const_data_ptr<std::int8_t>(), scale.const_data_ptr<float>(), packed, bias,
+          /*programmatic=*/true, rows.count, y);
+  return y;
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, const Packed& packed,
                                                               const optional<Tensor>& bias,
                                                               const optional<Tensor>& norm_weight, bool rms,
                                                               double eps) {
-  Tensor y = checked_output(x, *packed);
   const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);
   const std::int64_t q_width = trit::cuda::quantized_row_bytes(rows.features);
@@ -262,17 +274,90 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
   const Tensor q = cuda::part_of(memory, 0, {rows.count, q_width}, torch::kChar);
   const Tensor scale = cuda::part_of(memory, q_bytes, {rows.count}, torch::kFloat);
   const Tensor rstd = cuda::part_of(memory, q_bytes + scale_bytes, {rows.count}, torch::kFloat);
-  quantize(rows, norm_weight, rms, eps, q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(),
-           rstd.mutable_data_ptr<float>());
-  product(q.const_data_ptr<std::int8_t>(), scale.const_data_ptr<float>(), *packed, bias,
-          /*programmatic=*/true, rows.count, y);
+  Tensor y = forward_into(x, *packed, bias, norm_weight, rms, eps, rows, q, scale, rstd);
   return {y, visible_q(q, rows.features), scale, rstd};
+}
+
+// The overload that packs by itself. The sums of q, which the CPU's kernels need, are not made.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
+    const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
+    bool rms, double eps, bool per_row) {
+  const CUDAGuard guard(x.device());
+  Tensor weight_scale = absmean(weight, per_row);
+  Tensor codes = ternarize_pack(weight, weight_scale);
+  const Rows rows = rows_of(x);
+  const Tensor q = empty_q(rows);
+  Tensor scale = empty({rows.count}, torch::kFloat, x);
+  Tensor rstd = at::empty_like(scale);
+  Tensor y = forward_into(x, PackedWeight(codes, weight_scale, weight.size(1)), bias, norm_weight, rms, eps,
+                          rows, q, scale, rstd);
+  return {y, visible_q(q, rows.features), scale, rstd, codes, weight_scale};
 }
 
 // grad * scale, computed in float32 and rounded once to grad's type, in one pass.
 Tensor scaled_gradient(const Tensor& grad, const Tensor& scale) {
   Tensor scaled = at::empty(grad.sizes(), grad.options());
   return at::mul_out(scaled, grad, scale);
+}
+
+// dX from the 2-bit weights on compute capability 9.0; undefined where that kernel does not take the
+// gradient.
+Tensor backward_input_from_codes(const Tensor& grad, const Tensor& codes, const Tensor& beta,
+                                 std::int64_t in_features) {
+  const trit::cuda::Device& device = cuda::device_of(grad);
+  const std::int64_t out_features = codes.size(0);
+  // Scales per row belong to what the product sums over, so they go into dY.
+  const bool per_row = granularity_of(beta, out_features) == ScaleGranularity::row;
+  const Tensor rows = (per_row ? scaled_gradient(grad, beta) : grad).contiguous();
+  Tensor grad_x = empty({grad.size(0), in_features}, grad.scalar_type(), grad);
+  const Tensor weights =
+      empty({static_cast<std::int64_t>(trit::cuda::transposed_weight_bytes(out_features, in_features))},
+            torch::kByte, grad);
+  const trit::cuda::GradientInput args{.grad = rows.const_data_ptr(),
+                                       .type = data_type(grad.scalar_type(), "grad"),
+                                       .tokens = grad.size(0),
+                                       .out_features = out_features,
+                                       .in_features = in_features,
+                                       .weights = weights.const_data_ptr<std::uint8_t>(),
+                                       .scale = per_row ? nullptr : beta.const_data_ptr<float>(),
+                                       .grad_x = grad_x.mutable_data_ptr()};
+  if (!trit::cuda::gradient_input_fits(device, args)) {
+    return {};
+  }
+  trit::cuda::prepare_transposed(codes.const_data_ptr<std::uint8_t>(), out_features, in_features,
+                                 weights.mutable_data_ptr<std::uint8_t>(), cuda::stream_of(grad));
+  trit::cuda::gradient_input(device, args, cuda::stream_of(grad));
+  return grad_x;
+}
+
+// dX for every other type and GPU: tiles of the weight in grad's type, multiplied by LibTorch.
+Tensor backward_input_from_tiles(const Tensor& grad, const Tensor& codes, const Tensor& beta,
+                                 std::int64_t in_features) {
+  const std::int64_t out_features = codes.size(0);
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
+  const Tensor scaled = scaled_gradient(grad, beta);
+  Tensor grad_x = at::empty({grad.size(0), in_features}, grad.options());
+  // Tiles of 2^24 weights: 32 MiB of half precision stay in the L2 of a large GPU, and no float copy of a
+  // large weight exists. Multiples of 64 columns start at a byte of the codes and keep rows aligned.
+  constexpr std::int64_t kTileWeights = std::int64_t{1} << 24;
+  const std::int64_t most = std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64);
+  for (std::int64_t first = 0; first < in_features; first += most) {
+    const std::int64_t columns = std::min(most, in_features - first);
+    Tensor tile = at::empty({out_features, columns}, grad.options());
+    cuda::dequantize({.codes = codes.const_data_ptr<std::uint8_t>(),
+                      .out_features = out_features,
+                      .in_features = in_features,
+                      .scale = nullptr,
+                      .per_row = false,
+                      .first_column = first,
+                      .columns = columns,
+                      .w_type = data_type(grad.scalar_type(), "grad"),
+                      .w = tile.mutable_data_ptr()},
+                     cuda::stream_of(grad));
+    Tensor target = grad_x.narrow(1, first, columns);
+    at::mm_out(target, scaled, tile);
+  }
+  return grad_x;
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
@@ -282,46 +367,38 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features,
               "trit::linear_backward_input: grad must be [tokens, ", out_features, "], found ", grad.sizes());
   cuda::check_device(codes, "the packed weight", grad);
-  const DataType type = data_type(grad.scalar_type(), "grad");
+  cuda::check_device(weight_scale, "the weight's scale", grad);
+  data_type(grad.scalar_type(), "grad");
   const CUDAGuard guard(grad.device());
   const Tensor stored = codes.contiguous();
-  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
-  const Tensor scaled = scaled_gradient(grad, float_of(weight_scale));
-  Tensor grad_x = at::empty({grad.size(0), in_features}, grad.options());
-  // Tiles of 2^24 weights: 32 MiB of half precision stay in the L2 of a large GPU, and no float copy of a
-  // large weight exists. Multiples of 64 columns start at a byte of the codes and keep rows aligned.
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 24;
-  const std::int64_t most = std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64);
-  for (std::int64_t first = 0; first < in_features; first += most) {
-    const std::int64_t columns = std::min(most, in_features - first);
-    Tensor tile = at::empty({out_features, columns}, grad.options());
-    cuda::dequantize({.codes = stored.const_data_ptr<std::uint8_t>(),
-                      .out_features = out_features,
-                      .in_features = in_features,
-                      .scale = nullptr,
-                      .per_row = false,
-                      .first_column = first,
-                      .columns = columns,
-                      .w_type = type,
-                      .w = tile.mutable_data_ptr()},
-                     cuda::stream_of(grad));
-    Tensor target = grad_x.narrow(1, first, columns);
-    at::mm_out(target, scaled, tile);
-  }
-  return grad_x;
+  const Tensor beta = float_of(weight_scale);
+  const Tensor grad_x = backward_input_from_codes(grad, stored, beta, in_features);
+  return grad_x.defined() ? grad_x : backward_input_from_tiles(grad, stored, beta, in_features);
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
                               std::int64_t in_features) {
   TORCH_CHECK(grad.dim() == 2 && q.dim() == 2 && grad.size(0) == q.size(0) && scale.numel() == q.size(0) &&
-                  q.size(1) == padded_in_features(in_features),
-              "trit::linear_backward_weight: wanted grad [tokens, out_features], q [tokens, ",
-              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.sizes(),
-              ", ", scale.sizes());
+                  q.size(1) == padded_in_features(in_features) && q.scalar_type() == torch::kChar,
+              "trit::linear_backward_weight: wanted grad [tokens, out_features], q int8 [tokens, ",
+              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
+              " ", q.sizes(), ", ", scale.sizes());
   cuda::check_device(q, "q", grad);
+  cuda::check_device(scale, "scale", grad);
   const CUDAGuard guard(grad.device());
-  const Tensor scaled = scaled_gradient(grad, scale.unsqueeze(1));
-  return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(grad.scalar_type()));
+  const Tensor codes = q.stride(1) == 1 && q.stride(0) >= in_features ? q : q.contiguous();
+  const Tensor s = float_of(scale).contiguous();
+  // s belongs to what the product sums over, so it is part of an operand; s q in grad's type, rounded once.
+  Tensor x = empty({q.size(0), in_features}, grad.scalar_type(), grad);
+  trit::cuda::dequantize_rows({.q = codes.const_data_ptr<std::int8_t>(),
+                               .row_bytes = codes.stride(0),
+                               .scale = s.const_data_ptr<float>(),
+                               .tokens = q.size(0),
+                               .in_features = in_features,
+                               .type = data_type(grad.scalar_type(), "grad"),
+                               .x = x.mutable_data_ptr()},
+                              cuda::stream_of(grad));
+  return at::mm(grad.t(), x);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
@@ -351,6 +428,61 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
   return {y, rstd};
 }
 
+// The sums of the weight's gradient, one part after the other: their order depends on the shape alone.
+struct NormGradients {
+  Tensor x;        // undefined if not wanted
+  Tensor partial;  // float32 [parts, features], undefined if not wanted
+};
+
+// In one pass over both, for 16-bit rows that its vectors fit; false otherwise.
+bool norm_backward_in_one_pass(const Tensor& grad, const Tensor& x, const Tensor& rstd,
+                               const optional<Tensor>& weight, std::array<bool, 2> wanted,
+                               NormGradients& gradients) {
+  const std::int64_t features = x.size(-1);
+  const std::int64_t rows = rstd.numel();
+  const std::int64_t parts = trit::cuda::norm_backward_parts(rows);
+  const Tensor grad_x = wanted[0] ? at::empty_like(x) : Tensor();
+  const Tensor partial = wanted[1] ? empty({parts, features}, torch::kFloat, x) : Tensor();
+  const trit::cuda::NormBackward args{
+      .grad = grad.const_data_ptr(),
+      .x = x.const_data_ptr(),
+      .type = data_type(x.scalar_type(), "x"),
+      .tokens = rows,
+      .in_features = features,
+      .norm_weight = pointer_or_null(weight),
+      .rstd = rstd.const_data_ptr<float>(),
+      .grad_x = wanted[0] ? grad_x.mutable_data_ptr() : nullptr,
+      .grad_norm_weight = wanted[1] ? partial.mutable_data_ptr<float>() : nullptr,
+      .parts = parts};
+  if (!trit::cuda::norm_backward_fits(args)) {
+    return false;
+  }
+  trit::cuda::norm_backward(args, cuda::stream_of(x));
+  gradients = {grad_x, partial};
+  return true;
+}
+
+NormGradients norm_backward_in_two_passes(const Tensor& grad, const Tensor& x, const Tensor& rstd,
+                                          const optional<Tensor>& weight, std::array<bool, 2> wanted) {
+  const std::int64_t features = x.size(-1);
+  const std::int64_t rows = rstd.numel();
+  const std::int64_t parts = std::clamp<std::int64_t>(rows / 8, 1, 64);
+  NormGradients gradients{wanted[0] ? at::empty_like(x) : Tensor(),
+                          wanted[1] ? empty({parts, features}, torch::kFloat, x) : Tensor()};
+  cuda::rms_norm_backward({.grad = grad.const_data_ptr(),
+                           .x = x.const_data_ptr(),
+                           .type = data_type(x.scalar_type(), "x"),
+                           .rows = rows,
+                           .features = features,
+                           .weight = pointer_or_null(weight),
+                           .rstd = rstd.const_data_ptr<float>(),
+                           .grad_x = wanted[0] ? gradients.x.mutable_data_ptr() : nullptr,
+                           .grad_weight = wanted[1] ? gradients.partial.mutable_data_ptr<float>() : nullptr,
+                           .parts = parts},
+                          cuda::stream_of(x));
+  return gradients;
+}
+
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
   const std::int64_t features = x.size(-1);
@@ -365,28 +497,17 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   const Tensor values = x.to(scalar).contiguous();
   const Tensor r = float_of(rstd);
   const auto g = float_of(weight);
-  const bool weight_wanted = mask[1] && g.has_value();
-  // The order of the weight's sums depends on the shape alone.
-  const std::int64_t parts = std::clamp<std::int64_t>(rows / 8, 1, 64);
-  Tensor grad_x = mask[0] ? at::empty_like(values) : Tensor();
-  Tensor partial = weight_wanted ? empty({parts, features}, torch::kFloat, x) : Tensor();
-  cuda::rms_norm_backward({.grad = u.const_data_ptr(),
-                           .x = values.const_data_ptr(),
-                           .type = data_type(scalar, "x"),
-                           .rows = rows,
-                           .features = features,
-                           .weight = pointer_or_null(g),
-                           .rstd = r.const_data_ptr<float>(),
-                           .grad_x = mask[0] ? grad_x.mutable_data_ptr() : nullptr,
-                           .grad_weight = weight_wanted ? partial.mutable_data_ptr<float>() : nullptr,
-                           .parts = parts},
-                          cuda::stream_of(x));
-  Tensor grad_weight;
-  if (weight_wanted) {
-    // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    grad_weight = partial.sum(0, /*keepdim=*/false, weight->scalar_type());
+  const std::array<bool, 2> wanted{mask[0], mask[1] && g.has_value()};
+  NormGradients gradients;
+  if (!norm_backward_in_one_pass(u, values, r, g, wanted, gradients)) {
+    gradients = norm_backward_in_two_passes(u, values, r, g, wanted);
   }
-  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
+  Tensor grad_weight;
+  if (wanted[1]) {
+    // wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+    grad_weight = gradients.partial.sum(0, /*keepdim=*/false, weight->scalar_type());
+  }
+  return {mask[0] ? gradients.x.to(x.scalar_type()) : gradients.x, grad_weight};
 }
 
 }  // namespace
@@ -400,6 +521,7 @@ TORCH_LIBRARY_IMPL(trit, CUDA, m) {
   m.impl("packed_linear", packed_linear);
   m.impl("packed_linear.prepared", packed_linear_prepared);
   m.impl("bit_linear_forward", bit_linear_forward);
+  m.impl("bit_linear_train", bit_linear_train);
   m.impl("bit_linear.prepared", bit_linear_prepared);
   m.impl("linear_backward_input", linear_backward_input);
   m.impl("linear_backward_weight", linear_backward_weight);

@@ -151,6 +151,7 @@ Value atomicMax(Value* place, Value value) {
 // The build has -ffp-contract=off: each is one rounding.
 inline float __fmul_rn(float a, float b) { return a * b; }
 inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fsub_rn(float a, float b) { return a - b; }
 inline float __fmaf_rn(float a, float b, float c) { return std::fma(a, b, c); }
 inline float __fdiv_rn(float a, float b) { return a / b; }
 inline float __fsqrt_rn(float a) { return std::sqrt(a); }
@@ -160,6 +161,7 @@ inline double __ddiv_rn(double a, double b) { return a / b; }
 inline float __double2float_rn(double a) { return static_cast<float>(a); }
 inline float __int2float_rn(int a) { return static_cast<float>(a); }
 inline float __uint_as_float(unsigned a) { return std::bit_cast<float>(a); }
+inline float __int_as_float(int a) { return std::bit_cast<float>(a); }
 inline unsigned __float_as_uint(float a) { return std::bit_cast<unsigned>(a); }
 inline int __ldcg(const int* p) { return *p; }
 inline float __ldcg(const float* p) { return *p; }

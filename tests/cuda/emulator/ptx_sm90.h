@@ -8,6 +8,7 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -46,6 +47,8 @@ inline std::uint8_t* box_row(std::uint32_t box, std::int32_t row, std::uint32_t 
   return emulator::shared_pointer(swizzled(box + static_cast<std::uint32_t>(row) * 128 + chunk * 16));
 }
 
+enum class WgmmaType : std::uint8_t { int8, bfloat16, float16 };
+
 // One thread's wgmma: registers by reference, since the hardware reads them when it gets there.
 struct Wgmma {
   std::int32_t* d;
@@ -53,6 +56,7 @@ struct Wgmma {
   std::uint64_t b;
   std::int32_t tokens;
   bool accumulate;
+  WgmmaType type = WgmmaType::int8;
 };
 struct WgmmaGroups {
   std::vector<Wgmma> open;
@@ -71,6 +75,41 @@ inline ThreadState& thread_state() {
   return *static_cast<ThreadState*>(state.get());
 }
 inline WgmmaGroups& wgmma_groups() { return thread_state().wgmma; }
+
+inline float float_of(WgmmaType type, std::uint16_t bits) {
+  return type == WgmmaType::bfloat16 ? bfloat16_to_float(bits) : float16_to_float(bits);
+}
+
+// d[64, tokens] (+)= a[64, 16] * b[tokens, 16]ᵀ of 16-bit floats; d holds fp32. Of the sums of the hardware
+// the order is not known: here each is exact before it is rounded.
+inline void multiply_floats(const std::array<const Wgmma*, 128>& threads, const std::int8_t (&b)[256][32]) {
+  const Wgmma& first = *threads[0];
+  const auto element = [&](const void* bytes, int i) {
+    std::uint16_t bits;
+    std::memcpy(&bits, static_cast<const std::uint8_t*>(bytes) + 2 * i, 2);
+    return static_cast<double>(float_of(first.type, bits));
+  };
+  static thread_local double a[64][16];
+  for (unsigned t = 0; t < 128; ++t) {
+    for (unsigned r = 0; r < 4; ++r) {
+      for (int i = 0; i < 2; ++i) {
+        a[16 * (t / 32) + t % 32 / 4 + 8 * (r % 2)][2 * (t % 4) + 8 * (r / 2) + static_cast<unsigned>(i)] =
+            element(&threads[t]->a[r], i);
+      }
+    }
+  }
+  for (unsigned t = 0; t < 128; ++t) {
+    for (std::int32_t i = 0; i < first.tokens / 2; ++i) {
+      const double* row = a[16 * (t / 32) + t % 32 / 4 + 8 * static_cast<unsigned>(i % 4 / 2)];
+      const std::int8_t* column = b[8 * (i / 4) + 2 * static_cast<std::int32_t>(t % 4) + i % 2];
+      double sum = first.accumulate ? static_cast<double>(std::bit_cast<float>(threads[t]->d[i])) : 0.0;
+      for (int k = 0; k < 16; ++k) {
+        sum += row[k] * element(column, k);
+      }
+      threads[t]->d[i] = std::bit_cast<std::int32_t>(static_cast<float>(sum));
+    }
+  }
+}
 
 // d[64, tokens] (+)= a[64, 32] * b[tokens, 32]ᵀ of a warpgroup.
 inline void multiply_warpgroup(const std::array<const Wgmma*, 128>& threads) {
@@ -92,13 +131,16 @@ inline void multiply_warpgroup(const std::array<const Wgmma*, 128>& threads) {
   }
   for (unsigned t = 0; t < 128; ++t) {
     if (threads[t]->b != first.b || threads[t]->tokens != first.tokens ||
-        threads[t]->accumulate != first.accumulate) {
-      emulator::fail("wgmma: the threads of the warpgroup differ in descriptor, shape or accumulation");
+        threads[t]->accumulate != first.accumulate || threads[t]->type != first.type) {
+      emulator::fail("wgmma: the threads of the warpgroup differ in descriptor, type, shape or accumulation");
     }
     for (unsigned r = 0; r < 4; ++r) {
       std::memcpy(&a[16 * (t / 32) + t % 32 / 4 + 8 * (r % 2)][4 * (t % 4) + 16 * (r / 2)], &threads[t]->a[r],
                   4);
     }
+  }
+  if (first.type != WgmmaType::int8) {
+    return multiply_floats(threads, b);
   }
   for (unsigned t = 0; t < 128; ++t) {
     const unsigned top = 16 * (t / 32) + t % 32 / 4;
@@ -292,15 +334,31 @@ inline void cluster_store(std::uint32_t address, const std::int32_t (&values)[4]
 
 inline void wgmma_fence() { detail::wgmma_groups().fenced = true; }
 
+namespace detail {
+inline void open_wgmma(const Wgmma& one) {
+  WgmmaGroups& groups = wgmma_groups();
+  if (!groups.fenced) {
+    emulator::fail("wgmma: no wgmma.fence since the last group");
+  }
+  groups.open.push_back(one);
+}
+}  // namespace detail
+
 template <int kTokens>
 struct Wgmma {
   static void multiply(std::int32_t (&d)[kTokens / 2], const std::uint32_t (&a)[4],
                        std::uint64_t b_descriptor, std::int32_t accumulate) {
-    detail::WgmmaGroups& groups = detail::wgmma_groups();
-    if (!groups.fenced) {
-      emulator::fail("wgmma: no wgmma.fence since the last group");
-    }
-    groups.open.push_back({d, a, b_descriptor, kTokens, accumulate != 0});
+    detail::open_wgmma({d, a, b_descriptor, kTokens, accumulate != 0});
+  }
+};
+
+template <DataType kType, int kTokens>
+struct FloatWgmma {
+  static void multiply(std::int32_t (&d)[kTokens / 2], const std::uint32_t (&a)[4],
+                       std::uint64_t b_descriptor, std::int32_t accumulate) {
+    detail::open_wgmma(
+        {d, a, b_descriptor, kTokens, accumulate != 0,
+         kType == DataType::bfloat16 ? detail::WgmmaType::bfloat16 : detail::WgmmaType::float16});
   }
 };
 

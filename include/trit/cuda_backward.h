@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+//
+// The backward of a ternary layer on NVIDIA GPUs, as trit/cuda.h has its forward: launches on raw device
+// pointers and a stream that neither allocate nor synchronise and may be captured into a CUDA graph.
+//
+// With y = (s q) · (beta t)ᵀ and the straight-through estimator, dX = dY · (beta t) and dW = dYᵀ · (s q).
+// Sums are fp32 on the tensor cores, so results agree with another library's to rounding.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "trit/cuda.h"
+
+namespace trit::cuda {
+
+/// Bytes of a transposed matrix: 2 bits a weight, N and K rounded up to 64.
+std::size_t transposed_weight_bytes(std::int64_t out_features, std::int64_t in_features);
+/// The stored form, codes [N, packed_row_bytes(K)], to the layout that gradient_input reads; `weights` is
+/// aligned to 16. Throws Error for a matrix out of range or weights that are not aligned.
+void prepare_transposed(const std::uint8_t* codes, std::int64_t out_features, std::int64_t in_features,
+                        std::uint8_t* weights, Stream stream);
+
+/// dX [M, K] = scale * dY [M, N] · t [N, K], both of a 16-bit type.
+struct GradientInput {
+  const void* grad = nullptr;  // dY [M, N] of type, aligned to 16
+  DataType type = DataType::bfloat16;
+  std::int64_t tokens = 0;                // M >= 0
+  std::int64_t out_features = 0;          // N >= 1, a multiple of 8
+  std::int64_t in_features = 0;           // K >= 1
+  const std::uint8_t* weights = nullptr;  // transposed_weight_bytes(N, K), aligned to 16
+  const float* scale = nullptr;  // beta [1] per tensor, or null for 1 (scales per row are part of dY then)
+  void* grad_x = nullptr;        // out, dX [M, K] of type, aligned to its element
+};
+/// Whether gradient_input can take these arguments on this device: compute capability 9.0, a 16-bit type and
+/// rows of dY that the copy engine reads.
+bool gradient_input_fits(const Device& device, const GradientInput& args);
+/// Throws Error where gradient_input_fits is false, and for any error that CUDA reports.
+void gradient_input(const Device& device, const GradientInput& args, Stream stream);
+
+/// x [M, K] = q * s, each product rounded once to `type`: an operand of the weight's gradient.
+struct DequantizeRows {
+  const std::int8_t* q = nullptr;  // [M, row_bytes]
+  std::int64_t row_bytes = 0;      // >= K
+  const float* scale = nullptr;    // s [M]
+  std::int64_t tokens = 0;         // M >= 0
+  std::int64_t in_features = 0;    // K >= 1
+  DataType type = DataType::float32;
+  void* x = nullptr;  // out, of type, aligned to its element
+};
+void dequantize_rows(const DequantizeRows& args, Stream stream);
+
+/// The backward of RMSNorm, y = x r g with r = 1 / sqrt(mean(x^2) + eps) and u = dL/dy, in one pass over u
+/// and x:
+///   dL/dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
+///   dL/dg[k] = sum over rows of u[k] x[k] r
+/// Each operation is rounded by itself in the order of docs/numerics.md, so dL/dx has the CPU's bits. The
+/// sums of dL/dg are made in parts, part p of rows p * M / parts and on, and the caller adds up the parts.
+struct NormBackward {
+  const void* grad = nullptr;  // u [M, K] of type, aligned to 16
+  const void* x = nullptr;     // likewise
+  DataType type = DataType::bfloat16;
+  std::int64_t tokens = 0;             // M >= 0
+  std::int64_t in_features = 0;        // K
+  const float* norm_weight = nullptr;  // g [K] aligned to 16, or null for all ones
+  const float* rstd = nullptr;         // r [M]
+  void* grad_x = nullptr;              // out [M, K] of type, aligned to 16, or null
+  float* grad_norm_weight = nullptr;   // out [parts, K] aligned to 16, or null
+  std::int64_t parts = 1;              // 1 .. 2^31 - 1; norm_backward_parts(M) is fast
+};
+/// Depends on M alone, so that dL/dg has the same bits on every GPU.
+std::int64_t norm_backward_parts(std::int64_t tokens);
+/// Whether norm_backward can take these: a 16-bit type, K a multiple of 8 and at most 16,384, pointers
+/// aligned.
+bool norm_backward_fits(const NormBackward& args);
+/// Throws Error where norm_backward_fits is false, and for any error that CUDA reports.
+void norm_backward(const NormBackward& args, Stream stream);
+
+}  // namespace trit::cuda
