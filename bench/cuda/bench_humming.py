@@ -109,7 +109,8 @@ def exact(q: "torch.Tensor", t: "torch.Tensor", scale: "torch.Tensor") -> "torch
 
 def check(name: str, y: "torch.Tensor", wanted: "torch.Tensor", exactly: bool) -> None:
     found, right = y.float(), wanted.float()
-    allowed = torch.zeros_like(right) if exactly else right.abs() * 2.0**-7
+    # humming adds parts of a sum in bfloat16: a unit of the typical output besides one of the output itself.
+    allowed = torch.zeros_like(right) if exactly else (right.abs() + right.square().mean().sqrt()) * 2.0**-7
     wrong = int((~((found - right).abs() <= allowed)).sum())  # NaN is wrong
     if wrong:
         raise SystemExit(f"bench_humming: {name}: {wrong} of {y.numel()} outputs are wrong or were not written")

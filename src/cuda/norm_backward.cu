@@ -29,7 +29,7 @@ constexpr int kMaxThreads = 512;
 constexpr int kMaxSteps = 4;
 constexpr int kMinThreads = 64;
 constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kMaxSteps;
-constexpr std::int64_t kMaxParts = 528;  // four blocks for each of an H200's 132 multiprocessors
+constexpr std::int64_t kMaxParts = 264;  // two blocks for each of an H200's 132 multiprocessors
 
 template <bool kWeighted>
 __device__ __forceinline__ void weigh_eight(float (&values)[kEight], const float* weight, int k) {

@@ -5,7 +5,10 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <cmath>
+#include <cstring>
+#include <limits>
 
 #include "cuda/support.h"
 #include "torch/row_kernels.h"

@@ -242,6 +242,7 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& /*weight*/, const Pack
   const Rows rows = rows_of(x);
   const std::int64_t q_bytes = rows.count * trit::cuda::quantized_row_bytes(rows.features);
   const Tensor scratch = empty({q_bytes + rows.count * std::int64_t{sizeof(float)}}, torch::kChar, x);
+  packed->cuda();  // as in forward_into
   auto* const q = scratch.mutable_data_ptr<std::int8_t>();
   auto* const scale = reinterpret_cast<float*>(q + q_bytes);  // a multiple of 16 behind q
   quantize(rows, norm_weight, rms, eps, q, scale, nullptr);
@@ -249,22 +250,21 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& /*weight*/, const Pack
   return y;
 }
 
-// Both halves of a forward pass that is recorded; returns y.
-Tensor forward_into(const Tensor& x, const PackedWeight& packed, const optional<Tensor>& bias,
-                    const optional<Tensor>& norm_weight, bool rms, double eps, const Rows& rows,
-                    const Tensor& q, const Tensor& scale, const Tensor& rstd) {
-  Tensor y = checked_output(x, packed);
+// Both launches of a forward pass that is recorded, into y, q, scale and rstd.
+void forward_into(const PackedWeight& packed, const optional<Tensor>& bias,
+                  const optional<Tensor>& norm_weight, bool rms, double eps, const Rows& rows, Tensor& y,
+                  const Tensor& q, const Tensor& scale, const Tensor& rstd) {
   quantize(rows, norm_weight, rms, eps, q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(),
            rstd.mutable_data_ptr<float>());
   product(q.const_data_ptr<std::int8_t>(), scale.const_data_ptr<float>(), packed, bias,
           /*programmatic=*/true, rows.count, y);
-  return y;
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, const Packed& packed,
                                                               const optional<Tensor>& bias,
                                                               const optional<Tensor>& norm_weight, bool rms,
                                                               double eps) {
+  Tensor y = checked_output(x, *packed);
   const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);
   const std::int64_t q_width = trit::cuda::quantized_row_bytes(rows.features);
@@ -274,7 +274,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
   const Tensor q = cuda::part_of(memory, 0, {rows.count, q_width}, torch::kChar);
   const Tensor scale = cuda::part_of(memory, q_bytes, {rows.count}, torch::kFloat);
   const Tensor rstd = cuda::part_of(memory, q_bytes + scale_bytes, {rows.count}, torch::kFloat);
-  Tensor y = forward_into(x, *packed, bias, norm_weight, rms, eps, rows, q, scale, rstd);
+  forward_into(*packed, bias, norm_weight, rms, eps, rows, y, q, scale, rstd);
   return {y, visible_q(q, rows.features), scale, rstd};
 }
 
@@ -282,15 +282,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
     bool rms, double eps, bool per_row) {
-  const CUDAGuard guard(x.device());
+  check_weight(weight);
+  const CUDAGuard guard(weight.device());
   Tensor weight_scale = absmean(weight, per_row);
   Tensor codes = ternarize_pack(weight, weight_scale);
+  const PackedWeight packed(codes, weight_scale, weight.size(1));
+  Tensor y = checked_output(x, packed);
   const Rows rows = rows_of(x);
   const Tensor q = empty_q(rows);
   Tensor scale = empty({rows.count}, torch::kFloat, x);
   Tensor rstd = at::empty_like(scale);
-  Tensor y = forward_into(x, PackedWeight(codes, weight_scale, weight.size(1)), bias, norm_weight, rms, eps,
-                          rows, q, scale, rstd);
+  forward_into(packed, bias, norm_weight, rms, eps, rows, y, q, scale, rstd);
   return {y, visible_q(q, rows.features), scale, rstd, codes, weight_scale};
 }
 
