@@ -5,6 +5,7 @@
 
 #include "io/dtype.h"
 #include "io/model_graph.h"
+#include "io/renamed_checkpoint.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -91,7 +92,10 @@ void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint
 
 }  // namespace
 
-void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
+void convert(const Checkpoint& model, const std::filesystem::path& out, const ConvertOptions& options) {
+  const auto renamed =
+      options.to == Format::gguf ? with_llama_cpp_names(model, options) : with_huggingface_names(model);
+  const Checkpoint& source = renamed ? *renamed : model;
   const WritePlan plan{source, plan_tensors(source, options.names),
                        carried_metadata(source, options.names, options.to), options};
   if (plan.tensors.empty()) {

@@ -8,6 +8,7 @@
 #include <functional>
 
 #include "io/dtype.h"
+#include "io/renamed_checkpoint.h"
 #include "io/write_plan.h"
 #include "trit/io.h"
 
@@ -203,7 +204,10 @@ class Comparison {
 }  // namespace
 
 std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options) {
-  return Comparison(a, b, options).run();
+  // A GGUF file is compared with one of another format under the names that this one has.
+  const auto a_renamed = b.gguf_pairs().empty() ? with_huggingface_names(a) : nullptr;
+  const auto b_renamed = a.gguf_pairs().empty() ? with_huggingface_names(b) : nullptr;
+  return Comparison(a_renamed ? *a_renamed : a, b_renamed ? *b_renamed : b, options).run();
 }
 
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {
