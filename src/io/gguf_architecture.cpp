@@ -260,6 +260,9 @@ Model model_of_config(std::string_view text) {
   }
   numbers.tied_embeddings = is_true(config, "tie_word_embeddings");
   numbers.activation = text_at(config, "hidden_act");
+  numbers.online = text_at(config, "quantization_config.quant_method") == "bitnet" &&
+                   text_at(config, "quantization_config.linear_class") == "autobitlinear" &&
+                   text_at(config, "quantization_config.quantization_mode") == "online";
   check_numbers(model);
   return model;
 }

@@ -48,6 +48,7 @@ struct Hyperparameters {
   double epsilon = 0, rope_base = 10000;
   double rope_factor = 1;  // of linear scaling
   bool tied_embeddings = false;
+  bool online = false;  // transformers makes the float weights ternary in each forward pass
   std::string activation = {};
 
   std::int64_t size_of_head() const { return head_size != 0 ? head_size : embedding / heads; }

@@ -181,6 +181,29 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
   return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.count * elements.size), {}};
 }
 
+/// general.file_type, llama.cpp's LLAMA_FTYPE_MOSTLY_...: of the ternary matrices, else of the largest float
+/// tensor.
+std::optional<std::uint32_t> file_type(const WritePlan& plan, const BlockFormat& format) {
+  const TensorInfo* largest = nullptr;
+  for (const PlannedTensor& planned : plan.tensors) {
+    const TensorInfo& tensor = *planned.tensor;
+    if (tensor.kind == TensorKind::ternary) {
+      return &format == &kTq1_0   ? std::optional<std::uint32_t>(36)
+             : &format == &kTq2_0 ? std::optional<std::uint32_t>(37)
+                                  : std::nullopt;
+    }
+    if (tensor.kind == TensorKind::floating &&
+        (largest == nullptr || tensor.stored_bytes > largest->stored_bytes)) {
+      largest = &tensor;
+    }
+  }
+  const std::string_view type = largest == nullptr ? "" : largest->type;
+  return type == "F32"    ? std::optional<std::uint32_t>(0)
+         : type == "F16"  ? std::optional<std::uint32_t>(1)
+         : type == "BF16" ? std::optional<std::uint32_t>(32)
+                          : std::nullopt;
+}
+
 /// Keys and values: those of a GGUF source as they are, else the few that readers expect.
 void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header, std::uint64_t& count) {
   const auto key = [&](std::string_view name, std::uint32_t type) {
@@ -211,10 +234,9 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header
   header.number(static_cast<std::uint32_t>(gguf::kDefaultAlignment));
   key("general.quantization_version", gguf::kUint32);
   header.number(std::uint32_t{2});
-  // llama.cpp's LLAMA_FTYPE_MOSTLY_TQ1_0 and _TQ2_0; it has none for Q2_0.
-  if (&format == &kTq1_0 || &format == &kTq2_0) {
+  if (const auto type = file_type(plan, format)) {
     key("general.file_type", gguf::kUint32);
-    header.number(&format == &kTq1_0 ? std::uint32_t{36} : std::uint32_t{37});
+    header.number(*type);
   }
   for (const auto& [name, value] : plan.metadata) {
     key(name, gguf::kString);

@@ -195,13 +195,19 @@ std::string name_of_model(const std::filesystem::path& path) {
 
 /// What is told of a model that llama.cpp will not run as transformers does, or not at all.
 void warn_of_gaps(const ConvertOptions& options, const gguf::Model& model,
-                  const std::vector<std::string>& unknown) {
+                  const std::vector<std::string>& unknown, bool has_ternary) {
   const std::string name(model.architecture->name);
   if (!unknown.empty()) {
     warn(options,
          "llama.cpp's " + name + " has no place for tensor " + quoted_name(unknown.front()) +
              (unknown.size() == 1 ? "" : " and " + std::to_string(unknown.size() - 1) + " more") +
              ": their names are kept, and llama.cpp refuses a file with tensors that it does not know");
+  }
+  if (model.numbers.online && !has_ternary) {
+    warn(options,
+         "the weights are float (quantization_mode \"online\"), and llama.cpp computes with them as they "
+         "are: trit pack "
+         "makes them ternary first");
   }
   const std::string& activation = model.numbers.activation;
   if (!activation.empty() && activation != "silu") {
@@ -271,7 +277,9 @@ std::unique_ptr<Checkpoint> with_llama_cpp_names(const Checkpoint& source, const
   }
   renamed->set_pairs(model, model.architecture->name, name_of_model(source.path()));
   renamed->finish(true);
-  warn_of_gaps(options, model, unknown);
+  warn_of_gaps(options, model, unknown, std::ranges::any_of(renamed->tensors(), [](const TensorInfo& tensor) {
+                 return tensor.kind == TensorKind::ternary;
+               }));
   return renamed;
 }
 

@@ -325,6 +325,14 @@ class Gguf(Folder):
             self.assertIn("names and keys are not those of llama.cpp", text)
             self.assertIn(why, text)
             self.assertIn("model.norm.weight", {tensor.name for tensor in GGUFReader(x).tensors})
+        # Float weights that transformers makes ternary in each pass.
+        online = {"quantization_config": {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}}
+        floats = {name: t.astype(numpy.float16) for name, (t, _) in matrices.items()}
+        for ternary_too in (False, True):
+            save_own(own, matrices if ternary_too else {}, others if ternary_too else others | floats, config=config | online)
+            text = said("convert", own, x, "--to", "gguf")
+            self.assertEqual('quantization_mode "online"' in text, not ternary_too)
+            self.assertEqual(GGUFReader(x).fields["general.file_type"].contents(), 37 if ternary_too else 1)
         save_own(own, matrices, others, config=config | {"architectures": ["OtherForCausalLM"]})
         self.assertNotIn("warning", said("convert", own, x, "--to", "gguf"))
         self.assertEqual(GGUFReader(x).fields["general.architecture"].contents(), "trit")
