@@ -38,9 +38,10 @@ data: setup ## fetch the data set alone and say where it lies
 fuzz: setup ## fuzz the file readers, 10 minutes each (ARGS="--seconds 60", ARGS="--runs 10000000 gguf")
 	@$(BIN)/python fuzz/run.py $(ARGS)
 
-interop: configure ## Q2_0 against ggml's own code, from the package llama-cpp-python
+interop: configure ## GGUF files against ggml's own code and in llama.cpp, from the packages llama-cpp-python and xllamacpp
 	@$(BUILD) --target bin/trit
 	@$(BIN)/python tests/io/interop_ggml.py $(ARGS)
+	@$(BIN)/python tests/io/interop_llama_cpp.py
 
 format: setup ## format the C++ sources in place
 	@git ls-files '*.cpp' '*.h' '*.cu' '*.cuh' | xargs $(BIN)/clang-format -i

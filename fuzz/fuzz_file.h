@@ -35,18 +35,22 @@ inline void read_everything(const io::Checkpoint& checkpoint) {
         }
         std::vector<float> values(static_cast<std::size_t>(count));
         checkpoint.read_floats(tensor, 0, values);
+      } else if (tensor.kind == io::TensorKind::blocks) {
+        std::vector<std::byte> blocks(tensor.stored_bytes);
+        checkpoint.read_elements(tensor, 0, blocks);
       }
+      checkpoint.release(tensor);
     } catch (const Error&) {
     }
   }
 }
 
-/// `open` gives a checkpoint of the file "x", which has these bytes; all of it is read.
+/// `open` gives a checkpoint of the file `path`, which has these bytes; all of it is read.
 template <typename Open>
-void read_file(std::span<const std::uint8_t> bytes, const Open& open) {
-  set_file("x", bytes);
+void read_file(std::span<const std::uint8_t> bytes, const Open& open, const char* path = "x") {
+  set_file(path, bytes);
   try {
-    const std::unique_ptr<io::Checkpoint> checkpoint = open("x");
+    const std::unique_ptr<io::Checkpoint> checkpoint = open(path);
     read_everything(*checkpoint);
   } catch (const Error&) {
   }

@@ -1,16 +1,32 @@
 // SPDX-License-Identifier: MIT
 //
-// GGUF. The magic is given: it would take the fuzzer's time.
+// GGUF. The magic is given: it would take the fuzzer's time. A second "GGUF" in the input begins the second
+// part of a split model.
 #include <algorithm>
+#include <string_view>
 
 #include "fuzz_file.h"
+#include "io/renamed_checkpoint.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  if (size < 4) {
+  constexpr std::string_view kMagic = "GGUF";
+  if (size < kMagic.size()) {
     return 0;
   }
   std::vector<std::uint8_t> bytes(data, data + size);
-  std::copy_n("GGUF", 4, bytes.begin());
-  trit::fuzz::read_file(bytes, [](const char* path) { return trit::io::open_checkpoint(path); });
+  std::copy(kMagic.begin(), kMagic.end(), bytes.begin());
+  const auto second = std::search(bytes.begin() + 1, bytes.end(), kMagic.begin(), kMagic.end());
+  trit::fuzz::set_file("x-00002-of-00002.gguf", {second, bytes.end()});
+  const auto open = [](const char* path) { return trit::io::open_checkpoint(path); };
+  const std::span<const std::uint8_t> first(bytes.begin(), second);
+  trit::fuzz::read_file(first, open, "x-00001-of-00002.gguf");
+  // The same under transformers' names: hyperparameters that lie, rows that are reordered.
+  try {
+    const auto checkpoint = open("x-00001-of-00002.gguf");
+    if (const auto renamed = trit::io::with_huggingface_names(*checkpoint)) {
+      trit::fuzz::read_everything(*renamed);
+    }
+  } catch (const trit::Error&) {
+  }
   return 0;
 }

@@ -8,6 +8,7 @@
 #include <string>
 #include <utility>
 
+#include "io/gguf_builder.h"
 #include "trit/error.h"
 #include "trit/io.h"
 #include "trit/safetensors.h"
@@ -86,6 +87,36 @@ void write_torchao(const fs::path& path) {
       {});
 }
 
+/// GGUF that the writer does not make: two parts, a scalar, an empty tensor, a type that is not decoded, and
+/// a llama whose rows are reordered.
+void write_gguf(const fs::path& folder) {
+  using test::GgufBuilder;
+  const auto part = [](std::uint16_t number) {
+    GgufBuilder file;
+    file.architecture("bitnet").pair("split.no", 2, GgufBuilder::number(number));
+    file.pair("split.count", 2, GgufBuilder::number(std::uint16_t{2}));
+    file.pair("split.tensors.count", 5, GgufBuilder::number(std::int32_t{2}));
+    file.tensor({"w" + std::to_string(number), {128}, 36, 0});
+    file.data = std::string(64, '\x3f');
+    return file.build();
+  };
+  write_bytes(folder / "parts", part(0) + part(1));
+  GgufBuilder kinds;
+  kinds.architecture("trit").tensor({"scalar", {}, 0, 0}).tensor({"empty", {4, 0}, 0, 32});
+  kinds.tensor({"blocks", {32, 1}, 8, 32}).tensor({"experts", {256, 1, 2}, 35, 96});
+  kinds.data = std::string(96 + 132, '\x15');
+  write_bytes(folder / "kinds", kinds.build());
+  GgufBuilder llama;
+  llama.architecture("llama");
+  for (const char* key : {"block_count", "context_length", "embedding_length", "feed_forward_length",
+                          "attention.head_count", "attention.head_count_kv"}) {
+    llama.pair("llama." + std::string(key), 4, GgufBuilder::number(std::uint32_t{key[0] == 'a' ? 2U : 64U}));
+  }
+  llama.tensor({"blk.0.attn_q.weight", {64, 4}, 42, 0}).tensor({"blk.0.attn_k.bias", {4}, 0, 96});
+  llama.data = std::string(96 + 16, '\x14');
+  write_bytes(folder / "llama", llama.build());
+}
+
 void write_seeds(const fs::path& root) {
   for (const bool row_scale : {false, true}) {
     io::MemoryCheckpoint model;
@@ -102,6 +133,7 @@ void write_seeds(const fs::path& root) {
       io::convert(model, root / "gguf" / (name + "-" + type), options);
     }
   }
+  write_gguf(root / "gguf");
   write_torchao(root / "safetensors" / "torchao");
   write_bytes(root / "torchao" / "packed", framed(root / "safetensors" / "torchao"));
   for (const char rows : {'\1', '\2'}) {

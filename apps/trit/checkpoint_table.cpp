@@ -9,7 +9,8 @@ std::vector<LayerRow> describe(const io::Checkpoint& checkpoint, bool with_codes
     LayerRow row;
     row.name = tensor.name;
     row.type = tensor.type;
-    row.shape.assign(tensor.shape.begin(), tensor.shape.end());
+    const auto shape = tensor.stack.empty() ? tensor.shape : tensor.stack;
+    row.shape.assign(shape.begin(), shape.end());
     row.stored_bytes = tensor.stored_bytes;
     double weights = 1;
     for (const std::int64_t size : tensor.shape) {

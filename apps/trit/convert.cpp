@@ -20,7 +20,7 @@ namespace trit::cli {
 namespace {
 
 struct ConvertArguments {
-  std::string input, output, to, type = "tq2_0", map, config, architecture;
+  std::string input, output, to, type, map, config, architecture;
   std::optional<io::ScaleConvention> convention;
   std::uint64_t shard_bytes = 0;
   bool json = false;
@@ -99,6 +99,7 @@ int convert(const ConvertArguments& arguments) {
     }
     progress->update(static_cast<std::int64_t>(done / kMegabyte));
   };
+  options.warn = [](const std::string& text) { say("warning: " + text); };
   try {
     io::convert(*source, arguments.output, options);
   } catch (const Interrupted&) {
@@ -128,9 +129,10 @@ void add_convert_command(CLI::App& app, Action& action) {
       ->required()
       ->type_name("trit|hf|gguf")
       ->check(CLI::IsMember({"trit", "hf", "gguf"}));
-  command->add_option("--type", arguments->type, "ternary type of a GGUF file")
+  command
+      ->add_option("--type", arguments->type,
+                   "--to gguf: type of the ternary matrices, tq2_0 if not given; an error if IN has none")
       ->type_name("tq1_0|tq2_0|q2_0")
-      ->capture_default_str()
       ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0"}));
   add_scale_convention_option(
       *command, arguments->convention,

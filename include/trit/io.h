@@ -40,7 +40,8 @@ std::string_view name_of(Format format);
 enum class TensorKind : std::uint8_t {
   ternary,   // [N, K] with one scale, or one per row: W = t * scale
   floating,  // F64, F32, F16, BF16
-  other      // integers, bool, 8-bit floats: copied, never computed with
+  other,     // integers, bool, 8-bit floats: copied, never computed with
+  blocks     // quantised blocks of ggml that are not decoded (Q4_K, ...): GGUF copies them to GGUF
 };
 
 /// One tensor of a checkpoint. Views refer to the checkpoint.
@@ -49,12 +50,15 @@ struct TensorInfo {
   TensorKind kind = TensorKind::other;
   /// The element type ("F32", "U8", ...: the names of safetensors); of a ternary matrix its form in the file:
   /// "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0", "I2_S",
-  /// "float" (made ternary while it is read).
+  /// "float" (made ternary while it is read); of blocks ggml's name: "Q4_K", ...
   std::string_view type;
   std::span<const std::int64_t> shape;  // outermost first; unpacked, so [out_features, in_features]
   std::uint64_t stored_bytes = 0;       // in the file, a ternary matrix's scales included
   std::uint64_t offset = 0;             // of the data in its file
   std::size_t index = 0;                // for the checkpoint's own use
+  /// Of a ternary tensor with more than two dimensions, a stack of matrices (experts): its shape in the file.
+  /// `shape` is then that of all rows, [experts * N, K]. Empty for a matrix.
+  std::span<const std::int64_t> stack = {};
 };
 
 /// Key and value (u32 type, then the value's bytes) of a GGUF file.
@@ -92,8 +96,10 @@ class Checkpoint {
   /// Error, naming row and column, for bits that stand for no weight.
   virtual void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                           std::span<std::uint8_t> codes) const = 0;
+  /// Whether scale() can give the scales: the blocks of a row in a GGUF file may have different ones.
+  virtual bool has_row_scales(const TensorInfo&) const { return true; }
   /// The bytes of elements from `first` of a floating or other tensor (row-major, little endian), as many as
-  /// `bytes` holds.
+  /// `bytes` holds. Of blocks, and of a ternary tensor of a GGUF file, `first` counts bytes.
   virtual void read_elements(const TensorInfo& tensor, std::int64_t first,
                              std::span<std::byte> bytes) const = 0;
   /// The same of a floating tensor as float32: F16 and BF16 exactly, F64 rounded.
@@ -183,8 +189,9 @@ class NameMap {
 
 struct ConvertOptions {
   Format to = Format::trit;  // trit, huggingface or gguf
-  /// GGUF: "tq1_0", "tq2_0" or "q2_0".
-  std::string block_format = "tq2_0";
+  /// GGUF: "tq1_0", "tq2_0" or "q2_0", and Error if there is no ternary matrix to write so. If empty, "tq2_0"
+  /// for those that there are.
+  std::string block_format = {};
   /// Hugging Face: multiply writes linear_class "autobitlinear", divide "bitlinear".
   ScaleConvention scale_convention = ScaleConvention::multiply;
   /// Hugging Face: weights are cut into files of at most this many bytes, whole tensors each; 0 writes one.
@@ -196,13 +203,18 @@ struct ConvertOptions {
   NameMap names = {};
   /// Called as work goes on; an exception from it ends the conversion, and nothing is left behind.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
+  /// Called, before anything is written, with a sentence for whatever the output lacks or holds less exactly
+  /// than its format's rounding (docs/formats.md).
+  std::function<void(const std::string& text)> warn = {};
 };
 
-/// Writes `source` as a file (trit, gguf) or a new folder (hf). Atomic: `out` is as it was or whole.
-/// Deterministic: the same tensors and options give the same bytes. Memory beside mapped files: a few
-/// megabytes. Throws Error that names the tensor and the formats that can hold it where this one cannot: rows
-/// that are no multiple of the block (gguf), rows of a number that is no multiple of 4 or a scale per row
-/// (hf), scales that float16 cannot hold (gguf), element types that the format lacks.
+/// A model of transformers gets llama.cpp's names and keys in a GGUF file where its architecture is known,
+/// and its own again when it comes back (docs/formats.md). Writes `source` as a file (trit, gguf) or a new
+/// folder (hf). Atomic: `out` is as it was or whole. Deterministic: the same tensors and options give the
+/// same bytes. Memory beside mapped files: a few megabytes. Throws Error that names the tensor and the
+/// formats that can hold it where this one cannot: rows that are no multiple of the block (gguf), rows of a
+/// number that is no multiple of 4 or a scale per row (hf), scales that float16 cannot hold (gguf), element
+/// types that the format lacks, blocks that are not decoded (all but gguf).
 void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
 
 /// One tensor that differs between two checkpoints.
@@ -216,7 +228,7 @@ struct DiffOptions {
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 /// Tensors whose presence, kind, shape, codes, scale or elements differ. Floating tensors compare by value,
-/// whatever their types; NaN equals NaN.
+/// whatever their types; NaN equals NaN. The scales of rows of zeros are not compared: they mean nothing.
 std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options = {});
 
 /// Shares of the codes -1, 0, +1 of a ternary matrix.

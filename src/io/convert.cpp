@@ -3,7 +3,9 @@
 // convert: names the tensors, collects what travels along, and hands over to the writer of the format.
 #include <algorithm>
 
+#include "io/dtype.h"
 #include "io/model_graph.h"
+#include "io/renamed_checkpoint.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -72,13 +74,35 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
   return metadata;
 }
 
+/// Error for what only GGUF holds: blocks that are not decoded, and stacks of ternary matrices.
+void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint& source) {
+  for (const auto& [name, tensor] : tensors) {
+    const std::string what =
+        source.path().string() + ": tensor " + quoted_name(tensor->name) + " is " + std::string(tensor->type);
+    if (tensor->kind == TensorKind::blocks) {
+      throw Error(what + ", which is not decoded; --to gguf copies it, and a --map to null leaves it out");
+    }
+    if (!tensor->stack.empty()) {
+      throw Error(
+          what + " " + shape_text(tensor->stack) +
+          ", a stack of matrices, wanted matrices; --to gguf keeps it, and a --map to null leaves it out");
+    }
+  }
+}
+
 }  // namespace
 
-void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
+void convert(const Checkpoint& model, const std::filesystem::path& out, const ConvertOptions& options) {
+  const auto renamed =
+      options.to == Format::gguf ? with_llama_cpp_names(model, options) : with_huggingface_names(model);
+  const Checkpoint& source = renamed ? *renamed : model;
   const WritePlan plan{source, plan_tensors(source, options.names),
                        carried_metadata(source, options.names, options.to), options};
   if (plan.tensors.empty()) {
     throw Error(source.path().string() + ": no tensors to write");
+  }
+  if (options.to != Format::gguf) {
+    check_decodable(plan.tensors, source);
   }
   switch (options.to) {
     case Format::trit:

@@ -5,8 +5,10 @@
 #include <bit>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 
 #include "io/dtype.h"
+#include "io/renamed_checkpoint.h"
 #include "io/write_plan.h"
 #include "trit/io.h"
 
@@ -22,7 +24,13 @@ std::string number_text(float value) {
 std::string_view kind_text(TensorKind kind) {
   return kind == TensorKind::ternary    ? "ternary"
          : kind == TensorKind::floating ? "floating"
+         : kind == TensorKind::blocks   ? "quantised blocks"
                                         : "neither ternary nor floating";
+}
+
+/// The shape in the file.
+std::span<const std::int64_t> whole_shape(const TensorInfo& tensor) {
+  return tensor.stack.empty() ? tensor.shape : tensor.stack;
 }
 
 class Comparison {
@@ -74,8 +82,8 @@ class Comparison {
     if (a.kind != b.kind) {
       add(a, std::string(kind_text(a.kind)) + " in the first, " + std::string(kind_text(b.kind)) +
                  " in the second");
-    } else if (!std::equal(a.shape.begin(), a.shape.end(), b.shape.begin(), b.shape.end())) {
-      add(a, "shape: " + shape_text(a.shape) + " and " + shape_text(b.shape));
+    } else if (!std::ranges::equal(whole_shape(a), whole_shape(b))) {
+      add(a, "shape: " + shape_text(whole_shape(a)) + " and " + shape_text(whole_shape(b)));
     } else if (a.kind == TensorKind::ternary) {
       compare_codes(a, b);
       compare_scale(a, b);
@@ -116,8 +124,18 @@ class Comparison {
     const std::size_t count = std::max(x.size(), y.size());
     std::size_t different = 0;
     std::size_t first = 0;
+    std::vector<bool> zero;  // rows of zeros in both, whose scales mean nothing; known where it matters
+    const auto is_zero = [&](std::size_t i) {
+      if (zero.empty()) {
+        zero = zero_rows(a_, a);
+        const std::vector<bool> other = zero_rows(b_, b);
+        std::transform(zero.begin(), zero.end(), other.begin(), zero.begin(), std::logical_and<bool>());
+      }
+      return count == 1 ? std::find(zero.begin(), zero.end(), false) == zero.end()
+                        : static_cast<bool>(zero[i]);
+    };
     for (std::size_t i = count; i > 0; --i) {
-      if (differ(at(x, i - 1), at(y, i - 1))) {
+      if (differ(at(x, i - 1), at(y, i - 1)) && !is_zero(i - 1)) {
         ++different;
         first = i - 1;
       }
@@ -160,8 +178,9 @@ class Comparison {
       return;
     }
     constexpr std::int64_t kAtOnce = 1 << 16;
-    const std::size_t size = dtype_size(a.type);
-    const std::int64_t count = checked_numel(a.shape).value_or(0);
+    const Elements elements = elements_of(a);
+    const std::int64_t count = elements.count;
+    const auto size = static_cast<std::size_t>(elements.size);
     std::vector<std::byte> x(static_cast<std::size_t>(std::min(kAtOnce, count)) * size);
     std::vector<std::byte> y(x.size());
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
@@ -185,7 +204,10 @@ class Comparison {
 }  // namespace
 
 std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options) {
-  return Comparison(a, b, options).run();
+  // A GGUF file is compared with one of another format under the names that this one has.
+  const auto a_renamed = b.gguf_pairs().empty() ? with_huggingface_names(a) : nullptr;
+  const auto b_renamed = a.gguf_pairs().empty() ? with_huggingface_names(b) : nullptr;
+  return Comparison(a_renamed ? *a_renamed : a, b_renamed ? *b_renamed : b, options).run();
 }
 
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {

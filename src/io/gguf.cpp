@@ -3,24 +3,23 @@
 
 #include <algorithm>
 
-#include "io/dtype.h"
-
 namespace trit::io::gguf {
 namespace {
 
-constexpr std::array<ElementType, 8> kElementTypes{
-    {{0, "F32"}, {1, "F16"}, {24, "I8"}, {25, "I16"}, {26, "I32"}, {27, "I64"}, {28, "F64"}, {30, "BF16"}}};
-
-struct ForeignType {
-  std::uint32_t type;
-  std::string_view name;
-};
-constexpr std::array<ForeignType, 29> kForeignTypes{
-    {{2, "Q4_0"},     {3, "Q4_1"},    {6, "Q5_0"},     {7, "Q5_1"},   {8, "Q8_0"},    {9, "Q8_1"},
-     {10, "Q2_K"},    {11, "Q3_K"},   {12, "Q4_K"},    {13, "Q5_K"},  {14, "Q6_K"},   {15, "Q8_K"},
-     {16, "IQ2_XXS"}, {17, "IQ2_XS"}, {18, "IQ3_XXS"}, {19, "IQ1_S"}, {20, "IQ4_NL"}, {21, "IQ3_S"},
-     {22, "IQ2_S"},   {23, "IQ4_XS"}, {29, "IQ1_M"},   {34, "TQ1_0"}, {35, "TQ2_0"},  {36, "I2_S"},
-     {37, "TL1"},     {39, "MXFP4"},  {40, "NVFP4"},   {41, "Q1_0"},  {42, "Q2_0"}}};
+// All of ggml's types (ggml.h, enum ggml_type, and the sizes of its block structures), by id.
+constexpr std::array<GgmlType, 43> kTypes{{
+    {0, "F32", 1, 4},         {1, "F16", 1, 2},         {2, "Q4_0", 32, 18},      {3, "Q4_1", 32, 20},
+    {4, "Q4_2", 0, 0},        {5, "Q4_3", 0, 0},        {6, "Q5_0", 32, 22},      {7, "Q5_1", 32, 24},
+    {8, "Q8_0", 32, 34},      {9, "Q8_1", 32, 36},      {10, "Q2_K", 256, 84},    {11, "Q3_K", 256, 110},
+    {12, "Q4_K", 256, 144},   {13, "Q5_K", 256, 176},   {14, "Q6_K", 256, 210},   {15, "Q8_K", 256, 292},
+    {16, "IQ2_XXS", 256, 66}, {17, "IQ2_XS", 256, 74},  {18, "IQ3_XXS", 256, 98}, {19, "IQ1_S", 256, 50},
+    {20, "IQ4_NL", 32, 18},   {21, "IQ3_S", 256, 110},  {22, "IQ2_S", 256, 82},   {23, "IQ4_XS", 256, 136},
+    {24, "I8", 1, 1},         {25, "I16", 1, 2},        {26, "I32", 1, 4},        {27, "I64", 1, 8},
+    {28, "F64", 1, 8},        {29, "IQ1_M", 256, 56},   {30, "BF16", 1, 2},       {31, "Q4_0_4_4", 0, 0},
+    {32, "Q4_0_4_8", 0, 0},   {33, "Q4_0_8_8", 0, 0},   {34, "TQ1_0", 256, 54},   {35, "TQ2_0", 256, 66},
+    {36, "IQ4_NL_4_4", 0, 0}, {37, "IQ4_NL_4_8", 0, 0}, {38, "IQ4_NL_8_8", 0, 0}, {39, "MXFP4", 32, 17},
+    {40, "NVFP4", 64, 36},    {41, "Q1_0", 128, 18},    {42, "Q2_0", 64, 18},
+}};
 
 }  // namespace
 
@@ -29,26 +28,18 @@ std::size_t value_size(std::uint32_t type) {
   return type < kSizes.size() ? kSizes[type] : 0;
 }
 
-const ElementType* element_type(std::uint32_t ggml_type) {
-  const auto* at = std::find_if(kElementTypes.begin(), kElementTypes.end(),
-                                [&](const ElementType& type) { return type.ggml_type == ggml_type; });
-  return at == kElementTypes.end() ? nullptr : at;
+const GgmlType* find_type(std::uint32_t id) { return id < kTypes.size() ? &kTypes[id] : nullptr; }
+
+const GgmlType* find_type(std::string_view name) {
+  const auto* at =
+      std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlType& type) { return type.name == name; });
+  return at == kTypes.end() ? nullptr : at;
 }
 
-const ElementType* element_type(std::string_view dtype) {
-  const auto* at = std::find_if(kElementTypes.begin(), kElementTypes.end(),
-                                [&](const ElementType& type) { return type.dtype == dtype; });
-  return at == kElementTypes.end() ? nullptr : at;
-}
-
-std::string type_text(std::uint32_t ggml_type) {
-  if (const ElementType* element = element_type(ggml_type)) {
-    return std::string(element->dtype) + " (" + std::to_string(ggml_type) + ")";
-  }
-  const auto* at = std::find_if(kForeignTypes.begin(), kForeignTypes.end(),
-                                [&](const ForeignType& type) { return type.type == ggml_type; });
-  return at == kForeignTypes.end() ? "unknown type " + std::to_string(ggml_type)
-                                   : std::string(at->name) + " (" + std::to_string(ggml_type) + ")";
+std::string type_text(std::uint32_t id) {
+  const GgmlType* type = find_type(id);
+  return type == nullptr ? "unknown type " + std::to_string(id)
+                         : std::string(type->name) + " (" + std::to_string(id) + ")";
 }
 
 }  // namespace trit::io::gguf

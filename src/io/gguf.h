@@ -11,6 +11,7 @@
 #include <array>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -46,17 +47,22 @@ inline constexpr std::uint32_t kFloat64 = 12;
 /// Bytes of a value of a fixed size; 0 for strings, arrays and unknown types.
 std::size_t value_size(std::uint32_t type);
 
-/// A type whose elements lie one by one.
-struct ElementType {
-  std::uint32_t ggml_type;
-  std::string_view dtype;  // as safetensors calls it
+/// A type of tensors: `weights` elements of a row are one block of `bytes` bytes.
+struct GgmlType {
+  std::uint32_t id;
+  std::string_view name;  // where the elements lie one by one also what safetensors calls the type
+  std::int64_t weights;   // 1: elements lie one by one; 0: ggml has removed the type
+  std::int64_t bytes;
+
+  bool has_elements() const { return weights == 1; }
+  bool is_removed() const { return weights == 0; }
 };
-/// Null for a type that is not among them.
-const ElementType* element_type(std::uint32_t ggml_type);
-const ElementType* element_type(std::string_view dtype);
+/// Null for a type that ggml does not have. I2_S of bitnet.cpp (id 36) is not among them.
+const GgmlType* find_type(std::uint32_t id);
+const GgmlType* find_type(std::string_view name);
 
 /// "Q4_0 (2)", or "unknown type 77".
-std::string type_text(std::uint32_t ggml_type);
+std::string type_text(std::uint32_t id);
 
 struct TensorEntry {
   std::string_view name;
@@ -74,11 +80,19 @@ struct Header {
   std::string architecture;
 };
 
-/// Parses and checks everything but the data; names and values refer to `file`. Throws trit::Error, with
-/// `name` and the byte, for anything malformed.
-Header parse_header(std::span<const std::byte> file, const std::string& name);
+/// Parses and checks everything but the data; names and values refer to `file`. A file without
+/// general.architecture has `architecture` (a later part of a split model). `check_pairs` sees the keys
+/// before any tensor is looked at. Throws trit::Error, with `name` and the byte, for anything malformed.
+Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
+                    const std::function<void(std::span<const GgufPair>)>& check_pairs);
 
+/// The pair with this key, or null.
+const GgufPair* find_pair(std::span<const GgufPair> pairs, std::string_view key);
 /// The text of a string value; nothing for other types.
 std::optional<std::string_view> string_value(const GgufPair& pair);
+/// The value of an integer of any size; nothing for other types and for values above 2^63 - 1.
+std::optional<std::int64_t> integer_value(const GgufPair& pair);
+/// The value of a number of any type; nothing for other types.
+std::optional<double> number_value(const GgufPair& pair);
 
 }  // namespace trit::io::gguf

@@ -3,6 +3,7 @@
 // GGUF keeps a scale in every block, ternary matrices have one, or one per row: the blocks of a row must
 // agree. A block whose scale is 0 is a block of zeros, whatever its codes. llama.cpp writes BitNet models
 // with d = 1 and the scale in a tensor of its own, "<layer>.scale": it is multiplied into the matrix's.
+// A stack of matrices (the experts of a layer) reads as one matrix of all their rows.
 #include "io/gguf_checkpoint.h"
 
 #include <algorithm>
@@ -15,9 +16,9 @@
 #include "io/codecs/codes.h"
 #include "io/codecs/i2_s.h"
 #include "io/dtype.h"
-#include "io/gguf.h"
-#include "io/mapped_file.h"
+#include "io/gguf_parts.h"
 #include "io/tensor_names.h"
+#include "io/write_plan.h"
 #include "trit/error.h"
 
 namespace trit::io {
@@ -27,20 +28,24 @@ using gguf::TensorEntry;
 
 class GgufCheckpoint final : public Checkpoint {
  public:
-  explicit GgufCheckpoint(const std::filesystem::path& path) : file_(path) {
+  explicit GgufCheckpoint(const std::filesystem::path& path) : parts_(gguf::open_parts(path)) {
     format_ = Format::gguf;
     path_ = path;
-    header_ = gguf::parse_header(file_.bytes(), path.string());
-    gguf_pairs_ = std::move(header_.pairs);
+    gguf::Header& first = parts_.front().header;
+    gguf_pairs_ = std::move(first.pairs);
     add_metadata();
-    description_ = "GGUF version 3, architecture " + quoted_name(header_.architecture);
+    description_ = "GGUF version 3" +
+                   (parts_.size() == 1 ? "" : " in " + std::to_string(parts_.size()) + " files") +
+                   ", architecture " + quoted_name(first.architecture);
     add_tensors();
+    check_names();
     sort_tensors();
   }
 
   std::vector<float> scale(const TensorInfo& tensor) const override {
     std::vector<float> scale = blocks_scale(tensor);
-    const float factor = factors_[tensor.index] == nullptr ? 1.0F : float_at(*factors_[tensor.index], 0);
+    const Source* scale_tensor = sources_[tensor.index].factor;
+    const float factor = scale_tensor == nullptr ? 1.0F : float_at(*scale_tensor, 0);
     for (float& value : scale) {
       value *= factor;
       if (!std::isfinite(value) || value <= 0) {
@@ -50,15 +55,38 @@ class GgufCheckpoint final : public Checkpoint {
     return scale;
   }
 
+  bool has_row_scales(const TensorInfo& tensor) const override {
+    const BlockFormat* format = sources_[tensor.index].format;
+    if (format == nullptr) {
+      return true;
+    }
+    const std::int64_t blocks = tensor.shape[1] / format->weights;
+    const std::uint8_t* block = bytes_of(tensor);
+    for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
+      std::uint16_t scale = 0;
+      for (std::int64_t b = 0; b < blocks; ++b, block += format->bytes) {
+        const std::uint16_t d = block_scale(*format, block);
+        if ((d & 0x7fffU) == 0 || d == scale) {
+          continue;
+        }
+        if (scale != 0) {
+          return false;
+        }
+        scale = d;
+      }
+    }
+    return true;
+  }
+
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                   std::span<std::uint8_t> packed) const override {
     const std::int64_t inputs = tensor.shape[1];
     const std::int64_t row_bytes = packed_row_bytes(inputs);
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(inputs));
-    const BlockFormat* format = formats_[tensor.index];
+    const BlockFormat* format = sources_[tensor.index].format;
     for (std::int64_t row = first_row; row < first_row + rows; ++row) {
       if (format == nullptr) {
-        i2_s::decode(data(tensor), row * inputs, codes);
+        i2_s::decode({bytes_of(tensor), data(sources_[tensor.index]).size()}, row * inputs, codes);
       } else {
         decode_row(tensor, *format, row, codes);
       }
@@ -74,16 +102,13 @@ class GgufCheckpoint final : public Checkpoint {
 
   void read_elements(const TensorInfo& tensor, std::int64_t first,
                      std::span<std::byte> bytes) const override {
-    const TensorEntry& entry = header_.tensors[tensor.index];
-    const auto part = file_.bytes().subspan(
-        entry.offset + static_cast<std::uint64_t>(first) * dtype_size(tensor.type), bytes.size());
+    const auto size = static_cast<std::uint64_t>(elements_of(tensor).size);
+    const auto part =
+        data(sources_[tensor.index]).subspan(static_cast<std::uint64_t>(first) * size, bytes.size());
     std::copy(part.begin(), part.end(), bytes.begin());
   }
 
-  void release(const TensorInfo& tensor) const override {
-    const TensorEntry& entry = header_.tensors[tensor.index];
-    release_pages(file_.bytes().subspan(entry.offset, entry.bytes));
-  }
+  void release(const TensorInfo& tensor) const override { release_pages(data(sources_[tensor.index])); }
 
  private:
   /// Text that this library wrote into the file, and the name.
@@ -97,78 +122,125 @@ class GgufCheckpoint final : public Checkpoint {
     }
   }
 
+  /// Where the data of a tensor are, and how they are read.
+  struct Source {
+    const gguf::Part* part = nullptr;
+    const TensorEntry* entry = nullptr;
+    const BlockFormat* format = nullptr;  // of a ternary tensor; null for I2_S
+    const Source* factor = nullptr;       // "<layer>.scale" of a ternary tensor, or null
+  };
+
   void add_tensors() {
-    formats_.resize(header_.tensors.size());
-    factors_.resize(header_.tensors.size());
-    std::vector<std::pair<std::string_view, std::size_t>>
-        scales;  // F32 [1] tensors "<layer>.scale", by layer
-    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
-      const TensorEntry& entry = header_.tensors[i];
+    for (const gguf::Part& part : parts_) {
+      for (const TensorEntry& entry : part.header.tensors) {
+        sources_.push_back({&part, &entry, format_of(entry.type), nullptr});
+      }
+    }
+    std::vector<std::pair<std::string_view, std::size_t>> scales;  // one F32, "<layer>.scale", by layer
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
+      const TensorEntry& entry = *sources_[i].entry;
       const std::string_view layer = without_ending(entry.name, ".scale");
       if (!layer.empty() && entry.type == 0 && entry.bytes == sizeof(float)) {
         scales.emplace_back(layer, i);
       }
     }
     std::sort(scales.begin(), scales.end());
-    std::vector<bool> used(header_.tensors.size());
-    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
-      if (gguf::element_type(header_.tensors[i].type) == nullptr) {
-        const std::string_view layer = without_ending(header_.tensors[i].name, ".weight");
+    std::vector<bool> used(sources_.size());
+    for (Source& source : sources_) {
+      if (is_ternary(source)) {
+        const std::string_view layer = without_ending(source.entry->name, ".weight");
         const auto at =
             std::lower_bound(scales.begin(), scales.end(), layer,
                              [](const auto& scale, std::string_view key) { return scale.first < key; });
         if (at != scales.end() && at->first == layer) {
-          factors_[i] = &header_.tensors[at->second];
+          source.factor = &sources_[at->second];
           used[at->second] = true;
         }
       }
     }
-    tensors_.reserve(header_.tensors.size());
-    for (std::size_t i = 0; i < header_.tensors.size(); ++i) {
+    tensors_.reserve(sources_.size());
+    for (std::size_t i = 0; i < sources_.size(); ++i) {
       if (!used[i]) {
         add_tensor(i);
       }
     }
   }
 
-  void add_tensor(std::size_t index) {
-    const TensorEntry& entry = header_.tensors[index];
-    const auto shape = std::span(entry.shape).first(entry.dimensions);
-    if (const gguf::ElementType* type = gguf::element_type(entry.type)) {
-      const bool floating = type->dtype.find('F') != std::string_view::npos;
-      tensors_.push_back({entry.name, floating ? TensorKind::floating : TensorKind::other, type->dtype, shape,
-                          entry.bytes, entry.offset, index});
-      return;
-    }
+  static const BlockFormat* format_of(std::uint32_t type) {
     const auto formats = block_formats();
     const auto format = std::find_if(formats.begin(), formats.end(),
-                                     [&](const BlockFormat* f) { return f->ggml_type == entry.type; });
-    formats_[index] = format == formats.end() ? nullptr : *format;
-    // llama.cpp drops the outermost dimension where it is 1.
-    const std::span<const std::int64_t> matrix =
-        entry.dimensions == 2
-            ? shape
-            : std::span<const std::int64_t>(row_shapes_.emplace_back(std::array{std::int64_t{1}, shape[0]}));
-    tensors_.push_back({entry.name, TensorKind::ternary, format == formats.end() ? "I2_S" : (*format)->name,
-                        matrix, entry.bytes + (factors_[index] == nullptr ? 0 : sizeof(float)), entry.offset,
-                        index});
+                                     [&](const BlockFormat* f) { return f->ggml_type == type; });
+    return format == formats.end() ? nullptr : *format;
   }
 
-  std::span<const std::uint8_t> data(const TensorInfo& tensor) const {
-    const TensorEntry& entry = header_.tensors[tensor.index];
-    return {reinterpret_cast<const std::uint8_t*>(file_.bytes().data() + entry.offset), entry.bytes};
+  /// A matrix, or a stack of them, of ternary weights. An empty one is copied like any block type.
+  static bool is_ternary(const Source& source) {
+    return (source.format != nullptr || source.entry->type == i2_s::kGgmlType) && source.entry->bytes != 0;
   }
 
-  float float_at(const TensorEntry& entry, std::uint64_t offset) const {
+  void add_tensor(std::size_t index) {
+    const Source& source = sources_[index];
+    const TensorEntry& entry = *source.entry;
+    const auto shape = std::span(entry.shape).first(entry.dimensions);
+    const gguf::GgmlType* type = gguf::find_type(entry.type);
+    TensorInfo tensor{entry.name,  TensorKind::blocks, type->name, shape,
+                      entry.bytes, entry.offset,       index,      {}};
+    if (is_ternary(source)) {
+      tensor.kind = TensorKind::ternary;
+      tensor.type = source.format == nullptr ? "I2_S" : source.format->name;
+      tensor.stored_bytes += source.factor == nullptr ? 0 : sizeof(float);
+      if (entry.dimensions != 2) {
+        // llama.cpp drops the outermost dimension where it is 1.
+        const std::int64_t rows = checked_numel(shape.first(shape.size() - 1)).value_or(0);
+        tensor.shape = row_shapes_.emplace_back(std::array{rows, shape.back()});
+        tensor.stack = entry.dimensions < 2 ? std::span<const std::int64_t>() : shape;
+      }
+    } else if (type->has_elements()) {
+      tensor.kind = type->name.find('F') != std::string_view::npos ? TensorKind::floating : TensorKind::other;
+    }
+    tensors_.push_back(tensor);
+  }
+
+  /// Two tensors of one name in different parts: the message of sort_tensors() would name the first file
+  /// alone.
+  void check_names() const {
+    if (parts_.size() == 1) {
+      return;
+    }
+    std::vector<const Source*> order;
+    order.reserve(sources_.size());
+    for (const Source& source : sources_) {
+      order.push_back(&source);
+    }
+    std::sort(order.begin(), order.end(),
+              [](const Source* a, const Source* b) { return a->entry->name < b->entry->name; });
+    const auto twice = std::adjacent_find(order.begin(), order.end(), [](const Source* a, const Source* b) {
+      return a->entry->name == b->entry->name;
+    });
+    if (twice != order.end()) {
+      throw Error("the tensor " + quoted_name((*twice)->entry->name) + " occurs twice, in " +
+                  (*twice)->part->path.string() + " and in " + (*(twice + 1))->part->path.string() +
+                  ", wanted distinct names in the parts of a split model");
+    }
+  }
+
+  static std::span<const std::byte> data(const Source& source) {
+    return source.part->file.bytes().subspan(source.entry->offset, source.entry->bytes);
+  }
+  const std::uint8_t* bytes_of(const TensorInfo& tensor) const {
+    return reinterpret_cast<const std::uint8_t*>(data(sources_[tensor.index]).data());
+  }
+
+  static float float_at(const Source& source, std::uint64_t offset) {
     float value = 0;
-    std::memcpy(&value, file_.bytes().data() + entry.offset + offset, sizeof(value));
+    std::memcpy(&value, data(source).data() + offset, sizeof(value));
     return value;
   }
 
   void decode_row(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
                   std::span<std::uint8_t> codes) const {
     const std::int64_t blocks = tensor.shape[1] / format.weights;
-    const std::uint8_t* block = data(tensor).data() + row * blocks * format.bytes;
+    const std::uint8_t* block = bytes_of(tensor) + row * blocks * format.bytes;
     for (std::int64_t b = 0; b < blocks; ++b, block += format.bytes) {
       std::uint8_t* out = codes.data() + b * format.weights;
       if ((block_scale(format, block) & 0x7fffU) == 0) {
@@ -182,7 +254,7 @@ class GgufCheckpoint final : public Checkpoint {
   /// d of a row; 0 if all of its blocks have d = 0.
   std::uint16_t row_scale(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row) const {
     const std::int64_t blocks = tensor.shape[1] / format.weights;
-    const std::uint8_t* block = data(tensor).data() + row * blocks * format.bytes;
+    const std::uint8_t* block = bytes_of(tensor) + row * blocks * format.bytes;
     std::uint16_t scale = 0;
     for (std::int64_t b = 0; b < blocks; ++b, block += format.bytes) {
       const std::uint16_t d = block_scale(format, block);
@@ -209,10 +281,10 @@ class GgufCheckpoint final : public Checkpoint {
   /// [1] if all rows agree, else [N]. A row without a nonzero weight takes any scale: that of the first other
   /// row, or 1.
   std::vector<float> blocks_scale(const TensorInfo& tensor) const {
-    const BlockFormat* format = formats_[tensor.index];
+    const Source& source = sources_[tensor.index];
+    const BlockFormat* format = source.format;
     if (format == nullptr) {
-      return {
-          float_at(header_.tensors[tensor.index], header_.tensors[tensor.index].bytes - i2_s::kTailBytes)};
+      return {float_at(source, source.entry->bytes - i2_s::kTailBytes)};
     }
     std::vector<std::uint16_t> rows(static_cast<std::size_t>(tensor.shape[0]));
     for (std::size_t row = 0; row < rows.size(); ++row) {
@@ -232,13 +304,12 @@ class GgufCheckpoint final : public Checkpoint {
   }
 
   [[noreturn]] void fail(const TensorInfo& tensor, const std::string& what) const {
-    throw Error(path_.string() + ": tensor " + quoted_name(tensor.name) + ": " + what);
+    throw Error(sources_[tensor.index].part->path.string() + ": tensor " + quoted_name(tensor.name) + ": " +
+                what);
   }
 
-  MappedFile file_;
-  gguf::Header header_;
-  std::vector<const BlockFormat*> formats_;  // of each tensor of the header; null for I2_S and plain elements
-  std::vector<const TensorEntry*> factors_;  // "<layer>.scale" of each, or null
+  std::deque<gguf::Part> parts_;
+  std::vector<Source> sources_;  // by TensorInfo::index
   std::deque<std::array<std::int64_t, 2>> row_shapes_;
 };
 

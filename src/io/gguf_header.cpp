@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
 // The header of a GGUF file. Every count is compared with the bytes that are left before anything is
-// allocated for it: a pair takes at least 13 bytes, a tensor 32.
+// allocated for it: a pair takes at least 13 bytes, a tensor 25.
 #include <algorithm>
 #include <bit>
 #include <cstring>
+#include <utility>
 
 #include "io/codecs/i2_s.h"
 #include "io/dtype.h"
@@ -129,21 +130,15 @@ void read_pairs(Cursor& cursor, std::uint64_t count, std::span<const std::byte> 
   }
 }
 
-const GgufPair* find_pair(const Header& header, std::string_view key) {
-  const auto at = std::find_if(header.pairs.begin(), header.pairs.end(),
-                               [&](const GgufPair& pair) { return pair.key == key; });
-  return at == header.pairs.end() ? nullptr : &*at;
-}
-
 void read_known_pairs(Cursor& cursor, Header& header) {
-  if (const GgufPair* pair = find_pair(header, "general.architecture")) {
+  if (const GgufPair* pair = find_pair(header.pairs, "general.architecture")) {
     const auto text = string_value(*pair);
     if (!text || !is_utf8(*text)) {
       cursor.fail("general.architecture is no text");
     }
     header.architecture = *text;
   }
-  if (const GgufPair* pair = find_pair(header, "general.alignment")) {
+  if (const GgufPair* pair = find_pair(header.pairs, "general.alignment")) {
     std::uint32_t type = 0;
     std::uint32_t value = 0;
     std::memcpy(&type, pair->value.data(), 4);
@@ -158,12 +153,24 @@ void read_known_pairs(Cursor& cursor, Header& header) {
   }
 }
 
-std::string accepted_types() {
-  std::string text = "F32, F16, BF16, F64, I8, I16, I32, I64";
-  for (const BlockFormat* format : block_formats()) {
-    text += ", " + std::string(format->name);
+/// Bytes of an I2_S matrix of bitnet.cpp.
+std::uint64_t i2_s_bytes(const Cursor& cursor, const std::string& what, std::int64_t numel,
+                         const TensorEntry& tensor, const Header& header) {
+  if (header.architecture.find("bitnet") == std::string::npos) {
+    cursor.fail(what + "type 36 with general.architecture " + quoted_name(header.architecture) +
+                ", wanted I2_S of bitnet.cpp: an architecture with \"bitnet\" in its name (ggml's IQ4_NL_4_4 "
+                "had this "
+                "number until it was removed)");
   }
-  return text + ", and I2_S where general.architecture is a bitnet one";
+  if (tensor.dimensions > 2) {
+    cursor.fail(what + "I2_S with " + std::to_string(tensor.dimensions) + " dimensions, wanted a matrix");
+  }
+  if (numel == 0 || numel % i2_s::kBlockWeights != 0) {
+    cursor.fail(what + "I2_S with " + std::to_string(numel) +
+                " weights, wanted a multiple of 128 (the order of "
+                "bitnet.cpp's x86 build; other orders have the same type and cannot be told apart)");
+  }
+  return static_cast<std::uint64_t>(numel / 4 + i2_s::kTailBytes);
 }
 
 /// Bytes of the tensor's data; checks its type and shape.
@@ -174,40 +181,23 @@ std::uint64_t data_bytes(const Cursor& cursor, const TensorEntry& tensor, const 
   if (!numel || *numel > INT64_MAX / 8) {
     cursor.fail(what + "shape " + shape_text(shape) + ", wanted fewer than 2^60 elements");
   }
-  if (const ElementType* type = element_type(tensor.type)) {
-    return static_cast<std::uint64_t>(*numel) * dtype_size(type->dtype);
+  if (tensor.type == i2_s::kGgmlType) {
+    return i2_s_bytes(cursor, what, *numel, tensor, header);
   }
-  const bool matrix = tensor.dimensions <= 2;
-  const auto formats = block_formats();
-  const auto block = std::find_if(formats.begin(), formats.end(), [&](const BlockFormat* format) {
-    return format->ggml_type == tensor.type;
-  });
-  const bool i2_s = tensor.type == i2_s::kGgmlType;
-  if (block == formats.end() && !i2_s) {
-    cursor.fail(what + type_text(tensor.type) + ", wanted " + accepted_types());
+  const GgmlType* type = find_type(tensor.type);
+  if (type == nullptr) {
+    cursor.fail(what + type_text(tensor.type) + ", wanted one of ggml's types, 0 to 42");
   }
-  if (!matrix) {
-    cursor.fail(what + type_text(tensor.type) + " with " + std::to_string(tensor.dimensions) +
-                " dimensions, wanted a matrix");
+  if (type->is_removed()) {
+    cursor.fail(what + type_text(tensor.type) +
+                ", a type that ggml has removed; wanted a file written by a current llama.cpp");
   }
-  const std::int64_t inputs = shape.back();
-  if (block != formats.end()) {
-    if (inputs % (*block)->weights != 0) {
-      cursor.fail(what + type_text(tensor.type) + " with rows of " + std::to_string(inputs) +
-                  ", wanted a multiple of " + std::to_string((*block)->weights));
-    }
-    return static_cast<std::uint64_t>(*numel / (*block)->weights * (*block)->bytes);
+  const std::int64_t row = shape.empty() ? 1 : shape.back();
+  if (row % type->weights != 0) {
+    cursor.fail(what + type_text(tensor.type) + " with rows of " + std::to_string(row) +
+                ", wanted a multiple of " + std::to_string(type->weights));
   }
-  if (header.architecture.find("bitnet") == std::string::npos) {
-    cursor.fail(what + "type 36 with general.architecture " + quoted_name(header.architecture) +
-                ", wanted I2_S of bitnet.cpp: an architecture with \"bitnet\" in its name");
-  }
-  if (*numel % i2_s::kBlockWeights != 0) {
-    cursor.fail(what + "I2_S with " + std::to_string(*numel) +
-                " weights, wanted a multiple of 128 (the order of "
-                "bitnet.cpp's x86 build; other orders have the same type and cannot be told apart)");
-  }
-  return static_cast<std::uint64_t>(*numel / 4 + i2_s::kTailBytes);
+  return static_cast<std::uint64_t>(*numel / type->weights) * static_cast<std::uint64_t>(type->bytes);
 }
 
 TensorEntry read_tensor(Cursor& cursor, const Header& header, const std::string& file) {
@@ -220,13 +210,13 @@ TensorEntry read_tensor(Cursor& cursor, const Header& header, const std::string&
   }
   const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
   tensor.dimensions = cursor.read<std::uint32_t>("the number of dimensions");
-  if (tensor.dimensions < 1 || tensor.dimensions > kMaxDimensions) {
-    cursor.fail(what + std::to_string(tensor.dimensions) + " dimensions, wanted 1 to 4");
+  if (tensor.dimensions > kMaxDimensions) {
+    cursor.fail(what + std::to_string(tensor.dimensions) + " dimensions, wanted at most 4");
   }
   for (std::uint32_t i = 0; i < tensor.dimensions; ++i) {
     const auto dimension = cursor.read<std::uint64_t>("a dimension");
-    if (dimension < 1 || dimension > INT64_MAX) {
-      cursor.fail(what + "a dimension of " + std::to_string(dimension) + ", wanted 1 to 2^63 - 1");
+    if (dimension > INT64_MAX) {
+      cursor.fail(what + "a dimension of " + std::to_string(dimension) + ", wanted at most 2^63 - 1");
     }
     tensor.shape[tensor.dimensions - 1 - i] = static_cast<std::int64_t>(dimension);
   }
@@ -266,32 +256,40 @@ void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std:
   for (TensorEntry& tensor : header.tensors) {
     order.push_back(&tensor);
   }
-  std::sort(order.begin(), order.end(),
-            [](const TensorEntry* a, const TensorEntry* b) { return a->offset < b->offset; });
+  // An empty tensor lies where the next one begins.
+  std::sort(order.begin(), order.end(), [](const TensorEntry* a, const TensorEntry* b) {
+    return std::pair(a->offset, a->bytes) < std::pair(b->offset, b->bytes);
+  });
   for (std::size_t i = 0; i < order.size(); ++i) {
     TensorEntry& tensor = *order[i];
     const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
     const bool last = i + 1 == order.size();
-    const std::uint64_t room =
-        (last ? std::max(data_bytes, tensor.offset) : order[i + 1]->offset) - tensor.offset;
+    const std::uint64_t next = last ? std::max(data_bytes, tensor.offset) : order[i + 1]->offset;
+    const std::uint64_t room = next - tensor.offset;
+    const std::string where =
+        std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset);
     if (i == 0 && tensor.offset != 0) {
       cursor.fail(what + "the first data begin at offset " + std::to_string(tensor.offset) + ", wanted 0");
     }
     if (tensor.bytes > room) {
-      cursor.fail(what + std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset) +
+      cursor.fail(what + where +
                   (last ? " end outside the file" : " overlap tensor " + quoted_name(order[i + 1]->name)) +
                   ", which leaves " + std::to_string(room) + hint(tensor, room));
     }
     if (!last && room != padded(tensor.bytes, header.alignment)) {
-      cursor.fail(what + std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset) +
-                  " leave a hole before tensor " + quoted_name(order[i + 1]->name) + " at " +
+      cursor.fail(what + where + " leave a hole before tensor " + quoted_name(order[i + 1]->name) + " at " +
                   std::to_string(order[i + 1]->offset) + hint(tensor, room));
     }
     if (last && room > padded(tensor.bytes, header.alignment)) {
       cursor.fail(what + "the data end at offset " + std::to_string(tensor.offset + tensor.bytes) + ", but " +
                   std::to_string(room - tensor.bytes) + " bytes follow" + hint(tensor, room));
     }
-    tensor.offset += data_begin;
+    // Not only of the last: empty tensors may follow it.
+    if (tensor.bytes != 0 && (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset)) {
+      cursor.fail(what + where + " end outside the file, which has " + std::to_string(data_bytes) +
+                  " bytes of data");
+    }
+    tensor.offset = data_begin + (tensor.bytes == 0 ? std::min(tensor.offset, data_bytes) : tensor.offset);
   }
 }
 
@@ -307,15 +305,71 @@ std::optional<std::string_view> string_value(const GgufPair& pair) {
   return std::string_view(reinterpret_cast<const char*>(text.data()), text.size());
 }
 
-Header parse_header(std::span<const std::byte> file, const std::string& name) {
+const GgufPair* find_pair(std::span<const GgufPair> pairs, std::string_view key) {
+  const auto at =
+      std::find_if(pairs.begin(), pairs.end(), [&](const GgufPair& pair) { return pair.key == key; });
+  return at == pairs.end() ? nullptr : &*at;
+}
+
+std::optional<double> number_value(const GgufPair& pair) {
+  std::uint32_t type = 0;
+  std::memcpy(&type, pair.value.data(), 4);
+  const auto value = [&]<typename Value>(Value number) {
+    std::memcpy(&number, pair.value.data() + 4, sizeof(number));
+    return static_cast<double>(number);
+  };
+  if (type == kFloat32) {
+    return value(float{});
+  }
+  if (type == kFloat64) {
+    return value(double{});
+  }
+  const auto integer = integer_value(pair);
+  return integer ? std::optional(static_cast<double>(*integer)) : std::nullopt;
+}
+
+std::optional<std::int64_t> integer_value(const GgufPair& pair) {
+  std::uint32_t type = 0;
+  std::memcpy(&type, pair.value.data(), 4);
+  const auto value = [&]<typename Value>(Value number) -> std::optional<std::int64_t> {
+    std::memcpy(&number, pair.value.data() + 4, sizeof(number));
+    return std::in_range<std::int64_t>(number) ? std::optional(static_cast<std::int64_t>(number))
+                                               : std::nullopt;
+  };
+  switch (type) {
+    case kUint8:
+      return value(std::uint8_t{});
+    case kInt8:
+      return value(std::int8_t{});
+    case kUint16:
+      return value(std::uint16_t{});
+    case kInt16:
+      return value(std::int16_t{});
+    case kUint32:
+      return value(std::uint32_t{});
+    case kInt32:
+      return value(std::int32_t{});
+    case kUint64:
+      return value(std::uint64_t{});
+    case kInt64:
+      return value(std::int64_t{});
+    default:
+      return std::nullopt;
+  }
+}
+
+Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
+                    const std::function<void(std::span<const GgufPair>)>& check_pairs) {
   Cursor cursor(file, name);
   check_version(cursor);
   const auto tensors = cursor.read<std::uint64_t>("the number of tensors");
   const auto pairs = cursor.read<std::uint64_t>("the number of pairs");
   Header header;
+  header.architecture = architecture;
   read_pairs(cursor, pairs, file, header);
   read_known_pairs(cursor, header);
-  constexpr std::uint64_t kLeastTensorBytes = 32;
+  check_pairs(header.pairs);
+  constexpr std::uint64_t kLeastTensorBytes = 25;
   if (tensors > cursor.left() / kLeastTensorBytes) {
     cursor.fail(std::to_string(tensors) + " tensors, the file's " + std::to_string(cursor.left()) +
                 " more bytes hold at most " + std::to_string(cursor.left() / kLeastTensorBytes));

@@ -1,14 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
 // GGUF version 3 (gguf.h) with the matrices in one of ggml's ternary block formats: the codes as they are,
-// and in every block d = the row's scale rounded to float16.
+// and in every block d = the row's scale rounded to float16. All else is copied byte for byte, blocks of
+// types that are not decoded too.
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 #include <cstring>
 
 #include "io/atomic_file.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
-#include "io/gguf.h"
+#include "io/gguf_parts.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -44,12 +47,23 @@ class Bytes {
 
 struct Placed {
   const PlannedTensor* planned;
+  std::span<const std::int64_t> shape;
   std::uint32_t type;
   std::uint64_t bytes;
-  std::vector<std::uint16_t> scale;  // float16, [1] or [N], of a ternary matrix
+  std::vector<std::uint16_t> scale;  // float16, [1] or [N], of a ternary matrix; else it is copied
 };
 
+std::string number_text(float value) {
+  std::array<char, 32> text{};
+  std::snprintf(text.data(), text.size(), "%.6g", static_cast<double>(value));
+  return text.data();
+}
+
+/// The format that the options name.
 const BlockFormat& block_format(const std::string& option) {
+  if (option.empty()) {
+    return kTq2_0;
+  }
   std::string names;
   for (const BlockFormat* format : block_formats()) {
     if (format->option == option) {
@@ -60,19 +74,78 @@ const BlockFormat& block_format(const std::string& option) {
   throw Error("gguf: there is no ternary type \"" + option + "\", wanted one of " + names);
 }
 
-std::vector<std::uint16_t> half_scale(const PlannedTensor& planned, std::span<const float> scale) {
+/// Relative error of the scale that is stored.
+double error_of(std::uint16_t half, float scale) {
+  const auto exact = static_cast<double>(scale);
+  return std::fabs(static_cast<double>(float16_to_float(half)) - exact) / exact;
+}
+
+/// The scales of a matrix as float16. One below float16's normal range loses more than the 2^-11 of a
+/// rounding: that is told. The scale of zeros means nothing: where float16 has none that is as good, it is 1.
+std::vector<std::uint16_t> half_scale(const WritePlan& plan, const PlannedTensor& planned,
+                                      std::span<const float> scale) {
+  constexpr double kRounding = 0x1p-11;
+  constexpr std::uint16_t kInfinity = 0x7c00;
+  constexpr std::uint16_t kOne = 0x3c00;
   std::vector<std::uint16_t> half(scale.size());
+  std::transform(scale.begin(), scale.end(), half.begin(), float_to_float16);
+  const auto is_bad = [&](std::size_t i) {
+    return half[i] >= kInfinity || error_of(half[i], scale[i]) > kRounding;
+  };
+  std::vector<bool> zero;  // rows, or the whole matrix; known where it matters
+  std::size_t worst = scale.size();
+  std::size_t inexact = 0;
   for (std::size_t i = 0; i < scale.size(); ++i) {
-    half[i] = float_to_float16(scale[i]);
-    if (half[i] == 0 || half[i] >= 0x7c00U) {
+    if (!is_bad(i)) {
+      continue;
+    }
+    if (zero.empty()) {
+      zero = zero_rows(plan.source, *planned.tensor);
+      if (scale.size() == 1) {
+        zero = {std::ranges::all_of(zero, [](bool row) { return row; })};
+      }
+    }
+    if (zero[i]) {
+      half[i] = kOne;
+      continue;
+    }
+    if (half[i] == 0 || half[i] >= kInfinity) {
       throw Error("tensor " + quoted_name(planned.name) + ": scale " + std::to_string(i) + " is " +
-                  std::to_string(scale[i]) + ", which float16 rounds to " +
-                  (half[i] == 0 ? "0" : "infinity") +
+                  number_text(scale[i]) + ", which float16 rounds to " + (half[i] == 0 ? "0" : "infinity") +
                   "; GGUF keeps scales as float16. Formats that can hold it: " +
                   formats_that_hold(*planned.tensor, scale));
     }
+    ++inexact;
+    worst = worst == scale.size() || error_of(half[i], scale[i]) > error_of(half[worst], scale[worst])
+                ? i
+                : worst;
+  }
+  if (inexact != 0 && plan.options.warn) {
+    const std::string rows = scale.size() == 1 ? ""
+                                               : " in row " + std::to_string(worst) + ", the worst of " +
+                                                     std::to_string(inexact) + " such rows of " +
+                                                     std::to_string(scale.size());
+    plan.options.warn(
+        "tensor " + quoted_name(planned.name) + ": the scale " + number_text(scale[worst]) +
+        " is below float16's normal range and becomes " + number_text(float16_to_float(half[worst])) + ", " +
+        number_text(static_cast<float>(100 * error_of(half[worst], scale[worst]))) + " % off" + rows);
   }
   return half;
+}
+
+std::span<const std::int64_t> shape_of(const TensorInfo& tensor) {
+  return tensor.stack.empty() ? tensor.shape : tensor.stack;
+}
+
+/// Whether a matrix is copied as it lies in a GGUF file: one with many scales in a row, which is no ternary
+/// matrix but a quantised float one, in the type that is wanted.
+bool is_copied(const Checkpoint& source, const TensorInfo& tensor, const BlockFormat& format) {
+  const auto count = static_cast<std::uint64_t>(checked_numel(tensor.shape).value_or(0));
+  return tensor.kind == TensorKind::ternary && tensor.type == format.name &&
+         source.format() == Format::gguf &&
+         tensor.stored_bytes ==
+             count / static_cast<std::uint64_t>(format.weights) * static_cast<std::uint64_t>(format.bytes) &&
+         !source.has_row_scales(tensor);
 }
 
 Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFormat& format) {
@@ -83,6 +156,9 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                 std::to_string(kLongestName) + "; --map gives other names");
   }
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
+  if (is_copied(plan.source, tensor, format)) {
+    return {&planned, shape_of(tensor), format.ggml_type, tensor.stored_bytes, {}};
+  }
   if (tensor.kind == TensorKind::ternary) {
     const std::vector<float> scale = read_scale(plan, tensor);
     if (tensor.shape[1] % format.weights != 0) {
@@ -90,17 +166,42 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                   std::string(format.name) + " takes multiples of " + std::to_string(format.weights) +
                   ". Formats that can hold it: " + formats_that_hold(tensor, scale));
     }
-    return {&planned, format.ggml_type, static_cast<std::uint64_t>(count / format.weights * format.bytes),
-            half_scale(planned, scale)};
+    return {&planned, shape_of(tensor), format.ggml_type,
+            static_cast<std::uint64_t>(count / format.weights * format.bytes),
+            half_scale(plan, planned, scale)};
   }
-  const gguf::ElementType* type = gguf::element_type(tensor.type);
-  if (type == nullptr || count == 0 || tensor.shape.size() > gguf::kMaxDimensions) {
+  const gguf::GgmlType* type = gguf::find_type(tensor.type);
+  const bool known = type != nullptr && (type->has_elements() || tensor.kind == TensorKind::blocks);
+  if (!known || tensor.shape.size() > gguf::kMaxDimensions) {
     throw Error(what + std::string(tensor.type) + " " + shape_text(tensor.shape) +
-                ", GGUF holds F32, F16, BF16, F64, I8, I16, I32 and I64 of up to 4 dimensions and at least "
-                "one element."
+                ", GGUF holds F32, F16, BF16, F64, I8, I16, I32 and I64 of up to 4 dimensions."
                 " Formats that can hold it: trit, hf");
   }
-  return {&planned, type->ggml_type, static_cast<std::uint64_t>(count) * dtype_size(tensor.type), {}};
+  const Elements elements = elements_of(tensor);
+  return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.count * elements.size), {}};
+}
+
+/// general.file_type, llama.cpp's LLAMA_FTYPE_MOSTLY_...: of the ternary matrices, else of the largest float
+/// tensor.
+std::optional<std::uint32_t> file_type(const WritePlan& plan, const BlockFormat& format) {
+  const TensorInfo* largest = nullptr;
+  for (const PlannedTensor& planned : plan.tensors) {
+    const TensorInfo& tensor = *planned.tensor;
+    if (tensor.kind == TensorKind::ternary) {
+      return &format == &kTq1_0   ? std::optional<std::uint32_t>(36)
+             : &format == &kTq2_0 ? std::optional<std::uint32_t>(37)
+                                  : std::nullopt;
+    }
+    if (tensor.kind == TensorKind::floating &&
+        (largest == nullptr || tensor.stored_bytes > largest->stored_bytes)) {
+      largest = &tensor;
+    }
+  }
+  const std::string_view type = largest == nullptr ? "" : largest->type;
+  return type == "F32"    ? std::optional<std::uint32_t>(0)
+         : type == "F16"  ? std::optional<std::uint32_t>(1)
+         : type == "BF16" ? std::optional<std::uint32_t>(32)
+                          : std::nullopt;
 }
 
 /// Keys and values: those of a GGUF source as they are, else the few that readers expect.
@@ -111,7 +212,7 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header
     ++count;
   };
   const auto replaced = [&](std::string_view name) {
-    return name == "general.alignment" || name == "general.file_type" ||
+    return gguf::is_split_key(name) || name == "general.alignment" || name == "general.file_type" ||
            name == "general.quantization_version" ||
            (name == "general.architecture" && !plan.options.architecture.empty()) ||
            plan.metadata.contains(name);
@@ -133,10 +234,9 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header
   header.number(static_cast<std::uint32_t>(gguf::kDefaultAlignment));
   key("general.quantization_version", gguf::kUint32);
   header.number(std::uint32_t{2});
-  // llama.cpp's LLAMA_FTYPE_MOSTLY_TQ1_0 and _TQ2_0; it has none for Q2_0.
-  if (&format == &kTq1_0 || &format == &kTq2_0) {
+  if (const auto type = file_type(plan, format)) {
     key("general.file_type", gguf::kUint32);
-    header.number(&format == &kTq1_0 ? std::uint32_t{36} : std::uint32_t{37});
+    header.number(*type);
   }
   for (const auto& [name, value] : plan.metadata) {
     key(name, gguf::kString);
@@ -156,15 +256,10 @@ Bytes make_header(const WritePlan& plan, const BlockFormat& format, std::span<co
   header.append(pairs.bytes());
   std::uint64_t offset = 0;
   for (const Placed& placed : tensors) {
-    const auto shape = placed.planned->tensor->shape;
     header.string(placed.planned->name);
-    // GGUF has no scalars.
-    header.number(static_cast<std::uint32_t>(std::max<std::size_t>(shape.size(), 1)));
-    if (shape.empty()) {
-      header.number(std::uint64_t{1});
-    }
-    for (std::size_t i = shape.size(); i > 0; --i) {
-      header.number(static_cast<std::uint64_t>(shape[i - 1]));
+    header.number(static_cast<std::uint32_t>(placed.shape.size()));
+    for (std::size_t i = placed.shape.size(); i > 0; --i) {
+      header.number(static_cast<std::uint64_t>(placed.shape[i - 1]));
     }
     header.number(placed.type);
     header.number(offset);
@@ -210,12 +305,19 @@ void write_gguf(const WritePlan& plan, const std::filesystem::path& out) {
   for (const PlannedTensor& planned : plan.tensors) {
     tensors.push_back(place(plan, planned, format));
   }
+  const auto is_ternary = [](const PlannedTensor& planned) {
+    return planned.tensor->kind == TensorKind::ternary;
+  };
+  if (!plan.options.block_format.empty() && std::ranges::none_of(plan.tensors, is_ternary)) {
+    throw Error(plan.source.path().string() + ": no ternary matrix to write as " + std::string(format.name) +
+                "; `trit pack` makes float matrices ternary");
+  }
   const Bytes header = make_header(plan, format, tensors);
   AtomicFile file(out);
   file.write(header.bytes());
   Progress progress(plan);
   for (const Placed& placed : tensors) {
-    if (placed.planned->tensor->kind == TensorKind::ternary) {
+    if (!placed.scale.empty()) {
       write_blocks(plan, placed, format, file, progress);
     } else {
       copy_elements(

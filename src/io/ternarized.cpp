@@ -53,6 +53,10 @@ class TernarizedCheckpoint final : public Checkpoint {
     return at->second;
   }
 
+  bool has_row_scales(const TensorInfo& tensor) const override {
+    return original(tensor).kind != TensorKind::ternary || source_.has_row_scales(original(tensor));
+  }
+
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                   std::span<std::uint8_t> codes) const override {
     if (original(tensor).kind == TensorKind::ternary) {

@@ -41,13 +41,31 @@ std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor) {
   return scale;
 }
 
+std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor) {
+  const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(row_bytes));
+  std::vector<bool> zero;
+  for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
+    source.read_codes(tensor, row, 1, codes);
+    zero.push_back(std::ranges::all_of(codes, [](std::uint8_t byte) { return byte == 0; }));
+  }
+  source.release(tensor);
+  return zero;
+}
+
 std::int64_t rows_per_read(const TensorInfo& tensor) {
   return std::clamp<std::int64_t>(kReadBytes / packed_row_bytes(tensor.shape[1]), 1, tensor.shape[0]);
 }
 
+Elements elements_of(const TensorInfo& tensor) {
+  if (tensor.kind == TensorKind::blocks || tensor.kind == TensorKind::ternary) {
+    return {static_cast<std::int64_t>(tensor.stored_bytes), 1};
+  }
+  return {checked_numel(tensor.shape).value_or(0), static_cast<std::int64_t>(dtype_size(tensor.type))};
+}
+
 void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress) {
-  const auto size = static_cast<std::int64_t>(dtype_size(tensor.type));
-  const std::int64_t count = checked_numel(tensor.shape).value_or(0);
+  const auto [count, size] = elements_of(tensor);
   const std::int64_t at_once = std::min(kReadBytes / size, count);
   std::vector<std::byte> buffer(static_cast<std::size_t>(at_once * size));
   for (std::int64_t first = 0; first < count; first += at_once) {

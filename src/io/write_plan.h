@@ -47,10 +47,20 @@ using Sink = std::function<void(std::span<const std::byte>)>;
 /// keeps its scales all over the data, and writers ask for all scales before they write.
 std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor);
 
+/// [rows] whether all weights of the row of a ternary tensor are 0.
+std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor);
+
 /// Rows that are read at once: about a megabyte of codes.
 std::int64_t rows_per_read(const TensorInfo& tensor);
 
-/// Streams the elements of a floating or other tensor to `sink`.
+/// What Checkpoint::read_elements counts: elements of a floating or other tensor, else bytes.
+struct Elements {
+  std::int64_t count = 0;
+  std::int64_t size = 1;  // bytes of one
+};
+Elements elements_of(const TensorInfo& tensor);
+
+/// Streams the elements, or the bytes, of a tensor to `sink`.
 void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress);
 /// Streams the rows of a ternary tensor, in the stored form, `rows_per_read` at a time.
 void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& progress,

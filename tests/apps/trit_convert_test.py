@@ -109,6 +109,31 @@ class ConvertTest(CommandTest):
         self.assertEqual([row["name"] for row in info["layers"]], ["blk.0.bias", "blk.0.weight", "blk.1.weight"])
         self.assertIn('"mine"', info["description"])
 
+    def test_a_type_is_for_ternary_matrices(self) -> None:
+        floats = write_safetensors(self.root / "floats", {"w.weight": ("F32", [2, 2], f32([1.0] * 4))})
+        for kind in ("tq1_0", "tq2_0", "q2_0"):
+            self.fails("convert", floats, self.root / "out", "--to", "gguf", "--type", kind,
+                       says=("floats", "no ternary matrix", kind.upper(), "trit pack"))
+        self.assertFalse((self.root / "out").exists())
+        self.succeeds("convert", floats, self.root / "out", "--to", "gguf")
+        self.succeeds("diff", floats, self.root / "out")
+
+    def test_scales_that_float16_holds_badly(self) -> None:
+        """A scale below float16's normal range is told; that of zeros means nothing."""
+        codes = {"small": b"\x34" * 64, "zero": b"\0" * 64}
+        for name, scale in (("small", 8e-8), ("zero", 1e-5)):
+            own = write_safetensors(self.root / name, {"w.weight": ("U8", [1, 64], codes[name]),
+                                                       "w.weight_scale": ("F32", [1], f32([scale]))}, OWN)
+            said = self.succeeds("convert", own, self.root / "x", "--to", "gguf").stderr
+            if name == "small":
+                self.assertRegex(said, r'warning: tensor "w\.weight": the scale 8e-08 .* 25\.49[0-9]* % off')
+                self.assertEqual(self.trit("diff", own, self.root / "x", "--tolerance", "0.001").returncode, 1)
+            else:
+                self.assertNotIn("warning", said)
+                self.succeeds("diff", own, self.root / "x", "--tolerance", "0.001")
+                self.succeeds("convert", self.root / "x", self.root / "back", "--to", "trit")
+                self.succeeds("diff", own, self.root / "back")
+
     def test_a_large_file_is_looked_at_by_its_headers(self) -> None:
         """1 GB: at most 50 ms and 32 MB. The file is sparse; what is not touched costs nothing."""
         path = self.sparse("large", {"w.weight": ("U8", [1 << 15, 1 << 15], 1 << 30)}, OWN)

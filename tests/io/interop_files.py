@@ -33,8 +33,8 @@ def pack_rows(t: numpy.ndarray) -> numpy.ndarray:
     return fields[..., 0] | fields[..., 1] << 2 | fields[..., 2] << 4 | fields[..., 3] << 6
 
 
-def save_own(path: Path, matrices: dict, others: dict, graph: dict | None = None) -> None:
-    """Stored form: name -> (t, scale)."""
+def save_own(path: Path, matrices: dict, others: dict, graph: dict | None = None, config: dict | None = None) -> None:
+    """Stored form: name -> (t, scale); `config` is the config.json that the model came with."""
     tensors = dict(others)
     metadata = {"trit.version": "1", "trit.layout": "rows-2bit", "trit.scale": "multiply"}
     for name, (t, scale) in matrices.items():
@@ -43,6 +43,8 @@ def save_own(path: Path, matrices: dict, others: dict, graph: dict | None = None
         metadata[f"trit.in_features.{name}"] = str(t.shape[1])
     if graph:
         metadata["trit.model"] = json.dumps(graph)
+    if config:
+        metadata["huggingface.config"] = json.dumps(config)
     save_file(tensors, path, metadata)
 
 
