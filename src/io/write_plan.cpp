@@ -46,13 +46,14 @@ std::int64_t rows_per_read(const TensorInfo& tensor) {
 }
 
 void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress) {
-  const auto size = static_cast<std::int64_t>(dtype_size(tensor.type));
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
-  const std::int64_t at_once = std::min(kReadBytes / size, count);
-  std::vector<std::byte> buffer(static_cast<std::size_t>(at_once * size));
+  // A multiple of 8, so that parts begin at a byte whatever the element.
+  const auto bits = static_cast<std::int64_t>(dtype_bits(tensor.type));
+  const std::int64_t at_once = std::min(kReadBytes / bits * 8, count);
+  std::vector<std::byte> buffer(static_cast<std::size_t>(bytes_of_elements(tensor.type, at_once)));
   for (std::int64_t first = 0; first < count; first += at_once) {
-    const auto bytes =
-        std::span(buffer).first(static_cast<std::size_t>(std::min(at_once, count - first) * size));
+    const auto bytes = std::span(buffer).first(
+        static_cast<std::size_t>(bytes_of_elements(tensor.type, std::min(at_once, count - first))));
     plan.source.read_elements(tensor, first, bytes);
     sink(bytes);
     progress.add(bytes.size());
