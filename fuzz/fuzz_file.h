@@ -35,6 +35,9 @@ inline void read_everything(const io::Checkpoint& checkpoint) {
         }
         std::vector<float> values(static_cast<std::size_t>(count));
         checkpoint.read_floats(tensor, 0, values);
+      } else if (checkpoint.format() != io::Format::gguf && tensor.stored_bytes != 0) {
+        std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.stored_bytes));
+        checkpoint.read_elements(tensor, 0, bytes);
       }
     } catch (const Error&) {
     }
