@@ -32,11 +32,12 @@ bool leaves_out(const std::string& entry, std::string_view module) {
   if (module.ends_with(entry)) {
     return true;
   }
-  if (module.starts_with(entry)) {
-    return entry.ends_with('.') || module[entry.size()] == '.';
-  }
-  if (entry.find_first_of(".*+?{[(|^$\\") == std::string::npos) {
-    return false;
+  if (entry.find_first_of("*+?{[(|^$\\") == std::string::npos) {
+    // A beginning up to a dot or the end, in which a dot of the entry stands for any character.
+    const auto same = [](char e, char m) { return e == m || e == '.'; };
+    const std::size_t end = entry.size();
+    return end <= module.size() && std::equal(entry.begin(), entry.end(), module.begin(), same) &&
+           (end == module.size() || module[end] == '.' || (end > 0 && module[end - 1] == '.'));
   }
   const std::ptrdiff_t repetitions =
       std::count_if(entry.begin(), entry.end(), [](char c) { return c == '*' || c == '+' || c == '{'; });

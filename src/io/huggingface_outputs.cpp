@@ -122,6 +122,19 @@ class Outputs {
     return planned != nullptr && planned->tensor->kind == TensorKind::ternary;
   }
 
+  /// Whether the entry of modules_to_not_convert would have transformers take a ternary layer for a float
+  /// one.
+  bool names_a_layer(const std::string& entry) const {
+    HuggingFaceConfig alone;
+    alone.modules_to_not_convert = {entry};
+    try {
+      return std::any_of(layers_.begin(), layers_.end(),
+                         [&](const std::string& layer) { return is_not_converted(alone, layer); });
+    } catch (const Error&) {
+      return false;  // an expression that is too much to try: it stays as it came
+    }
+  }
+
   /// Whether the float matrix has a norm in front as a BitNet layer of transformers that is made ternary in
   /// each pass.
   bool is_online_layer(std::string_view weight) const {
@@ -240,6 +253,7 @@ std::string Outputs::config() const {
   config.use_rms_norm = use_rms_norm_;
   config.rms_norm_eps = eps_.value_or(config.rms_norm_eps);
   auto& left_out = config.modules_to_not_convert;
+  std::erase_if(left_out, [&](const std::string& entry) { return names_a_layer(entry); });
   const auto leave_out = [&](const std::string& module) {
     // An entry matches module paths that it ends, and those that it begins; one that would match a ternary
     // layer is written as an anchored expression.

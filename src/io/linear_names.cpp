@@ -83,8 +83,9 @@ LinearNames::LinearNames(HuggingFaceConfig config, std::span<const TensorInfo> t
 
 bool LinearNames::is_router(std::string_view module) const {
   const std::string_view part = last_part(module);
-  return (part == "gate" || part == "router") &&
-         with_experts_.contains(module.substr(0, module.size() - part.size()));
+  return part == "ffn_gate_inp" ||  // llama.cpp's name
+         ((part == "gate" || part == "router") &&
+          with_experts_.contains(module.substr(0, module.size() - part.size())));
 }
 
 /// Conv1D of transformers' first models keeps its matrix transposed, and is no Linear.

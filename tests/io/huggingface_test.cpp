@@ -206,6 +206,7 @@ TEST(HuggingFace, LinearWeightsByNameAndConfig) {
                                                   {"l.0.norm.weight", "a norm"},
                                                   {"l.0.ln_1.weight", "a norm"},
                                                   {"b.mlp.gate.weight", "a router of experts"},
+                                                  {"blk.0.ffn_gate_inp.weight", "a router of experts"},
                                                   {"pos", "its name does not end in \".weight\""}};
   for (const std::string& name : linear) {
     model.add(name, {4, 4}, values);
@@ -430,7 +431,7 @@ TEST(HuggingFace, TheWrittenConfig) {
   model.add("c.weight", {4, 4}, head);
   model.set_metadata(
       "huggingface.config",
-      R"({"zeta": 1, "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["x"]}, "alpha": [1, 2]})");
+      R"({"zeta": 1, "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["x", "fc"]}, "alpha": [1, 2]})");
   convert(model, folder / "x", to_hf(ScaleConvention::multiply));
   const auto bytes = test::read_file(folder / "x" / "config.json");
   const std::string text(bytes.begin(), bytes.end());
@@ -441,6 +442,7 @@ TEST(HuggingFace, TheWrittenConfig) {
   EXPECT_NE(text.find(R"("^c$")"), std::string::npos) << text;
   EXPECT_NE(text.find(R"("lm_head")"), std::string::npos) << text;
   EXPECT_NE(text.find(R"("x")"), std::string::npos) << text;
+  EXPECT_EQ(text.find(R"("fc")"), std::string::npos) << text;  // it is ternary
   expect_error([&] { convert(model, folder / "x", to_hf(ScaleConvention::multiply)); },
                {"exists already, wanted a new or an empty folder"});
 }

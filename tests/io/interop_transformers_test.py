@@ -260,6 +260,13 @@ class Online(Folder):
                 self.assertEqual((self.root / f"{name} again" / "config.json").read_bytes(),
                                  (self.root / name / "config.json").read_bytes())
                 numpy.testing.assert_array_equal(self.logits(self.root / f"{name} again"), self.logits(self.root / name))
+        trit("pack", self.root / "llama", self.root / "llama.packed")
+        trit("convert", self.root / "llama.packed", self.root / "llama packed", "--to", "hf")
+        kinds = {layer: type(module).__name__ for layer, module in load(self.root / "llama packed").named_modules()
+                 if "Linear" in type(module).__name__}
+        self.assertEqual({layer for layer, kind in kinds.items() if kind == "Linear"}, {"lm_head"})
+        self.assertEqual(len(kinds), 8)
+        self.assertTrue(numpy.isfinite(self.logits(self.root / "llama packed")).all())
         # Conv1D of GPT-2 keeps its matrix transposed and is no Linear.
         self.assertIn("Conv1D", refusal("pack", self.root / "gpt2", self.root / "packed"))
 
