@@ -68,7 +68,10 @@ HuggingFaceConfig parse_huggingface_config(std::string_view text, const std::str
     } else if (path.size() == 2 && path[0] == "quantization_config") {
       members.emplace(path[1], std::move(value));
     } else if (path.size() == 3 && path[0] == "quantization_config" && path[1] == "modules_to_not_convert") {
-      left_out.push_back(std::move(value));
+      config.lists_modules = true;
+      if (!path[2].empty()) {
+        left_out.push_back(std::move(value));
+      }
     }
   };
   for_each_scalar(text, what, keep, {.python_member = "quantization_config"});

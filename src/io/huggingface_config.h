@@ -21,6 +21,7 @@ struct HuggingFaceConfig {
   bool use_rms_norm = false;
   double rms_norm_eps = 1e-6;
   std::vector<std::string> modules_to_not_convert;
+  bool lists_modules = false;  // it is a list, though an empty one, and not null
 
   bool is_bitnet() const { return quant_method == "bitnet"; }
   /// autobitlinear, online: the weights are float matrices that are made ternary in each forward pass.

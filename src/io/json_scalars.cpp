@@ -102,6 +102,9 @@ class ScalarEvents : public nlohmann::json_sax<Json> {
     return true;
   }
   bool close() {
+    if (!python_member_.empty() && levels_.back().array && levels_.back().index == 0) {
+      found_(path_, nullptr);
+    }
     levels_.pop_back();
     path_.pop_back();
     return true;

@@ -15,8 +15,9 @@ using JsonScalar = std::variant<std::nullptr_t, bool, double, std::string>;
 
 /// How a text is read.
 struct JsonRules {
-  /// If not empty: text as Python's json module writes it. NaN, Infinity and -Infinity are numbers, and equal
-  /// keys are an error for the top-level member of this name and inside it only.
+  /// If not empty: text as Python's json module writes it. NaN, Infinity and -Infinity are numbers, equal
+  /// keys are an error for the top-level member of this name and inside it only, and an empty array is a null
+  /// whose last key is "".
   std::string_view python_member = {};
 };
 

@@ -114,7 +114,7 @@ std::string LinearNames::why_float(std::string_view name, std::span<const std::i
     return "an embedding";
   }
   // A list of modules that does not name them makes transformers convert them.
-  const bool listed = config_.is_bitnet() && !config_.modules_to_not_convert.empty();
+  const bool listed = config_.is_bitnet() && config_.lists_modules;
   if (!listed && is_output_layer(module)) {
     return "the output layer";
   }

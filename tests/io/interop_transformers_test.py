@@ -212,6 +212,7 @@ class Online(Folder):
     def test_convert_keeps_online_and_pack_makes_it_offline(self):
         for name, options in {"tied": {}, "untied": {"tied": False}, "norms": {"norms": True}, "bias": {"bias": True},
                               "left out": {"tied": False, "left_out": ["lm_head", "layers.0.mlp", r"model\..*\.q_proj"]},
+                              "empty": {"tied": False, "left_out": []},
                               "head": {"tied": False, "left_out": ["layers.1.mlp.up_proj"]}}.items():
             with self.subTest(name):
                 source = self.online(name, **options)
