@@ -35,9 +35,9 @@ inline void read_everything(const io::Checkpoint& checkpoint) {
         }
         std::vector<float> values(static_cast<std::size_t>(count));
         checkpoint.read_floats(tensor, 0, values);
-      } else if (tensor.kind == io::TensorKind::blocks) {
-        std::vector<std::byte> blocks(tensor.stored_bytes);
-        checkpoint.read_elements(tensor, 0, blocks);
+      } else if (tensor.stored_bytes != 0) {
+        std::vector<std::byte> bytes(static_cast<std::size_t>(tensor.stored_bytes));
+        checkpoint.read_elements(tensor, 0, bytes);
       }
       checkpoint.release(tensor);
     } catch (const Error&) {

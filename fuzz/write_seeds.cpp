@@ -162,6 +162,31 @@ void write_seeds(const fs::path& root) {
     write_bytes(root / "safetensors" / name, read_bytes(root / "folder" / "model.safetensors"));
     fs::remove_all(root / "folder");
   }
+  // Float weights that are made ternary in each pass, and what Python's json writes.
+  const std::string online =
+      R"({"a": [Infinity, -Infinity, NaN], "quantization_config": {"quant_method": "bitnet", "linear_class":)"
+      R"( "autobitlinear", "quantization_mode": "online", "use_rms_norm": true, "modules_to_not_convert":)"
+      R"( ["lm_head", "model\\.layers\\.[0-9]+\\.mlp"]}})";
+  write_bytes(root / "json" / "online", std::string(1, '\0') + online);
+  const std::vector<float> values(8, 0.5F);
+  const std::vector<std::uint8_t> bytes(8);
+  std::vector<io::TensorToWrite> tensors{
+      {"w.weight", "F32", {2, 4}, std::as_bytes(std::span(values))},
+      {"w.rms_norm.weight", "F32", {4}, std::as_bytes(std::span(values)).first(16)}};
+  fs::create_directories(root / "folder");
+  io::save_safetensors(root / "folder" / "model.safetensors", tensors, {});
+  write_bytes(root / "folder" / "config.json", online);
+  write_bytes(root / "huggingface" / "online", joined(root / "folder", false));
+  write_bytes(root / "folder" / "config.json", "{");
+  write_bytes(root / "huggingface" / "broken-config", joined(root / "folder", false));
+  fs::remove_all(root / "folder");
+  const auto raw = [&](std::size_t count) { return std::as_bytes(std::span(bytes)).first(count); };
+  tensors = {{"c", "C64", {1}, raw(8)},
+             {"e", "F8_E8M0", {2}, raw(2)},
+             {"f", "F4", {2, 2}, raw(2)},
+             {"g", "F6_E2M3", {4}, raw(3)},
+             {"h", "F8_E4M3FNUZ", {1}, raw(1)}};
+  io::save_safetensors(root / "safetensors" / "dtypes", tensors, {});
   write_bytes(root / "json" / "map", std::string(1, '\1') + R"json({"a\\.(.*)": "b.$1", "c": null})json");
   write_bytes(root / "json" / "graph", std::string(1, '\2') + model.metadata().find("trit.model")->second);
   for (char kind = 0; kind < 6; ++kind) {

@@ -44,7 +44,7 @@ io::ConvertOptions options_of(const ConvertArguments& arguments) {
                : arguments.to == "hf" ? io::Format::huggingface
                                       : io::Format::trit;
   options.block_format = arguments.type;
-  options.scale_convention = arguments.convention.value_or(io::ScaleConvention::multiply);
+  options.scale_convention = arguments.convention;
   options.shard_bytes = arguments.shard_bytes;
   options.architecture = arguments.architecture;
   if (!arguments.map.empty()) {
@@ -137,7 +137,8 @@ void add_convert_command(CLI::App& app, Action& action) {
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers: in IN where no config.json says "
-      "it, and in OUT with --to hf (multiply if not given: linear_class autobitlinear)");
+      "it, and in OUT with --to hf (if not given, as the model's own config.json has it, or multiply: "
+      "linear_class autobitlinear)");
   command
       ->add_option("--map", arguments->map,
                    "new names: JSON object, regular expression -> replacement or null")

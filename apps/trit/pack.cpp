@@ -35,6 +35,17 @@ void report(const PackOptions& options, const io::Checkpoint& source, const Pack
   say(fmt::format("{}: {} of {} tensors packed (scale per {}), {} bytes from {}, {:.2f} s", options.output,
                   plan.packed.size(), source.tensors().size(), options.scale, grouped(after), grouped(before),
                   seconds));
+  if (const std::string left = left_float_text(plan.left_float, "left float: "); !left.empty()) {
+    say(left + (options.filter.empty() ? "; --filter packs what it names" : ""));
+  }
+  if (!plan.config_problem.empty()) {
+    say("not used: " + printable(plan.config_problem));
+  }
+  if (!plan.trained_ternary) {
+    say("These weights show no sign of training with ternary layers (BitNet): packing a model that was "
+        "trained "
+        "in float costs most of its accuracy.");
+  }
   if (!options.json) {
     return;
   }
@@ -42,10 +53,15 @@ void report(const PackOptions& options, const io::Checkpoint& source, const Pack
   for (const std::string& name : plan.packed) {
     packed.push_back({{"name", name}, {"shape", source.find(name)->shape}});
   }
+  nlohmann::ordered_json left = nlohmann::ordered_json::array();
+  for (const LeftFloat& tensor : plan.left_float) {
+    left.push_back({{"name", tensor.name}, {"why", tensor.why}});
+  }
   print_json({{"input", options.input},
               {"output", options.output},
               {"scale", options.scale},
               {"packed", packed},
+              {"left_float", left},
               {"copied", source.tensors().size() - plan.packed.size() - plan.converted.size()},
               {"converted", plan.converted},
               {"input_bytes", before},
@@ -114,7 +130,8 @@ void add_pack_command(CLI::App& app, Action& action) {
   command
       ->add_option(
           "--filter", options->filter,
-          "pack the 2-D float tensors whose name this regular expression finds; if not given \"*.weight\"")
+          "pack the 2-D float tensors whose name this regular expression finds; if not given, the weights of "
+          "linear layers")
       ->check(CLI::Validator(refuse_expression, "", "regular expression"))
       ->type_name("REGEX");
   command->add_option("--scale", options->scale, "one scale a matrix (tensor) or one an output row (row)")
@@ -126,11 +143,14 @@ void add_pack_command(CLI::App& app, Action& action) {
                               "where no config.json says it");
   add_json_option(*command, options->json);
   command->footer(
-      "F32, F16, BF16 and F64 matrices are packed; other tensors and the metadata are copied. In a model "
-      "file a\n"
-      "packed linear layer becomes a ternary one. A NaN or an infinity is an error. The output file is "
-      "written whole\n"
-      "or not at all.\n"
+      "F32, F16, BF16 and F64 matrices of linear layers are packed; other tensors and the metadata are "
+      "copied.\n"
+      "Embeddings, the output layer of a language model (lm_head), and what modules_to_not_convert of\n"
+      "config.json names stay float unless --filter names them; what stayed float is printed. In a model "
+      "file\n"
+      "the graph says which layers are linear, and a packed one becomes ternary. A NaN or an infinity is an\n"
+      "error. The output file is written whole or not at all.\n"
+      "Packing a model that was not trained with ternary layers costs most of its accuracy.\n"
       "Example: trit pack float.safetensors packed.safetensors --filter '^layers\\..*proj\\.weight$' --scale "
       "row");
   command->callback([options, &action] { action = [options] { return pack(*options); }; });

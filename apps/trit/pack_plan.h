@@ -7,22 +7,37 @@
 #include <optional>
 #include <set>
 #include <string>
+#include <vector>
 
 #include "trit/io.h"
 
 namespace trit::cli {
+
+/// A float tensor of two dimensions or more that is not packed.
+struct LeftFloat {
+  std::string name;
+  std::string why;  // "an embedding"
+};
 
 struct PackPlan {
   std::set<std::string, std::less<>> packed;  // 2-D float matrices: to the stored form
   std::set<std::string, std::less<>>
       converted;  // their layers' bias and norm: to float32, as the stored form has it
   std::map<std::string, std::string, std::less<>> metadata;  // of the output file
+  std::vector<LeftFloat> left_float;
+  bool trained_ternary = false;  // config.json says that it is a BitNet model, or the weights are -a, 0, +a
+  std::string config_problem;    // why the config.json that came with the model was not used
 };
 
-/// Packs the 2-D float tensors that `filter` (a regular expression, ECMAScript, found anywhere in the name)
-/// accepts; without a filter those named "*.weight". The input's metadata is kept; in a graph ("trit.model")
-/// a "linear" node whose weight is packed becomes "bit_linear" with norm "none". Throws trit::Error if
-/// nothing is left to pack, a "<name>_scale" exists already, or a packed matrix is no linear node's weight.
+/// Packs the float matrices of the linear layers, which the graph of the file names ("trit.model"), or else
+/// the config.json that came with the model and the names of the tensors (io::find_linear_weights). With
+/// `filter` (a regular expression, ECMAScript, found anywhere in the name): the 2-D float tensors that it
+/// accepts. The input's metadata is kept; in a graph a "linear" node whose weight is packed becomes
+/// "bit_linear" with norm "none". Throws trit::Error if nothing is left to pack, a "<name>_scale" exists
+/// already, or a packed matrix is no linear node's weight.
 PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string>& filter);
+
+/// "a.weight, b.weight and 3 more (an embedding); c (3 dimensions)" after `before`; empty if there is none.
+std::string left_float_text(const std::vector<LeftFloat>& left, const std::string& before);
 
 }  // namespace trit::cli

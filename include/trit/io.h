@@ -40,7 +40,7 @@ std::string_view name_of(Format format);
 enum class TensorKind : std::uint8_t {
   ternary,   // [N, K] with one scale, or one per row: W = t * scale
   floating,  // F64, F32, F16, BF16
-  other,     // integers, bool, 8-bit floats: copied, never computed with
+  other,     // integers, bool, complex numbers, floats of 8 bits and less: copied, never computed with
   blocks     // quantised blocks of ggml that are not decoded (Q4_K, ...): GGUF copies them to GGUF
 };
 
@@ -99,7 +99,8 @@ class Checkpoint {
   /// Whether scale() can give the scales: the blocks of a row in a GGUF file may have different ones.
   virtual bool has_row_scales(const TensorInfo&) const { return true; }
   /// The bytes of elements from `first` of a floating or other tensor (row-major, little endian), as many as
-  /// `bytes` holds. Of blocks, and of a ternary tensor of a GGUF file, `first` counts bytes.
+  /// `bytes` holds. Of elements below 8 bits `first` is a multiple of 8. Of blocks, and of a ternary tensor
+  /// of a GGUF file, `first` counts bytes.
   virtual void read_elements(const TensorInfo& tensor, std::int64_t first,
                              std::span<std::byte> bytes) const = 0;
   /// The same of a floating tensor as float32: F16 and BF16 exactly, F64 rounded.
@@ -164,6 +165,18 @@ class MemoryCheckpoint final : public Checkpoint {
 std::unique_ptr<Checkpoint> ternarized(const Checkpoint& source, ScaleGranularity granularity,
                                        const std::function<bool(std::string_view name)>& filter = {});
 
+/// Which floating tensors of a model are weights of linear layers, "<layer>.weight" [N, K], as BitNet makes
+/// them ternary. The config.json that the model carries decides (modules_to_not_convert), and the names that
+/// PyTorch, transformers and llama.cpp use: embeddings, lm_head, norms and routers are none.
+struct LinearWeights {
+  /// Every other floating tensor, and the reason: "an embedding", "3 dimensions".
+  std::map<std::string, std::string, std::less<>> why_not;
+  bool bitnet = false;         // config.json says that the model was trained so
+  std::string config_problem;  // why the config.json that the model carries was not used; else empty
+};
+/// Throws Error for an entry of modules_to_not_convert whose matching could take exponential time.
+LinearWeights find_linear_weights(const Checkpoint& source);
+
 /// New names for tensors: rules (regular expression, replacement with $1..$9), the first whose expression
 /// matches the whole name applies. A tensor whose rule has no replacement is left out; one without a rule
 /// keeps its name.
@@ -192,8 +205,9 @@ struct ConvertOptions {
   /// GGUF: "tq1_0", "tq2_0" or "q2_0", and Error if there is no ternary matrix to write so. If empty, "tq2_0"
   /// for those that there are.
   std::string block_format = {};
-  /// Hugging Face: multiply writes linear_class "autobitlinear", divide "bitlinear".
-  ScaleConvention scale_convention = ScaleConvention::multiply;
+  /// Hugging Face: multiply writes linear_class "autobitlinear", divide "bitlinear". If not set: the class
+  /// of the config.json that the model carries, or multiply.
+  std::optional<ScaleConvention> scale_convention = {};
   /// Hugging Face: weights are cut into files of at most this many bytes, whole tensors each; 0 writes one.
   std::uint64_t shard_bytes = 0;
   /// Hugging Face: text of the config.json to start from. If empty, the one that the model carries.

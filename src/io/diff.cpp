@@ -180,11 +180,10 @@ class Comparison {
     constexpr std::int64_t kAtOnce = 1 << 16;
     const Elements elements = elements_of(a);
     const std::int64_t count = elements.count;
-    const auto size = static_cast<std::size_t>(elements.size);
-    std::vector<std::byte> x(static_cast<std::size_t>(std::min(kAtOnce, count)) * size);
+    std::vector<std::byte> x(static_cast<std::size_t>(elements.bytes(std::min(kAtOnce, count))));
     std::vector<std::byte> y(x.size());
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
-      const std::size_t part = static_cast<std::size_t>(std::min(kAtOnce, count - first)) * size;
+      const auto part = static_cast<std::size_t>(elements.bytes(std::min(kAtOnce, count - first)));
       a_.read_elements(a, first, std::span(x).first(part));
       b_.read_elements(b, first, std::span(y).first(part));
       if (!std::equal(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(part), y.begin())) {

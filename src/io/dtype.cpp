@@ -9,30 +9,31 @@ namespace {
 
 struct DtypeRow {
   std::string_view name;
-  std::size_t bytes;
+  std::size_t bits;
 };
-constexpr std::array<DtypeRow, 15> kDtypes{{{"F64", 8},
-                                            {"I64", 8},
-                                            {"U64", 8},
-                                            {"F32", 4},
-                                            {"I32", 4},
-                                            {"U32", 4},
-                                            {"F16", 2},
-                                            {"BF16", 2},
-                                            {"I16", 2},
-                                            {"U16", 2},
-                                            {"F8_E4M3", 1},
-                                            {"F8_E5M2", 1},
-                                            {"I8", 1},
-                                            {"U8", 1},
-                                            {"BOOL", 1}}};
+// All of safetensors 0.8.
+constexpr std::array<DtypeRow, 22> kDtypes{
+    {{"F64", 64},    {"I64", 64},        {"U64", 64},        {"C64", 64},    {"F32", 32}, {"I32", 32},
+     {"U32", 32},    {"F16", 16},        {"BF16", 16},       {"I16", 16},    {"U16", 16}, {"F8_E4M3", 8},
+     {"F8_E5M2", 8}, {"F8_E4M3FNUZ", 8}, {"F8_E5M2FNUZ", 8}, {"F8_E8M0", 8}, {"I8", 8},   {"U8", 8},
+     {"BOOL", 8},    {"F6_E2M3", 6},     {"F6_E3M2", 6},     {"F4", 4}}};
 
 }  // namespace
 
-std::size_t dtype_size(std::string_view dtype) {
+std::size_t dtype_bits(std::string_view dtype) {
   const auto* row =
       std::find_if(kDtypes.begin(), kDtypes.end(), [&](const DtypeRow& r) { return r.name == dtype; });
-  return row == kDtypes.end() ? 0 : row->bytes;
+  return row == kDtypes.end() ? 0 : row->bits;
+}
+
+std::size_t dtype_size(std::string_view dtype) {
+  const std::size_t bits = dtype_bits(dtype);
+  return bits % 8 == 0 ? bits / 8 : 0;
+}
+
+std::int64_t bytes_of_elements(std::string_view dtype, std::int64_t elements) {
+  const auto bits = static_cast<std::int64_t>(dtype_bits(dtype));
+  return elements / 8 * bits + elements % 8 * bits / 8;
 }
 
 std::string dtype_names() {
@@ -62,11 +63,26 @@ std::optional<std::int64_t> checked_numel(std::span<const std::int64_t> shape) {
 
 std::optional<std::int64_t> checked_bytes(std::string_view dtype, std::span<const std::int64_t> shape) {
   const auto numel = checked_numel(shape);
+  const auto bits = static_cast<std::int64_t>(dtype_bits(dtype));
+  if (!numel || *numel % 8 * bits % 8 != 0) {
+    return std::nullopt;
+  }
   std::int64_t bytes = 0;
-  if (!numel || __builtin_mul_overflow(*numel, static_cast<std::int64_t>(dtype_size(dtype)), &bytes)) {
+  if (__builtin_mul_overflow(*numel / 8, bits, &bytes) ||
+      __builtin_add_overflow(bytes, *numel % 8 * bits / 8, &bytes)) {
     return std::nullopt;
   }
   return bytes;
+}
+
+std::string size_problem(std::string_view dtype, std::span<const std::int64_t> shape) {
+  const auto numel = checked_numel(shape);
+  const auto bits = static_cast<std::int64_t>(dtype_bits(dtype));
+  const std::string what = std::string(dtype) + " " + shape_text(shape);
+  return numel && *numel % 8 * bits % 8 != 0
+             ? what + " does not fill its last byte, wanted a multiple of " + (bits == 4 ? "2" : "4") +
+                   " elements of " + std::to_string(bits) + " bits"
+             : what + " has more than 2^63 bytes";
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {

@@ -102,9 +102,9 @@ class GgufCheckpoint final : public Checkpoint {
 
   void read_elements(const TensorInfo& tensor, std::int64_t first,
                      std::span<std::byte> bytes) const override {
-    const auto size = static_cast<std::uint64_t>(elements_of(tensor).size);
     const auto part =
-        data(sources_[tensor.index]).subspan(static_cast<std::uint64_t>(first) * size, bytes.size());
+        data(sources_[tensor.index])
+            .subspan(static_cast<std::uint64_t>(elements_of(tensor).bytes(first)), bytes.size());
     std::copy(part.begin(), part.end(), bytes.begin());
   }
 

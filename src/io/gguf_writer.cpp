@@ -178,7 +178,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                 " Formats that can hold it: trit, hf");
   }
   const Elements elements = elements_of(tensor);
-  return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.count * elements.size), {}};
+  return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.bytes(elements.count)), {}};
 }
 
 /// general.file_type, llama.cpp's LLAMA_FTYPE_MOSTLY_...: of the ternary matrices, else of the largest float

@@ -4,14 +4,12 @@
 // model.safetensors.index.json names. The key weight_scale has two opposite meanings: config.json decides, or
 // the caller; nothing is guessed.
 #include <algorithm>
-#include <map>
-#include <set>
+#include <optional>
 
 #include "io/dtype.h"
 #include "io/float_elements.h"
 #include "io/huggingface_config.h"
-#include "io/json_scalars.h"
-#include "io/mapped_file.h"
+#include "io/huggingface_files.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
@@ -23,70 +21,6 @@ using Layout = SafetensorsCheckpoint::Layout;
 namespace fs = std::filesystem;
 
 constexpr std::size_t kMaxConfigBytes = std::size_t{1} << 20;
-constexpr std::size_t kMaxIndexBytes = std::size_t{100} << 20;
-
-std::string read_text(const fs::path& path, std::size_t most) {
-  const MappedFile file(path);
-  if (file.bytes().size() > most) {
-    throw Error(path.string() + ": " + std::to_string(file.bytes().size()) + " bytes, wanted at most " +
-                std::to_string(most));
-  }
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
-/// name -> file name, from model.safetensors.index.json.
-std::map<std::string, std::string, std::less<>> read_index(const fs::path& path) {
-  const std::string what = path.string();
-  std::map<std::string, std::string, std::less<>> files;
-  for_each_scalar(
-      read_text(path, kMaxIndexBytes), what, [&](std::span<const std::string> keys, JsonScalar value) {
-        if (keys.size() != 2 || keys[0] != "weight_map") {
-          return;
-        }
-        const auto* file = std::get_if<std::string>(&value);
-        if (file == nullptr || !file->ends_with(".safetensors") ||
-            file->find_first_of("/\\") != std::string::npos || file->find('\0') != std::string::npos) {
-          throw Error(what + ": weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
-                      ", wanted a .safetensors file of the same folder");
-        }
-        files.emplace(keys[1], *file);
-      });
-  if (files.empty()) {
-    throw Error(what + ": no weight_map, wanted one that names the file of each tensor");
-  }
-  return files;
-}
-
-struct Files {
-  fs::path folder;
-  std::vector<fs::path> paths;
-  std::map<std::string, std::string, std::less<>> index;  // empty without shards
-};
-
-Files find_files(const fs::path& path) {
-  Files files;
-  constexpr const char* kIndex = "model.safetensors.index.json";
-  const bool folder = fs::is_directory(path);
-  files.folder = folder ? path : path.has_parent_path() ? path.parent_path() : fs::path(".");
-  if (!folder && path.filename() != kIndex) {
-    files.paths = {path};
-  } else if (folder && fs::exists(path / "model.safetensors")) {
-    files.paths = {path / "model.safetensors"};
-  } else if (fs::exists(files.folder / kIndex)) {
-    files.index = read_index(files.folder / kIndex);
-    std::set<std::string> names;
-    for (const auto& [tensor, file] : files.index) {
-      names.insert(file);
-    }
-    for (const std::string& name : names) {
-      files.paths.push_back(files.folder / name);
-    }
-  } else {
-    throw Error(path.string() + ": a folder without model.safetensors and " + kIndex +
-                ", wanted one of them (a model as transformers saves it)");
-  }
-  return files;
-}
 
 /// A tensor of any shard.
 struct Found {
@@ -107,28 +41,29 @@ bool is_scale(const TensorView* view) {
   return view != nullptr && is_float_dtype(view->dtype) && view->numel() == 1;
 }
 bool is_packed(const TensorView& view) { return view.dtype == "U8" && view.shape.size() == 2; }
+bool is_float_matrix(const TensorView& view) { return is_float_dtype(view.dtype) && view.shape.size() == 2; }
 
-/// Whether any file has a packed matrix whose scale lies in the same file or in another.
-bool has_packed(const SafetensorsCheckpoint& checkpoint) {
+/// Whether any file has a matrix of this kind whose scale lies in the same file or in another.
+bool has_pair(const SafetensorsCheckpoint& checkpoint, bool (*is_matrix)(const TensorView&)) {
   return std::any_of(checkpoint.files().begin(), checkpoint.files().end(), [&](const SafetensorsFile& file) {
     return std::any_of(file.tensors().begin(), file.tensors().end(), [&](const auto& entry) {
-      return is_packed(entry.second) && is_scale(find_tensor(checkpoint, entry.first + "_scale").view);
+      return is_matrix(entry.second) && is_scale(find_tensor(checkpoint, entry.first + "_scale").view);
     });
   });
 }
 
 /// What decides how the tensors are read.
 struct Rules {
-  bool packed = false;  // uint8 matrices with a scale
-  bool values = false;  // float matrices of -1, 0, +1 with a scale
+  bool packed = false;        // uint8 matrices with a scale
+  bool values = false;        // float matrices of -1, 0, +1 with a scale
+  bool online_norms = false;  // float matrices that are made ternary in each pass, with a norm in front
   ScaleConvention convention = ScaleConvention::multiply;
 };
 
 /// The scale of the ternary matrix `name`, or null if it is none.
 const TensorView* ternary_scale(const SafetensorsCheckpoint& checkpoint, const std::string& name,
                                 const TensorView& view, const Rules& rules) {
-  const bool candidate = (rules.packed && is_packed(view)) ||
-                         (rules.values && is_float_dtype(view.dtype) && view.shape.size() == 2);
+  const bool candidate = (rules.packed && is_packed(view)) || (rules.values && is_float_matrix(view));
   if (!candidate) {
     return nullptr;
   }
@@ -156,9 +91,10 @@ std::int64_t out_features_of(const SafetensorsCheckpoint& checkpoint, const std:
 Rules rules_for(const SafetensorsCheckpoint& checkpoint, const fs::path& config_path,
                 const HuggingFaceConfig* config, const OpenOptions& options) {
   Rules rules;
-  rules.packed = has_packed(checkpoint);
+  rules.packed = has_pair(checkpoint, is_packed);
   if (config != nullptr && config->is_bitnet()) {
     rules.values = config->linear_class == "autobitlinear" && !config->is_online();
+    rules.online_norms = config->is_online() && config->use_rms_norm;
     rules.convention = config->convention();
     if (rules.packed && config->is_online()) {
       throw Error(config_path.string() +
@@ -201,7 +137,7 @@ class TensorTable {
     if (bias_scale != nullptr && rules_.convention == ScaleConvention::multiply &&
         is_float_dtype(view.dtype)) {
       checkpoint_.add_scaled_elements(name, view, *bias_scale, file);
-    } else if (scale_of_weight(name, ".rms_norm.weight", ".weight") != nullptr) {
+    } else if (scale_of_weight(name, ".rms_norm.weight", ".weight") != nullptr || is_online_norm(name)) {
       const std::string layer(without_ending(name, ".rms_norm.weight"));
       checkpoint_.add_elements(checkpoint_.keep(layer + ".norm.weight"), view, file);
     } else {
@@ -235,20 +171,59 @@ class TensorTable {
     return found.view == nullptr ? nullptr : ternary_scale(checkpoint_, weight, *found.view, rules_);
   }
 
+  bool is_online_norm(const std::string& name) const {
+    const std::string_view layer = without_ending(name, ".rms_norm.weight");
+    if (!rules_.online_norms || layer.empty()) {
+      return false;
+    }
+    const Found weight = find_tensor(checkpoint_, std::string(layer) + ".weight");
+    return weight.view != nullptr && is_float_matrix(*weight.view);
+  }
+
   SafetensorsCheckpoint& checkpoint_;
   const Rules& rules_;
 };
 
 /// Each tensor lies in the shard that the index names; one that lies in two is found by finish().
-void check_index(const SafetensorsCheckpoint& checkpoint, const Files& files) {
+void check_index(const SafetensorsCheckpoint& checkpoint, const HuggingFaceFiles& files) {
   for (const auto& [name, file] : files.index) {
     const auto at =
         std::find(files.paths.begin(), files.paths.end(), files.folder / file) - files.paths.begin();
     if (!checkpoint.files()[static_cast<std::size_t>(at)].contains(name)) {
-      throw Error((files.folder / file).string() + ": no tensor " + quoted_name(name) +
-                  ", which the index says is there");
+      throw Error((files.folder / file).string() + ": no tensor " + quoted_name(name) + ", which " +
+                  files.index_path.string() + " says is there");
     }
   }
+}
+
+/// config.json, as far as it is of use.
+struct Config {
+  fs::path path;
+  std::optional<HuggingFaceConfig> parsed;
+  std::string text;     // to travel along; empty if it is no text
+  std::string problem;  // why it is not used
+};
+
+/// Throws Error for a bad config.json only if it has to say what scales mean: beside other tensors any file
+/// of that name may lie.
+Config read_config(const fs::path& folder, bool needed) {
+  Config config;
+  config.path = folder / "config.json";
+  std::error_code ignored;
+  if (!fs::exists(config.path, ignored)) {
+    return config;
+  }
+  try {
+    config.text = read_text_file(config.path, kMaxConfigBytes);
+    config.parsed = parse_huggingface_config(config.text, config.path.string());
+  } catch (const Error& error) {
+    if (needed) {
+      throw;
+    }
+    config.problem = error.what();
+    config.text = is_utf8(config.text) ? config.text : "";
+  }
+  return config;
 }
 
 }  // namespace
@@ -261,7 +236,7 @@ bool has_bitnet_pairs(const SafetensorsFile& file) {
 }
 
 std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOptions& options) {
-  const Files files = find_files(path);
+  const HuggingFaceFiles files = find_huggingface_files(path);
   auto checkpoint = std::make_unique<SafetensorsCheckpoint>(Format::huggingface, path);
   Metadata metadata;
   for (const fs::path& file : files.paths) {
@@ -270,14 +245,12 @@ std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOpt
   }
   check_index(*checkpoint, files);
 
-  const fs::path config_path = files.folder / "config.json";
-  std::optional<HuggingFaceConfig> config;
-  if (fs::exists(config_path)) {
-    const std::string text = read_text(config_path, kMaxConfigBytes);
-    config = parse_huggingface_config(text, config_path.string());
-    metadata["huggingface.config"] = text;
+  const bool has_scales = has_pair(*checkpoint, is_packed) || has_pair(*checkpoint, is_float_matrix);
+  const Config config = read_config(files.folder, has_scales);
+  if (!config.text.empty()) {
+    metadata["huggingface.config"] = config.text;
   }
-  const Rules rules = rules_for(*checkpoint, config_path, config ? &*config : nullptr, options);
+  const Rules rules = rules_for(*checkpoint, config.path, config.parsed ? &*config.parsed : nullptr, options);
   checkpoint->set_convention(rules.convention);
   TensorTable table(*checkpoint, rules);
   for (std::size_t file = 0; file < checkpoint->files().size(); ++file) {
@@ -287,8 +260,8 @@ std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOpt
   }
   std::string description =
       "transformers, " + std::to_string(files.paths.size()) + (files.paths.size() == 1 ? " file" : " files");
-  if (config && config->is_bitnet()) {
-    description += ", linear_class " + config->linear_class + ", " + config->quantization_mode;
+  if (config.parsed && config.parsed->is_bitnet()) {
+    description += ", linear_class " + config.parsed->linear_class + ", " + config.parsed->quantization_mode;
   } else if (rules.packed) {
     description += ", packed weights, weight_scale as asked for";
   } else {
@@ -297,6 +270,9 @@ std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOpt
   if (rules.packed || rules.values) {
     description +=
         rules.convention == ScaleConvention::multiply ? ": W = t * weight_scale" : ": W = t / weight_scale";
+  }
+  if (!config.problem.empty()) {
+    description += "; not used: " + config.problem;
   }
   checkpoint->finish(std::move(description), std::move(metadata));
   return checkpoint;

@@ -59,7 +59,7 @@ void MemoryCheckpoint::add(std::string name, TernaryMatrix matrix) {
 void MemoryCheckpoint::add(std::string name, std::string type, std::vector<std::int64_t> shape,
                            std::vector<std::byte> bytes) {
   const auto wanted = checked_bytes(type, shape);
-  if (dtype_size(type) == 0 || !wanted || static_cast<std::uint64_t>(*wanted) != bytes.size()) {
+  if (dtype_bits(type) == 0 || !wanted || static_cast<std::uint64_t>(*wanted) != bytes.size()) {
     throw Error(path_.string() + ": tensor " + quoted_name(name) + ": " + std::to_string(bytes.size()) +
                 " bytes do not fit " + type + " " + shape_text(shape) + "; types are " + dtype_names());
   }
@@ -96,7 +96,7 @@ void MemoryCheckpoint::read_codes(const TensorInfo& tensor, std::int64_t first_r
 
 void MemoryCheckpoint::read_elements(const TensorInfo& tensor, std::int64_t first,
                                      std::span<std::byte> bytes) const {
-  const auto begin = first * static_cast<std::int64_t>(dtype_size(tensor.type));
+  const std::int64_t begin = bytes_of_elements(tensor.type, first);
   std::copy_n(stored_[tensor.index]->bytes.begin() + begin, bytes.size(), bytes.begin());
 }
 

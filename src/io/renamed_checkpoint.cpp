@@ -47,7 +47,7 @@ class RenamedCheckpoint final : public Checkpoint {
     added.name = names_.emplace_back(change.name);
     if (!change.type.empty()) {
       added.type = change.type;
-      added.stored_bytes = static_cast<std::uint64_t>(elements_of(added).count * elements_of(added).size);
+      added.stored_bytes = static_cast<std::uint64_t>(elements_of(added).bytes(elements_of(added).count));
     }
     added.index = originals_.size();
     originals_.push_back({&tensor, change.head_size});
@@ -95,7 +95,9 @@ class RenamedCheckpoint final : public Checkpoint {
       read_converted(tensor, first, bytes);
       return;
     }
-    const auto [count, size] = elements_of(tensor);
+    const std::int64_t count = elements_of(tensor).count;
+    const std::int64_t size =
+        elements_of(tensor).bytes(1);  // only tensors of whole bytes have rows to reorder
     const std::int64_t in_row = count / tensor.shape[0];
     for (std::size_t done = 0; done < bytes.size();) {
       const std::int64_t at = first + static_cast<std::int64_t>(done) / size;
@@ -129,7 +131,7 @@ class RenamedCheckpoint final : public Checkpoint {
       source_.read_elements(from, first, bytes);
       return;
     }
-    const auto size = static_cast<std::size_t>(elements_of(tensor).size);
+    const auto size = static_cast<std::size_t>(elements_of(tensor).bytes(1));
     std::vector<float> values(bytes.size() / size);
     source_.read_floats(from, first, values);
     if (tensor.type == "F32") {

@@ -173,7 +173,7 @@ void SafetensorsCheckpoint::read_elements(const TensorInfo& tensor, std::int64_t
   const Source& source = sources_[tensor.index];
   if (source.layout == Layout::elements) {
     const auto part = source.data->data.subspan(
-        static_cast<std::size_t>(first) * dtype_size(source.data->dtype), bytes.size());
+        static_cast<std::size_t>(bytes_of_elements(source.data->dtype, first)), bytes.size());
     std::copy(part.begin(), part.end(), bytes.begin());
     return;
   }

@@ -52,7 +52,7 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
       return true;
     }
     if (state_ == State::tensor && key_ == "dtype") {
-      if (dtype_size(value) == 0) {
+      if (dtype_bits(value) == 0) {
         fail("dtype \"" + shorten(value) + "\", wanted one of " + dtype_names());
       }
       entry_.dtype = std::move(value);
@@ -172,7 +172,7 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
     }
     const auto bytes = checked_bytes(entry_.dtype, entry_.shape);
     if (!bytes) {
-      fail(entry_.dtype + " " + shape_text(entry_.shape) + " has more than 2^63 bytes");
+      fail(size_problem(entry_.dtype, entry_.shape));
     }
     if (entry_.end - entry_.begin != static_cast<std::uint64_t>(*bytes)) {
       fail(range + " are " + std::to_string(entry_.end - entry_.begin) + " bytes, wanted " +

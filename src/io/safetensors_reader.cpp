@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "io/dtype.h"
+#include "io/file_kind.h"
 #include "io/mapped_file.h"
 #include "io/safetensors_header.h"
 #include "trit/error.h"
@@ -28,20 +29,29 @@ constexpr std::uint64_t kLengthBytes = 8;
 
 /// The header's text. Every size is compared before it is used.
 std::string_view header_text(std::span<const std::byte> bytes, const std::string& file) {
+  const std::string other = foreign_file(bytes);
+  const auto fail = [&](const std::string& what) {
+    throw Error(file + ": " + (other.empty() ? what : other + "; wanted a safetensors file"));
+  };
   if (bytes.size() < kLengthBytes) {
-    throw Error(file + ": " + std::to_string(bytes.size()) +
-                " bytes, wanted a safetensors file (8 bytes of header length at least)");
+    fail(std::to_string(bytes.size()) +
+         " bytes, wanted a safetensors file (8 bytes of header length at least)");
   }
   std::uint64_t length = 0;
-  for (std::size_t i = 0; i < kLengthBytes; ++i) {
+  for (std::size_t i = 0; i < std::min<std::size_t>(kLengthBytes, bytes.size()); ++i) {
     length |= std::to_integer<std::uint64_t>(bytes[i]) << (8 * i);
   }
   const std::uint64_t most = std::min<std::uint64_t>(kMaxHeaderBytes, bytes.size() - kLengthBytes);
   if (length > most) {
-    throw Error(file + ": byte 0: a header of " + std::to_string(length) + " bytes, wanted at most " +
-                std::to_string(most) + (most == kMaxHeaderBytes ? " (100 MB)" : " (the rest of the file)"));
+    fail("byte 0: a header of " + std::to_string(length) + " bytes, wanted at most " + std::to_string(most) +
+         (most == kMaxHeaderBytes ? " (100 MB)" : " (the rest of the file)"));
   }
-  return {reinterpret_cast<const char*>(bytes.data() + kLengthBytes), static_cast<std::size_t>(length)};
+  const std::string_view text(reinterpret_cast<const char*>(bytes.data() + kLengthBytes),
+                              static_cast<std::size_t>(length));
+  if (!text.starts_with('{') && !other.empty()) {
+    fail("");
+  }
+  return text;
 }
 
 /// The tensors must tile the buffer: in the order of their ranges, each begins where the one before ends.

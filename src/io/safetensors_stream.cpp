@@ -19,7 +19,7 @@ std::uint64_t check_entry(const SafetensorsEntry& entry, const std::string& file
   if (entry.name.empty() || entry.name == "__metadata__" || entry.name.find('\0') != std::string::npos) {
     throw Error(what + "a name must not be empty, \"__metadata__\", or contain a NUL");
   }
-  if (dtype_size(entry.dtype) == 0) {
+  if (dtype_bits(entry.dtype) == 0) {
     throw Error(what + "dtype \"" + entry.dtype + "\", wanted one of " + dtype_names());
   }
   if (entry.shape.size() > kMaxRank) {
@@ -28,7 +28,7 @@ std::uint64_t check_entry(const SafetensorsEntry& entry, const std::string& file
   }
   const auto bytes = checked_bytes(entry.dtype, entry.shape);
   if (!bytes) {
-    throw Error(what + entry.dtype + " " + shape_text(entry.shape) + " has more than 2^63 bytes");
+    throw Error(what + size_problem(entry.dtype, entry.shape));
   }
   return static_cast<std::uint64_t>(*bytes);
 }
@@ -89,8 +89,8 @@ SafetensorsStream::SafetensorsStream(const std::filesystem::path& path,
   order_.resize(entries.size());
   std::iota(order_.begin(), order_.end(), std::size_t{0});
   std::sort(order_.begin(), order_.end(), [&](std::size_t a, std::size_t b) {
-    const std::size_t a_size = dtype_size(entries[a].dtype);
-    const std::size_t b_size = dtype_size(entries[b].dtype);
+    const std::size_t a_size = dtype_bits(entries[a].dtype);
+    const std::size_t b_size = dtype_bits(entries[b].dtype);
     return a_size != b_size ? a_size > b_size : entries[a].name < entries[b].name;
   });
   const bool checked = metadata.contains("trit.layout");

@@ -13,7 +13,7 @@ void save_safetensors(const std::filesystem::path& path, std::span<const TensorT
   entries.reserve(tensors.size());
   for (const TensorToWrite& tensor : tensors) {
     const auto bytes = checked_bytes(tensor.dtype, tensor.shape);
-    if (dtype_size(tensor.dtype) != 0 && bytes && static_cast<std::uint64_t>(*bytes) != tensor.data.size()) {
+    if (dtype_bits(tensor.dtype) != 0 && bytes && static_cast<std::uint64_t>(*bytes) != tensor.data.size()) {
       throw Error(path.string() + ": tensor \"" + tensor.name + "\": " + std::to_string(tensor.data.size()) +
                   " bytes, wanted " + std::to_string(*bytes) + " for " + tensor.dtype + " " +
                   shape_text(tensor.shape));

@@ -59,18 +59,20 @@ std::int64_t rows_per_read(const TensorInfo& tensor) {
 
 Elements elements_of(const TensorInfo& tensor) {
   if (tensor.kind == TensorKind::blocks || tensor.kind == TensorKind::ternary) {
-    return {static_cast<std::int64_t>(tensor.stored_bytes), 1};
+    return {static_cast<std::int64_t>(tensor.stored_bytes), 8};
   }
-  return {checked_numel(tensor.shape).value_or(0), static_cast<std::int64_t>(dtype_size(tensor.type))};
+  return {checked_numel(tensor.shape).value_or(0), static_cast<std::int64_t>(dtype_bits(tensor.type))};
 }
 
 void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress) {
-  const auto [count, size] = elements_of(tensor);
-  const std::int64_t at_once = std::min(kReadBytes / size, count);
-  std::vector<std::byte> buffer(static_cast<std::size_t>(at_once * size));
+  const Elements elements = elements_of(tensor);
+  const std::int64_t count = elements.count;
+  // A multiple of 8, so that parts begin at a byte whatever the element.
+  const std::int64_t at_once = std::min(kReadBytes / elements.bits * 8, count);
+  std::vector<std::byte> buffer(static_cast<std::size_t>(elements.bytes(at_once)));
   for (std::int64_t first = 0; first < count; first += at_once) {
     const auto bytes =
-        std::span(buffer).first(static_cast<std::size_t>(std::min(at_once, count - first) * size));
+        std::span(buffer).first(static_cast<std::size_t>(elements.bytes(std::min(at_once, count - first))));
     plan.source.read_elements(tensor, first, bytes);
     sink(bytes);
     progress.add(bytes.size());

@@ -56,7 +56,9 @@ std::int64_t rows_per_read(const TensorInfo& tensor);
 /// What Checkpoint::read_elements counts: elements of a floating or other tensor, else bytes.
 struct Elements {
   std::int64_t count = 0;
-  std::int64_t size = 1;  // bytes of one
+  std::int64_t bits = 8;  // of one
+  /// Of elements that end at a byte.
+  std::int64_t bytes(std::int64_t elements) const { return elements / 8 * bits + elements % 8 * bits / 8; }
 };
 Elements elements_of(const TensorInfo& tensor);
 

@@ -14,14 +14,18 @@ namespace {
 class NetworkBuilder {
  public:
   explicit NetworkBuilder(const io::SafetensorsFile& file) : file_(file.path().string()), tensors_(file) {
+    const auto model = file.metadata().find("trit.model");
+    if (model == file.metadata().end()) {
+      throw Error(
+          file_ +
+          ": no metadata \"trit.model\": the file holds tensors, but not the graph of a model. It is JSON "
+          "such "
+          "as {\"input\": {\"shape\": [8]}, \"nodes\": [{\"op\": \"input\"}, {\"op\": \"linear\", \"name\": "
+          "\"fc\", \"inputs\": [0]}]}; docs/quickstart.md shows how to write it");
+    }
     check_metadata(file, "trit.version", "1");
     check_metadata(file, "trit.layout", "rows-2bit");
     check_metadata(file, "trit.scale", "multiply");
-    const auto model = file.metadata().find("trit.model");
-    if (model == file.metadata().end()) {
-      throw Error(file_ +
-                  ": no metadata \"trit.model\": the file holds tensors, but not the graph of a model");
-    }
     network_.graph = parse_graph(model->second, file_);
   }
 
@@ -105,6 +109,10 @@ class NetworkBuilder {
     const std::string weight = node.name + ".weight";
     const std::int64_t in = x.back();
     if (node.op == Op::bit_linear) {
+      if (const std::string& dtype = tensors_.at(weight, what_).dtype; dtype.find('F') != std::string::npos) {
+        throw Error(what_ + ": tensor \"" + weight + "\" is float (" + dtype +
+                    "), wanted it packed: `trit pack` does that");
+      }
       parameters.codes = tensors_.bytes(weight, {-1, packed_row_bytes(in)}, what_);
     } else {
       parameters.weight = tensors_.floats(weight, {-1, in}, what_);

@@ -88,6 +88,19 @@ class GoldenTest(CommandTest):
         self.assertEqual(self.run_model(tensors, "none"), Y_PLAIN)
         self.fails("pack", path, path, says="nothing to pack")
 
+    def test_a_float_bit_linear_node_is_packed_with_its_norm(self) -> None:
+        graph = chain([K], [{"op": "bit_linear", "name": "fc", "norm": "rms", "eps": 1e-6}])
+        path = write_safetensors(self.root / "m.safetensors", {
+            "fc.weight": ("F32", [N, K], f32(W)), "fc.norm.weight": ("F32", [K], f32(G)),
+            "fc.bias": ("F32", [N], f32(BIAS))}, stored_form(graph))
+        x = write_safetensors(self.root / "x.safetensors", {"x": ("F32", [M, K], f32(X))})
+        run = ("run", path, "--input", x, "--output", self.root / "y.safetensors")
+        self.fails(*run, says=("fc.weight", "is float", "trit pack"))
+        self.succeeds("pack", path, path)
+        self.assertEqual(json.loads(read_safetensors(path)[1]["trit.model"]), graph)
+        self.succeeds(*run)
+        self.assertEqual(bits(read_safetensors(self.root / "y.safetensors")[0]["y"][2]), Y_NORM_BIAS)
+
 
 class PackTest(CommandTest):
     def pack(self, tensors: dict, *options: str, metadata: dict | None = None) -> tuple[dict, dict]:
@@ -95,13 +108,13 @@ class PackTest(CommandTest):
         self.succeeds("pack", source, self.root / "out.safetensors", *options)
         return read_safetensors(self.root / "out.safetensors")
 
-    def refuses(self, tensors: dict, *options: str, says, metadata: dict | None = None) -> None:
+    def refuses(self, tensors: dict, *options: str, says, metadata: dict | None = None, also: list = []) -> None:
         source = write_safetensors(self.root / "in.safetensors", tensors, metadata)
         out = self.root / "out.safetensors"
         out.write_text("as it was")
         self.fails("pack", source, out, *options, says=says)
         self.assertEqual(out.read_text(), "as it was")
-        self.assertEqual(sorted(path.name for path in self.root.iterdir()), ["in.safetensors", "out.safetensors"])
+        self.assertEqual({path.name for path in self.root.iterdir()}, {"in.safetensors", "out.safetensors", *also})
 
     def test_what_is_packed_and_what_is_copied(self) -> None:
         tensors = {"a.weight": ("F32", [2, 3], f32([1, -1, 0, 0, 1, 1])), "a.bias": ("F16", [2], half([0.5, 2], "F16")),
@@ -125,6 +138,74 @@ class PackTest(CommandTest):
         self.assertEqual({name for name, tensor in self.pack(tensors, "--filter", r"^l\.\d+\.|emb")[0].items() if tensor[0] == "U8"},
                          {"l.0.q.weight", "l.0.k.weight", "emb"})
         self.refuses(tensors, "--filter", "nowhere", says=("nothing to pack", "'nowhere'"))
+
+    def test_what_a_linear_layer_holds(self) -> None:
+        """Without a graph: by config.json and names. --filter packs what it is asked to."""
+        floats = ("F32", [1, 4], f32([1, 0.5, 0, -0.25]))
+        tensors = {name: floats for name in (
+            "model.embed_tokens.weight", "wpe.weight", "lm_head.weight", "l.0.norm.weight", "l.0.q_proj.weight",
+            "l.0.up_proj.weight", "table")}
+        tensors["l.0.experts.weight"] = ("F32", [1, 1, 4], f32([1, 2, 3, 4]))
+        tensors["l.0.conv.weight"] = ("F32", [1, 1, 2, 2], f32([1, 2, 3, 4]))
+        source = write_safetensors(self.root / "in.safetensors", tensors)
+        out = self.root / "out.safetensors"
+
+        def packed(*options: str) -> set:
+            self.said = self.succeeds("pack", source, out, *options).stderr
+            found = read_safetensors(out)[0]
+            for name, tensor in tensors.items():
+                self.assertIn(found[name][0], ("U8", "F32"))
+                if found[name][0] == "F32":
+                    self.assertEqual(found[name], tensor)
+            return {name for name in tensors if found[name][0] == "U8"}
+
+        self.assertEqual(packed(), {"l.0.q_proj.weight", "l.0.up_proj.weight"})
+        for text in ("model.embed_tokens.weight, wpe.weight (an embedding)", "lm_head.weight (the output layer)",
+                     "l.0.norm.weight (a norm)", "l.0.experts.weight (3 dimensions)", "l.0.conv.weight (4 dimensions)",
+                     'table (its name does not end in ".weight")', "--filter", "trained in float costs"):
+            self.assertIn(text, self.said)
+        left = self.json("pack", source, out)["left_float"]
+        self.assertIn({"name": "lm_head.weight", "why": "the output layer"}, left)
+        self.assertEqual(packed("--filter", "embed_tokens|lm_head|table"),
+                         {"model.embed_tokens.weight", "lm_head.weight", "table"})
+        config = self.root / "config.json"
+        bitnet = {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+        config.write_text(json.dumps({"quantization_config": {**bitnet, "modules_to_not_convert": ["lm_head", "l.0.q_proj"]}}))
+        self.assertEqual(packed(), {"l.0.up_proj.weight"})
+        self.assertIn("l.0.q_proj.weight, lm_head.weight (named by modules_to_not_convert", self.said)
+        self.assertNotIn("trained in float", self.said)
+        self.assertEqual(packed("--filter", "q_proj"), {"l.0.q_proj.weight"})
+        config.write_text("{")
+        self.assertEqual(packed(), {"l.0.q_proj.weight", "l.0.up_proj.weight"})
+        self.assertIn("not used: config.json: not valid JSON", self.said)
+        self.refuses({"wte.weight": floats}, says=("nothing to pack", "left float: wte.weight (an embedding)"), also=["config.json"])
+
+    def test_weights_that_are_ternary_already_cost_nothing(self) -> None:
+        source = write_safetensors(self.root / "in.safetensors", {"w.weight": ("F32", [2, 4], f32([0.5, 0, -0.5, 0.5] * 2))})
+        said = self.succeeds("pack", source, self.root / "out.safetensors").stderr
+        self.assertNotIn("trained in float", said)
+
+    def test_dtypes_that_are_only_copied(self) -> None:
+        sizes = {"C64": 8, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1, "F8_E4M3": 1, "F6_E2M3": 0.75, "F6_E3M2": 0.75, "F4": 0.5}
+        tensors = {"w.weight": ("F32", [2, 4], f32([0.5, 0, -0.5, 0.5] * 2))}
+        tensors |= {f"{kind}.weight": (kind, [2, 4], bytes(range(int(8 * size)))) for kind, size in sizes.items()}
+        header, body = {}, b""
+        for name, (kind, shape, data) in tensors.items():
+            header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(body), len(body) + len(data)]}
+            body += data
+        text = json.dumps(header).encode()
+        source = self.root / "in.safetensors"
+        source.write_bytes(struct.pack("<Q", len(text)) + text + body)
+        listed = {row["name"]: (row["type"], row["shape"]) for row in self.json("info", source)["layers"]}
+        self.assertEqual(listed, {name: (tensor[0], tensor[1]) for name, tensor in tensors.items()})
+        for command in (("pack", source, self.root / "out"), ("convert", source, self.root / "out", "--to", "trit"),
+                        ("convert", source, self.root / "hf", "--to", "hf")):
+            self.succeeds(*command)
+            path = self.root / "out" if command[0] == "pack" or "trit" in command else self.root / "hf" / "model.safetensors"
+            found = read_safetensors(path)[0]
+            for kind in sizes:
+                self.assertEqual(found[f"{kind}.weight"], tensors[f"{kind}.weight"], (command, kind))
+        self.assertEqual(self.trit("diff", source, self.root / "hf").returncode, 0)
 
     def test_dtypes(self) -> None:
         values = [1.5, -0.5, 0.25, -2.0]

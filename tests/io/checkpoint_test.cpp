@@ -364,9 +364,49 @@ TEST(Open, ForeignFiles) {
     test::write_file(folder / "x", bytes);
     expect_error([&] { open_checkpoint(folder / "x"); }, parts);
   };
-  refused("PK\x03\x04rest", {"ZIP archive", "wanted GGUF version 3, safetensors"});
-  refused("", {"0 bytes"});
+  using namespace std::string_literals;
+  const std::string zip = "PK\x03\x04"s + std::string(22, '\0');
+  const auto first_file = [&](const std::string& name) {
+    return zip + static_cast<char>(name.size()) + std::string(3, '\0') + name;
+  };
+  const std::vector<std::pair<std::string, std::string>> kinds{
+      {"", "an empty file (0 bytes)"},
+      {"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 10\n",
+       "a Git LFS pointer, not the model itself; run `git lfs pull`"},
+      {"<!DOCTYPE html>\n<html><body>404</body></html>", "an HTML page"},
+      {"\n  <HTML lang=\"en\">", "an HTML page"},
+      {"<?xml version=\"1.0\"?><Error/>", "an XML document"},
+      {"\x93NUMPY\x01\x00v\x00{'descr': '<f4'}"s, "a NumPy array (.npy)"},
+      {first_file("x.npy"), "a NumPy archive (.npz)"},
+      {first_file("archive/data.pkl"), "a PyTorch file (torch.save)"},
+      {first_file("readme.txt"), "a ZIP archive"},
+      {"PK\x03\x04rest", "a ZIP archive"},
+      {"\x80\x02\x8a\x0al\xfc\x9cz\xf9 j\xa8P\x19."s, "a PyTorch file (torch.save)"},
+      {"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00}\x94."s, "a Python pickle"},
+      {"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"s, "a gzip archive"},
+      {"\x28\xb5\x2f\xfd\x04"s, "a Zstandard archive"},
+      {"\xfd"
+       "7zXZ\0\0"s,
+       "an XZ archive"},
+      {"BZh91AY", "a bzip2 archive"},
+      {std::string(257, 'x') + "ustar" + std::string(250, '\0'), "a tar archive"},
+      {"\x89HDF\r\n\x1a\n", "an HDF5 file"},
+      {"{\"model_type\": \"llama\"}", "JSON text"},
+      {"tjgg\1\0\0\0"s, "ggml from before GGUF"}};
+  for (const auto& [bytes, name] : kinds) {
+    refused(bytes, {folder.path().string(), name, "wanted GGUF version 3, safetensors, or a folder"});
+    expect_error([&] { SafetensorsFile::open(folder / "x"); },
+                 {folder.path().string(), name, "wanted a safetensors file"});
+  }
+  test::write_file(folder / "x", "GGUF\3\0\0\0"s + std::string(64, '\0'));
+  expect_error([&] { SafetensorsFile::open(folder / "x"); },
+               {"a GGUF file", "trit convert", "wanted a safetensors file"});
   refused("GG", {"2 bytes"});
+  refused("no format at all", {"a header of "});
+  // The first bytes of a file of tensors are a length, which may look like anything.
+  const std::string header = "{}" + std::string(0x8b1f - 2, ' ');
+  test::write_file(folder / "x", "\x1f\x8b\0\0\0\0\0\0"s + header);
+  EXPECT_TRUE(open_checkpoint(folder / "x")->tensors().empty());
   expect_error([&] { open_checkpoint(folder / "missing"); }, {"missing", "cannot be read"});
 }
 

@@ -123,6 +123,146 @@ TEST(HuggingFace, NothingIsGuessed) {
   expect_error([&] { open(); }, {"nested deeper than 64"});
 }
 
+TEST(HuggingFace, TheConfigStopsOnlyWhatNeedsIt) {
+  const TestFolder folder;
+  File plain;
+  plain.floats("fc.weight", {2, 2}, {1, 2, 3, 4});
+  plain.save(folder / "model.safetensors");
+  const std::string nothing_matters = R"({"model_type": "other", "limit": [0.0, Infinity, -Infinity, NaN],)"
+                                      R"( "text": "NaN \" Infinity", "a": {"b": 1, "b": 2}, "a": 3})";
+  for (const std::string& text :
+       {nothing_matters, std::string("{\"a\": "), std::string("[]"), std::string("\xff"), std::string(),
+        std::string("{\"a\":") + std::string(100, '[') + std::string(100, ']') + "}",
+        "{\"a\": \"" + std::string(2 << 20, 'x') + "\"}", config(R"(, "linear_class": 7)"),
+        config(R"(, "quantization_mode": "other")"),
+        std::string(R"({"quantization_config": {"quant_method": "gptq", "linear_class": 7}})")}) {
+    SCOPED_TRACE(text.substr(0, 100));
+    write_file(folder / "config.json", text);
+    for (const auto& path : {folder.path(), folder / "model.safetensors"}) {
+      EXPECT_EQ(open_checkpoint(path)->tensors().size(), 1U);
+    }
+    convert(*open_checkpoint(folder.path()), folder / "own", {});
+  }
+  std::filesystem::remove(folder / "config.json");
+  std::filesystem::create_directory(folder / "config.json");
+  EXPECT_NE(open_checkpoint(folder.path())->description().find("not used: "), std::string::npos);
+  std::filesystem::remove(folder / "config.json");
+
+  // It is needed where a scale has to be understood, and what is of no concern stops nothing there.
+  packed().save(folder / "model.safetensors");
+  write_file(folder / "config.json",
+             nothing_matters.substr(0, nothing_matters.size() - 1) +
+                 R"(, "quantization_config": {"quant_method": "bitnet", "other": Infinity}})");
+  EXPECT_EQ(open_checkpoint(folder.path())->scale(*open_checkpoint(folder.path())->find("fc.weight"))[0], 4);
+  write_file(folder / "config.json", config(R"(, "rms_norm_eps": Infinity)"));
+  EXPECT_EQ(open_checkpoint(folder.path())->tensors().size(), 2U);
+  write_file(folder / "config.json", config(R"(, "use_rms_norm": NaN)"));
+  expect_error([&] { open_checkpoint(folder.path()); }, {"use_rms_norm is NaN", "wanted true or false"});
+  write_file(folder / "config.json", R"({"quantization_config": {"a": 1}, "quantization_config": {"b": 1}})");
+  expect_error([&] { open_checkpoint(folder.path()); }, {"\"quantization_config\" occurs twice"});
+  std::filesystem::remove(folder / "own");
+
+  // torchao's tensors are what they are, whatever lies beside them.
+  File torchao;
+  torchao.add("w.int_data", "I8", {1, 1}, {std::byte{0x4c}}).floats("w.scale", {}, {1});
+  torchao.save(folder / "torchao.safetensors");
+  write_file(folder / "config.json", "{}");
+  EXPECT_EQ(open_checkpoint(folder / "torchao.safetensors")->format(), Format::torchao);
+}
+
+TEST(HuggingFace, WhatIsNoJsonIsWrittenBack) {
+  const TestFolder folder;
+  std::mt19937 random(3);
+  MemoryCheckpoint model;
+  model.add("fc.weight", test::random_matrix(random, 8, 64, false));
+  model.set_metadata("huggingface.config", R"({"a": [Infinity, -Infinity, NaN], "b": "NaN \" Infinity"})");
+  ConvertOptions options;
+  options.to = Format::huggingface;
+  convert(model, folder / "x", options);
+  const auto bytes = test::read_file(folder / "x" / "config.json");
+  std::string text(bytes.begin(), bytes.end());
+  std::erase_if(text, [](char c) { return c == '\n' || c == ' '; });
+  EXPECT_EQ(text.find(R"({"a":[Infinity,-Infinity,NaN],"b":"NaN\"Infinity","quantization_config")"), 0U)
+      << text;
+  model.set_metadata("huggingface.config", "{");
+  expect_error([&] { convert(model, folder / "y", options); }, {"config.json", "not valid JSON"});
+}
+
+TEST(HuggingFace, LinearWeightsByNameAndConfig) {
+  MemoryCheckpoint model;
+  const std::vector<float> values(16, 1);
+  const std::vector<std::string> linear{"model.layers.0.q_proj.weight",   "fc1.weight",       "head.weight",
+                                        "time_embedding.linear_1.weight", "a.gate.weight",    "c_attn.weight",
+                                        "blk.0.attn_output.weight",       "classifier.weight"};
+  const std::map<std::string, std::string> others{{"model.embed_tokens.weight", "an embedding"},
+                                                  {"transformer.wte.weight", "an embedding"},
+                                                  {"transformer.wpe.weight", "an embedding"},
+                                                  {"token_embd.weight", "an embedding"},
+                                                  {"bert.embeddings.word.weight", "an embedding"},
+                                                  {"tok_embeddings.weight", "an embedding"},
+                                                  {"x.relative_attention_bias.weight", "an embedding"},
+                                                  {"lm_head.weight", "the output layer"},
+                                                  {"output.weight", "the output layer"},
+                                                  {"l.0.norm.weight", "a norm"},
+                                                  {"l.0.ln_1.weight", "a norm"},
+                                                  {"b.mlp.gate.weight", "a router of experts"},
+                                                  {"blk.0.ffn_gate_inp.weight", "a router of experts"},
+                                                  {"pos", "its name does not end in \".weight\""}};
+  for (const std::string& name : linear) {
+    model.add(name, {4, 4}, values);
+  }
+  for (const auto& [name, why] : others) {
+    model.add(name, {4, 4}, values);
+  }
+  model.add("b.mlp.experts.0.up.weight", {4, 4}, values);
+  model.add("b.mlp.experts.weight", {2, 2, 4}, values);
+  model.add("conv.weight", {2, 2, 2, 2}, values);
+  model.add("norm.weight", {16}, values);
+  model.add("empty.weight", {0, 4}, std::span<const float>());
+  model.add("ids.weight", "I64", {1, 1}, std::vector<std::byte>(8));
+  const auto why = [&] { return find_linear_weights(model).why_not; };
+  for (const auto& [name, reason] : others) {
+    EXPECT_EQ(why()[name], reason) << name;
+  }
+  for (const std::string& name : linear) {
+    EXPECT_FALSE(why().contains(name)) << name << ": " << why()[name];
+  }
+  EXPECT_FALSE(why().contains("b.mlp.experts.0.up.weight"));
+  EXPECT_FALSE(why().contains("ids.weight"));
+  EXPECT_EQ(why()["b.mlp.experts.weight"], "3 dimensions");
+  EXPECT_EQ(why()["conv.weight"], "4 dimensions");
+  EXPECT_EQ(why()["norm.weight"], "1 dimension");
+  EXPECT_EQ(why()["empty.weight"], "empty");
+  EXPECT_FALSE(find_linear_weights(model).bitnet);
+
+  const auto with = [&](const std::string& text) { model.set_metadata("huggingface.config", text); };
+  with(R"({"model_type": "bert"})");
+  EXPECT_EQ(why()["classifier.weight"], "the output layer");
+  with(R"({"model_type": "gpt2"})");
+  EXPECT_NE(why()["c_attn.weight"].find("transposed"), std::string::npos);
+  with("{");
+  EXPECT_NE(find_linear_weights(model).config_problem, "");
+  EXPECT_EQ(why()["lm_head.weight"], "the output layer");
+  // A list decides as transformers does: an ending, a beginning up to a dot, an expression.
+  const std::string named = "named by modules_to_not_convert of config.json";
+  with(config(
+      R"(, "modules_to_not_convert": ["q_proj", "a", "blk\\.[0-9]+\\.attn_.*", "fc", "time_embedding.linear"])"));
+  EXPECT_TRUE(find_linear_weights(model).bitnet);
+  EXPECT_EQ(why()["model.layers.0.q_proj.weight"], named);
+  EXPECT_EQ(why()["a.gate.weight"], named);
+  EXPECT_EQ(why()["blk.0.attn_output.weight"], named);
+  for (const char* name : {"fc1.weight", "time_embedding.linear_1.weight", "lm_head.weight"}) {
+    EXPECT_FALSE(why().contains(name)) << name << ": " << why()[name];
+  }
+  EXPECT_EQ(why()["model.embed_tokens.weight"], "an embedding");
+  for (const char* hostile : {"(a+)+b", "a?a?a?a?a?aaaaa", "(a|a)(a|a)(a|a)(a|a)b", ".*.*.*.*x"}) {
+    with(config(R"(, "modules_to_not_convert": [")" + std::string(hostile) + "\"]"));
+    expect_error([&] { find_linear_weights(model); }, {"modules_to_not_convert", hostile});
+  }
+  with(config(R"(, "modules_to_not_convert": ["[", "*x"])"));  // no expressions
+  EXPECT_FALSE(why().contains("fc1.weight"));
+}
+
 TEST(HuggingFace, TernaryValuesInFloats) {
   const TestFolder folder;
   File file;
@@ -194,14 +334,46 @@ TEST(HuggingFace, Shards) {
       test::read_matrix(*open_checkpoint(folder / "model.safetensors.index.json"), "fc.weight").scale.size(),
       1U);
 
+  // One of them alone is a part of a model; so it is under the names that transformers gives.
+  const std::string parts = "model-0000";
+  for (const char* number : {"1", "2"}) {
+    const std::string name = parts + number + "-of-00002.safetensors";
+    std::filesystem::copy_file(folder / "b.safetensors", folder / name);
+  }
+  write_file(
+      folder / "other.safetensors.index.json",
+      R"({"weight_map": {"x": "other-00001-of-00002.safetensors", "y": "other-00002-of-00002.safetensors"}})");
+  std::filesystem::copy_file(folder / "b.safetensors", folder / "other-00002-of-00002.safetensors");
+  const std::string index_path = (folder / "model.safetensors.index.json").string();
+  for (const auto& [lone, index_name] :
+       {std::pair("a.safetensors", "model"), std::pair("b.safetensors", "model"),
+        std::pair("other-00002-of-00002.safetensors", "other")}) {
+    const auto refused = [&](const auto& open) {
+      expect_error(open,
+                   {lone, "one of the 2 shards", (folder / index_name).string() + ".safetensors.index.json",
+                    folder.path().string()});
+    };
+    refused([&] { open_checkpoint(folder / lone); });
+    refused([&] { detect_format(folder / lone); });
+  }
+  EXPECT_EQ(open_checkpoint(folder / "model-00001-of-00002.safetensors")->tensors().size(), 1U);
+  expect_error([&] { open_checkpoint(folder / "other.safetensors.index.json"); },
+               {"other.safetensors.index.json", "the shard \"other-00001-of-00002.safetensors\"", "\"x\"",
+                "is not in the folder"});
+
   index(R"({"fc.weight": "b.safetensors", "fc.weight_scale": "a.safetensors"})");
-  expect_error([&] { open_checkpoint(folder.path()); }, {"b.safetensors: no tensor \"fc.weight\""});
+  expect_error([&] { open_checkpoint(folder.path()); },
+               {"b.safetensors: no tensor \"fc.weight\"", index_path});
   for (const char* name : {"../a.safetensors", "/a.safetensors", "a.txt", "a\\u0000.safetensors"}) {
     index(R"({"fc.weight": ")" + std::string(name) + "\"}");
     expect_error([&] { open_checkpoint(folder.path()); }, {"wanted a .safetensors file of the same folder"});
   }
   index(R"({"fc.weight": "missing.safetensors"})");
-  expect_error([&] { open_checkpoint(folder.path()); }, {"missing.safetensors"});
+  expect_error([&] { open_checkpoint(folder.path()); },
+               {index_path, "the shard \"missing.safetensors\"", "\"fc.weight\"", "is not in the folder"});
+  // A broken index says nothing of a file.
+  write_file(folder / "model.safetensors.index.json", "{");
+  EXPECT_EQ(open_checkpoint(folder / "b.safetensors")->tensors().size(), 1U);
   index("{}");
   expect_error([&] { open_checkpoint(folder.path()); }, {"no weight_map"});
   File again;
@@ -259,7 +431,7 @@ TEST(HuggingFace, TheWrittenConfig) {
   model.add("c.weight", {4, 4}, head);
   model.set_metadata(
       "huggingface.config",
-      R"({"zeta": 1, "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["x"]}, "alpha": [1, 2]})");
+      R"({"zeta": 1, "quantization_config": {"quant_method": "bitnet", "modules_to_not_convert": ["x", "fc"]}, "alpha": [1, 2]})");
   convert(model, folder / "x", to_hf(ScaleConvention::multiply));
   const auto bytes = test::read_file(folder / "x" / "config.json");
   const std::string text(bytes.begin(), bytes.end());
@@ -270,6 +442,7 @@ TEST(HuggingFace, TheWrittenConfig) {
   EXPECT_NE(text.find(R"("^c$")"), std::string::npos) << text;
   EXPECT_NE(text.find(R"("lm_head")"), std::string::npos) << text;
   EXPECT_NE(text.find(R"("x")"), std::string::npos) << text;
+  EXPECT_EQ(text.find(R"("fc")"), std::string::npos) << text;  // it is ternary
   expect_error([&] { convert(model, folder / "x", to_hf(ScaleConvention::multiply)); },
                {"exists already, wanted a new or an empty folder"});
 }

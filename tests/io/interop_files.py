@@ -17,11 +17,20 @@ from safetensors.numpy import save_file
 SEED = 20240610
 
 
-def trit(*arguments, expect: int = 0) -> str:
+def call(*arguments, expect: int = 0) -> subprocess.CompletedProcess:
     done = subprocess.run([os.environ["TRIT_COMMAND"], *map(str, arguments)], capture_output=True, text=True)
     if done.returncode != expect:
         raise AssertionError(f"trit {arguments}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
-    return done.stdout
+    return done
+
+
+def trit(*arguments, expect: int = 0) -> str:
+    return call(*arguments, expect=expect).stdout
+
+
+def refusal(*arguments) -> str:
+    """What the command says of arguments that it fails for."""
+    return call(*arguments, expect=1).stderr
 
 
 def pack_rows(t: numpy.ndarray) -> numpy.ndarray:

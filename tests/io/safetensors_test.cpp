@@ -9,16 +9,16 @@
 #include <cstring>
 #include <fstream>
 #include <iterator>
+#include <map>
 #include <string>
 
 #include "io/test_folder.h"
 #include "trit/error.h"
+#include "trit/io.h"
 #include "trit/safetensors.h"
 
 namespace trit::io {
 namespace {
-
-using Metadata = std::map<std::string, std::string, std::less<>>;
 
 std::string length_bytes(std::uint64_t length) {
   std::string bytes(8, '\0');
@@ -107,6 +107,68 @@ TEST_F(Safetensors, OrderOfTensorsDoesNotMatter) {
   EXPECT_EQ(read(), first);
 }
 
+/// All of safetensors 0.8, with the bits of an element.
+const std::map<std::string, std::size_t> kDtypes{
+    {"F64", 64},    {"F32", 32},    {"F16", 16},        {"BF16", 16},   {"I64", 64},    {"I32", 32},
+    {"I16", 16},    {"I8", 8},      {"U64", 64},        {"U32", 32},    {"U16", 16},    {"U8", 8},
+    {"BOOL", 8},    {"C64", 64},    {"F8_E4M3", 8},     {"F8_E5M2", 8}, {"F8_E8M0", 8}, {"F8_E4M3FNUZ", 8},
+    {"F6_E2M3", 6}, {"F6_E3M2", 6}, {"F8_E5M2FNUZ", 8}, {"F4", 4}};
+
+TEST_F(Safetensors, EveryDtypeIsCopied) {
+  // 200,008 elements: more than a part that is copied at once, and no multiple of it.
+  for (const std::int64_t elements : {0, 8, 200008}) {
+    std::vector<std::string> data;
+    std::vector<TensorToWrite> tensors;
+    data.reserve(kDtypes.size());
+    for (const auto& [dtype, bits] : kDtypes) {
+      std::string& bytes = data.emplace_back(static_cast<std::size_t>(elements) * bits / 8, '\0');
+      for (std::size_t i = 0; i < bytes.size(); ++i) {
+        bytes[i] = static_cast<char>((i * 2654435761U >> 7 & 0x03U) | 0x3cU);  // numbers of float32
+      }
+      tensors.push_back({"t." + dtype, dtype, {2, elements / 2}, bytes_of(bytes)});
+    }
+    save_safetensors(path(), tensors, {});
+    const auto checkpoint = open_checkpoint(path());
+    ASSERT_EQ(checkpoint->tensors().size(), kDtypes.size());
+    const auto copy = folder() / "copy";
+    convert(*checkpoint, copy, {});
+    EXPECT_TRUE(diff(*checkpoint, *open_checkpoint(copy)).empty());
+    const SafetensorsFile again = SafetensorsFile::open(copy);
+    for (const TensorToWrite& tensor : tensors) {
+      const TensorView& found = again.at(tensor.name);
+      EXPECT_EQ(found.dtype, tensor.dtype);
+      EXPECT_EQ(found.shape, tensor.shape);
+      EXPECT_TRUE(std::equal(found.data.begin(), found.data.end(), tensor.data.begin(), tensor.data.end()))
+          << tensor.name;
+    }
+    if (elements == 0) {
+      continue;
+    }
+    // The last byte of each counts.
+    for (std::string& bytes : data) {
+      bytes.back() = static_cast<char>(bytes.back() ^ 1);
+    }
+    save_safetensors(path(), tensors, {});
+    EXPECT_EQ(diff(*open_checkpoint(copy), *open_checkpoint(path())).size(), kDtypes.size());
+  }
+}
+
+TEST_F(Safetensors, ElementsBelowAByteFillTheirBytes) {
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"F4","shape":[3,2],"data_offsets":[0,3]}})", 3), "");
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}})", 3), "");
+  EXPECT_SAYS(refusal(R"({"w":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", 2),
+              "tensor \"w\": F4 [3] does not fill its last byte, wanted a multiple of 2 elements of 4 bits");
+  EXPECT_SAYS(refusal(R"({"w":{"dtype":"F6_E3M2","shape":[2,3],"data_offsets":[0,5]}})", 5),
+              "wanted a multiple of 4 elements of 6 bits");
+  EXPECT_SAYS(refusal(R"({"w":{"dtype":"F4","shape":[6],"data_offsets":[0,6]}})", 6),
+              "are 6 bytes, wanted 3 for F4 [6]");
+  EXPECT_SAYS(refusal(R"({"w":{"dtype":"C64","shape":[2305843009213693952],"data_offsets":[0,0]}})", 0),
+              "more than 2^63 bytes");
+  const std::string two = "ab";
+  const std::vector<TensorToWrite> odd{{"w", "F4", {3}, bytes_of(two)}};
+  EXPECT_THROW(save_safetensors(path(), odd, {}), Error);
+}
+
 TEST_F(Safetensors, EmptyFileOfTensors) {
   save_safetensors(path(), {}, {});
   EXPECT_EQ(read(), length_bytes(8) + "{}      ");
@@ -126,7 +188,8 @@ TEST_F(Safetensors, FilesThatAreNone) {
   std::filesystem::remove(path());
   for (std::size_t size = 0; size < 8; ++size) {
     write(std::string(size, '\1'));
-    EXPECT_SAYS(refusal(), std::to_string(size) + " bytes, wanted a safetensors file");
+    EXPECT_SAYS(refusal(), size == 0 ? std::string("an empty file (0 bytes); wanted a safetensors file")
+                                     : std::to_string(size) + " bytes, wanted a safetensors file");
   }
 }
 
