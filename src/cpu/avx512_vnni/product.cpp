@@ -130,7 +130,12 @@ void product_tile_on(CpuVendor vendor, const ProductTile& args) {
 void product_tile(const ProductTile& args) { product_tile_on(cpu_vendor(), args); }
 
 void epilogue_row(const EpilogueRow& args) {
-  for (std::int64_t at = 0; at < args.rows; at += 16) {
+  std::int64_t at = 0;
+  if (args.y_type == DataType::float32 && !args.streams) {
+    at = args.rows / 16 * 16;
+    epilogue_whole(args, at);
+  }
+  for (; at < args.rows; at += 16) {
     epilogue_16(args, at);
   }
 }
