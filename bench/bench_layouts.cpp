@@ -58,6 +58,22 @@ std::vector<PanelFormat> formats_of(const CpuKernels& kernels) {
   return formats;
 }
 
+/// How much of a last cache that others use as well the weights get depends on where they lie.
+constexpr int kAllocations = 3;
+
+std::vector<PackedLinear> prepare(const CpuKernels& kernels, Parallel& parallel, std::int64_t layers,
+                                  const TernaryView& weight, PanelFormat format, bool lone) {
+  std::vector<StoredMatrix> matrices(static_cast<std::size_t>(layers), {weight, "layer", 0});
+  if (!lone) {
+    return PackedLinear::checked(kernels, parallel, matrices, format);
+  }
+  std::vector<PackedLinear> model;
+  for (const StoredMatrix& matrix : matrices) {
+    model.emplace_back(kernels, parallel, matrix.weight, format);
+  }
+  return model;
+}
+
 ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
                      const apps::TimingOptions& timing, bool lone) {
   const auto parallel = make_parallel(threads);
@@ -66,30 +82,27 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
   const auto two_bit_bytes = size.layers * static_cast<std::int64_t>(layer.weight.codes.size());
   const LayoutChoice choice = choose_layout(kernels, *parallel, two_bit_bytes);
   std::vector<float> y(static_cast<std::size_t>(size.shape.out_features));
-  std::vector<std::vector<PackedLinear>> models;
-  std::vector<std::function<void()>> subjects;
-  for (const PanelFormat format : formats) {
-    std::vector<StoredMatrix> matrices(static_cast<std::size_t>(size.layers),
-                                       {layer.weight.view(), "layer", 0});
-    if (!lone) {
-      models.push_back(PackedLinear::checked(kernels, *parallel, matrices, format));
-      continue;
+  std::vector<std::vector<double>> seconds(formats.size());
+  for (int allocation = 0; allocation < kAllocations; ++allocation) {
+    std::vector<std::vector<PackedLinear>> models;
+    std::vector<std::function<void()>> subjects;
+    for (const PanelFormat format : formats) {
+      models.push_back(prepare(kernels, *parallel, size.layers, layer.weight.view(), format, lone));
     }
-    models.emplace_back();
-    for (const StoredMatrix& matrix : matrices) {
-      models.back().emplace_back(kernels, *parallel, matrix.weight, format);
+    for (const auto& model : models) {
+      subjects.emplace_back([&] {
+        for (const PackedLinear& packed : model) {
+          packed.product(*parallel, layer.rows(1), nullptr, DataType::float32, y.data());
+        }
+      });
+      subjects.back()();
+      apps::check_outputs(layer, 1, y, name_of(kernels.backend));
+    }
+    const auto measured = apps::time_interleaved(subjects, timing);
+    for (std::size_t i = 0; i < formats.size(); ++i) {
+      seconds[i].insert(seconds[i].end(), measured[i].begin(), measured[i].end());
     }
   }
-  for (const auto& model : models) {
-    subjects.emplace_back([&] {
-      for (const PackedLinear& packed : model) {
-        packed.product(*parallel, layer.rows(1), nullptr, DataType::float32, y.data());
-      }
-    });
-    subjects.back()();
-    apps::check_outputs(layer, 1, y, name_of(kernels.backend));
-  }
-  const auto seconds = apps::time_interleaved(subjects, timing);
   ordered_json result{{"size", size.name},
                       {"threads", threads},
                       {"layers", size.layers},
@@ -125,7 +138,7 @@ int run(int argc, char** argv) {
   std::vector<int> threads{1, apps::this_machine().cores};
   std::vector<std::string> names;
   // Long batches: the first pass of each finds the caches full of the other layout.
-  apps::TimingOptions timing{.rounds = 11, .seconds_per_batch = 0.04};
+  apps::TimingOptions timing{.rounds = 7, .seconds_per_batch = 0.04};
   bool lone = false;
   app.add_option("--json", json, "file to write");
   app.add_option("--backend", backend, "kernels (default: the fastest of this CPU)");
@@ -133,7 +146,8 @@ int run(int argc, char** argv) {
   app.add_option("--sizes", names, "LAYERSxNxK,... (default: layers of 8 to 128 MB, and three models)")
       ->delimiter(',');
   app.add_flag("--lone", lone, "prepare every layer by itself, not the layers of a model together");
-  app.add_option("--rounds", timing.rounds, "rounds; figures are medians over them")
+  app.add_option("--rounds", timing.rounds,
+                 "rounds of each of three allocations; figures are medians over all")
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   std::vector<Size> sizes = usual_sizes();

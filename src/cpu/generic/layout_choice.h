@@ -16,7 +16,7 @@ namespace trit::generic {
 std::optional<std::int64_t> measured_size(std::int64_t weight_bytes);
 
 /// The format that decodes fastest, measured now with weights of `bytes` at 2 bits each, read again and
-/// again; of formats within 3 % the one that is fastest with many tokens. Nothing: read from memory.
+/// again; of formats within 2 % the one that is fastest with many tokens. Nothing: read from memory.
 LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel,
                              std::optional<std::int64_t> bytes);
 
