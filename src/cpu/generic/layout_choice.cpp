@@ -69,7 +69,11 @@ LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& paralle
     choice.format = *format;
   } else {
     choice = generic::measure_layouts(kernels, parallel, bytes);
-    static_cast<void>(remembered.write(choice.format));  // if it fails, the next process measures again
+    // Another program may have disturbed it. Kept is what a second measurement confirms; else, and where it
+    // cannot be written, the next process measures again.
+    if (generic::measure_layouts(kernels, parallel, bytes).format == choice.format) {
+      static_cast<void>(remembered.write(choice.format));
+    }
   }
   return choices.emplace(std::move(key), std::move(choice)).first->second;
 }
