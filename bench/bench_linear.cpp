@@ -83,7 +83,7 @@ int run(int argc, char** argv) {
   }
   std::vector<apps::LinearReport> reports;
   for (const int count : threads) {
-    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing, true};
+    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing};
     std::optional<apps::Progress> progress;
     reports.push_back(apps::benchmark_linear(options, [&](std::int64_t done, std::int64_t total) {
       if (!progress) {

@@ -23,6 +23,7 @@ import json
 import math
 import os
 import pathlib
+import re
 import statistics
 import subprocess
 import sys
@@ -58,10 +59,13 @@ class Subject:
 
 
 def last_cache_bytes() -> int:
-    sizes = [32 << 20]
-    for path in pathlib.Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size"):
-        sizes.append(int(path.read_text().strip().rstrip("K")) * 1024)
-    return max(sizes)
+    """All L3s of the CPUs that this process may use: an AMD processor has one for each core complex."""
+    sizes = {}
+    for cpu in os.sched_getaffinity(0):
+        for path in pathlib.Path(f"/sys/devices/system/cpu/cpu{cpu}/cache").glob("index*"):
+            if (path / "size").exists() and (path / "level").read_text().strip() == "3":
+                sizes[(path / "shared_cpu_list").read_text()] = int((path / "size").read_text().strip().rstrip("K")) * 1024
+    return max(sum(sizes.values()), 32 << 20)
 
 
 def machine(build: pathlib.Path) -> dict:
@@ -72,7 +76,14 @@ def machine(build: pathlib.Path) -> dict:
         if ":" in line:
             key, value = line.split(":", 1)
             field.setdefault(key.strip(), value.strip())
-    name = f"{field.get('model name', 'unknown CPU')} (family {field.get('cpu family')} model {field.get('model')})"
+    name = field.get("model name", "unknown CPU").replace("(R)", "")
+    flags = field.get("flags", "").split()
+    if name.startswith("QEMU") or not re.search(r"\d", name):  # cpu_name in apps/common/machine.cpp
+        has = [text for flag, text in (("amx_int8", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI"),
+                                       ("avx2", "AVX2")) if flag in flags]
+        name = name.split(" Processor")[0].strip() + (f" ({has[0]})" if has else "")
+    else:
+        name = f"{name.strip()} (family {field.get('cpu family')} model {field.get('model')})"
     return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
 
 

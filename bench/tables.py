@@ -54,6 +54,12 @@ def machine(data: dict) -> str:
                    "rounds): " + "; ".join(limits) if limits else "") + "."
 
 
+def share_text(results: list[dict]) -> str:
+    """Null is a product that was faster than the limit's measurement."""
+    shares = [result["share"] for result in results if result["share"] is not None]
+    return f"{100 * mean(shares):.0f} %" if shares else "-"
+
+
 def of_large(results: list[dict]) -> list[dict]:
     return [result for result in results if (result["out_features"], result["in_features"]) in LARGE]
 
@@ -81,7 +87,7 @@ def product(data: dict) -> str:
                 cells.append("")
                 continue
             limits = statistics.mode(result["limit"] for result in found)
-            cells.append(f"{mean(r['gops'] for r in found):.0f} ({100 * mean(r['share'] for r in found):.0f} % {limits.split()[0]})")
+            cells.append(f"{mean(r['gops'] for r in found):.0f} ({share_text(found)} {limits.split()[0]})")
         rows.append([key[0], key[1], key[2], str(key[3])] + cells)
     return (f"GOP/s, and in brackets the share of the limit that binds (memory, cache or int8 peak), {shapes_text(results)}:\n\n" +
             table(["backend", "layout", "weights from", "threads"] + [f"M = {count}" for count in tokens], rows))
@@ -99,7 +105,7 @@ def scaling(data: dict) -> str:
     tokens = sorted({count for found in groups.values() for _, count in found})
 
     def cell(one: dict | None, all_threads: dict | None) -> str:
-        texts = [f"{r['gops']:.0f} ({100 * r['share']:.0f} %)" for r in (one, all_threads) if r]
+        texts = [f"{r['gops']:.0f} ({share_text([r])})" for r in (one, all_threads) if r]
         if one and all_threads:
             texts.append(f"{all_threads['gops'] / one['gops']:.1f}x")
         return ", ".join(texts)

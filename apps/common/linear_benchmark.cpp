@@ -8,9 +8,10 @@
 #include <memory>
 
 #include "common/limits.h"
-#include "common/machine.h"
 #include "common/memory_read.h"
+#include "trit/cpu_caches.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 #include "trit/linear.h"
 
 namespace trit::apps {
@@ -46,11 +47,8 @@ struct Case {
   }
 };
 
-/// The layouts of a backend that are measured.
-std::vector<PanelFormat> formats_of(const LinearBenchmark& options, Backend backend) {
-  if (!options.every_layout) {
-    return {PanelFormat::automatic};
-  }
+/// The layouts that a backend has here.
+std::vector<PanelFormat> formats_of(Backend backend) {
   std::vector<PanelFormat> formats;
   for (const PanelLayout& layout : cpu_kernels_for(backend).layouts) {
     if (layout.available()) {
@@ -102,21 +100,19 @@ void check_front(const CpuKernels& kernels, Parallel& parallel, const LinearCase
   }
 }
 
-/// Ratios of two subjects' seconds, round by round, times `factor`.
-std::vector<double> ratios(const std::vector<double>& over, const std::vector<double>& under, double factor) {
-  std::vector<double> all(over.size());
-  std::transform(over.begin(), over.end(), under.begin(), all.begin(),
-                 [factor](double a, double b) { return factor * a / b; });
-  return all;
-}
+/// Of a limit: what else the machine does can only add to a time.
+double least(const std::vector<double>& seconds) { return *std::min_element(seconds.begin(), seconds.end()); }
+
+/// A product faster than its limit by more than the timer's noise: it is no limit.
+constexpr double kMostShare = 1.03;
 
 class Benchmark {
  public:
   Benchmark(const LinearBenchmark& options, Parallel& parallel, const TimingProgress& progress)
       : options_(options), parallel_(parallel), progress_(progress) {
-    const Machine machine = this_machine();
-    l2_ = machine.l2_bytes > 0 ? machine.l2_bytes : kUsualL2;
-    l3_ = std::max(machine.l3_bytes > 0 ? machine.l3_bytes : kUsualL3, l2_);
+    const CpuCaches& caches = cpu_caches();
+    l2_ = caches.l2.bytes > 0 ? caches.l2.bytes : kUsualL2;
+    l3_ = std::max(caches.l3.bytes > 0 ? caches.last_bytes(options.threads) : kUsualL3, l2_);
     max_tokens_ = *std::max_element(options.tokens.begin(), options.tokens.end());
     memory_ =
         std::make_unique<MemoryRead>(parallel, static_cast<std::size_t>(kBeyondCache * l3_), kMemorySlice);
@@ -131,13 +127,12 @@ class Benchmark {
     for (const LinearShape shape : options_.shapes) {
       measure(shape, report);
     }
-    report.memory_gigabytes_per_second =
-        static_cast<double>(memory_->bytes()) / median(memory_seconds_) / 1e9;
+    report.memory_gigabytes_per_second = static_cast<double>(memory_->bytes()) / least(memory_seconds_) / 1e9;
     for (std::size_t b = 0; b < options_.backends.size(); ++b) {
       BackendLimits limits{options_.backends[b], {}, 0};
       if (const auto peak = int8_peak(limits.backend)) {
         limits.instruction = peak->instruction;
-        limits.gops = peak->operations * parallel_.threads() / median(peak_seconds_[b]) / 1e9;
+        limits.gops = peak->operations * parallel_.threads() / least(peak_seconds_[b]) / 1e9;
       }
       report.limits.push_back(limits);
     }
@@ -155,7 +150,7 @@ class Benchmark {
     const Sources sources = sources_of(shape);
     std::int64_t layouts = 0;
     for (const Backend backend : options_.backends) {
-      layouts += static_cast<std::int64_t>(formats_of(options_, backend).size());
+      layouts += static_cast<std::int64_t>(formats_of(backend).size());
     }
     const std::int64_t cases = layouts * static_cast<std::int64_t>(options_.tokens.size()) *
                                ((sources.cache ? 1 : 0) + (sources.memory ? 1 : 0));
@@ -167,7 +162,7 @@ class Benchmark {
     std::vector<Case> cases;
     for (const Backend backend : options_.backends) {
       check_front(cpu_kernels_for(backend), parallel_, layer);
-      for (const PanelFormat format : formats_of(options_, backend)) {
+      for (const PanelFormat format : formats_of(backend)) {
         add_cases(backend, format, layer, cases);
       }
     }
@@ -225,12 +220,14 @@ class Benchmark {
 
   void add_cases(Backend backend, PanelFormat format, const LinearCase& layer, std::vector<Case>& cases) {
     const CpuKernels& kernels = cpu_kernels_for(backend);
+    // Prepared together, as the layers of a model are.
     const auto copies_of = [&](std::int64_t count) {
-      auto copies = std::make_shared<Copies>();
-      for (std::int64_t i = 0; i < count; ++i) {
-        copies->emplace_back(kernels, parallel_, layer.weight.view(), format);
-      }
-      return copies;
+      std::vector<StoredMatrix> matrices(static_cast<std::size_t>(count), {layer.weight.view(), "layer"});
+      return std::make_shared<Copies>(PackedLinear::checked(kernels, parallel_, matrices, format));
+    };
+    const auto is_chosen = [&](const Copies& copies) {
+      const std::int64_t bytes = std::ssize(copies) * std::ssize(layer.weight.codes);
+      return choose_layout(kernels, parallel_, bytes).format == format;
     };
     const auto one = copies_of(1);
     const Sources sources = sources_of(layer.shape);
@@ -249,14 +246,16 @@ class Benchmark {
                                 .gops = 0,
                                 .weight_gigabytes_per_second = 0,
                                 .read_gigabytes_per_second = 0,
-                                .share = 0,
+                                .share = {},
                                 .limit = {}};
       if (sources.cache) {
         cases.push_back({&layer, one, result});
+        cases.back().result.chosen = is_chosen(*one);
       }
       if (sources.memory) {
         cases.push_back({&layer, many, result});
         cases.back().result.from = WeightsFrom::memory;
+        cases.back().result.chosen = is_chosen(*many);
       }
     }
   }
@@ -286,13 +285,15 @@ class Benchmark {
     result.layer_microseconds = median(layer) * 1e6;
     result.gops = operations / time / 1e9;
     result.weight_gigabytes_per_second = bytes / time / 1e9;
-    result.read_gigabytes_per_second = read_bytes / median(read_seconds) / 1e9;
-    const double by_read = median(ratios(read_seconds, product, bytes / read_bytes));
+    result.read_gigabytes_per_second = read_bytes / least(read_seconds) / 1e9;
+    const double by_read = bytes / read_bytes * least(read_seconds) / time;
     double by_peak = 0;
     if (const auto peak = int8_peak(result.backend)) {
-      by_peak = median(ratios(peak_seconds, product, operations / (peak->operations * parallel_.threads())));
+      by_peak = operations / (peak->operations * parallel_.threads()) * least(peak_seconds) / time;
     }
-    result.share = std::max(by_read, by_peak);
+    if (const double share = std::max(by_read, by_peak); share <= kMostShare) {
+      result.share = share;
+    }
     result.limit = by_peak >= by_read                   ? "int8 peak"
                    : result.from == WeightsFrom::memory ? "memory read"
                                                         : "cache read";

@@ -22,8 +22,7 @@ struct LinearBenchmark {
   std::vector<std::int64_t> tokens;  // M
   int threads = 1;
   TimingOptions timing;
-  bool every_layout = false;  // each layout that a backend has, not only the one that it chooses
-  std::uint64_t seed = 1;     // of weights and activations
+  std::uint64_t seed = 1;  // of weights and activations
 };
 
 /// Where the weights lie when a call begins.
@@ -36,12 +35,13 @@ enum class WeightsFrom : std::uint8_t {
 struct BackendLimits {
   Backend backend;
   std::string_view instruction;  // of the int8 peak; empty where there is none
-  double gops = 0;               // the peak, 1e9 operations a second; a multiply-add is two
+  double gops = 0;               // the peak, 1e9 operations a second; a multiply-add is two; best round
 };
 
 struct LinearResult {
   Backend backend;
   PanelFormat format;  // the layout of the weights
+  bool chosen = true;  // whether choose_layout takes it for as many bytes as are read in turn
   LinearShape shape;
   std::int64_t tokens;
   WeightsFrom from;
@@ -51,11 +51,12 @@ struct LinearResult {
   double gops;                         // 2 M N K / time of the product
   double weight_gigabytes_per_second;  // weight_bytes / time of the product
   /// What reading a buffer of the weights' size from where they lie gives: memory, or the cache that holds
-  /// it.
+  /// it; best round.
   double read_gigabytes_per_second;
   /// The least time that the limits allow, which is the larger of weight_bytes over the read bandwidth and
-  /// the operations over the int8 peak, over the product's time; median of the rounds' ratios.
-  double share;
+  /// the operations over the int8 peak, over the product's time. Nothing where the product was faster than
+  /// the limit, which is none then: a reading loop that other guests of the machine slowed down.
+  std::optional<double> share;
   std::string_view limit;  // the limit that binds: "int8 peak", "memory read" or "cache read"
 };
 
@@ -66,9 +67,10 @@ struct LinearReport {
   std::vector<LinearResult> results;  // by shape, backend, layout, tokens, from
 };
 
-/// Every shape x tokens on every backend, shape after shape, so that no more than one shape's weights are in
-/// memory. Weights that fit into half of the last cache are measured from there, weights that do not fit into
-/// L2 also, or only, from memory. Throws trit::Error if any output differs from the reference in any bit.
+/// Every shape x tokens on every backend in each layout that it has, shape after shape, so that no more than
+/// one shape's weights are in memory. Weights that fit into half of the last cache are measured from there,
+/// weights that do not fit into L2 also, or only, from memory. Throws trit::Error if any output differs from
+/// the reference in any bit.
 LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgress& progress = {});
 
 /// "cache" or "memory".

@@ -3,6 +3,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace trit::apps {
 
 using nlohmann::ordered_json;
@@ -21,6 +23,7 @@ ordered_json to_json(std::span<const LinearReport> reports) {
     for (const LinearResult& result : report.results) {
       all["results"].push_back({{"backend", name_of(result.backend)},
                                 {"layout", name_of(result.format)},
+                                {"chosen", result.chosen},
                                 {"threads", report.threads},
                                 {"out_features", result.shape.out_features},
                                 {"in_features", result.shape.in_features},
@@ -32,7 +35,7 @@ ordered_json to_json(std::span<const LinearReport> reports) {
                                 {"gops", result.gops},
                                 {"weight_gigabytes_per_second", result.weight_gigabytes_per_second},
                                 {"read_gigabytes_per_second", result.read_gigabytes_per_second},
-                                {"share", result.share},
+                                {"share", result.share ? ordered_json(*result.share) : ordered_json()},
                                 {"limit", result.limit}});
     }
   }
@@ -47,20 +50,42 @@ std::string table(const LinearReport& report) {
       text += fmt::format(", {} {:.0f} GOP/s", limit.instruction, limit.gops);
     }
   }
+  const bool choice = std::ranges::any_of(report.results, [](const LinearResult& r) { return !r.chosen; });
   text +=
-      fmt::format("\n{:<11} {:<7} {:>11} {:>6} {:>7} {:>10} {:>10} {:>6} {:>8}  {}\n", "backend", "layout",
-                  "N x K", "tokens", "weights", "us", "layer us", "GB/s", "GOP/s", "share of limit");
+      fmt::format("\n{:<11} {:<8} {:>11} {:>6} {:>7} {:>10} {:>10} {:>6} {:>8}  {}\n", "backend", "layout",
+                  "N x K", "tokens", "weights", "product us", "layer us", "GB/s", "GOP/s", "share of limit");
   for (const LinearResult& result : report.results) {
     const std::string limit = result.limit == "int8 peak" ? std::string(result.limit)
                                                           : fmt::format("{} {:.1f} GB/s", result.limit,
                                                                         result.read_gigabytes_per_second);
-    text +=
-        fmt::format("{:<11} {:<7} {:>11} {:>6} {:>7} {:>10.2f} {:>10.2f} {:>6.1f} {:>8.1f}  {:.1f} % of {}\n",
-                    name_of(result.backend), name_of(result.format), name_of(result.shape), result.tokens,
-                    name_of(result.from), result.microseconds, result.layer_microseconds,
-                    result.weight_gigabytes_per_second, result.gops, 100 * result.share, limit);
+    const std::string share = result.share ? fmt::format("{:.1f} % of {}", 100 * *result.share, limit)
+                                           : fmt::format("- (faster than {})", limit);
+    text += fmt::format("{:<11} {:<8} {:>11} {:>6} {:>7} {:>10.2f} {:>10.2f} {:>6.1f} {:>8.1f}  {}\n",
+                        name_of(result.backend),
+                        std::string(name_of(result.format)) + (choice && result.chosen ? "*" : ""),
+                        name_of(result.shape), result.tokens, name_of(result.from), result.microseconds,
+                        result.layer_microseconds, result.weight_gigabytes_per_second, result.gops, share);
   }
   return text;
+}
+
+std::string legend() {
+  return "layout      two_bit: 2 bits a weight, base3: 1.6; * marks the one that is chosen where there are "
+         "two\n"
+         "            (TRIT_LAYOUT=two_bit or base3 forces one)\n"
+         "N x K       outputs x inputs of the layer\n"
+         "tokens      rows of the input\n"
+         "weights     cache: one layer again and again; memory: more layers in turn than the last cache "
+         "holds\n"
+         "product us  microseconds of the product alone, of inputs that are quantised already\n"
+         "layer us    microseconds of RMSNorm, quantisation of fp32 inputs and product; timed by itself, so "
+         "that\n"
+         "            noise can put it below the product where the two differ by little\n"
+         "GB/s        prepared weights over the product's time\n"
+         "GOP/s       operations over the product's time; a multiply-add is two\n"
+         "share       the least time that the int8 peak and the read bandwidth allow, over the product's; "
+         "limits\n"
+         "            are the best rounds of this run; '-': the product was faster than the reading loop\n";
 }
 
 }  // namespace trit::apps

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
 #include "common/machine.h"
 
-#include <unistd.h>
-
+#include <algorithm>
 #include <array>
 #include <cctype>
 #include <ctime>
 #include <fstream>
+#include <vector>
 
+#include "trit/cpu_caches.h"
+#include "trit/kernels.h"
 #include "trit/parallel.h"
 
 namespace trit::apps {
@@ -29,23 +31,14 @@ std::string cpu_info(const std::string& key) {
   return {};
 }
 
-std::string cpu_name() {
-  const std::string name = cpu_info("model name");
-  const std::string family = cpu_info("cpu family");
-  if (name.empty()) {
-    return "unknown CPU";
-  }
-  // Virtual machines shorten the name; family and model tell the core.
-  return family.empty() ? name : name + " (family " + family + " model " + cpu_info("model") + ")";
-}
-
-std::int64_t cache_bytes([[maybe_unused]] int name) {
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-  const long bytes = sysconf(name);
-  return bytes > 0 ? bytes : 0;
-#else
-  return 0;
-#endif
+std::string best_instructions() {
+  const std::vector<std::string> backends = available_backends();
+  const auto has = [&](Backend backend) { return std::ranges::count(backends, name_of(backend)) > 0; };
+  return has(Backend::amx)           ? "AMX"
+         : has(Backend::avx512_vnni) ? "AVX-512 VNNI"
+         : has(Backend::avx_vnni)    ? "AVX-VNNI"
+         : has(Backend::avx2)        ? "AVX2"
+                                     : "";
 }
 
 std::string utc_now() {
@@ -57,6 +50,31 @@ std::string utc_now() {
 }
 
 }  // namespace
+
+std::string cpu_name(const CpuInfo& info) {
+  std::string name;
+  for (std::size_t at = 0; at < info.model_name.size(); ++at) {
+    const bool mark = info.model_name.compare(at, 3, "(R)") == 0;
+    if (mark) {
+      at += 2;
+    } else if (!(info.model_name[at] == ' ' && (name.empty() || name.back() == ' '))) {
+      name += info.model_name[at];
+    }
+  }
+  const bool generic = std::ranges::none_of(name, [](unsigned char c) { return std::isdigit(c) != 0; }) ||
+                       name.starts_with("QEMU");
+  if (generic) {
+    name = name.substr(0, name.find(" Processor"));
+  }
+  name = name.substr(0, name.find_last_not_of(' ') + 1);
+  if (name.empty()) {
+    name = "unknown CPU";
+  }
+  if (generic) {
+    return info.instructions.empty() ? name : name + " (" + info.instructions + ")";
+  }
+  return info.family.empty() ? name : name + " (family " + info.family + " model " + info.model + ")";
+}
 
 std::string Machine::slug() const {
   std::string text;
@@ -72,12 +90,14 @@ std::string Machine::slug() const {
 
 Machine this_machine() {
   Machine machine;
-  machine.cpu = cpu_name();
+  const CpuCaches& caches = cpu_caches();
+  machine.cpu = cpu_name({.model_name = cpu_info("model name"),
+                          .family = cpu_info("cpu family"),
+                          .model = cpu_info("model"),
+                          .instructions = best_instructions()});
   machine.cores = make_parallel()->threads();
-#if defined(_SC_LEVEL2_CACHE_SIZE)
-  machine.l2_bytes = cache_bytes(_SC_LEVEL2_CACHE_SIZE);
-  machine.l3_bytes = cache_bytes(_SC_LEVEL3_CACHE_SIZE);
-#endif
+  machine.l2_bytes = caches.l2.bytes;
+  machine.l3_bytes = caches.l3.total_bytes;
 #if defined(__clang__)
   machine.compiler = "clang " + std::to_string(__clang_major__) + "." + std::to_string(__clang_minor__) +
                      "." + std::to_string(__clang_patchlevel__);

@@ -19,14 +19,18 @@ namespace {
 /// A part is a whole number of these: a page, and four streams of whole lines each.
 constexpr std::size_t kPage = 4096;
 constexpr int kTrials = 5;
+/// A thread's part at least, about what it takes to wake one: smaller buffers are read by fewer threads, as
+/// small layers are.
+constexpr std::size_t kLeastPart = std::size_t{64} << 10;
 
 /// ORs all bits of a part of memory, so that no load can be left out. `bytes` is a multiple of kPage.
 using Read = std::uint64_t (*)(const std::uint8_t* data, std::size_t bytes);
 
 #if defined(__x86_64__)
 
-// One stream, line after line, or four, each a quarter of the part; prefetched so many bytes ahead.
-template <int kStreams, int kAhead>
+// One stream, line after line, or four, each a quarter of the part; prefetched so many bytes ahead, into L1
+// or, as the kernels do, into L2.
+template <int kStreams, int kAhead, _mm_hint kHint = _MM_HINT_T0>
 [[gnu::target("avx512f")]] std::uint64_t read_64(const std::uint8_t* data, std::size_t bytes) {
   const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
   const std::size_t step = kStreams == 4 ? 64 : 256;
@@ -38,7 +42,7 @@ template <int kStreams, int kAhead>
     const std::uint8_t* line = data + at;
     if constexpr (kAhead > 0) {
       for (std::size_t i = 0; i < 4; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(line + i * apart + kAhead), _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(line + i * apart + kAhead), kHint);
       }
     }
     a = _mm512_or_si512(a, _mm512_load_si512(line));
@@ -88,8 +92,8 @@ std::uint64_t read_16(const std::uint8_t* data, std::size_t bytes) {
 
 std::vector<Read> candidates() {
   if (__builtin_cpu_supports("avx512f")) {
-    return {read_64<1, 0>, read_64<1, 2048>, read_64<1, 8192>,
-            read_64<4, 0>, read_64<4, 1024>, read_64<4, 2048>};
+    return {read_64<1, 0>, read_64<1, 2048>, read_64<1, 8192>, read_64<1, 8192, _MM_HINT_T1>,
+            read_64<4, 0>, read_64<4, 1024>, read_64<4, 2048>, read_64<4, 2048, _MM_HINT_T1>};
   }
   if (__builtin_cpu_supports("avx2")) {
     return {read_32<1, 0>, read_32<1, 2048>, read_32<1, 8192>,
@@ -118,18 +122,24 @@ std::vector<Read> candidates() { return {read_words}; }
 
 struct MemoryRead::State {
   Parallel& parallel;
-  std::size_t part;    // bytes of one thread in one slice
-  std::size_t slices;  // a thread's parts lie behind each other
+  std::size_t threads;  // that read
+  std::size_t part;     // bytes of one thread in one slice
+  std::size_t slices;   // a thread's parts lie behind each other
   HugeBuffer data;
   Read read = nullptr;
   std::size_t next = 0;
   std::atomic<std::uint64_t> sink{0};
 
   void run() {
-    parallel.run(parallel.threads(), [this](std::int64_t thread) {
+    const auto read_part = [this](std::int64_t thread) {
       const std::size_t first = (static_cast<std::size_t>(thread) * slices + next) * part;
       sink |= read(data.data() + first, part);
-    });
+    };
+    if (threads == 1) {
+      read_part(0);
+    } else {
+      parallel.run(static_cast<std::int64_t>(threads), read_part);
+    }
     next = next + 1 == slices ? 0 : next + 1;
   }
 
@@ -155,13 +165,14 @@ struct MemoryRead::State {
 };
 
 MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_bytes) {
-  const auto threads = static_cast<std::size_t>(parallel.threads());
   const std::size_t slice = slice_bytes == 0 ? bytes : std::min(slice_bytes, bytes);
+  const auto threads =
+      std::clamp<std::size_t>(slice / kLeastPart, 1, static_cast<std::size_t>(parallel.threads()));
   const std::size_t part = ((slice + threads - 1) / threads + kPage - 1) / kPage * kPage;
   const std::size_t slices = (bytes + part * threads - 1) / (part * threads);
-  state_.reset(new State{parallel, part, slices, HugeBuffer(part * slices * threads)});
+  state_.reset(new State{parallel, threads, part, slices, HugeBuffer(part * slices * threads)});
   // By the thread that reads it, so that it lies near; untouched pages are all the same zero page.
-  parallel.run(parallel.threads(), [this](std::int64_t thread) {
+  parallel.run(static_cast<std::int64_t>(threads), [this](std::int64_t thread) {
     const std::size_t own = state_->part * state_->slices;
     std::memset(state_->data.data() + static_cast<std::size_t>(thread) * own, 1, own);
   });
@@ -170,8 +181,6 @@ MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_
 MemoryRead::~MemoryRead() = default;
 
 void MemoryRead::run() { state_->run(); }
-std::size_t MemoryRead::bytes() const {
-  return state_->part * static_cast<std::size_t>(state_->parallel.threads());
-}
+std::size_t MemoryRead::bytes() const { return state_->part * state_->threads; }
 
 }  // namespace trit::apps

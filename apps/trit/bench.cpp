@@ -131,8 +131,9 @@ int run_gpu_bench(const BenchOptions& options) {
     print_json(all);
   } else {
     print(measured.device + ", " + apps::table(measured.report) +
-          "\nus: one product in a CUDA graph of them; layer us: RMSNorm, quantisation and product of fp32 "
-          "inputs.\nGB/s: packed weights. Weights from memory: more layers in turn than L2 holds. The read "
+          "\nproduct us: one product in a CUDA graph of them; layer us: RMSNorm, quantisation and product of "
+          "fp32 inputs.\nGB/s: packed weights. Weights from memory: more layers in turn than L2 holds. The "
+          "read "
           "bandwidth is\nmeasured in the same run; the int8 peak is the GPU's nominal one. Plans: " +
           (measured.plans.empty() ? "the table's" : measured.plans) + ".\n");
   }
@@ -160,8 +161,8 @@ int run_bench(const BenchOptions& options) {
   }
   const Backend backend = cpu_kernels_for(options.backend).backend;
   std::vector<int> threads{1};
-  if (options.threads > 0) {
-    threads = {options.threads};
+  if (options.threads) {
+    threads = {*options.threads == 0 ? machine.cores : *options.threads};
   } else if (machine.cores > 1) {
     threads.push_back(machine.cores);
   }
@@ -182,12 +183,7 @@ int run_bench(const BenchOptions& options) {
     all.update(apps::to_json(reports));
     print_json(all);
   } else {
-    print(
-        "\nus: one product; layer us: RMSNorm, quantisation and product of fp32 inputs. GB/s: packed "
-        "weights.\n"
-        "GOP/s: a multiply-add is two. Weights from cache: one layer again and again; from memory: more "
-        "layers in\n"
-        "turn than the last cache holds. The limits are measured in the same rounds.\n");
+    print("\n" + apps::legend());
   }
   return 0;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "common/linear_benchmark.h"
@@ -15,8 +16,8 @@ struct BenchOptions {
   Backend backend = Backend::automatic;
   std::vector<apps::LinearShape> shapes = apps::usual_shapes();
   std::vector<std::int64_t> tokens = apps::usual_tokens();
-  int threads = 0;     // 0: once on one thread and once on all that this process may use
-  bool quick = false;  // fewer rounds
+  std::optional<int> threads;  // 0: all that this process may use; none: once one thread and once all
+  bool quick = false;          // fewer rounds
   bool tune =
       false;  // cuda: choose among the kernels' plans and keep the choice, instead of measuring layers
   bool json = false;  // one JSON object instead of a table

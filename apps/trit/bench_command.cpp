@@ -32,7 +32,11 @@ void add_bench_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<BenchOptions>();
   CLI::App* command = app.add_subcommand("bench", "speed of ternary layers of given shapes on this machine");
   add_backend_option(*command, options->backend);
-  add_threads_option(*command, options->threads);
+  command
+      ->add_option("--threads", options->threads,
+                   "threads; 0 is all that this process may use; if not given, once one thread and once all")
+      ->type_name("T")
+      ->check(CLI::Range(0, 1024));
   const auto shapes = std::make_shared<std::vector<std::string>>();
   command->add_option("--shapes", *shapes, "layers, outputs x inputs")
       ->type_name("NxK,...")
@@ -52,9 +56,12 @@ void add_bench_command(CLI::App& app, Action& action) {
       "GPU model");
   add_json_option(*command, options->json);
   command->footer(
-      "One thread and all of them unless --threads is given. The whole table takes a few minutes on two "
-      "cores, --quick\n"
-      "less than one; the memory in use is six times the last cache. With --backend cuda "
+      "Where a backend has two layouts of the weights, both are measured, and * marks the one that is "
+      "chosen.\n"
+      "TRIT_LAYOUT=two_bit or base3 forces one, here and in every other command; auto or unset chooses.\n"
+      "The whole table takes a few minutes on two cores, --quick less than one; the memory in use is up to "
+      "nine\n"
+      "times the last cache. With --backend cuda "
       "it takes\nseconds, and --threads changes nothing; what --tune has kept (in $XDG_CACHE_HOME/trit or "
       "~/.cache/trit) is used\nby every command with that backend: TRIT_CUDA_TUNING=off leaves it out, "
       "TRIT_CUDA_TUNING=FILE names another file.\n"

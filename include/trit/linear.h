@@ -62,15 +62,17 @@ struct StoredMatrix {
 /// The weights of one layer in one layout of one backend.
 class PackedLinear {
  public:
-  /// Prepares `weight` (copied; the view may go). `format` is a wish: a backend that does not have it uses
-  /// its default layout; `automatic` is choose_layout (layout.h) as if this were the only layer. Throws Error
-  /// for N or K < 1, or K > 16,777,215 (int32).
+  /// Prepares `weight` (copied; the view need not outlive the call). `format` is a preference: a backend
+  /// without it uses its default layout; `automatic` is choose_layout (layout.h) as if this were the only
+  /// layer, so a model of many should name the one that it has chosen. Throws Error for N or K < 1, or
+  /// K > 16,777,215 (int32).
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                PanelFormat format = PanelFormat::automatic);
-  /// The same for matrices of a file, one of each, on all threads at once: each is checked as by trit::check
-  /// (its Error names it) and gets its checksum while a panel is in cache: the codes come from memory once.
-  /// `after`, if any, is called on one of the threads when all codes of a matrix have been read; only an
-  /// Error reads them again.
+  /// The same for matrices of a file, one of each, on all threads at once. `automatic` chooses one layout for
+  /// the bytes of all, and all lie in one allocation, which lives as long as any of them: on huge pages,
+  /// which a small layer by itself does not have. Each is checked as by trit::check (its Error names it) and
+  /// gets its checksum while a panel is in cache: the codes come from memory once. `after`, if any, is called
+  /// on one of the threads when all codes of a matrix have been read; only an Error reads them again.
   static std::vector<PackedLinear> checked(const CpuKernels& kernels, Parallel& parallel,
                                            std::span<StoredMatrix> matrices, PanelFormat format,
                                            const std::function<void(const StoredMatrix&)>& after = {});
@@ -91,6 +93,7 @@ class PackedLinear {
  private:
   struct State;
   explicit PackedLinear(std::unique_ptr<State> state);
+  static void allocate(const std::vector<State*>& states);
   std::unique_ptr<State> state_;
 };
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdint>
+#include <string_view>
 
 #if defined(__linux__)
 #include <sys/syscall.h>
@@ -89,6 +90,19 @@ bool has_avx512_vnni() { return features().avx512_vnni; }
 bool has_avx512_vbmi() { return features().avx512_vbmi; }
 bool has_amx() { return features().amx; }
 
+CpuVendor cpu_vendor() {
+  static const CpuVendor vendor = [] {
+    std::uint32_t most = 0;
+    std::array<std::uint32_t, 3> name{};
+    __get_cpuid(0, &most, &name[0], &name[2], &name[1]);
+    const std::string_view text(reinterpret_cast<const char*>(name.data()), sizeof(name));
+    return text == "GenuineIntel"                             ? CpuVendor::intel
+           : text == "AuthenticAMD" || text == "HygonGenuine" ? CpuVendor::amd
+                                                              : CpuVendor::other;
+  }();
+  return vendor;
+}
+
 std::string cpu_model() {
   std::array<std::uint32_t, 12> name{};
   for (unsigned i = 0; i < 3; ++i) {
@@ -118,6 +132,7 @@ bool has_avx_vnni() { return false; }
 bool has_avx512_vnni() { return false; }
 bool has_avx512_vbmi() { return false; }
 std::string cpu_model() { return "unknown"; }
+CpuVendor cpu_vendor() { return CpuVendor::other; }
 bool has_amx() { return false; }
 
 }  // namespace trit

@@ -5,6 +5,7 @@
 // is safe everywhere: the rows of the kernel table point here.
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace trit {
@@ -22,6 +23,10 @@ bool has_avx512_vbmi();
 /// AMX tiles with int8 products, and GFNI, besides has_avx512_vnni(): Intel's server cores since Sapphire
 /// Rapids (2023). Linux gives a process the 8 KiB of tile state on request; the first call asks.
 bool has_amx();
+
+enum class CpuVendor : std::uint8_t { intel, amd, other };
+/// Whose processor this is. Hygon's cores are AMD's.
+CpuVendor cpu_vendor();
 
 /// The processor's name, family, model and stepping; "unknown" where it does not tell.
 std::string cpu_model();

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <chrono>
 #include <set>
 #include <thread>
 
 #include "common/limits.h"
 #include "common/linear_benchmark.h"
+#include "common/linear_report.h"
 #include "common/machine.h"
 #include "common/memory_read.h"
 #include "common/timing.h"
+#include "trit/cpu_caches.h"
 #include "trit/error.h"
 
 namespace trit::apps {
@@ -49,6 +52,59 @@ TEST(MachineTest, NamesAFile) {
   EXPECT_EQ(here.slug().find_first_not_of("abcdefghijklmnopqrstuvwxyz0123456789-"), std::string::npos);
 }
 
+TEST(MachineTest, NamesACpuByWhatItHasWhereItsNameSaysNothing) {
+  const auto name = [](const char* model, const char* family, const char* number, const char* has) {
+    return cpu_name({.model_name = model, .family = family, .model = number, .instructions = has});
+  };
+  EXPECT_EQ(name("Intel(R) Xeon(R) Processor", "6", "167", "AMX"), "Intel Xeon (AMX)");
+  EXPECT_EQ(name("AMD EPYC Processor", "25", "17", "AVX-512 VNNI"), "AMD EPYC (AVX-512 VNNI)");
+  EXPECT_EQ(name("QEMU Virtual CPU version 2.5+", "15", "107", ""), "QEMU Virtual CPU version 2.5+");
+  EXPECT_EQ(name("QEMU Virtual CPU version 2.5+", "15", "107", "AVX2"),
+            "QEMU Virtual CPU version 2.5+ (AVX2)");
+  EXPECT_EQ(name("", "", "", ""), "unknown CPU");
+  EXPECT_EQ(name("Intel(R) Xeon(R) Platinum 8480+", "6", "143", "AMX"),
+            "Intel Xeon Platinum 8480+ (family 6 model 143)");
+  EXPECT_EQ(name("AMD EPYC 9R14 96-Core Processor", "25", "17", "AVX-512 VNNI"),
+            "AMD EPYC 9R14 96-Core Processor (family 25 model 17)");
+  EXPECT_EQ(Machine({"Intel Xeon (AMX)", 2, 0, 0, "gcc", ""}).slug(), "intel-xeon-amx-2-cores");
+  const Machine here = this_machine();
+  EXPECT_EQ(here.l2_bytes, cpu_caches().l2.bytes);
+  EXPECT_EQ(here.l3_bytes, cpu_caches().l3.total_bytes);
+}
+
+// Every column of the table has a line that says what it is, and a share that is none is not printed.
+TEST(ReportTest, TheLegendNamesEveryColumn) {
+  LinearResult result{.backend = Backend::avx2,
+                      .format = PanelFormat::two_bit,
+                      .shape = {4, 4},
+                      .tokens = 1,
+                      .from = WeightsFrom::memory,
+                      .weight_bytes = 4,
+                      .microseconds = 1,
+                      .layer_microseconds = 2,
+                      .gops = 3,
+                      .weight_gigabytes_per_second = 4,
+                      .read_gigabytes_per_second = 3,
+                      .share = {},
+                      .limit = "memory read"};
+  LinearReport report{1, 5, {}, {result}};
+  EXPECT_NE(table(report).find("- (faster than memory read 3.0 GB/s)"), std::string::npos) << table(report);
+  EXPECT_EQ(table(report).find('*'), std::string::npos) << table(report);
+  EXPECT_TRUE(to_json(std::span(&report, 1))["results"][0]["share"].is_null());
+  result.format = PanelFormat::base3;
+  result.chosen = false;
+  result.share = 0.5;
+  report.results.push_back(result);
+  EXPECT_NE(table(report).find("two_bit* "), std::string::npos) << table(report);
+  EXPECT_EQ(table(report).find("base3*"), std::string::npos) << table(report);
+  EXPECT_NE(table(report).find("50.0 % of memory read"), std::string::npos) << table(report);
+  for (const char* column :
+       {"layout", "N x K", "tokens", "weights", "product us", "layer us", "GB/s", "GOP/s", "share"}) {
+    EXPECT_NE(table(report).find(column), std::string::npos) << column;
+    EXPECT_NE(("\n" + legend()).find("\n" + std::string(column) + "  "), std::string::npos) << column;
+  }
+}
+
 TEST(LimitsTest, BurstsTakeTime) {
   const auto parallel = make_parallel(2);
   MemoryRead memory(*parallel, std::size_t{5} << 20);
@@ -83,7 +139,14 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
   EXPECT_EQ(report.threads, 2);
   EXPECT_GT(report.memory_gigabytes_per_second, 0);
   ASSERT_EQ(report.limits.size(), options.backends.size());
-  ASSERT_EQ(report.results.size(), options.backends.size() * 6);  // small layers: from cache alone
+  std::size_t layouts = 0;
+  for (const Backend backend : options.backends) {
+    layouts += static_cast<std::size_t>(std::ranges::count_if(
+        cpu_kernels_for(backend).layouts, [](const PanelLayout& layout) { return layout.available(); }));
+  }
+  ASSERT_EQ(report.results.size(), layouts * 6);  // small layers: from cache alone
+  // Of a layer's layouts one is chosen.
+  EXPECT_EQ(std::ranges::count_if(report.results, &LinearResult::chosen), std::ssize(options.backends) * 6);
   for (const LinearResult& result : report.results) {
     EXPECT_EQ(result.from, WeightsFrom::cache);
     EXPECT_GT(result.microseconds, 0);
@@ -93,7 +156,10 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
     EXPECT_NEAR(result.gops, operations / result.microseconds / 1e3, 1e-6 * result.gops);
     EXPECT_GT(result.layer_microseconds, 0);
     EXPECT_GT(result.read_gigabytes_per_second, 0);
-    EXPECT_GT(result.share, 0);
+    if (result.share) {
+      EXPECT_GT(*result.share, 0);
+      EXPECT_LE(*result.share, 1.03);
+    }
     EXPECT_TRUE(result.limit == "cache read" ||
                 (result.limit == "int8 peak" && result.backend != Backend::scalar));
   }
@@ -110,7 +176,7 @@ TEST(LinearBenchmarkTest, LargeLayersAreMeasuredFromMemory) {
   for (const LinearResult& result : report.results) {
     from.insert(name_of(result.from));
     if (result.from == WeightsFrom::memory) {
-      EXPECT_GT(result.share, 0);
+      EXPECT_GT(result.share.value_or(1), 0);
       EXPECT_FALSE(result.limit.empty());
     }
   }

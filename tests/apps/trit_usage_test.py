@@ -51,6 +51,14 @@ class UsageTest(CommandTest):
         self.assertEqual(result["backend"], "scalar")
         shapes = {(row["out_features"], row["in_features"], row["tokens"]) for row in result["results"]}
         self.assertEqual(shapes, {(64, 64, 1), (64, 64, 3), (5, 7, 1), (5, 7, 3)})
+        self.assertTrue(all(row["chosen"] for row in result["results"]))  # scalar has one layout
+        every = self.json("bench", "--shapes", "64x64", "--tokens", 1, "--threads", 0, "--backend", "scalar")
+        self.assertEqual({row["threads"] for row in every["results"]}, {every["machine"]["cores"]})
+        table = self.succeeds("bench", "--shapes", "64x64", "--tokens", 1, "--threads", 1).stdout
+        for column in ("layout ", "product us ", "layer us ", "GB/s ", "GOP/s ", "share "):
+            self.assertIn("\n" + column, table)  # the legend
+        self.assertIn("TRIT_LAYOUT", self.succeeds("bench", "--help").stdout)
+        self.fails("bench", "--threads", -1, code=2)
         self.fails("bench", "--tune", "--backend", "scalar", says=("--tune", "backend cuda"))
 
     def test_standard_output_that_takes_nothing(self) -> None:

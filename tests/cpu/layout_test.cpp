@@ -92,10 +92,50 @@ TEST_P(LayoutChoiceTest, MeasuringGivesOneOfTheBackendsFormats) {
   if (kernels().layouts.size() == 1) {
     return;  // never measured
   }
-  const LayoutChoice choice = generic::measure_layouts(kernels(), *parallel_);
-  EXPECT_TRUE(has(choice.format));
-  std::printf("%s: %s (%s)\n", std::string(name_of(kernels().backend)).c_str(),
-              std::string(name_of(choice.format)).c_str(), choice.why.c_str());
+  for (const std::optional<std::int64_t> bytes :
+       {std::optional(std::int64_t{1} << 20), std::optional(std::int64_t{8} << 20),
+        std::optional<std::int64_t>()}) {
+    const LayoutChoice choice = generic::measure_layouts(kernels(), *parallel_, bytes);
+    EXPECT_TRUE(has(choice.format));
+    std::printf("%s: %s (%s)\n", std::string(name_of(kernels().backend)).c_str(),
+                std::string(name_of(choice.format)).c_str(), choice.why.c_str());
+  }
+}
+
+TEST(MeasuredSizeTest, IsNearAndGrows) {
+  constexpr std::int64_t kMiB = 1 << 20;
+  EXPECT_EQ(generic::measured_size(1), kMiB);
+  EXPECT_EQ(generic::measured_size(8 * kMiB), 8 * kMiB);
+  EXPECT_EQ(generic::measured_size(128 * kMiB), 128 * kMiB);
+  EXPECT_EQ(generic::measured_size(153 * kMiB), std::nullopt);
+  EXPECT_EQ(generic::measured_size(std::int64_t{1} << 50), std::nullopt);
+  for (std::int64_t bytes = kMiB, last = 0; bytes < 150 * kMiB; bytes += 300'000) {
+    const auto size = generic::measured_size(bytes);
+    ASSERT_TRUE(size.has_value()) << bytes;
+    const double ratio = static_cast<double>(bytes) / static_cast<double>(*size);
+    EXPECT_GT(ratio, 0.84) << bytes;
+    EXPECT_LT(ratio, 1.19) << bytes;
+    EXPECT_GE(*size, last);
+    last = *size;
+  }
+}
+
+// A model's layers have one layout, by the bytes of all: each of these would stay in L2 by itself.
+TEST_P(LayoutChoiceTest, AModelIsChosenForByTheBytesOfAllItsLayers) {
+  const Variable none("TRIT_LAYOUT", nullptr);
+  const Variable cache("XDG_CACHE_HOME", folder_.c_str());
+  const TernaryMatrix matrix = random_matrix(256, 1024, false);  // 64 KiB
+  std::vector<StoredMatrix> stored(300, {matrix.view(), "matrix", 0});
+  const LayoutChoice wanted = choose_layout(kernels(), *parallel_, 300 * std::ssize(matrix.codes));
+  for (const PackedLinear& layer :
+       PackedLinear::checked(kernels(), *parallel_, stored, PanelFormat::automatic)) {
+    ASSERT_EQ(layer.layout().format, wanted.format);
+  }
+  if (kernels().layouts.size() > 1 && has(PanelFormat::base3)) {
+    EXPECT_EQ(wanted.why.find("measured"), 0U) << wanted.why;
+    const LayoutChoice one = choose_layout(kernels(), *parallel_, std::ssize(matrix.codes));
+    EXPECT_NE(one.why.find("stay in L2"), std::string::npos) << one.why;
+  }
 }
 
 TEST_P(LayoutChoiceTest, RemembersAndForgives) {

@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <filesystem>
+#include <fstream>
 #include <limits>
 #include <thread>
 
@@ -227,6 +229,25 @@ TEST_P(LinearTest, CheckedOnTheWay) {
   }
 }
 
+// Layers that were prepared together lie in one allocation, which is there until the last of them goes.
+TEST_P(LinearTest, OneOfManyOutlivesTheOthers) {
+  const auto parallel = make_parallel(2);
+  std::vector<Layer> layers;
+  std::vector<StoredMatrix> stored;
+  for (int i = 0; i < 9; ++i) {
+    layers.push_back(random_layer(2, uniform(1, 200), uniform(1, 300)));
+  }
+  for (const Layer& layer : layers) {
+    stored.push_back({layer.matrix.view(), "matrix", 0});
+  }
+  for (std::size_t kept = 0; kept < layers.size() && !HasFatalFailure(); ++kept) {
+    std::vector<PackedLinear> all = PackedLinear::checked(kernels(), *parallel, stored, layout().format);
+    const PackedLinear one = std::move(all[kept]);
+    all.clear();
+    ASSERT_TRUE(same_bits(run(layers[kept], one, *parallel), oracle(layers[kept])));
+  }
+}
+
 TEST_P(LinearTest, NoMatricesOfAFile) {
   const auto parallel = make_parallel(2);
   EXPECT_TRUE(PackedLinear::checked(kernels(), *parallel, {}, layout().format).empty());
@@ -291,6 +312,42 @@ TEST_P(LinearTest, Errors) {
     refused([&](NormQuant& bad) { bad.eps = eps; });
   }
 }
+
+#if defined(__linux__)
+/// Bytes of this process's memory that the kernel may put on huge pages because someone asked for it.
+std::int64_t advised_bytes() {
+  std::ifstream file("/proc/self/smaps");
+  std::int64_t all = 0;
+  std::int64_t size = 0;
+  for (std::string line; std::getline(file, line);) {
+    if (line.starts_with("Size:")) {
+      size = std::stoll(line.substr(5)) * 1024;
+    } else if (line.starts_with("VmFlags:") && line.find(" hg") != std::string::npos) {
+      all += size;
+    }
+  }
+  return all;
+}
+
+// Each is too small for a huge page of its own. Together they are larger than what malloc may have had
+// before.
+TEST(WeightMemoryTest, SmallLayersOfAModelLieOnHugePages) {
+  if (!std::filesystem::exists("/sys/kernel/mm/transparent_hugepage")) {
+    std::printf("this kernel has no transparent huge pages\n");
+    return;
+  }
+  constexpr std::int64_t kLayerBytes = 1 << 20;
+  constexpr std::int64_t kLayers = 48;
+  const std::vector<std::uint8_t> codes(kLayerBytes);
+  const std::vector<float> scale{1.0F};
+  std::vector<StoredMatrix> stored(kLayers, {{1024, 4096, codes, scale}, "matrix", 0});
+  const auto parallel = make_parallel(2);
+  const std::int64_t before = advised_bytes();
+  const auto layers =
+      PackedLinear::checked(cpu_kernels_for(Backend::automatic), *parallel, stored, PanelFormat::two_bit);
+  EXPECT_GE(advised_bytes() - before, kLayers * kLayerBytes);
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Backends, LinearTest, testing::ValuesIn(available_layouts()), layout_name);
 

@@ -6,6 +6,10 @@
 
 #include "cpu/support.h"
 
+#if defined(__x86_64__)
+#include "cpu/avx512_vnni/avx512_vnni.h"
+#endif
+
 namespace trit::test {
 namespace {
 
@@ -225,6 +229,45 @@ TEST_P(ProductTest, LargestK) {
     EXPECT_EQ(y, static_cast<float>(static_cast<std::int32_t>((byte == 0x55 ? -128 : 128) * kLargest)));
   }
 }
+
+#if defined(__x86_64__)
+// Processors differ in what a tile prefetches, not in what it computes.
+TEST(ProductTileTest, IsTheSameOnEveryVendor) {
+  if (!has_avx512_vnni()) {
+    std::printf("no AVX-512 VNNI here\n");
+    return;
+  }
+  std::mt19937_64 random(7);  // NOLINT(cert-msc51-cpp,bugprone-random-generator-seed)
+  for (std::int64_t k = 4; k < 700; k += 4) {
+    for (std::int64_t tokens = 1; tokens <= 6; ++tokens) {
+      std::vector<std::uint8_t> panel(static_cast<std::size_t>(k * 16));
+      std::ranges::generate(panel, [&] {
+        const auto bits = static_cast<unsigned>(random());
+        return static_cast<std::uint8_t>(bits & ~((bits & 0xAAU) >> 1U));  // fields of 0, 1, 2
+      });
+      std::vector<std::int8_t> q(static_cast<std::size_t>(k * tokens));
+      std::ranges::generate(q, [&] { return static_cast<std::int8_t>(random()); });
+      std::vector<std::int32_t> q_sum;
+      for (std::int64_t token = 0; token < tokens; ++token) {
+        q_sum.push_back(std::accumulate(q.begin() + token * k, q.begin() + (token + 1) * k, 0));
+      }
+      std::vector<std::int32_t> wanted;
+      for (const CpuVendor vendor : {CpuVendor::other, CpuVendor::intel, CpuVendor::amd}) {
+        std::vector<std::int32_t> acc(static_cast<std::size_t>(tokens * 64));
+        avx512_vnni::product_tile_on(vendor, {.panel = panel.data(),
+                                              .q = q.data(),
+                                              .q_stride = k,
+                                              .k = k,
+                                              .tokens = tokens,
+                                              .q_sum = q_sum.data(),
+                                              .acc = acc.data()});
+        wanted = wanted.empty() ? acc : wanted;
+        ASSERT_EQ(acc, wanted) << "k = " << k << ", tokens = " << tokens;
+      }
+    }
+  }
+}
+#endif
 
 INSTANTIATE_TEST_SUITE_P(Backends, ProductTest, testing::ValuesIn(available_layouts()), layout_name);
 

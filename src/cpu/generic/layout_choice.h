@@ -11,8 +11,14 @@
 
 namespace trit::generic {
 
-/// The format with the smallest product of its two times, measured now.
-LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel);
+/// The sizes of models that are measured: powers of the square root of 2 from 1 MiB on, of which this is the
+/// nearest one to `weight_bytes`. Nothing for sizes that are measured from memory, all alike.
+std::optional<std::int64_t> measured_size(std::int64_t weight_bytes);
+
+/// The format that decodes fastest, measured now with weights of `bytes` at 2 bits each, read again and
+/// again; of formats within 2 % the one that is fastest with many tokens. Nothing: read from memory.
+LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel,
+                             std::optional<std::int64_t> bytes);
 
 /// One choice in a file of its own: a line with the key that it was made for, a line with the format.
 class RememberedLayout {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// How fast each layout of a backend is on this machine: one token with weights from memory, many tokens with
-// weights from cache.
+// How fast each layout of a backend is on this machine: one token with weights of a model's size, wherever
+// they then lie, and many tokens with weights from cache.
 #include <algorithm>
 #include <array>
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <optional>
 #include <random>
 #include <vector>
 
@@ -23,18 +24,30 @@ namespace trit::generic {
 namespace {
 
 constexpr std::int64_t kInFeatures = 4096;
-/// Long enough to time (2 ms or more on any machine with one thread a core), short enough to have.
+/// At 2 bits, flushed from the caches before they are read. Long enough to time (2 ms or more on any machine
+/// with one thread a core), short enough to have.
 constexpr std::int64_t kMemoryBytes = std::int64_t{64} << 20;
+/// What a timing reads at least: smaller weights again and again.
+constexpr std::int64_t kTimedBytes = std::int64_t{16} << 20;
+/// Passes before the clock starts, after which a last cache holds what it can, and at least as many timed
+/// ones.
+constexpr std::int64_t kWarmPasses = 4;
+constexpr std::int64_t kTimedPasses = 3;
+/// A format that decodes so much slower than the fastest is not chosen, however fast it is with many tokens.
+constexpr double kAlike = 1.02;
 constexpr std::int64_t kManyTokens = 48;
-constexpr int kRounds = 7;
+constexpr int kRounds = 5;
 
 class Contender {
  public:
-  Contender(const PanelLayout& layout, Parallel& parallel)
+  /// `bytes` of weights at 2 bits each; nothing: any number, from memory.
+  Contender(const PanelLayout& layout, Parallel& parallel, std::optional<std::int64_t> bytes)
       : layout_(layout),
         parallel_(parallel),
+        from_memory_(!bytes),
         panel_bytes_(kInFeatures / 4 * layout.panel_bytes_per_4),
-        panels_(kMemoryBytes / panel_bytes_),
+        panels_(std::max<std::int64_t>(1, bytes.value_or(kMemoryBytes) * 4 / weights())),
+        passes_(from_memory_ ? 1 : std::max(kTimedPasses, kTimedBytes / (panels_ * panel_bytes_))),
         memory_(static_cast<std::size_t>(panels_ * panel_bytes_)),
         q_(static_cast<std::size_t>(kManyTokens * kInFeatures)),
         q_sum_(kManyTokens),
@@ -55,12 +68,24 @@ class Contender {
     });
   }
 
-  /// Seconds per weight, one token, from memory.
+  /// Seconds per weight, one token.
   double one_token() {
-    for_panels([&](std::int64_t i) { leave_caches(memory_.data() + i * panel_bytes_); });
-    const double seconds =
-        time([&] { for_panels([&](std::int64_t i) { run(memory_.data() + i * panel_bytes_, 0, 1); }); });
-    return seconds / static_cast<double>(panels_ * weights());
+    const auto pass = [&] {
+      for_panels([&](std::int64_t i) { run(memory_.data() + i * panel_bytes_, 0, 1); });
+    };
+    if (from_memory_) {
+      for_panels([&](std::int64_t i) { leave_caches(memory_.data() + i * panel_bytes_); });
+    } else {
+      for (std::int64_t i = 0; i < kWarmPasses; ++i) {
+        pass();
+      }
+    }
+    const double seconds = time([&] {
+      for (std::int64_t i = 0; i < passes_; ++i) {
+        pass();
+      }
+    });
+    return seconds / static_cast<double>(passes_ * panels_ * weights());
   }
 
   /// Seconds per weight and token, many tokens, on every thread at once.
@@ -126,8 +151,10 @@ class Contender {
 
   const PanelLayout& layout_;
   Parallel& parallel_;
+  bool from_memory_;
   std::int64_t panel_bytes_;
   std::int64_t panels_;
+  std::int64_t passes_;
   AlignedBuffer memory_;
   AlignedBuffer q_;
   std::vector<std::int32_t> q_sum_;
@@ -145,12 +172,13 @@ std::string times_text(double ratio) {
 
 }  // namespace
 
-LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel) {
+LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel,
+                             std::optional<std::int64_t> bytes) {
   std::vector<Contender> contenders;
   contenders.reserve(kernels.layouts.size());
   for (const PanelLayout& layout : kernels.layouts) {
     if (layout.available()) {
-      contenders.emplace_back(layout, parallel);
+      contenders.emplace_back(layout, parallel, bytes);
     }
   }
   for (int round = 0; round < kRounds; ++round) {
@@ -159,25 +187,26 @@ LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel) {
       contender.many.push_back(contender.many_tokens());
     }
   }
-  std::size_t best = 0;
-  double best_cost = 0;
-  std::string why = "measured, relative to " + std::string(name_of(kernels.layouts.front().format));
   const double one = least(contenders.front().one);
   const double many = least(contenders.front().many);
-  for (std::size_t i = 0; i < contenders.size(); ++i) {
-    const double one_gain = one / least(contenders[i].one);
-    const double many_gain = many / least(contenders[i].many);
-    if (i > 0) {
-      why += "; " + std::string(name_of(contenders[i].layout().format)) + ": one token from memory " +
-             times_text(one_gain) + "x, many tokens " + times_text(many_gain) + "x";
-    }
-    const double cost = 1 / (one_gain * many_gain);
-    if (i == 0 || cost < best_cost) {
-      best = i;
-      best_cost = cost;
+  double fastest = one;
+  std::string why = "measured " +
+                    (bytes ? "with " + std::to_string(*bytes / 1'000'000) + " MB" : "from memory") +
+                    ", relative to " + std::string(name_of(kernels.layouts.front().format));
+  for (std::size_t i = 1; i < contenders.size(); ++i) {
+    fastest = std::min(fastest, least(contenders[i].one));
+    why += "; " + std::string(name_of(contenders[i].layout().format)) + ": one token " +
+           times_text(one / least(contenders[i].one)) + "x, many tokens " +
+           times_text(many / least(contenders[i].many)) + "x";
+  }
+  const Contender* best = nullptr;
+  for (const Contender& contender : contenders) {
+    const bool alike = least(contender.one) <= kAlike * fastest;
+    if (alike && (best == nullptr || least(contender.many) < least(best->many))) {
+      best = &contender;
     }
   }
-  return {contenders[best].layout().format, why};
+  return {best->layout().format, why};
 }
 
 }  // namespace trit::generic

@@ -68,7 +68,12 @@ bool is_padded(std::span<const std::uint8_t> rows, std::int64_t in_features) {
   return found == 0;
 }
 
-const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
+/// `bytes`: of all weights that are read one after the other, at 2 bits each.
+const PanelLayout& layout_of(const CpuKernels& kernels, Parallel& parallel, PanelFormat format,
+                             std::int64_t bytes) {
+  if (format == PanelFormat::automatic) {
+    format = choose_layout(kernels, parallel, bytes).format;
+  }
   const auto found =
       std::find_if(kernels.layouts.begin(), kernels.layouts.end(),
                    [&](const PanelLayout& layout) { return layout.format == format && layout.available(); });
@@ -78,21 +83,19 @@ const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
 }  // namespace
 
 struct PackedLinear::State {
-  State(const CpuKernels& backend, Parallel& parallel, const TernaryView& weight, PanelFormat format)
+  State(const CpuKernels& backend, const Parallel& parallel, const TernaryView& weight,
+        const PanelLayout& panel)
       : kernels(&backend),
-        layout(&layout_of(
-            backend,
-            format == PanelFormat::automatic
-                ? choose_layout(backend, parallel, static_cast<std::int64_t>(weight.codes.size())).format
-                : format)),
+        layout(&panel),
         out_features(weight.out_features),
         in_features(weight.in_features),
         panel_count((out_features + layout->panel_rows - 1) / layout->panel_rows),
         panel_bytes(packed_row_bytes(in_features) * layout->panel_bytes_per_4),
         task_count(generic::task_count(parallel, panel_count, out_features * in_features, kWorkPerTask,
                                        kTasksPerThread)),
-        scale(weight.scale.begin(), weight.scale.end()),
-        panels(static_cast<std::size_t>(panel_count * panel_bytes)) {}
+        scale(weight.scale.begin(), weight.scale.end()) {}
+
+  std::size_t bytes() const { return static_cast<std::size_t>(panel_count * panel_bytes); }
 
   /// Prepares the panels of a task; `before` sees the stored rows of each first.
   template <typename Before>
@@ -117,15 +120,38 @@ struct PackedLinear::State {
   std::int64_t panel_bytes;
   std::int64_t task_count;  // of the preparation
   std::vector<float> scale;
-  generic::AlignedBuffer panels;
+  std::shared_ptr<generic::AlignedBuffer> memory;  // of all layers that were prepared together
+  std::span<std::uint8_t> panels;                  // this one's part of it
 };
 
 PackedLinear::PackedLinear(std::unique_ptr<State> state) : state_(std::move(state)) {}
 
+// One buffer for all: together the layers of a model have huge pages, where those under 1.5 MB would each lie
+// on pages of 4 KiB.
+void PackedLinear::allocate(const std::vector<State*>& states) {
+  constexpr std::size_t kCacheLine = 64;
+  const auto room = [](const State& state) {
+    return (state.bytes() + kCacheLine - 1) / kCacheLine * kCacheLine;
+  };
+  std::size_t bytes = 0;
+  for (const State* state : states) {
+    bytes += room(*state);
+  }
+  const auto memory = std::make_shared<generic::AlignedBuffer>(bytes);
+  std::size_t at = 0;
+  for (State* const state : states) {
+    state->memory = memory;
+    state->panels = {memory->data() + at, state->bytes()};
+    at += room(*state);
+  }
+}
+
 PackedLinear::PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                            PanelFormat format) {
   check_sizes(weight);
-  state_ = std::make_unique<State>(kernels, parallel, weight, format);
+  const PanelLayout& layout = layout_of(kernels, parallel, format, std::ssize(weight.codes));
+  state_ = std::make_unique<State>(kernels, parallel, weight, layout);
+  allocate({state_.get()});
   generic::run_tasks(parallel, state_->task_count, [&](std::int64_t task) {
     state_->prepare(weight, task, [](std::span<const std::uint8_t>) {});
   });
@@ -144,11 +170,23 @@ std::vector<PackedLinear> PackedLinear::checked(const CpuKernels& kernels, Paral
   };
   std::vector<PackedLinear> layers;
   std::vector<Task> tasks;
+  std::int64_t stored_bytes = 0;
+  for (const StoredMatrix& matrix : matrices) {
+    check_sizes(matrix.weight);
+    stored_bytes += std::ssize(matrix.weight.codes);
+  }
+  if (matrices.empty()) {
+    return layers;
+  }
+  const PanelLayout& layout = layout_of(kernels, parallel, format, stored_bytes);
+  std::vector<State*> states;
+  for (const StoredMatrix& matrix : matrices) {
+    layers.push_back(PackedLinear(std::make_unique<State>(kernels, parallel, matrix.weight, layout)));
+    states.push_back(layers.back().state_.get());
+  }
+  allocate(states);
   for (std::size_t i = 0; i < matrices.size(); ++i) {
-    const TernaryView& weight = matrices[i].weight;
-    check_sizes(weight);
-    layers.push_back(PackedLinear(std::make_unique<State>(kernels, parallel, weight, format)));
-    const std::int64_t count = layers.back().state_->task_count;
+    const std::int64_t count = states[i]->task_count;
     for (std::int64_t task = 0; task < count; ++task) {
       tasks.push_back({.matrix = i, .index = task, .thread = task * parallel.threads() / count, .seen = {}});
     }
@@ -161,7 +199,7 @@ std::vector<PackedLinear> PackedLinear::checked(const CpuKernels& kernels, Paral
   std::ranges::stable_sort(order, {}, &Task::thread);
   std::vector<std::atomic<std::int64_t>> left(matrices.size());
   for (std::size_t i = 0; i < matrices.size(); ++i) {
-    left[i] = layers[i].state_->task_count;
+    left[i] = states[i]->task_count;
   }
   generic::run_tasks(parallel, static_cast<std::int64_t>(order.size()), [&](std::int64_t at) {
     Task& task = *order[static_cast<std::size_t>(at)];

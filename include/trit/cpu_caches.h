@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: MIT
+//
+// How large the caches of the CPUs are that this process may use. The one place that knows: layout choice,
+// benchmark limits and everything else asks here.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+namespace trit {
+
+/// The caches of one level that hold data.
+struct CacheLevel {
+  std::int64_t bytes = 0;        ///< of one cache, the largest where they differ; 0: none, or not known
+  std::int64_t total_bytes = 0;  ///< of all of them together
+  int instances = 0;             ///< an AMD processor has an L3 for each core complex
+  bool operator==(const CacheLevel&) const = default;
+};
+
+struct CpuCaches {
+  CacheLevel l1, l2, l3;
+  bool operator==(const CpuCaches&) const = default;
+  /// The last level that is known.
+  const CacheLevel& last() const { return l3.bytes > 0 ? l3 : l2.bytes > 0 ? l2 : l1; }
+  /// What `threads` threads can have of the last level, each on CPUs of another cache where there are
+  /// several.
+  std::int64_t last_bytes(int threads) const { return std::min(threads * last().bytes, last().total_bytes); }
+};
+
+/// Read once, of the CPUs that the process may use at that time: what Linux says in
+/// /sys/devices/system/cpu, as lscpu does; where that is absent, what the processor says (CPUID leaf 4, on
+/// AMD 0x8000001D). Not sysconf(_SC_LEVEL3_CACHE_SIZE): glibc multiplies sizes of AMD's CPUs by counts of
+/// CPUs (2.36 gives 320 MiB for an L3 of 32).
+const CpuCaches& cpu_caches();
+
+}  // namespace trit
