@@ -79,4 +79,21 @@ inline CLI::Validator number(double least, double most = kLargestNumber) {
   return number_text::in_range(least, most, most == kLargestNumber, "number", number_text::parse_finite);
 }
 
+/// A transform: "5GB" (10^9), "500MiB" (2^20) or "1000" to a number of bytes, at least 1.
+inline CLI::Validator byte_size() {
+  const auto to_bytes = [](std::string& text) -> std::string {
+    const auto number = number_text::parse_whole(text.substr(0, text.find_first_not_of("0123456789")));
+    try {
+      std::string bytes = text;
+      if (number && *number > 0 && CLI::AsSizeValue(true)(bytes).empty()) {
+        text = bytes;
+        return {};
+      }
+    } catch (const CLI::ValidationError&) {  // an unknown unit, or more than 64 bits hold
+    }
+    return "'" + text + "': wanted a size such as 1000, 500MiB or 5GB";
+  };
+  return CLI::Validator(to_bytes, "1000, 500MiB, 5GB, ...");
+}
+
 }  // namespace trit::apps

@@ -3,6 +3,8 @@
 // convert: names the tensors, collects what travels along, and hands over to the writer of the format.
 #include <algorithm>
 
+#include "io/atomic_file.h"
+#include "io/atomic_folder.h"
 #include "io/model_graph.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
@@ -74,22 +76,35 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
 
 }  // namespace
 
-void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
+void check_output(const std::filesystem::path& out, Format to) {
+  if (to == Format::huggingface) {
+    const AtomicFolder probe(out);
+  } else {
+    const AtomicFile probe(out);
+  }
+}
+
+Converted convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options) {
   const WritePlan plan{source, plan_tensors(source, options.names),
                        carried_metadata(source, options.names, options.to), options};
   if (plan.tensors.empty()) {
     throw Error(source.path().string() + ": no tensors to write");
   }
+  check_output(out, options.to);
+  Converted written{.tensors = plan.tensors.size()};
+  for (const PlannedTensor& planned : plan.tensors) {
+    written.ternary += planned.tensor->kind == TensorKind::ternary ? 1 : 0;
+  }
   switch (options.to) {
     case Format::trit:
       write_trit(plan, out);
-      return;
+      return written;
     case Format::gguf:
       write_gguf(plan, out);
-      return;
+      return written;
     case Format::huggingface:
       write_huggingface(plan, out);
-      return;
+      return written;
     default:
       throw Error("the format " + std::string(name_of(options.to)) +
                   " is read only; wanted trit, hf or gguf");
