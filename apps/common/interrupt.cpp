@@ -12,7 +12,8 @@ static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only
 
 extern "C" void note_signal(int) {
   arrived.store(true);
-  // The next one, of either kind, ends the process: saving may take long, or hang.
+  // The next one, of either kind, ends the process: saving may take long, or hang. SIGHUP goes on being
+  // noted: the kernel and the shell may both send one when a terminal closes.
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
 }
@@ -26,6 +27,11 @@ void install_interrupt_handler() {
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);
+  struct sigaction before {};
+  sigaction(SIGHUP, nullptr, &before);
+  if (before.sa_handler != SIG_IGN) {  // as under nohup
+    sigaction(SIGHUP, &action, nullptr);
+  }
 }
 
 bool interrupted() { return arrived.load(); }

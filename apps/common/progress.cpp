@@ -7,7 +7,8 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
+
+#include "common/standard_streams.h"
 
 namespace trit::apps {
 namespace {
@@ -22,8 +23,6 @@ std::size_t line_width() {
   const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
   return known ? size.ws_col - 1U : 79U;
 }
-
-void write_stderr(const std::string& text) { std::fwrite(text.data(), 1, text.size(), stderr); }
 
 std::string remaining(double seconds) {
   if (!std::isfinite(seconds) || seconds >= 360000) {  // 100 hours
@@ -82,13 +81,13 @@ void Progress::update(std::int64_t done, std::string_view detail) {
   drawn_ = true;
   const double seconds = std::chrono::duration<double>(now - start_).count();
   // Back to the first column, the text, then "erase to the end of the line".
-  write_stderr(
+  write_error(
       fmt::format("\r{}\x1b[K", progress_line({title_, unit_, detail, done, total_, seconds}, line_width())));
 }
 
 void Progress::clear() {
   if (drawn_) {
-    write_stderr("\r\x1b[K");
+    write_error("\r\x1b[K");
     drawn_ = false;
   }
 }

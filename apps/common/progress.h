@@ -44,7 +44,8 @@ struct ProgressState {
 ///   epoch 3/20 [=======>         ]  45%  22500/50000 images  3120 images/s  ETA 0:08  loss 1.23
 std::string progress_line(const ProgressState& state, std::size_t width);
 
-/// Installs handlers for SIGINT and SIGTERM that only note the signal; a second one ends the process at once.
+/// Installs handlers for SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) that only note the
+/// signal; a second SIGINT or SIGTERM ends the process at once.
 void install_interrupt_handler();
 /// Whether one has arrived: the program saves and exits with 130.
 bool interrupted();

@@ -10,6 +10,8 @@
 
 #include "bench.h"
 #include "command.h"
+#include "common/number_options.h"
+#include "output.h"
 #include "trit/error.h"
 
 namespace trit::cli {
@@ -46,7 +48,7 @@ void add_bench_command(CLI::App& app, Action& action) {
       command->add_option("--tokens", options->tokens, "rows of the input (the batch)")
           ->type_name("M,...")
           ->delimiter(',')
-          ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 20))
+          ->check(apps::whole_number(1, std::int64_t{1} << 20))
           ->default_str("1,4,8,32,128,512");
   command->add_flag("--quick", options->quick,
                     "seconds: 4096x4096, 512x4096, 10x512 with 1, 8, 128 tokens, and fewer rounds");
@@ -79,6 +81,8 @@ void add_bench_command(CLI::App& app, Action& action) {
     action = [options] {
       std::signal(SIGINT, end_at_once);
       std::signal(SIGTERM, end_at_once);
+      std::signal(SIGHUP, end_at_once);
+      check_standard_output();
       return run_bench(*options);
     };
   });

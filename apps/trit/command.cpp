@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include "common/number_options.h"
 #include "trit/error.h"
 #include "trit/kernels.h"
 
@@ -18,6 +19,27 @@ std::uint64_t bytes_of(const std::filesystem::path& path) {
     bytes += entry.is_regular_file() ? entry.file_size() : 0;
   }
   return bytes;
+}
+
+CLI::Validator path_check() {
+  return CLI::Validator(
+      [](std::string& path) {
+        return path.empty() ? std::string("'': wanted the name of a file or folder")
+               : path == "-"
+                   ? std::string("'-': standard input and output are not supported; name a file (./- is one)")
+                   : std::string();
+      },
+      "", "path");
+}
+
+void check_is_model(const std::filesystem::path& path) {
+  const bool folder = std::filesystem::is_directory(path);
+  if (folder || io::detect_format(path) == io::Format::gguf) {
+    throw Error(fmt::format(
+        "{}: {}, which is not a model that runs here; wanted a model file of this library (docs/format.md). "
+        "\"trit convert IN OUT --to trit\" makes one of a file that this library has written",
+        path.string(), folder ? "a folder" : "a GGUF file"));
+  }
 }
 
 CLI::Option* add_backend_option(CLI::App& command, Backend& backend) {
@@ -42,9 +64,9 @@ CLI::Option* add_backend_option(CLI::App& command, Backend& backend) {
 }
 
 void add_threads_option(CLI::App& command, int& threads) {
-  command.add_option("--threads", threads, "threads; all that this process may use if not given")
+  command.add_option("--threads", threads, "threads; 0 (the default) is all CPUs that this process may use")
       ->type_name("T")
-      ->check(CLI::Range(1, 1024));
+      ->check(apps::whole_number(0, apps::kMostThreads));
 }
 
 void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,

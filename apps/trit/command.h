@@ -35,10 +35,16 @@ void add_bench_command(CLI::App& app, Action& action);
 /// Bytes of a file, or of the files in a folder.
 std::uint64_t bytes_of(const std::filesystem::path& path);
 
+/// For an option or argument that names a file or folder: "-" and "" are wrong usage, for standard input and
+/// output are not supported.
+CLI::Validator path_check();
+/// Throws trit::Error for a file or folder of another project, which `eval` and `run` cannot run.
+void check_is_model(const std::filesystem::path& path);
+
 /// --backend B. A name that does not exist is wrong usage and lists what this machine has; one that the
 /// machine lacks fails when it is first used.
 CLI::Option* add_backend_option(CLI::App& command, Backend& backend);
-/// --threads T, 1..1024; 0 stays "all that this process may use".
+/// --threads T; 0, the default, is all CPUs that this process may use.
 void add_threads_option(CLI::App& command, int& threads);
 /// --scale-convention multiply|divide
 void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,

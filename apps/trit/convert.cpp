@@ -11,6 +11,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.h"
+#include "common/number_options.h"
 #include "common/progress.h"
 #include "output.h"
 #include "trit/error.h"
@@ -56,23 +57,19 @@ io::ConvertOptions options_of(const ConvertArguments& arguments) {
   return options;
 }
 
-void report(const ConvertArguments& arguments, const io::Checkpoint& source, double seconds) {
-  std::int64_t matrices = 0;
-  for (const io::TensorInfo& tensor : source.tensors()) {
-    matrices += tensor.kind == io::TensorKind::ternary ? 1 : 0;
-  }
-  const std::uint64_t before = bytes_of(arguments.input);
+void report(const ConvertArguments& arguments, const io::Checkpoint& source, const io::Converted& written,
+            std::uint64_t before, double seconds) {
   const std::uint64_t after = bytes_of(arguments.output);
   say(fmt::format("{}: {} tensors, {} of them ternary; {} bytes from {}, {:.2f} s, {:.0f} MB/s of input",
-                  arguments.output, source.tensors().size(), matrices, grouped(after), grouped(before),
+                  arguments.output, written.tensors, written.ternary, grouped(after), grouped(before),
                   seconds, static_cast<double>(before) / 1e6 / seconds));
   if (arguments.json) {
     print_json({{"input", arguments.input},
                 {"input_format", std::string(io::name_of(source.format()))},
                 {"output", arguments.output},
                 {"output_format", arguments.to},
-                {"tensors", source.tensors().size()},
-                {"ternary", matrices},
+                {"tensors", written.tensors},
+                {"ternary", written.ternary},
                 {"input_bytes", before},
                 {"output_bytes", after},
                 {"seconds", seconds}});
@@ -81,12 +78,19 @@ void report(const ConvertArguments& arguments, const io::Checkpoint& source, dou
 
 int convert(const ConvertArguments& arguments) {
   apps::install_interrupt_handler();
+  if (arguments.json) {
+    check_standard_output();
+  }
   const auto start = std::chrono::steady_clock::now();
   io::ConvertOptions options = options_of(arguments);
   // With --to hf the convention is that of OUT; the one of IN may be another, where its config.json says so.
   const auto source = io::open_checkpoint(
       arguments.input,
       {.scale_convention = arguments.convention, .config_wins = options.to == io::Format::huggingface});
+  if (const auto graph = source->metadata().find("trit.model"); graph != source->metadata().end()) {
+    check_graph(graph->second, arguments.input);
+  }
+  const std::uint64_t before = bytes_of(arguments.input);  // OUT may be IN
   constexpr std::uint64_t kMegabyte = 1'000'000;
   std::unique_ptr<apps::Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
@@ -100,15 +104,17 @@ int convert(const ConvertArguments& arguments) {
     progress->update(static_cast<std::int64_t>(done / kMegabyte));
   };
   options.warn = [](const std::string& text) { say("warning: " + text); };
+  io::Converted written;
   try {
-    io::convert(*source, arguments.output, options);
+    written = io::convert(*source, arguments.output, options);
   } catch (const Interrupted&) {
     progress.reset();
     say("trit: interrupted");
     return kInterrupted;
   }
   progress.reset();
-  report(arguments, *source, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  report(arguments, *source, written, before,
+         std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return kDone;
 }
 
@@ -121,10 +127,12 @@ void add_convert_command(CLI::App& app, Action& action) {
       ->add_option("input", arguments->input,
                    "file (this library's, GGUF, safetensors) or folder of transformers")
       ->required()
-      ->type_name("IN");
+      ->type_name("IN")
+      ->check(path_check());
   command->add_option("output", arguments->output, "file to write; with --to hf a new folder")
       ->required()
-      ->type_name("OUT");
+      ->type_name("OUT")
+      ->check(path_check());
   command->add_option("--to", arguments->to, "format of OUT")
       ->required()
       ->type_name("trit|hf|gguf")
@@ -151,9 +159,9 @@ void add_convert_command(CLI::App& app, Action& action) {
       ->type_name("NAME");
   command
       ->add_option("--shard-size", arguments->shard_bytes,
-                   "--to hf: largest size of a weight file, such as 5GB")
+                   "--to hf: largest size of a weight file; if not given, there is one file")
       ->type_name("SIZE")
-      ->transform(CLI::AsSizeValue(true));
+      ->transform(apps::byte_size());
   add_json_option(*command, arguments->json);
   command->footer(
       "Codes are kept as they are; what a format cannot hold is an error that names the tensor. GGUF rounds "

@@ -8,6 +8,7 @@
 #include <nlohmann/json.hpp>
 
 #include "command.h"
+#include "common/number_options.h"
 #include "common/progress.h"
 #include "output.h"
 #include "trit/error.h"
@@ -29,7 +30,12 @@ struct DiffArguments {
 
 struct Interrupted {};
 
-std::vector<io::Difference> differences_of(const DiffArguments& arguments) {
+struct Compared {
+  std::vector<io::Difference> differences;
+  std::size_t tensors = 0;  // of the first
+};
+
+Compared compare(const DiffArguments& arguments) {
   const io::OpenOptions open{.scale_convention = arguments.convention, .config_wins = true};
   const auto first = io::open_checkpoint(arguments.first, open);
   const auto second = io::open_checkpoint(arguments.second, open);
@@ -46,28 +52,41 @@ std::vector<io::Difference> differences_of(const DiffArguments& arguments) {
     }
     progress->update(static_cast<std::int64_t>(done / kMegabyte));
   };
-  return io::diff(*first, *second, options);
+  return {io::diff(*first, *second, options), first->tensors().size()};
+}
+
+void print_report(const DiffArguments& arguments, const Compared& compared) {
+  std::string text;
+  for (const io::Difference& difference : compared.differences) {
+    text += fmt::format("{}: {}\n", printable(difference.name), printable(difference.what));
+  }
+  if (compared.differences.empty()) {
+    text = fmt::format("equal{}: {} tensor{}\n",
+                       arguments.tolerance > 0 ? fmt::format(" within {}", arguments.tolerance) : "",
+                       compared.tensors, compared.tensors == 1 ? "" : "s");
+  }
+  print(text);
 }
 
 int run_diff(const DiffArguments& arguments) {
-  const std::vector<io::Difference> differences = differences_of(arguments);
+  check_standard_output();
+  const Compared compared = compare(arguments);
+  const bool equal = compared.differences.empty();
   if (arguments.json) {
     nlohmann::ordered_json list = nlohmann::ordered_json::array();
-    for (const io::Difference& difference : differences) {
+    for (const io::Difference& difference : compared.differences) {
       list.push_back({{"name", difference.name}, {"difference", difference.what}});
     }
     print_json({{"first", arguments.first},
                 {"second", arguments.second},
-                {"equal", differences.empty()},
+                {"tolerance", arguments.tolerance},
+                {"tensors", compared.tensors},
+                {"equal", equal},
                 {"differences", list}});
   } else {
-    std::string text;
-    for (const io::Difference& difference : differences) {
-      text += fmt::format("{}: {}\n", printable(difference.name), printable(difference.what));
-    }
-    print(text);
+    print_report(arguments, compared);
   }
-  return differences.empty() ? kEqual : kDifferent;
+  return equal ? kEqual : kDifferent;
 }
 
 /// A failure must not look like a difference.
@@ -92,20 +111,29 @@ void add_diff_command(CLI::App& app, Action& action) {
       app.add_subcommand("diff", "which tensors of two models differ, whatever their file formats");
   command->add_option("first", arguments->first, "model, in any format that convert reads")
       ->required()
-      ->type_name("A");
-  command->add_option("second", arguments->second, "model to compare with")->required()->type_name("B");
+      ->type_name("A")
+      ->check(path_check());
+  command->add_option("second", arguments->second, "model to compare with")
+      ->required()
+      ->type_name("B")
+      ->check(path_check());
   command
-      ->add_option("--tolerance", arguments->tolerance,
-                   "relative difference of scales and float elements that is none (0.001 for float16 scales)")
+      ->add_option(
+          "--tolerance", arguments->tolerance,
+          "largest relative difference of scales and float elements that counts as equal (0.001 for float16 "
+          "scales)")
       ->type_name("X")
       ->capture_default_str()
-      ->check(CLI::Range(0.0, 1.0));
+      ->check(apps::number(0, 1));
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers, where no config.json says it");
   add_json_option(*command, arguments->json);
   command->footer(
-      "One line a tensor that differs. Exit codes: 0 equal, 1 different, 2 failed.\n"
+      "Prints one line for each tensor that differs, or \"equal: 21 tensors\". Elements and scales compare "
+      "by "
+      "value: -0 equals\n"
+      "0, NaN equals NaN, an infinity equals itself alone. Exit codes: 0 equal, 1 different, 2 failed.\n"
       "Example: trit diff model.safetensors model.gguf --tolerance 0.001");
   command->callback([arguments, &action] { action = [arguments] { return diff(*arguments); }; });
 }

@@ -13,6 +13,7 @@
 
 #include "command.h"
 #include "common/datasets.h"
+#include "common/number_options.h"
 #include "common/progress.h"
 #include "output.h"
 #include "trit/error.h"
@@ -219,6 +220,13 @@ void report(const EvalOptions& options, const Model& model, const ImageDataset& 
 
 int eval(EvalOptions options) {
   apps::install_interrupt_handler();
+  if (options.json) {
+    check_standard_output();
+  }
+  if (!options.predictions.empty()) {
+    io::check_output(options.predictions);
+  }
+  check_is_model(options.model);
   const bool on_gpu = requested_backend(options.runtime.backend) == Backend::cuda;
   if (options.batch == 0) {
     options.batch = on_gpu ? kBatchOnGpu : kBatchOnCpu;
@@ -252,11 +260,15 @@ int eval(EvalOptions options) {
 void add_eval_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "accuracy and images/s of a model on test images");
-  command->add_option("model", options->model, "model file")->required()->type_name("MODEL");
+  command->add_option("model", options->model, "model file")
+      ->required()
+      ->type_name("MODEL")
+      ->check(path_check());
   command
       ->add_option("--data", options->data,
                    "folder with the data set's files; if not given TRIT_CIFAR10 or the cache folder")
-      ->type_name("DIR");
+      ->type_name("DIR")
+      ->check(path_check());
   command
       ->add_option(
           "--dataset", options->dataset,
@@ -268,12 +280,13 @@ void add_eval_command(CLI::App& app, Action& action) {
   command->add_option("--batch", options->batch, "images a run")
       ->type_name("IMAGES")
       ->default_str("128, on a GPU 1000")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{65536}));
+      ->check(apps::whole_number(1, 65536));
   command->add_option("--limit", options->limit, "only the first N images")
       ->type_name("N")
-      ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
+      ->check(apps::whole_number(1));
   command->add_option("--predictions", options->predictions, "write the predicted classes here, one a line")
-      ->type_name("FILE");
+      ->type_name("FILE")
+      ->check(path_check());
   add_json_option(*command, options->json);
   command->footer(
       "images_per_second counts the time in the model alone; images_per_second_with_preprocessing adds "

@@ -33,6 +33,11 @@ std::string metadata(const io::SafetensorsFile& file, std::string_view key) {
   return found == file.metadata().end() ? "" : found->second;
 }
 
+/// Not a float file with a network, which "trit pack" makes one. Two keys: a damaged file may lack one.
+bool is_stored_form(const io::SafetensorsFile& file) {
+  return file.metadata().contains("trit.layout") || file.metadata().contains("trit.version");
+}
+
 void print_table(const io::SafetensorsFile& file, const Model* model, std::uint64_t bytes,
                  const std::vector<LayerRow>& rows) {
   std::string text = fmt::format("{}: {} bytes, ", file.path().string(), grouped(bytes));
@@ -41,6 +46,9 @@ void print_table(const io::SafetensorsFile& file, const Model* model, std::uint6
                         printable(metadata(file, "trit.layout")));
   } else {
     text += fmt::format("safetensors, {} tensors\n", file.tensors().size());
+    if (!is_stored_form(file) && file.metadata().contains("trit.model")) {
+      text += "a network (trit.model) that runs once \"trit pack\" has packed its weights\n";
+    }
   }
   if (model != nullptr) {
     text += fmt::format("input {}, output {}\n", shape_text(model->input().shape),
@@ -123,6 +131,7 @@ int info_of_checkpoint(const InfoOptions& options) {
 }
 
 int info(const InfoOptions& options) {
+  check_standard_output();
   const io::Format format = io::detect_format(options.model);
   // Up to here a file is read whole, which takes milliseconds, and everything in it is checked.
   constexpr std::uint64_t kLargestReadWhole = 16'000'000;
@@ -133,7 +142,7 @@ int info(const InfoOptions& options) {
   }
   const io::SafetensorsFile file = io::SafetensorsFile::open(options.model);
   std::optional<Model> model;
-  if (file.metadata().contains("trit.model")) {
+  if (is_stored_form(file) && file.metadata().contains("trit.model")) {
     // Loading checks everything. The scalar backend unless asked: what a file holds does not depend on the
     // machine.
     model = Model::load(options.model, {.backend = options.backend, .threads = 1});
@@ -158,7 +167,8 @@ void add_info_command(CLI::App& app, Action& action) {
       ->add_option("model", options->model,
                    "model file, GGUF, any safetensors file, or a folder of transformers")
       ->required()
-      ->type_name("MODEL");
+      ->type_name("MODEL")
+      ->check(path_check());
   command->add_flag("--codes", options->codes, "add the shares of the weights -1, 0 and +1");
   add_scale_convention_option(
       *command, options->convention,

@@ -6,6 +6,7 @@
 
 #include <exception>
 #include <new>
+#include <sstream>
 
 #include "command.h"
 #include "output.h"
@@ -35,7 +36,12 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kDone : kUsage;  // 0: --help, --version
+    std::ostringstream out;
+    std::ostringstream message;
+    const bool asked = app.exit(error, out, message) == 0;  // --help, --version
+    trit::apps::write_error(message.str());
+    print(out.str());
+    return asked ? kDone : kUsage;
   }
   return action();
 }
@@ -43,6 +49,7 @@ int run(int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  trit::apps::prepare_standard_streams();
   try {
     return run(argc, argv);
   } catch (const std::bad_alloc&) {

@@ -5,12 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstdio>
 #include <nlohmann/json.hpp>
-#include <system_error>
-
-#include "trit/error.h"
 
 namespace trit::cli {
 namespace {
@@ -36,18 +31,9 @@ std::size_t utf8_length(std::string_view text) {
 
 }  // namespace
 
-void print(std::string_view text) {
-  errno = 0;
-  if (std::fwrite(text.data(), 1, text.size(), stdout) != text.size() || std::fflush(stdout) != 0) {
-    throw Error("standard output: " + std::generic_category().message(errno));
-  }
-}
-
 void print_json(const nlohmann::ordered_json& object) {
   print(object.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace) + "\n");
 }
-
-void say(std::string_view line) { fmt::print(stderr, "{}\n", line); }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
   return fmt::format("[{}]", fmt::join(shape, ", "));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Standard output carries results that programs read (JSON, the table of `trit info`); what people read goes
-// to standard error.
+// to standard error (common/standard_streams.h).
 #pragma once
 
 #include <cstdint>
@@ -10,14 +10,16 @@
 #include <string>
 #include <string_view>
 
+#include "common/standard_streams.h"
+
 namespace trit::cli {
 
-/// Writes to standard output. Throws trit::Error if it does not take everything (a full disk, a closed pipe).
-void print(std::string_view text);
+using apps::check_standard_output;
+using apps::print;
+using apps::say;
+
 /// One JSON object and a newline to standard output. Text that is not UTF-8 (file names) gets U+FFFD.
 void print_json(const nlohmann::ordered_json& object);
-/// A line for people, to standard error.
-void say(std::string_view line);
 
 /// "[3, 32, 32]".
 std::string shape_text(std::span<const std::int64_t> shape);

@@ -81,6 +81,9 @@ std::string refuse_expression(const std::string& text) {
 
 int pack(const PackOptions& options) {
   apps::install_interrupt_handler();
+  if (options.json) {
+    check_standard_output();
+  }
   const auto start = std::chrono::steady_clock::now();
   // Stays mapped until the end: the output may replace the input, whose bytes remain readable until then.
   const auto source =
@@ -100,6 +103,9 @@ int pack(const PackOptions& options) {
                              done += bytes;
                              progress->update(static_cast<std::int64_t>(done / kMegabyte));
                            });
+  if (plan.metadata.contains("trit.model")) {
+    check_model(packed);
+  }
   progress.emplace("pack", static_cast<std::int64_t>(packed.bytes_to_read() / kMegabyte), "MB");
   try {
     io::convert(packed, options.output, {});
@@ -123,10 +129,12 @@ void add_pack_command(CLI::App& app, Action& action) {
       ->add_option("input", options->input,
                    "safetensors file, GGUF, or folder of transformers (shards too), with float matrices")
       ->required()
-      ->type_name("IN");
+      ->type_name("IN")
+      ->check(path_check());
   command->add_option("output", options->output, "file to write; may be IN itself")
       ->required()
-      ->type_name("OUT");
+      ->type_name("OUT")
+      ->check(path_check());
   command
       ->add_option(
           "--filter", options->filter,

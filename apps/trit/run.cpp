@@ -69,6 +69,11 @@ const io::TensorView& find_input(const io::SafetensorsFile& file, const Model& m
 
 int run(const RunOptions& options) {
   apps::install_interrupt_handler();
+  if (options.json) {
+    check_standard_output();
+  }
+  io::check_output(options.output);
+  check_is_model(options.model);
   const Model model = Model::load(options.model, options.runtime);
   const io::SafetensorsFile file = io::SafetensorsFile::open(options.input);
   const io::TensorView& input = find_input(file, model);
@@ -124,16 +129,21 @@ void add_run_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<RunOptions>();
   CLI::App* command =
       app.add_subcommand("run", "run a model on tensor \"x\" of a file, write \"y\" to another");
-  command->add_option("model", options->model, "model file")->required()->type_name("MODEL");
+  command->add_option("model", options->model, "model file")
+      ->required()
+      ->type_name("MODEL")
+      ->check(path_check());
   command
       ->add_option("--input", options->input,
                    "safetensors file with \"x\" [batch, the model's input]: F32, F16 or BF16")
       ->required()
-      ->type_name("X");
+      ->type_name("X")
+      ->check(path_check());
   command
       ->add_option("--output", options->output, "safetensors file to write, with \"y\" [batch, output]: F32")
       ->required()
-      ->type_name("Y");
+      ->type_name("Y")
+      ->check(path_check());
   add_backend_option(*command, options->runtime.backend);
   add_threads_option(*command, options->runtime.threads);
   add_json_option(*command, options->json);

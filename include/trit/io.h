@@ -222,6 +222,17 @@ struct ConvertOptions {
   std::function<void(const std::string& text)> warn = {};
 };
 
+/// Throws the Error that writing `out` would begin with: no such folder, no permission, a device, for
+/// Format::huggingface a folder that holds something. Before the work, whose result would be lost.
+void check_output(const std::filesystem::path& out, Format to = Format::trit);
+
+/// What was written: fewer tensors than the source has where `names` leaves some out. A ternary matrix counts
+/// as one, whatever the format makes of its scale.
+struct Converted {
+  std::size_t tensors = 0;
+  std::size_t ternary = 0;  // of them
+};
+
 /// A model of transformers gets llama.cpp's names and keys in a GGUF file where its architecture is known,
 /// and its own again when it comes back (docs/formats.md). Writes `source` as a file (trit, gguf) or a new
 /// folder (hf). Atomic: `out` is as it was or whole. Deterministic: the same tensors and options give the
@@ -229,20 +240,24 @@ struct ConvertOptions {
 /// formats that can hold it where this one cannot: rows that are no multiple of the block (gguf), rows of a
 /// number that is no multiple of 4 or a scale per row (hf), scales that float16 cannot hold (gguf), element
 /// types that the format lacks, blocks that are not decoded (all but gguf).
-void convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
+Converted convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
 
 /// One tensor that differs between two checkpoints.
 struct Difference {
   std::string name;
-  std::string what;  // in words: "only in the first", "1234 of 4096 codes", "scale: 0.5 and 0.25", ...
+  /// In words: "only in the first", "12 of 4096 codes; -1 against 0 at [3, 17]", "scale: 0.5 and 0.25",
+  /// "2 of 64 elements, by 0.5 at most; NaN against 2 at [5]", ...
+  std::string what;
 };
 struct DiffOptions {
-  /// Largest relative difference of scales and of floating elements that is none.
+  /// Largest relative difference of scales and of finite floating elements that is none.
   double tolerance = 0;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
 /// Tensors whose presence, kind, shape, codes, scale or elements differ. Floating tensors compare by value,
-/// whatever their types; NaN equals NaN. The scales of rows of zeros are not compared: they mean nothing.
+/// whatever their types: -0 equals 0, NaN equals NaN, and an infinity equals itself alone, whatever the
+/// tolerance. The scales of rows of zeros are not compared: they mean nothing. Other tensors compare by type
+/// and bytes.
 std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options = {});
 
 /// Shares of the codes -1, 0, +1 of a ternary matrix.

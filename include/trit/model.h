@@ -11,11 +11,16 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "trit/kernels.h"
 
 namespace trit {
+
+namespace io {
+class Checkpoint;
+}
 
 struct ModelOptions {
   Backend backend = Backend::automatic;         // TRIT_BACKEND is read for `automatic`
@@ -47,7 +52,11 @@ struct ModelMemory {
   std::size_t working_bytes = 0;  // on the device: activations and workspaces of the batches seen so far
 };
 
-/// Immutable after load; run() may be called by many threads at once.
+/// Immutable after load; run() may be called by many threads at once. After fork(), while no other thread was
+/// in run(), a model on the CPU works in the child too: a thread that used several threads in the parent runs
+/// on one there, for fork() copies no other; threads that the child starts use as many as `threads` says.
+/// Results are the same bits. On a GPU the child loads the model itself, before which the parent must not
+/// have used CUDA.
 class Model {
  public:
   /// Throws Error that names the file, the node, the tensor, the shape found and the shape wanted.
@@ -82,5 +91,12 @@ class Model {
   explicit Model(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
 };
+
+/// Checks the network that a checkpoint carries (metadata "trit.model", docs/format.md) as Model::load does,
+/// from the names, types and shapes of the tensors; their data are not read. Throws Error that names what was
+/// found and what is wanted.
+void check_model(const io::Checkpoint& checkpoint);
+/// The same of the network's text alone, without a look at tensors. `what`, the file, starts messages.
+void check_graph(std::string_view graph, const std::string& what);
 
 }  // namespace trit

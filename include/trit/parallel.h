@@ -43,7 +43,8 @@ class DefaultFloatingPoint {
 #endif
 };
 
-/// An OpenMP team of `threads` (0: as many as this process may use). Many threads may call run() at once.
+/// An OpenMP team of `threads` (0: as many as this process may use). Many threads may call run() at once. In
+/// a child of fork(), a thread that had such a team in the parent runs all tasks itself.
 std::unique_ptr<Parallel> make_parallel(int threads = 0);
 
 }  // namespace trit

@@ -3,6 +3,8 @@
 // convert: names the tensors, collects what travels along, and hands over to the writer of the format.
 #include <algorithm>
 
+#include "io/atomic_file.h"
+#include "io/atomic_folder.h"
 #include "io/dtype.h"
 #include "io/model_graph.h"
 #include "io/renamed_checkpoint.h"
@@ -92,7 +94,15 @@ void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint
 
 }  // namespace
 
-void convert(const Checkpoint& model, const std::filesystem::path& out, const ConvertOptions& options) {
+void check_output(const std::filesystem::path& out, Format to) {
+  if (to == Format::huggingface) {
+    const AtomicFolder probe(out);
+  } else {
+    const AtomicFile probe(out);
+  }
+}
+
+Converted convert(const Checkpoint& model, const std::filesystem::path& out, const ConvertOptions& options) {
   const auto renamed =
       options.to == Format::gguf ? with_llama_cpp_names(model, options) : with_huggingface_names(model);
   const Checkpoint& source = renamed ? *renamed : model;
@@ -104,16 +114,21 @@ void convert(const Checkpoint& model, const std::filesystem::path& out, const Co
   if (options.to != Format::gguf) {
     check_decodable(plan.tensors, source);
   }
+  check_output(out, options.to);
+  Converted written{.tensors = plan.tensors.size()};
+  for (const PlannedTensor& planned : plan.tensors) {
+    written.ternary += planned.tensor->kind == TensorKind::ternary ? 1 : 0;
+  }
   switch (options.to) {
     case Format::trit:
       write_trit(plan, out);
-      return;
+      return written;
     case Format::gguf:
       write_gguf(plan, out);
-      return;
+      return written;
     case Format::huggingface:
       write_huggingface(plan, out);
-      return;
+      return written;
     default:
       throw Error("the format " + std::string(name_of(options.to)) +
                   " is read only; wanted trit, hf or gguf");

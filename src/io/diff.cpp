@@ -15,10 +15,34 @@
 namespace trit::io {
 namespace {
 
-std::string number_text(float value) {
+std::string number_text(double value, int digits) {
+  if (std::isnan(value)) {
+    return "NaN";
+  }
   char text[32];
-  std::snprintf(text, sizeof(text), "%.9g", static_cast<double>(value));
+  std::snprintf(text, sizeof(text), "%.*g", digits, value);
   return text;
+}
+
+/// Enough digits to tell two float32 apart.
+constexpr int kFloatDigits = 9;
+/// The same of float64, where a tensor has such elements.
+constexpr int kDoubleDigits = 17;
+
+/// "-1", "0" or "1": code `place` of a byte of four.
+std::string code_text(unsigned byte, int place) {
+  const unsigned code = byte >> (2 * place) & 3U;
+  return code == 3 ? "-1" : std::to_string(code);
+}
+
+/// " at [2, 17]" for element 2 * columns + 17; nothing for a scalar.
+std::string place_text(std::span<const std::int64_t> shape, std::int64_t element) {
+  std::vector<std::int64_t> index(shape.size());
+  for (std::size_t i = shape.size(); i > 0; --i) {
+    index[i - 1] = element % shape[i - 1];
+    element /= shape[i - 1];
+  }
+  return shape.empty() ? "" : " at " + shape_text(index);
 }
 
 std::string_view kind_text(TensorKind kind) {
@@ -73,9 +97,16 @@ class Comparison {
   void add(const TensorInfo& tensor, std::string what) {
     differences_.push_back({std::string(tensor.name), std::move(what)});
   }
-  bool differ(float x, float y) const {
-    return !(x == y || (std::isnan(x) && std::isnan(y)) ||
-             std::fabs(x - y) <= options_.tolerance * std::max(std::fabs(x), std::fabs(y)));
+  /// By value: -0 equals 0, NaN equals NaN, an infinity itself alone, whatever the tolerance.
+  bool differ(double x, double y) const {
+    if (x == y || (std::isnan(x) && std::isnan(y))) {
+      return false;
+    }
+    if (!std::isfinite(x) || !std::isfinite(y)) {
+      return true;
+    }
+    // Halves: the difference of two float64 may overflow.
+    return !(std::fabs(x / 2 - y / 2) <= options_.tolerance * (std::max(std::fabs(x), std::fabs(y)) / 2));
   }
 
   void compare(const TensorInfo& a, const TensorInfo& b) {
@@ -100,6 +131,7 @@ class Comparison {
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(at_once * row_bytes));
     std::vector<std::uint8_t> other(codes.size());
     std::int64_t different = 0;
+    std::string example;
     for (std::int64_t first = 0; first < a.shape[0]; first += at_once) {
       const std::int64_t rows = std::min(at_once, a.shape[0] - first);
       const auto bytes = static_cast<std::size_t>(rows * row_bytes);
@@ -107,11 +139,19 @@ class Comparison {
       b_.read_codes(b, first, rows, std::span(other).first(bytes));
       for (std::size_t i = 0; i < bytes; ++i) {
         const unsigned bits = codes[i] ^ other[i];
+        if (bits != 0 && different == 0) {
+          const int place = std::countr_zero(bits) / 2;
+          const auto row = static_cast<std::int64_t>(i) / row_bytes;
+          const std::int64_t column = 4 * (static_cast<std::int64_t>(i) % row_bytes) + place;
+          example = code_text(codes[i], place) + " against " + code_text(other[i], place) +
+                    place_text(a.shape, (first + row) * a.shape[1] + column);
+        }
         different += std::popcount((bits | bits >> 1) & 0x55U);
       }
     }
     if (different != 0) {
-      add(a, std::to_string(different) + " of " + std::to_string(a.shape[0] * a.shape[1]) + " codes");
+      add(a, std::to_string(different) + " of " + std::to_string(a.shape[0] * a.shape[1]) + " codes; " +
+                 example);
     }
   }
 
@@ -141,37 +181,62 @@ class Comparison {
       }
     }
     if (different != 0) {
-      add(a, "scale: " + number_text(at(x, first)) + " and " + number_text(at(y, first)) +
+      add(a, "scale: " + number_text(at(x, first), kFloatDigits) + " and " +
+                 number_text(at(y, first), kFloatDigits) +
                  (count == 1 ? ""
                              : " in row " + std::to_string(first) + ", " + std::to_string(different) +
                                    " of " + std::to_string(count) + " rows"));
     }
   }
 
+  /// Elements as float64, which holds every value of every floating type.
+  static void read_values(const Checkpoint& from, const TensorInfo& tensor, std::int64_t first,
+                          std::span<double> values) {
+    if (tensor.type == "F64") {
+      from.read_elements(tensor, first, std::as_writable_bytes(values));
+      return;
+    }
+    std::vector<float> floats(values.size());
+    from.read_floats(tensor, first, floats);
+    std::copy(floats.begin(), floats.end(), values.begin());
+  }
+
   void compare_floats(const TensorInfo& a, const TensorInfo& b) {
     constexpr std::int64_t kAtOnce = 1 << 16;
     const std::int64_t count = checked_numel(a.shape).value_or(0);
-    std::vector<float> x(static_cast<std::size_t>(std::min(kAtOnce, count)));
-    std::vector<float> y(x.size());
+    std::vector<double> x(static_cast<std::size_t>(std::min(kAtOnce, count)));
+    std::vector<double> y(x.size());
     std::int64_t different = 0;
-    float largest = 0;
+    double largest = -1;         // among pairs of finite numbers
+    std::string example;         // the first pair that differs
+    bool example_finite = true;  // the first with a NaN or an infinity says more, and takes its place
+    const int digits = a.type == "F64" || b.type == "F64" ? kDoubleDigits : kFloatDigits;
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
       const auto part = static_cast<std::size_t>(std::min(kAtOnce, count - first));
-      a_.read_floats(a, first, std::span(x).first(part));
-      b_.read_floats(b, first, std::span(y).first(part));
+      read_values(a_, a, first, std::span(x).first(part));
+      read_values(b_, b, first, std::span(y).first(part));
       for (std::size_t i = 0; i < part; ++i) {
-        if (differ(x[i], y[i])) {
-          ++different;
-          largest = std::max(largest, std::fabs(x[i] - y[i]));
+        if (!differ(x[i], y[i])) {
+          continue;
         }
+        const bool finite = std::isfinite(x[i]) && std::isfinite(y[i]);
+        if (different == 0 || (example_finite && !finite)) {
+          example = number_text(x[i], digits) + " against " + number_text(y[i], digits) +
+                    place_text(a.shape, first + static_cast<std::int64_t>(i));
+          example_finite = finite;
+        }
+        ++different;
+        largest = finite ? std::max(largest, std::fabs(x[i] - y[i])) : largest;
       }
     }
     if (different != 0) {
-      add(a, std::to_string(different) + " of " + std::to_string(count) + " elements, by " +
-                 number_text(largest) + " at most");
+      add(a, std::to_string(different) + " of " + std::to_string(count) + " elements" +
+                 (largest < 0 ? "" : ", by " + number_text(largest, kFloatDigits) + " at most") + "; " +
+                 example);
     }
   }
 
+  /// Bytes that are not computed with: integers, 8-bit floats.
   void compare_elements(const TensorInfo& a, const TensorInfo& b) {
     if (a.type != b.type) {
       add(a, "type: " + std::string(a.type) + " and " + std::string(b.type));
@@ -180,16 +245,40 @@ class Comparison {
     constexpr std::int64_t kAtOnce = 1 << 16;
     const Elements elements = elements_of(a);
     const std::int64_t count = elements.count;
-    std::vector<std::byte> x(static_cast<std::size_t>(elements.bytes(std::min(kAtOnce, count))));
+    if (elements.bits % 8 != 0 || static_cast<std::uint64_t>(elements.bytes(count)) != a.stored_bytes) {
+      compare_bytes(a, b);
+      return;
+    }
+    const auto size = static_cast<std::size_t>(elements.bytes(1));
+    std::vector<std::byte> x(static_cast<std::size_t>(std::min(kAtOnce, count)) * size);
     std::vector<std::byte> y(x.size());
+    std::int64_t different = 0;
+    std::int64_t example = 0;
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
-      const auto part = static_cast<std::size_t>(elements.bytes(std::min(kAtOnce, count - first)));
-      a_.read_elements(a, first, std::span(x).first(part));
-      b_.read_elements(b, first, std::span(y).first(part));
-      if (!std::equal(x.begin(), x.begin() + static_cast<std::ptrdiff_t>(part), y.begin())) {
-        add(a, "elements");
-        return;
+      const auto part = static_cast<std::size_t>(std::min(kAtOnce, count - first));
+      a_.read_elements(a, first, std::span(x).first(part * size));
+      b_.read_elements(b, first, std::span(y).first(part * size));
+      for (std::size_t i = 0; i < part; ++i) {
+        if (!std::equal(&x[i * size], &x[i * size] + size, &y[i * size])) {
+          example = different == 0 ? first + static_cast<std::int64_t>(i) : example;
+          ++different;
+        }
       }
+    }
+    if (different != 0) {
+      add(a, std::to_string(different) + " of " + std::to_string(count) + " elements; the first" +
+                 place_text(a.shape, example));
+    }
+  }
+
+  /// Types whose elements are no whole number of bytes each.
+  void compare_bytes(const TensorInfo& a, const TensorInfo& b) {
+    std::vector<std::byte> x(a.stored_bytes);
+    std::vector<std::byte> y(b.stored_bytes);
+    a_.read_elements(a, 0, x);
+    b_.read_elements(b, 0, y);
+    if (x != y) {
+      add(a, "elements");
     }
   }
 

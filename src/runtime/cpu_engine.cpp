@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 
+#include "cpu/generic/team.h"
 #include "io/checksum.h"
 #include "io/mapped_file.h"
 #include "runtime/arena_pool.h"
@@ -62,6 +63,9 @@ std::vector<float> normalised_bytes(std::span<const float> mean, std::span<const
 class OpenMpThreads {
  public:
   explicit OpenMpThreads(int threads) : before_(omp_get_max_threads()) {
+    if (threads > 1) {
+      generic::use_team();
+    }
     if (before_ != threads) {
       omp_set_num_threads(threads);
     }
@@ -92,9 +96,10 @@ class CpuEngine final : public Engine {
                     : options.layout),
         chunk_(images_per_chunk(network_, parallel_->threads())) {
     load_ternary_layers(file);
-    const OpenMpThreads scope(parallel_->threads());
+    Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
+    const OpenMpThreads scope(parallel.threads());
     dense_ = make_dense_library(network_, *parallel_);
-    program(*parallel_, 1);  // a layer that the library cannot run shows now
+    program(parallel, 1);  // a layer that the library cannot run shows now
   }
 
   Backend backend() const override { return kernels_.backend; }
@@ -123,15 +128,17 @@ class CpuEngine final : public Engine {
   }
 
   void run(const float* x, std::int64_t batch, float* y) override {
-    const std::int64_t threads = parallel_->threads();
+    // After fork() neither our loops nor oneDNN's may begin a parallel region (team.h).
+    Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
+    const std::int64_t threads = parallel.threads();
     const bool alone = threads > 1 && batch >= threads * kFewestOwnImages && weight_bytes_ <= kMostOwnBytes;
     const std::int64_t most = alone ? std::max<std::int64_t>(chunk_ / threads, 1) : chunk_;
     std::int64_t chunks = (batch + most - 1) / most;
     if (!alone) {
-      const OpenMpThreads scope(parallel_->threads());
+      const OpenMpThreads scope(parallel.threads());
       const DefaultFloatingPoint environment;
       for (std::int64_t c = 0; c < chunks; ++c) {
-        run_chunk(*parallel_, c, chunks, x, batch, y);
+        run_chunk(parallel, c, chunks, x, batch, y);
       }
       return;
     }

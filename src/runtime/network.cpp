@@ -11,9 +11,21 @@
 namespace trit::runtime {
 namespace {
 
+void check_metadata(const io::SafetensorsFile& file, const char* key, const char* wanted) {
+  const auto at = file.metadata().find(key);
+  if (at == file.metadata().end() || at->second != wanted) {
+    throw Error(file.path().string() + ": metadata \"" + key + "\" is " +
+                (at == file.metadata().end() ? "missing" : "\"" + at->second.substr(0, 60) + "\"") +
+                ", wanted \"" + wanted + "\"");
+  }
+}
+
+/// `File` is a SafetensorsFile with FileTensors = Tensors, or a Checkpoint with TensorHeaders.
+template <typename FileTensors>
 class NetworkBuilder {
  public:
-  explicit NetworkBuilder(const io::SafetensorsFile& file) : file_(file.path().string()), tensors_(file) {
+  template <typename File>
+  explicit NetworkBuilder(const File& file) : file_(file.path().string()), tensors_(file) {
     const auto model = file.metadata().find("trit.model");
     if (model == file.metadata().end()) {
       throw Error(
@@ -23,9 +35,6 @@ class NetworkBuilder {
           "as {\"input\": {\"shape\": [8]}, \"nodes\": [{\"op\": \"input\"}, {\"op\": \"linear\", \"name\": "
           "\"fc\", \"inputs\": [0]}]}; docs/quickstart.md shows how to write it");
     }
-    check_metadata(file, "trit.version", "1");
-    check_metadata(file, "trit.layout", "rows-2bit");
-    check_metadata(file, "trit.scale", "multiply");
     network_.graph = parse_graph(model->second, file_);
   }
 
@@ -52,15 +61,6 @@ class NetworkBuilder {
   }
 
  private:
-  void check_metadata(const io::SafetensorsFile& file, const char* key, const char* wanted) const {
-    const auto at = file.metadata().find(key);
-    if (at == file.metadata().end() || at->second != wanted) {
-      throw Error(file_ + ": metadata \"" + key + "\" is " +
-                  (at == file.metadata().end() ? "missing" : "\"" + at->second.substr(0, 60) + "\"") +
-                  ", wanted \"" + wanted + "\"");
-    }
-  }
-
   Shape result_shape(std::size_t index) {
     const Node& node = network_.graph.nodes[index];
     if (node.op == Op::input) {
@@ -95,7 +95,8 @@ class NetworkBuilder {
     Parameters& parameters = network_.parameters[index];
     const std::string weight = node.name + ".weight";
     parameters.weight = tensors_.floats(weight, {-1, x[0], -1, -1}, what_);
-    parameters.weight_shape = tensors_.at(weight, what_).shape;
+    const std::span<const std::int64_t> shape = tensors_.at(weight, what_).shape;
+    parameters.weight_shape.assign(shape.begin(), shape.end());
     const std::int64_t out = parameters.weight_shape[0];
     parameters.bias = tensors_.optional_floats(node.name + ".bias", {out}, what_);
     add_layer(node, parameters);
@@ -109,11 +110,7 @@ class NetworkBuilder {
     const std::string weight = node.name + ".weight";
     const std::int64_t in = x.back();
     if (node.op == Op::bit_linear) {
-      if (const std::string& dtype = tensors_.at(weight, what_).dtype; dtype.find('F') != std::string::npos) {
-        throw Error(what_ + ": tensor \"" + weight + "\" is float (" + dtype +
-                    "), wanted it packed: `trit pack` does that");
-      }
-      parameters.codes = tensors_.bytes(weight, {-1, packed_row_bytes(in)}, what_);
+      parameters.codes = tensors_.codes(weight, in, what_);
     } else {
       parameters.weight = tensors_.floats(weight, {-1, in}, what_);
     }
@@ -163,7 +160,7 @@ class NetworkBuilder {
 
   std::string file_;
   std::string what_;  // the file and the node, for messages
-  Tensors tensors_;
+  FileTensors tensors_;
   Network network_;
 };
 
@@ -183,6 +180,21 @@ std::int64_t largest_layer(const Network& network) {
   return largest;
 }
 
-Network load_network(const io::SafetensorsFile& file) { return NetworkBuilder(file).build(); }
+Network load_network(const io::SafetensorsFile& file) {
+  check_metadata(file, "trit.version", "1");
+  check_metadata(file, "trit.layout", "rows-2bit");
+  check_metadata(file, "trit.scale", "multiply");
+  return NetworkBuilder<Tensors>(file).build();
+}
 
 }  // namespace trit::runtime
+
+namespace trit {
+
+void check_model(const io::Checkpoint& checkpoint) {
+  runtime::NetworkBuilder<runtime::TensorHeaders>(checkpoint).build();
+}
+
+void check_graph(std::string_view graph, const std::string& what) { runtime::parse_graph(graph, what); }
+
+}  // namespace trit

@@ -19,7 +19,7 @@ std::string wanted_text(const Shape& wanted) {
   return text + "]";
 }
 
-bool fits(const Shape& shape, const Shape& wanted) {
+bool fits(std::span<const std::int64_t> shape, const Shape& wanted) {
   if (shape.size() != wanted.size()) {
     return false;
   }
@@ -35,6 +35,13 @@ bool fits(const Shape& shape, const Shape& wanted) {
                          const std::string& what) {
   throw Error(what + ": tensor \"" + name + "\" (byte " + std::to_string(tensor.offset) + ") is " +
               tensor.dtype + " " + io::shape_text(tensor.shape) + ", wanted " + wanted);
+}
+
+[[noreturn]] void refuse(const io::TensorInfo& tensor, const std::string& name, const std::string& wanted,
+                         const std::string& what) {
+  throw Error(what + ": tensor \"" + name + "\" is " +
+              (tensor.kind == io::TensorKind::ternary ? "ternary" : std::string(tensor.type)) + " " +
+              io::shape_text(tensor.shape) + ", wanted " + wanted);
 }
 
 /// Data in a file need not be aligned to its element.
@@ -89,9 +96,14 @@ std::vector<float> Tensors::optional_floats(const std::string& name, const Shape
   return file_.contains(name) ? floats(name, wanted, what) : std::vector<float>{};
 }
 
-std::span<const std::uint8_t> Tensors::bytes(const std::string& name, const Shape& wanted,
+std::span<const std::uint8_t> Tensors::codes(const std::string& name, std::int64_t in,
                                              const std::string& what) {
   const io::TensorView& tensor = at(name, what);
+  if (tensor.dtype.find('F') != std::string::npos) {
+    throw Error(what + ": tensor \"" + name + "\" is float (" + tensor.dtype +
+                "), wanted it packed: `trit pack` does that");
+  }
+  const Shape wanted{-1, packed_row_bytes(in)};
   if (tensor.dtype != "U8" || !fits(tensor.shape, wanted)) {
     refuse(tensor, name, "U8 " + wanted_text(wanted), what);
   }
@@ -115,6 +127,48 @@ void Tensors::check_all_used() const {
     if (!used_.contains(name)) {
       throw Error(file_.path().string() + ": tensor \"" + name + "\" (byte " + std::to_string(tensor.offset) +
                   ") belongs to no node of the model");
+    }
+  }
+}
+
+const io::TensorInfo& TensorHeaders::at(const std::string& name, const std::string& what) {
+  const io::TensorInfo* const tensor = checkpoint_.find(name);
+  if (tensor == nullptr) {
+    throw Error(what + ": no tensor \"" + name + "\" in the file");
+  }
+  used_.insert(name);
+  return *tensor;
+}
+
+std::vector<float> TensorHeaders::floats(const std::string& name, const Shape& wanted,
+                                         const std::string& what) {
+  const io::TensorInfo& tensor = at(name, what);
+  const bool known = tensor.type == "F32" || tensor.type == "F16" || tensor.type == "BF16";
+  if (tensor.kind != io::TensorKind::floating || !known || !fits(tensor.shape, wanted)) {
+    refuse(tensor, name, "F32, F16 or BF16 " + wanted_text(wanted), what);
+  }
+  return {};
+}
+
+std::vector<float> TensorHeaders::optional_floats(const std::string& name, const Shape& wanted,
+                                                  const std::string& what) {
+  return checkpoint_.find(name) == nullptr ? std::vector<float>{} : floats(name, wanted, what);
+}
+
+std::span<const std::uint8_t> TensorHeaders::codes(const std::string& name, std::int64_t in,
+                                                   const std::string& what) {
+  const io::TensorInfo& tensor = at(name, what);
+  if (const Shape wanted{-1, in}; tensor.kind != io::TensorKind::ternary || !fits(tensor.shape, wanted)) {
+    refuse(tensor, name, "a ternary matrix " + wanted_text(wanted), what);
+  }
+  return {};
+}
+
+void TensorHeaders::check_all_used() const {
+  for (const io::TensorInfo& tensor : checkpoint_.tensors()) {
+    if (!used_.contains(tensor.name)) {
+      throw Error(checkpoint_.path().string() + ": tensor \"" + std::string(tensor.name) +
+                  "\" belongs to no node of the model");
     }
   }
 }

@@ -140,5 +140,22 @@ TEST(Interrupt, FirstIsNotedSecondEnds) {
   EXPECT_EQ(WTERMSIG(status), SIGTERM);
 }
 
+TEST(Interrupt, EveryHangupIsNoted) {
+  for (const bool ignored : {false, true}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      std::signal(SIGHUP, ignored ? SIG_IGN : SIG_DFL);
+      install_interrupt_handler();
+      raise(SIGHUP);
+      const bool noted = interrupted();
+      raise(SIGHUP);
+      _exit(noted == ignored ? 1 : 0);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    EXPECT_EQ(status, 0) << ignored;
+  }
+}
+
 }  // namespace
 }  // namespace trit::apps

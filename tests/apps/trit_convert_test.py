@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """trit convert and trit diff, and trit info on the files of other projects: options, exit codes, messages, limits."""
+import itertools
 import json
+import math
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,7 +56,7 @@ class ConvertTest(CommandTest):
                                  ("trit", target[0], 2))
                 self.json("convert", other, back, "--to", "trit")
                 self.assertEqual(read_safetensors(back)[0], read_safetensors(own)[0])
-                self.assertEqual(self.succeeds("diff", own, other).stdout, "")
+                self.assertEqual(self.succeeds("diff", own, other).stdout, "equal: 3 tensors\n")
                 info = self.json("info", other, "--codes")
                 self.assertEqual(info["format"], target[0])
                 rows = {row["name"]: row for row in info["layers"]}
@@ -64,7 +67,10 @@ class ConvertTest(CommandTest):
 
     def test_diff_exit_codes(self) -> None:
         a, b = self.matrices("a"), self.matrices("b", seed=2)
-        self.assertEqual(self.trit("diff", a, a).returncode, 0)
+        self.assertEqual(self.succeeds("diff", a, a).stdout, "equal: 3 tensors\n")
+        self.assertEqual(self.succeeds("diff", a, a, "--tolerance", "0.001").stdout, "equal within 0.001: 3 tensors\n")
+        equal = self.json("diff", a, a, "--tolerance", "0.001")
+        self.assertEqual((equal["equal"], equal["tensors"], equal["tolerance"], equal["differences"]), (True, 3, 0.001, []))
         different = self.trit("diff", a, b)
         self.assertEqual(different.returncode, 1)
         self.assertRegex(different.stdout, r"l0\.weight: [0-9]+ of 4096 codes")
@@ -72,6 +78,55 @@ class ConvertTest(CommandTest):
         self.assertEqual((found["equal"], [entry["name"] for entry in found["differences"]]),
                          (False, ["l0.weight", "l1.weight"]))
         self.fails("diff", a, self.root / "missing", code=2, says="missing")
+
+    def test_diff_of_what_is_no_number(self) -> None:
+        a, b = self.root / "a", self.root / "b"
+        for x, y, text in ((math.nan, 2, "NaN against 2"), (2, math.nan, "2 against NaN"), (math.inf, 2, "inf against 2"),
+                           (math.inf, -math.inf, "inf against -inf"), (math.nan, math.inf, "NaN against inf")):
+            write_safetensors(a, {"w": ("F32", [2, 2], f32([1, 1, x, 1]))})
+            write_safetensors(b, {"w": ("F32", [2, 2], f32([1, 1, y, 1]))})
+            for options in ((), ("--tolerance", "0.5"), ("--tolerance", "1")):
+                result = self.trit("diff", a, b, *options)
+                self.assertEqual((result.returncode, result.stdout), (1, f"w: 1 of 4 elements; {text} at [1, 0]\n"))
+            self.assertEqual(self.succeeds("diff", a, a).stdout, "equal: 1 tensor\n")
+        # A scale that is no number is an error that names the tensor, not a difference.
+        own = self.matrices("own")
+        tensors, metadata = read_safetensors(own)
+        tensors["l0.weight_scale"] = ("F32", [1], f32([math.nan]))
+        write_safetensors(a, tensors, OWN)
+        for pair in ((own, a), (a, own), (a, a)):
+            self.fails("diff", *pair, code=2, says="l0.weight")
+
+    def test_counts_what_was_written(self) -> None:
+        own = self.matrices("own")  # l0.weight, l0.bias, l1.weight
+        size = own.stat().st_size
+        (self.root / "map").write_text(json.dumps({"l0.*": None}))
+        for source, target in (("own", "gguf"), ("own", "trit"), ("own", "hf"), ("gguf", "trit"), ("hf", "gguf")):
+            with self.subTest(source=source, target=target):
+                self.succeeds("convert", own, self.root / source, "--to", source) if source != "own" else None
+                out = self.root / f"{source}-{target}"
+                report = self.json("convert", self.root / source, out, "--to", target, "--map", self.root / "map")
+                self.assertEqual((report["tensors"], report["ternary"]), (1, 1))
+                self.assertEqual(len([row for row in self.json("info", out)["layers"]]), 1)
+                report = self.json("convert", self.root / source, self.root / f"all-{source}-{target}", "--to", target)
+                self.assertEqual((report["tensors"], report["ternary"]), (3, 2))
+                if source in ("gguf", "hf"):
+                    shutil.rmtree(self.root / source) if source == "hf" else (self.root / source).unlink()
+        result = self.trit("convert", own, own, "--to", "gguf", "--json")  # onto itself
+        report = json.loads(result.stdout)
+        self.assertEqual((report["input_bytes"], report["output_bytes"]), (size, own.stat().st_size))
+        self.assertNotEqual(size, own.stat().st_size)
+        self.assertIn(f"3 tensors, 2 of them ternary; {own.stat().st_size:,} bytes from {size:,}", result.stderr)
+
+    def test_the_network_is_checked(self) -> None:
+        source = image_model(self.root / "net")
+        tensors, metadata = read_safetensors(source)
+        metadata = {**metadata, "trit.model": metadata["trit.model"].replace('"relu"', '"gelu"')}
+        del metadata["trit.crc32c"]
+        write_safetensors(source, tensors, metadata)
+        for target in ("trit", "gguf"):
+            self.fails("convert", source, self.root / "out", "--to", target, says=("gelu", "node 2"))
+        self.assertEqual([path.name for path in self.root.iterdir()], ["net"])
 
     def test_what_cannot_be_held_leaves_nothing(self) -> None:
         own = self.matrices("own", rows=6, columns=320)
@@ -181,10 +236,11 @@ class ConvertTest(CommandTest):
         own = self.sparse("own", {"w.weight": ("U8", [rows, columns // 4], rows * columns // 4)}, OWN)
         floats = self.sparse("floats", {"w.weight": ("BF16", [1 << 16, 1 << 17], 1 << 34)})
         before = sorted(path.name for path in self.root.iterdir())
-        for call in (("convert", own, self.root / "out", "--to", "gguf", "--type", "tq1_0"),
-                     ("convert", own, self.root / "out", "--to", "hf"), ("convert", own, self.root / "out", "--to", "trit"),
-                     ("pack", floats, self.root / "out")):
-            with self.subTest(call[0:1] + call[3:]):
+        calls = (("convert", own, self.root / "out", "--to", "gguf", "--type", "tq1_0"),
+                 ("convert", own, self.root / "out", "--to", "hf"), ("convert", own, self.root / "out", "--to", "trit"),
+                 ("pack", floats, self.root / "out"))
+        for call, number in itertools.product(calls, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+            with self.subTest(call=call[0:1] + call[3:], number=number):
                 process = subprocess.Popen([TRIT, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                                            text=True)
                 begun = time.monotonic()
@@ -194,7 +250,7 @@ class ConvertTest(CommandTest):
                         break
                     time.sleep(0.01)
                 self.assertIsNone(process.poll(), "ended before the signal came")
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 out, err = process.communicate(timeout=60)
                 self.assertEqual((process.returncode, out, err), (130, "", "trit: interrupted\n"))
                 self.assertEqual(sorted(path.name for path in self.root.iterdir()), before)

@@ -234,6 +234,14 @@ class PackTest(CommandTest):
         self.refuses({"fc.weight": matrix}, metadata={**graph, "trit.model": "[" * 1000}, says="trit.model")
         conv = stored_form(chain([4], [{"op": "conv2d", "name": "fc"}]))
         self.refuses({"fc.weight": matrix}, metadata=conv, says="conv2d")
+        # What the runtime would refuse of the packed model: an op, a shape, a tensor that no node has.
+        linear = {"op": "linear", "name": "fc"}
+        for nodes, says in (([linear, {"op": "gelu"}], "gelu"), ([{**linear, "bias": True}], "bias"),
+                            ([{"op": "relu", "kernel": 2}, linear], "kernel")):
+            self.refuses({"fc.weight": matrix}, metadata=stored_form(chain([4], nodes)), says=(says, "node"))
+        self.refuses({"fc.weight": matrix}, metadata=stored_form(chain([5], [linear])), says=("fc.weight", "[1, 4]", "[any, 5]"))
+        self.refuses({"fc.weight": matrix, "extra": ("F32", [1], f32([1]))}, metadata=graph, says='"extra"')
+        self.refuses({"fc.weight": matrix, "fc.bias": ("F32", [3], f32([1] * 3))}, metadata=graph, says="fc.bias")
         self.fails("pack", self.root / "missing", self.root / "out", says="missing")
         write_safetensors(self.root / "in.safetensors", {"w.weight": matrix})
         self.fails("pack", self.root / "in.safetensors", self.root / "no" / "out", says=str(self.root / "no"))
@@ -243,6 +251,10 @@ class PackTest(CommandTest):
         result = self.json("pack", source, self.root / "out.safetensors")
         self.assertEqual(result["packed"], [{"name": "w.weight", "shape": [2, 4]}])
         self.assertEqual(result["output_bytes"], (self.root / "out.safetensors").stat().st_size)
+        size = source.stat().st_size
+        onto_itself = self.json("pack", source, source)
+        self.assertEqual((onto_itself["input_bytes"], onto_itself["output_bytes"]), (size, source.stat().st_size))
+        self.assertNotEqual(size, source.stat().st_size)
 
 
 class RunTest(CommandTest):

@@ -141,6 +141,7 @@ class SignalTest(CommandTest):
         for number, call in ((signal.SIGINT, ["eval", model, "--dataset", "drawn", "--batch", "1", "--json", *slow,
                                               "--predictions", output]),
                              (signal.SIGTERM, ["run", model, "--input", x, "--output", output, "--json", *slow]),
+                             (signal.SIGHUP, ["run", model, "--input", x, "--output", output, "--json", *slow]),
                              (signal.SIGINT, ["bench", "--shapes", "8192x8192", "--json", *slow])):
             with self.subTest(call[0]):
                 process = subprocess.Popen([TRIT, *map(str, call)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -151,6 +152,16 @@ class SignalTest(CommandTest):
                 out, err = process.communicate(timeout=120)
                 self.assertEqual((process.returncode, out), (130, ""), err)
                 self.assertFalse(output.exists())
+        # Under nohup the end of the terminal ends nothing.
+        process = subprocess.Popen([TRIT, "run", model, "--input", x, "--output", output, *slow], stderr=subprocess.PIPE,
+                                   preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        time.sleep(1)
+        process.send_signal(signal.SIGHUP)
+        time.sleep(1)
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=120)
+        self.assertEqual(process.returncode, 130)
 
 
 if __name__ == "__main__":

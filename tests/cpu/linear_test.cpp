@@ -10,6 +10,7 @@
 #include <limits>
 #include <thread>
 
+#include "child_process.h"
 #include "cpu/support.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
@@ -140,6 +141,20 @@ TEST_P(LinearTest, ManyCallersShareALayerAndATeam) {
     caller.join();
   }
   EXPECT_EQ(same, (std::array{true, true, true, true}));
+}
+
+// fork() copies the calling thread alone, without its team.
+TEST_P(LinearTest, InAChildOfFork) {
+  const auto parallel = make_parallel(2);
+  for (const std::int64_t tokens : {1, 70}) {
+    const Layer layer = random_layer(tokens, 600, 900);
+    const std::vector<float> wanted = oracle(layer);
+    const PackedLinear packed(kernels(), *parallel, layer.matrix.view(), layout().format);
+    ASSERT_TRUE(same_bits(run(layer, packed, *parallel), wanted));
+    EXPECT_TRUE(holds_in_child([&]() -> bool { return same_bits(run(layer, packed, *parallel), wanted); }));
+    EXPECT_TRUE(holds_in_child(
+        [&]() -> bool { return same_bits(run(layer, *parallel), wanted); }));  // prepared there
+  }
 }
 
 TEST_P(LinearTest, NoTokens) {

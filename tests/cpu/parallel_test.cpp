@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
+#include <algorithm>
 #include <atomic>
 #include <numeric>
 #include <thread>
 
+#include "child_process.h"
 #include "cpu/generic/tasks.h"
 #include "cpu/support.h"
 #include "trit/error.h"
@@ -89,6 +91,46 @@ TEST(Tasks, Count) {
   EXPECT_EQ(generic::task_count(*four, 3, 1 << 30, 1), 3);
   EXPECT_EQ(generic::task_count(*four, 100, 10, 100), 1);  // too little to share
   EXPECT_EQ(generic::task_count(*four, 100, 250, 100), 2);
+}
+
+bool runs_each_once(Parallel& parallel) {
+  std::vector<std::atomic<int>> calls(100);
+  parallel.run(100, [&](std::int64_t i) { ++calls[static_cast<std::size_t>(i)]; });
+  return std::all_of(calls.begin(), calls.end(), [](const auto& count) { return count == 1; });
+}
+
+/// Two tasks that wait for each other: hangs on one thread.
+bool runs_two_at_once() {
+  std::atomic<int> begun = 0;
+  make_parallel(2)->run(2, [&](std::int64_t) {
+    ++begun;
+    while (begun < 2) {
+      std::this_thread::yield();
+    }
+  });
+  return true;
+}
+
+TEST(Fork, ChildOfAThreadWithATeam) {
+  const auto parallel = make_parallel(3);
+  ASSERT_TRUE(runs_each_once(*parallel));
+  EXPECT_TRUE(holds_in_child([&] { return runs_each_once(*parallel) && runs_each_once(*parallel); }));
+  EXPECT_TRUE(holds_in_child([] { return runs_each_once(*make_parallel(2)); }));
+  EXPECT_TRUE(holds_in_child([&] {  // a grandchild
+    return runs_each_once(*parallel) && holds_in_child([&] { return runs_each_once(*parallel); });
+  }));
+  EXPECT_TRUE(holds_in_child([] {  // a thread of the child's own has a team
+    bool done = false;
+    std::thread([&] { done = runs_two_at_once(); }).join();
+    return done;
+  }));
+  EXPECT_TRUE(runs_each_once(*parallel));  // the parent goes on
+}
+
+TEST(Fork, ChildOfAThreadWithoutATeam) {
+  bool held = false;
+  std::thread([&] { held = holds_in_child(runs_two_at_once); }).join();
+  EXPECT_TRUE(held);
 }
 
 }  // namespace

@@ -4,11 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
 #include <thread>
 
+#include "child_process.h"
 #include "runtime/model_file.h"
 #include "runtime/same_bits.h"
 #include "trit/error.h"
@@ -175,6 +177,42 @@ TEST(Threads, TernaryBitsDoNotDependOnTheirNumber) {
     }
   }
   EXPECT_THROW(load(file, {.threads = -1}), Error);
+}
+
+TEST(Threads, ModelInAChildOfFork) {
+  // Ternary layers alone, for their bits, and float layers, whose library has threads of its own.
+  ModelFile ternary({700}, 1700);
+  ternary.bit_linear("fc", 0, 700, 333, Norm::rms, true);
+  for (ModelFile& file : std::array{ternary, simple_bitnet_cnn(1701)}) {
+    const Model model = load(file, {.threads = 2});
+    std::size_t width = 1;
+    for (const std::int64_t size : model.input().shape) {
+      width *= static_cast<std::size_t>(size);
+    }
+    // Together through the layers, and enough images for each thread to take its own.
+    for (const std::int64_t batch : {1, 7, 130}) {
+      const std::vector<float> x = file.random(static_cast<std::size_t>(batch) * width, -1, 1);
+      const std::vector<float> wanted = model.run(x, batch);
+      const float largest =
+          std::fabs(*std::ranges::max_element(wanted, {}, [](float v) { return std::fabs(v); }));
+      const auto close = [&](const std::vector<float>& y) {
+        return std::ranges::equal(y, wanted,
+                                  [&](float a, float b) { return std::fabs(a - b) <= 0.02F * largest; });
+      };
+      SCOPED_TRACE("batch " + std::to_string(batch));
+      EXPECT_TRUE(holds_in_child([&] {
+        const std::vector<float> y = model.run(x, batch);
+        return width == 700 ? y == wanted : close(y);
+      }));
+      EXPECT_TRUE(holds_in_child([&] { return close(load(file, {.threads = 2}).run(x, batch)); }));
+      EXPECT_TRUE(holds_in_child([&] {
+        bool held = false;
+        std::thread([&] { held = close(model.run(x, batch)); }).join();
+        return held;
+      }));
+      EXPECT_TRUE(close(model.run(x, batch)));  // the parent goes on
+    }
+  }
 }
 
 TEST(Threads, EightCallersOfOneModel) {

@@ -2,12 +2,14 @@
 #include "trit/parallel.h"
 
 #include <omp.h>
+#include <pthread.h>
 
 #include <atomic>
 #include <string>
 #include <vector>
 
 #include "cpu/generic/tasks.h"
+#include "cpu/generic/team.h"
 #include "trit/error.h"
 
 #if defined(__x86_64__)
@@ -30,6 +32,28 @@ DefaultFloatingPoint::DefaultFloatingPoint() {
 DefaultFloatingPoint::~DefaultFloatingPoint() { std::fesetenv(&saved_); }
 #endif
 
+namespace generic {
+namespace {
+
+// Of the calling thread. fork() copies this thread alone, so that a child knows from its copy whether the
+// threads that libgomp keeps for it are gone.
+thread_local bool has_team = false;
+thread_local bool lost_team = false;
+
+extern "C" void note_fork() { lost_team = lost_team || has_team; }
+
+}  // namespace
+
+void use_team() {
+  static const int registered = pthread_atfork(nullptr, nullptr, note_fork);
+  static_cast<void>(registered);
+  has_team = true;
+}
+
+bool team_is_lost() { return lost_team; }
+
+}  // namespace generic
+
 namespace {
 
 class OpenMpParallel final : public Parallel {
@@ -38,13 +62,14 @@ class OpenMpParallel final : public Parallel {
   int threads() const override { return threads_; }
 
   void run(std::int64_t tasks, const std::function<void(std::int64_t)>& task) override {
-    if (tasks <= 1 || threads_ == 1) {
+    if (tasks <= 1 || threads_ == 1 || generic::team_is_lost()) {
       const DefaultFloatingPoint environment;
       for (std::int64_t i = 0; i < tasks; ++i) {
         task(i);
       }
       return;
     }
+    generic::use_team();
     // Thread t begins with the t-th part of the tasks and then helps the others: weights are read by the
     // thread that has written them, as far as possible (their pages lie in its part of the memory), and a
     // thread that loses its core for a while hands its tasks on.
