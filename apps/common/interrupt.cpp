@@ -8,17 +8,14 @@ namespace trit::apps {
 namespace {
 
 std::atomic<bool> arrived{false};
-std::atomic<bool> hangup_ends{false};  // not under nohup, which has SIGHUP ignored
 static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only touch lock-free atomics");
 
 extern "C" void note_signal(int) {
   arrived.store(true);
-  // The next one, of any kind, ends the process: saving may take long, or hang.
+  // The next SIGINT or SIGTERM ends the process: saving may take long, or hang. A SIGHUP does not: a closed
+  // terminal sends two, the kernel's and the shell's.
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
-  if (hangup_ends.load()) {
-    std::signal(SIGHUP, SIG_DFL);
-  }
 }
 
 }  // namespace
@@ -32,8 +29,7 @@ void install_interrupt_handler() {
   sigaction(SIGTERM, &action, nullptr);
   struct sigaction before {};
   sigaction(SIGHUP, nullptr, &before);
-  if (before.sa_handler != SIG_IGN) {
-    hangup_ends.store(true);
+  if (before.sa_handler != SIG_IGN) {  // under nohup it is
     sigaction(SIGHUP, &action, nullptr);
   }
 }

@@ -45,7 +45,7 @@ struct ProgressState {
 std::string progress_line(const ProgressState& state, std::size_t width);
 
 /// Installs handlers for SIGINT, SIGTERM and SIGHUP (unless it is ignored, as under nohup) that only note the
-/// signal; a second one ends the process at once.
+/// signal; a second SIGINT or SIGTERM ends the process at once.
 void install_interrupt_handler();
 /// Whether one has arrived: the program saves and exits with 130.
 bool interrupted();
