@@ -12,6 +12,7 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -147,6 +148,22 @@ std::vector<Conversion> convert(
 /// names tensor, row and column on a NaN or an infinity. Warns (TORCH_WARN) of a module with
 /// torch::nn::Linear layers and no BitLinear: all of it stays float.
 std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
+
+/// Writes pack(module) as a model file (docs/format.md) that trit::Model and the `trit` command run without
+/// torch:
+///
+///   trit::nn::save_packed(*net, "model.safetensors", R"({"input": {"shape": [64]}, "nodes": [
+///       {"op": "input"}, {"op": "bit_linear", "name": "fc1", "inputs": [0], "norm": "rms"}]})");
+///
+/// `graph` is the JSON text of "The graph of a model" in docs/format.md. Before `path` is touched, the graph
+/// is checked against the module (norm and eps of each BitLinear) and the whole file by the reader that
+/// trit::Model uses. Without a graph the file holds tensors alone, for `trit info` and `trit convert`.
+/// `metadata` is added to the file's; its keys must not be those that this function writes (trit.version,
+/// trit.layout, ...). Atomic: `path` is as it was or whole. The same parameters give the same bytes. Throws
+/// trit::Error that names the file, the node or tensor, what was found and what was wanted.
+void save_packed(const torch::nn::Module& module, const std::filesystem::path& path,
+                 const std::string& graph = {},
+                 const std::map<std::string, std::string, std::less<>>& metadata = {});
 
 }  // namespace trit::nn
 
