@@ -380,7 +380,8 @@ std::string Run::what_may_help() const {
 int Run::run() {
   while (position_.epoch < options_.epochs) {
     if (!train_epoch() || !finish_epoch()) {
-      say("interrupted; go on with: " + resume_command(options_));
+      say(store_.files().empty() ? "interrupted before the first checkpoint"
+                                 : "interrupted; go on with: " + resume_command(options_));
       return 130;
     }
   }
