@@ -113,6 +113,14 @@ struct Draft {
   fs::path path;
 };
 
+std::map<std::string, torch::Tensor> packed_for(const torch::nn::Module& module, const std::string& file) {
+  try {
+    return pack(module);
+  } catch (const Error& error) {
+    throw Error(file + ": " + error.what());
+  }
+}
+
 void replace_all(std::string& text, const std::string& from, const std::string& to) {
   for (std::size_t at = text.find(from); at != std::string::npos; at = text.find(from, at + to.size())) {
     text.replace(at, from.size(), to);
@@ -153,7 +161,7 @@ void save_packed(const torch::nn::Module& module, const std::filesystem::path& p
     check_layers(graph, layers, path.string());
   }
   const Metadata all = all_metadata(graph, layers, metadata, path.string());
-  const std::map<std::string, torch::Tensor> packed = pack(module);
+  const std::map<std::string, torch::Tensor> packed = packed_for(module, path.string());
   std::vector<io::TensorToWrite> tensors;
   for (const auto& [name, tensor] : packed) {  // contiguous, on the CPU
     tensors.push_back({name,
