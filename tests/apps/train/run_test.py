@@ -44,7 +44,7 @@ def check_hints(output: str) -> None:
     assert ("evaluate it without torch" in hints) == trit.exists(), output
     if trit.exists():
         command = hints["evaluate it without torch"]
-        result = subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.PIPE, text=True)
+        result = subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         assert "images right" in result.stdout, (command, result.stdout)
     command = hints["look at its curves"]
     result = subprocess.run(["sh", "-c", f"{command} --inspect"], check=True, stdout=subprocess.PIPE, text=True, timeout=200)
