@@ -5,6 +5,9 @@
 #   find_package(trit COMPONENTS torch)   trit::torch as well, against the LibTorch that it was built with
 # The install components are named likewise: `--component trit` leaves the LibTorch half out. The folder may be
 # moved: programs and libraries find each other through $ORIGIN.
+#
+# The same package in the build folder, for a project that is worked on together with this one:
+# -Dtrit_DIR=.../build.
 include(GNUInstallDirs)
 include(CMakePackageConfigHelpers)
 set(TRIT_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/trit")
@@ -14,6 +17,7 @@ install(TARGETS trit EXPORT tritTargets COMPONENT trit)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/trit" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT trit
   FILES_MATCHING PATTERN "*.h" PATTERN torch.h EXCLUDE)
 install(EXPORT tritTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT trit)
+export(EXPORT tritTargets NAMESPACE trit:: FILE "${PROJECT_BINARY_DIR}/tritTargets.cmake")
 if(TRIT_HAVE_ONEDNN)
   # An installation must not need .venv. Under its soname alone: the wheel has whole copies in place of links.
   install(FILES "$<TARGET_FILE:DNNL::dnnl>" RENAME "$<TARGET_SONAME_FILE_NAME:DNNL::dnnl>"
@@ -34,6 +38,8 @@ if(TARGET trit_torch)
   install(FILES "${PROJECT_SOURCE_DIR}/include/trit/torch.h"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/trit" COMPONENT torch)
   install(EXPORT tritTorchTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT torch)
+  export(EXPORT tritTorchTargets NAMESPACE trit:: FILE "${PROJECT_BINARY_DIR}/tritTorchTargets.cmake")
+  configure_file("${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake" "${PROJECT_BINARY_DIR}/FindLibTorch.cmake" COPYONLY)
   install(FILES "${PROJECT_SOURCE_DIR}/cmake/FindLibTorch.cmake" DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT torch)
 endif()
 

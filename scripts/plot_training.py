@@ -4,10 +4,11 @@
 
     plot_training.py METRICS.jsonl [METRICS.jsonl ...] [--output training.png] [--title TEXT]
 
-The title names the data set that the files speak of.
+The title names the data set that the files speak of. A value that is null (it was not finite) is a gap in its curve.
 """
 import argparse
 import json
+import math
 import pathlib
 import sys
 
@@ -18,6 +19,7 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 from matplotlib.ticker import MaxNLocator  # noqa: E402
 
 NEEDED = ("epoch", "train_loss", "train_accuracy", "test_accuracy")
+DRAWN = (*NEEDED, "test_loss")
 
 
 def read_metrics(path: pathlib.Path) -> list[dict]:
@@ -34,7 +36,7 @@ def read_metrics(path: pathlib.Path) -> list[dict]:
             sys.exit(f"plot_training: {path}:{number}: not a JSON object")
         if missing:
             sys.exit(f"plot_training: {path}:{number}: has no {', '.join(missing)}")
-        epochs.append(epoch)
+        epochs.append(epoch | {key: math.nan for key in DRAWN if key in epoch and epoch[key] is None})
     if not epochs:
         sys.exit(f"plot_training: {path}: no epochs yet")
     return epochs
@@ -54,7 +56,7 @@ def plot(runs: list[list[dict]], title: str, output: pathlib.Path) -> None:
         x = [epoch["epoch"] for epoch in epochs]
         marker = "o" if len(x) == 1 else None
         name = label(epochs)
-        best = max(epoch["test_accuracy"] for epoch in epochs)
+        best = max((epoch["test_accuracy"] for epoch in epochs if math.isfinite(epoch["test_accuracy"])), default=math.nan)
         loss.plot(x, [epoch["train_loss"] for epoch in epochs], colour, marker=marker, label=f"{name}: train")
         if all("test_loss" in epoch for epoch in epochs):
             loss.plot(x, [epoch["test_loss"] for epoch in epochs], colour, marker=marker, ls="--", label=f"{name}: test")

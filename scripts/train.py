@@ -36,13 +36,18 @@ def run(command: list, **options) -> subprocess.CompletedProcess:
 
 
 def train(command: list) -> int:
-    """The trainer's exit code. Ctrl-C reaches it by itself, SIGTERM is handed on: it saves and exits 130."""
+    """The trainer's exit code. Ctrl-C reaches it by itself, SIGTERM and SIGHUP (which may come twice) are handed on:
+    it saves and exits 130."""
     process = subprocess.Popen([str(part) for part in command])
     signal.signal(signal.SIGINT, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: process.terminate())
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler != signal.SIG_IGN:  # nohup
+            signal.signal(number, lambda received, _: process.send_signal(received))
     code = process.wait()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     return code if code >= 0 else 128 - code
 
 
@@ -67,19 +72,26 @@ def last_epoch(metrics: pathlib.Path) -> dict:
     return json.loads(metrics.read_text().splitlines()[-1])
 
 
-def report(dataset: str, data: str, out: pathlib.Path, metrics: pathlib.Path) -> None:
-    """The trained module's accuracy beside that of the packed file, which `trit eval` runs without torch."""
-    model = out / "model.safetensors"
-    trained = last_epoch(metrics)
+def packed_accuracy(model: pathlib.Path, dataset: str, data: str) -> str:
+    """What `trit eval`, without torch, says of the packed file."""
     command = [PROGRAMS / "trit", "eval", model, "--dataset", dataset, "--json"] + (["--data", data] if data else [])
     packed = json.loads(run(command, stdout=subprocess.PIPE, text=True).stdout)
+    return f"{packed['accuracy']:6.2f} %   ({packed['images_per_second']:,.0f} images/s)"
+
+
+def report(dataset: str, data: str, out: pathlib.Path, metrics: pathlib.Path) -> None:
+    """The trained module's accuracy beside that of the packed file."""
+    model = out / "model.safetensors"
+    trained = last_epoch(metrics)
+    # The float twin's layers have a norm in front, which the runtime has for ternary ones only.
+    packed = packed_accuracy(model, dataset, data) if trained["linear"] == "ternary" else "   none: float layers"
     picture = out / "training.png"
     run([sys.executable, SCRIPTS / "plot_training.py", metrics, "--output", picture])
 
     say()
     say(f"test accuracy on {dataset} after epoch {trained['epoch']}")
     say(f"  trained module, LibTorch         {trained['test_accuracy']:6.2f} %")
-    say(f"  packed file, trit without torch  {packed['accuracy']:6.2f} %   ({packed['images_per_second']:,.0f} images/s)")
+    say(f"  packed file, trit without torch  {packed}")
     say(f"model    {model} ({model.stat().st_size:,} bytes)")
     say(f"curve    {picture}")
     say(f"all      {out}")

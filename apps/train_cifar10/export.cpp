@@ -3,8 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
-#include "trit/error.h"
-#include "trit/safetensors.h"
+#include "trit/torch.h"
 
 namespace trit::train {
 namespace {
@@ -52,33 +51,18 @@ std::string model_json(LinearKind kind, const apps::ImageDataset& dataset) {
   return ordered_json{{"input", input}, {"nodes", graph.nodes()}}.dump();
 }
 
-std::string dtype_of(const torch::Tensor& tensor) {
-  if (tensor.scalar_type() == torch::kUInt8) return "U8";
-  if (tensor.scalar_type() == torch::kFloat32) return "F32";
-  throw Error("export: a tensor is neither uint8 nor float32");
-}
-
 }  // namespace
 
 void export_model(const std::filesystem::path& path, const SimpleBitNetCNN& network,
                   const apps::ImageDataset& dataset) {
-  const std::map<std::string, torch::Tensor> packed = trit::nn::pack(*network);
-  std::vector<torch::Tensor> kept;  // what the spans below point into
-  std::vector<io::TensorToWrite> tensors;
-  for (const auto& [name, tensor] : packed) {
-    kept.push_back(tensor.contiguous());
-    const torch::Tensor& plain = kept.back();
-    tensors.push_back({name,
-                       dtype_of(plain),
-                       plain.sizes().vec(),
-                       {static_cast<const std::byte*>(plain.const_data_ptr()), plain.nbytes()}});
+  const std::string graph = model_json(network->linear(), dataset);
+  const std::string name(apps::name_of(dataset.name));
+  if (network->linear() == LinearKind::ternary) {
+    trit::nn::save_packed(*network, path, graph, {{"trit.dataset", name}});
+  } else {
+    // A graph of float layers with a norm, which `trit pack` makes ternary ones of: not one to run.
+    trit::nn::save_packed(*network, path, {}, {{"trit.dataset", name}, {"trit.model", graph}});
   }
-  io::save_safetensors(path, tensors,
-                       {{"trit.version", "1"},
-                        {"trit.layout", "rows-2bit"},
-                        {"trit.scale", "multiply"},
-                        {"trit.dataset", std::string(apps::name_of(dataset.name))},
-                        {"trit.model", model_json(network->linear(), dataset)}});
 }
 
 }  // namespace trit::train

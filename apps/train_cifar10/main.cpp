@@ -1,22 +1,24 @@
 // SPDX-License-Identifier: MIT
 //
 // train_cifar10: trains SimpleBitNetCNN (network.h) and exports it packed. docs/training.md is its manual.
-#include <cstdio>
 #include <exception>
+#include <string>
 
 #include "common/progress.h"
+#include "common/standard_streams.h"
 #include "train_cifar10/kept_memory.h"
 #include "train_cifar10/options.h"
 #include "train_cifar10/trainer.h"
 
 int main(int argc, char** argv) {
+  trit::apps::prepare_standard_streams();
   const trit::train::TrainOptions options = trit::train::parse_command_line(argc, argv);
   trit::apps::install_interrupt_handler();
   trit::train::keep_tensor_memory();
   try {
     return trit::train::train(options);
   } catch (const std::exception& error) {
-    std::fprintf(stderr, "train_cifar10: error: %s\n", error.what());
+    trit::apps::say(std::string("train_cifar10: error: ") + error.what());
     return 1;
   }
 }

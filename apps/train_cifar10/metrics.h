@@ -21,8 +21,12 @@ struct EpochMetrics {
   double learning_rate = 0.0;  // of the epoch's last step
 };
 
+/// JSON has no NaN and no infinity: such a value becomes null, and null is read as NaN.
 nlohmann::ordered_json to_json(const EpochMetrics& metrics);
 EpochMetrics metrics_from_json(const nlohmann::json& json);
+
+/// Throws trit::Error for a regular file that has content: a run that begins would lose it.
+void check_metrics_file_is_new(const std::filesystem::path& path);
 
 /// The lines of a metrics file. `constants` (data set, seed, ...) are added to every line.
 class MetricsFile {

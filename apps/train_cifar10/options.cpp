@@ -5,9 +5,11 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <limits>
 #include <map>
 #include <string_view>
 
+#include "common/number_options.h"
 #include "trit/error.h"
 
 namespace trit::train {
@@ -50,15 +52,17 @@ std::string device_name(const std::string& name) {
              : "'" + name + "': wanted auto, cpu, cuda or cuda:N";
 }
 
+std::string not_empty(const std::string& path) { return path.empty() ? "an empty path" : ""; }
+
 void add_options(CLI::App& app, TrainOptions& options, Texts& texts) {
-  const auto at_least_one = CLI::Range(std::int64_t{1}, std::int64_t{1} << 40);
-  const auto non_negative = CLI::Range(0.0, 1e30);
-  app.add_option("--data", options.data,
-                 "folder of the data set (default: TRIT_CIFAR10 or the cache folder)");
+  const auto at_least_one = apps::whole_number(1);
+  const auto non_negative = apps::number(0);
+  app.add_option("--data", options.data, "folder of the data set (default: TRIT_CIFAR10 or the cache folder)")
+      ->check(not_empty);
   app.add_option("--dataset", texts.dataset, "data set")
       ->check(CLI::IsMember({"cifar10", "fashion-mnist", "drawn"}));
   app.add_option("--train-images", options.train_images, "train on the first N images only (0: all)")
-      ->check(CLI::Range(std::int64_t{0}, std::int64_t{1} << 40));
+      ->check(apps::whole_number(0));
   app.add_option("--linear", texts.linear, "linear layers: ternary, or their fp32 twins")
       ->check(CLI::IsMember(keys(kLinearKinds)));
   app.add_option("--epochs", options.epochs, "passes over the training images")->check(at_least_one);
@@ -71,25 +75,30 @@ void add_options(CLI::App& app, TrainOptions& options, Texts& texts) {
   app.add_option("--clip", options.clip, "largest norm of the gradient (0: no clipping)")
       ->check(non_negative);
   app.add_option("--label-smoothing", options.label_smoothing, "label smoothing of the loss")
-      ->check(CLI::Range(0.0, 0.999));
+      ->check(apps::number(0, 0.999));
   app.add_option("--warmup-epochs", options.warmup_epochs, "epochs of linear warm-up")->check(non_negative);
   app.add_option("--schedule", texts.schedule, "learning rate schedule")
       ->check(CLI::IsMember(keys(kSchedules)));
-  app.add_option("--seed", options.seed, "seed of weights, data order and augmentation");
+  app.add_option("--seed", options.seed, "seed of weights, data order and augmentation")
+      ->check(apps::whole_number(0, std::numeric_limits<std::int64_t>::max()));
   app.add_option("--precision", texts.precision, "arithmetic of float layers; half types run under autocast")
       ->check(CLI::IsMember(keys(kPrecisions)));
   app.add_option("--device", options.device,
                  "where to train: auto, cpu, cuda or cuda:N, the GPU of that number")
       ->check(device_name);
-  app.add_option("--threads", options.threads, "CPU threads (0: all)")->check(CLI::Range(0, 4096));
-  app.add_option("--out", options.out, "folder of the run: checkpoints, metrics, model.safetensors");
+  app.add_option("--threads", options.threads, "CPU threads (0: all CPUs that this process may use)")
+      ->check(apps::whole_number(0, apps::kMostThreads));
+  app.add_option("--out", options.out, "folder of the run: checkpoints, metrics, model.safetensors")
+      ->check(not_empty);
   app.add_flag("--resume", options.resume, "go on with the run in --out, with its options");
   app.add_option("--metrics", options.metrics,
-                 "metrics, one JSON object an epoch (default: OUT/metrics.jsonl)");
+                 "metrics, one JSON object an epoch (default: OUT/metrics.jsonl)")
+      ->check(not_empty);
   app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "time between checkpoints")
       ->check(non_negative);
   app.add_option("--predictions", options.predictions,
-                 "at the end, write the class predicted for each test image, one a line");
+                 "at the end, write the class predicted for each test image, one a line")
+      ->check(not_empty);
 }
 
 }  // namespace
@@ -105,6 +114,10 @@ TrainOptions parse_command_line(int argc, char** argv) {
   CLI::App app("Trains SimpleBitNetCNN, whose linear layers are ternary, and exports it packed.",
                "train_cifar10");
   app.option_defaults()->always_capture_default();
+  app.footer(
+      "What to expect: 20 epochs reach 80 % on CIFAR-10 and 99.7 % on the drawn images (51 % after one epoch "
+      "on all\n"
+      "10,000 of them; an epoch on 4,000 is 32 steps and stays at chance, 10 %).");
   add_options(app, options, texts);
   try {
     app.parse(argc, argv);

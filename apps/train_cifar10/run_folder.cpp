@@ -15,21 +15,70 @@
 namespace trit::train {
 namespace {
 
-/// Removes the temporary files of writers that were killed (io::write_file_atomically names them so).
-void remove_leftovers(const std::filesystem::path& folder) {
-  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+namespace fs = std::filesystem;
+
+bool is_leftover(const fs::path& path) {
+  // io::write_file_atomically names its temporary files so; a writer that was killed leaves one.
+  return path.filename().string().find(".tmp-") != std::string::npos;
+}
+
+void remove_leftovers(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
     std::error_code ignored;  // it costs room on the disk, no more
-    if (entry.path().filename().string().find(".tmp-") != std::string::npos) {
-      std::filesystem::remove(entry.path(), ignored);
-    }
+    if (is_leftover(entry.path())) fs::remove(entry.path(), ignored);
   }
+}
+
+bool has_checkpoint(const fs::path& checkpoints) {
+  std::error_code failure;
+  for (const auto& entry : fs::directory_iterator(checkpoints, failure)) {
+    if (!is_leftover(entry.path())) return true;
+  }
+  return false;
+}
+
+/// What a run that ended before its first checkpoint leaves: nothing that would be missed.
+bool is_remnant(const fs::directory_entry& entry) {
+  const std::string name = entry.path().filename().string();
+  return is_leftover(entry.path()) || name == ".lock" ||
+         (name == "checkpoints" && entry.is_directory() && !has_checkpoint(entry.path())) ||
+         (name == "metrics.jsonl" && entry.is_regular_file() && entry.file_size() == 0) ||
+         name.starts_with("events.out.tfevents.");
+}
+
+/// A folder for a new run. `begun`: a run has been here, so that remnants are its.
+void check_has_no_content(const fs::path& path, bool begun) {
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const std::string name = entry.path().filename().string();
+    if (is_remnant(entry) && (begun || name == ".lock" || name == "checkpoints")) continue;
+    throw Error(fmt::format("{} holds a run already ({}); go on with it by --resume, or choose another --out",
+                            path.string(), name));
+  }
+}
+
+void remove_remnants(const fs::path& folder) {
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    std::error_code ignored;
+    if (entry.is_regular_file() && entry.path().filename() != ".lock") fs::remove(entry.path(), ignored);
+  }
+}
+
+void check_resumable(const fs::path& path, const fs::path& checkpoints) {
+  std::error_code failure;
+  const bool there = fs::exists(path, failure);
+  if (there && has_checkpoint(checkpoints)) return;
+  throw Error(fmt::format("no run in {} to resume: {}; without --resume a new one begins there",
+                          path.string(), there ? "it has no checkpoint" : "there is no such folder"));
 }
 
 }  // namespace
 
-RunFolder::RunFolder(const std::filesystem::path& path, bool resume) : path_(path) {
+RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
+  if (resume) check_resumable(path_, checkpoints());
   std::error_code failure;
-  std::filesystem::create_directories(checkpoints(), failure);
+  const bool begun = fs::exists(path_ / ".lock", failure);
+  if (!begun && fs::is_directory(path_, failure)) check_has_no_content(path_, begun);  // creating nothing
+  fs::create_directories(checkpoints(), failure);
   if (failure)
     throw Error(fmt::format("cannot make the folder {}: {}", checkpoints().string(), failure.message()));
 
@@ -51,14 +100,14 @@ RunFolder::RunFolder(const std::filesystem::path& path, bool resume) : path_(pat
     remove_leftovers(checkpoints());
     return;
   }
-  for (const auto& entry : std::filesystem::directory_iterator(path_)) {
-    const bool own = entry.path().filename() == ".lock" ||
-                     (entry.path() == checkpoints() && std::filesystem::is_empty(entry.path()));
-    if (own) continue;
+  try {
+    check_has_no_content(path_, begun);
+  } catch (...) {
     close(lock_);
-    throw Error(fmt::format("{} holds a run already ({}); go on with it by --resume, or choose another --out",
-                            path_.string(), entry.path().filename().string()));
+    throw;
   }
+  remove_remnants(path_);
+  remove_leftovers(checkpoints());
 }
 
 RunFolder::~RunFolder() { close(lock_); }

@@ -15,8 +15,10 @@ namespace trit::train {
 
 class RunFolder {
  public:
-  /// Creates the folder if need be and locks it until destruction. Throws trit::Error where another process
-  /// holds it, where it is not a folder or not writable, or where it has content and `resume` is false.
+  /// Locks the folder until destruction. Throws trit::Error where another process holds it, and where it is
+  /// not a folder or not writable.
+  /// With `resume` it must hold a run with a checkpoint; nothing is created otherwise. Without, it is made if
+  /// need be and must have no content, apart from what a run leaves that ended before its first checkpoint.
   RunFolder(const std::filesystem::path& path, bool resume);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

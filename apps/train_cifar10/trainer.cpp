@@ -7,15 +7,19 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
+#include <memory>
 #include <optional>
 
 #include "common/progress.h"
+#include "common/standard_streams.h"
 #include "train_cifar10/checkpoint.h"
 #include "train_cifar10/evaluate.h"
 #include "train_cifar10/export.h"
+#include "train_cifar10/hints.h"
 #include "train_cifar10/learner.h"
 #include "train_cifar10/metrics.h"
+#include "train_cifar10/output_paths.h"
+#include "train_cifar10/position.h"
 #include "train_cifar10/run_folder.h"
 #include "train_cifar10/schedule.h"
 #include "train_cifar10/tensorboard.h"
@@ -37,55 +41,20 @@ using Clock = std::chrono::steady_clock;
 // A step whose loss or gradient is not finite is left out. So many in a row mean that the run is lost; a loss
 // scaler that starts at 65,536 needs up to about 20 to find its scale.
 constexpr std::int64_t kMostSkippedInARow = 50;
-constexpr std::int64_t kStepsPerEvent = 50;  // TensorBoard's curve of the loss
+
+// TensorBoard's curve of the loss: every step of a short run, else every 50th; the first and the last always.
+constexpr std::int64_t kShortRun = 1000, kStepsPerEvent = 50;
 
 double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
+/// To standard output. The files are the results: a line that cannot be written is dropped.
 void say(const std::string& text) {
   std::fputs((text + "\n").c_str(), stdout);
   std::fflush(stdout);
 }
-void warn(const std::string& text) { std::fputs(("train_cifar10: warning: " + text + "\n").c_str(), stderr); }
-
-/// Where a run stands; with the learner's tensors, all that a checkpoint has.
-struct Position {
-  std::int64_t epoch = 0;    // finished epochs
-  std::int64_t batch = 0;    // finished batches of the current one
-  std::int64_t step = 0;     // finished batches of all
-  std::int64_t skipped = 0;  // steps in a row that were left out
-  // Of the current epoch:
-  double loss_sum = 0.0;  // over images of steps with a finite loss
-  std::int64_t loss_images = 0;
-  std::int64_t correct = 0;
-  double seconds = 0.0;
-  std::vector<EpochMetrics> history;
-};
-
-nlohmann::json to_json(const Position& position) {
-  nlohmann::json history = nlohmann::json::array();
-  for (const EpochMetrics& metrics : position.history) history.emplace_back(to_json(metrics));
-  return {
-      {"epoch", position.epoch},     {"batch", position.batch},       {"step", position.step},
-      {"skipped", position.skipped}, {"loss_sum", position.loss_sum}, {"loss_images", position.loss_images},
-      {"correct", position.correct}, {"seconds", position.seconds},   {"history", std::move(history)}};
-}
-
-Position position_from_json(const nlohmann::json& json) {
-  Position position{.epoch = json.at("epoch"),
-                    .batch = json.at("batch"),
-                    .step = json.at("step"),
-                    .skipped = json.at("skipped"),
-                    .loss_sum = json.at("loss_sum"),
-                    .loss_images = json.at("loss_images"),
-                    .correct = json.at("correct"),
-                    .seconds = json.at("seconds"),
-                    .history = {}};
-  for (const nlohmann::json& metrics : json.at("history"))
-    position.history.push_back(metrics_from_json(metrics));
-  return position;
-}
+void warn(const std::string& text) { apps::say("train_cifar10: warning: " + text); }
 
 apps::ImageDataset load(const TrainOptions& options, apps::Split split) {
   const std::filesystem::path folder =
@@ -103,9 +72,37 @@ std::string fingerprint(const apps::ImageDataset& dataset) {
                                       crc32c(std::as_bytes(std::span(dataset.pixels)))));
 }
 
+std::int64_t images_of(const TrainOptions& options, const apps::ImageDataset& dataset) {
+  if (options.train_images > dataset.count()) {
+    throw Error(fmt::format("--train-images {}: {} has {}", options.train_images, apps::name_of(dataset.name),
+                            dataset.count()));
+  }
+  return options.train_images == 0 ? dataset.count() : options.train_images;
+}
+
+/// Steps of a run of `steps` from `step` on to the next that TensorBoard shows, that one included.
+std::int64_t steps_to_event(std::int64_t step, std::int64_t steps) {
+  if (step == 0 || steps <= kShortRun) return 1;
+  return std::min(kStepsPerEvent - step % kStepsPerEvent, std::max<std::int64_t>(1, steps - step));
+}
+
+/// read(), which takes a checkpoint's state apart: what another version of the program wrote may lack
+/// something.
+template <typename Read>
+auto read_state(const std::filesystem::path& out, const Read& read) {
+  try {
+    return read();
+  } catch (const nlohmann::json::exception& error) {
+    throw Error(
+        fmt::format("{}: the state of its checkpoint cannot be read: {}", out.string(), error.what()));
+  }
+}
+
 class Run {
  public:
-  Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> checkpoint);
+  /// `folder` and `checkpoint` of a run that is resumed; a new one makes its folder once everything else is
+  /// there, so that a run that cannot begin leaves nothing behind.
+  Run(TrainOptions options, std::unique_ptr<RunFolder> folder, std::optional<Checkpoint> checkpoint);
   int run();
 
  private:
@@ -115,25 +112,26 @@ class Run {
   bool finish_epoch();
   void note_step(const Learner::StepResult& result, std::int64_t images, double learning_rate);
   void check_skipped(std::int64_t in_a_row) const;
+  std::string what_may_help() const;
   void note_loss(double loss, double learning_rate);
+  void show(apps::Progress& progress) const;
+  void restore(const Checkpoint& checkpoint);
   void save();
   void finish();
-  std::filesystem::path metrics_path() const {
-    return options_.metrics.empty() ? folder_.path() / "metrics.jsonl" : options_.metrics;
-  }
+  std::int64_t steps() const { return batches_ * options_.epochs; }
   nlohmann::ordered_json metrics_constants() const;
 
   TrainOptions options_;
-  RunFolder& folder_;
   apps::ImageDataset train_, test_;
   std::int64_t images_, batches_;  // of an epoch
   std::string fingerprint_;
-  CheckpointStore store_;
   Learner learner_;
 #if TRIT_TORCH_CUDA
   std::optional<gpu::Images> gpu_train_, gpu_test_;
   std::optional<gpu::Steps> gpu_steps_;
 #endif
+  std::unique_ptr<RunFolder> folder_;
+  CheckpointStore store_;
   Position position_;
   std::optional<MetricsFile> metrics_;
   std::optional<EventFile> events_;
@@ -141,32 +139,17 @@ class Run {
   std::optional<Evaluation> last_evaluation_;
 };
 
-Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> checkpoint)
+Run::Run(TrainOptions options, std::unique_ptr<RunFolder> folder, std::optional<Checkpoint> checkpoint)
     : options_(std::move(options)),
-      folder_(folder),
       train_(load(options_, apps::Split::train)),
       test_(load(options_, apps::Split::test)),
-      images_(options_.train_images == 0 ? train_.count() : options_.train_images),
+      images_(images_of(options_, train_)),
       batches_(EpochBatches::count(images_, options_.batch_size)),
       fingerprint_(fingerprint(train_)),
-      store_(folder.checkpoints()),
-      learner_(options_, device_from_name(options_.device)) {
-  if (images_ > train_.count()) {
-    throw Error(
-        fmt::format("--train-images {}: {} has {}", images_, apps::name_of(train_.name), train_.count()));
-  }
-  if (checkpoint) {
-    if (checkpoint->state.at("fingerprint") != fingerprint_) {
-      throw Error(fmt::format("--data: these are not the images that the run in {} was started with",
-                              folder_.path().string()));
-    }
-    if (const int threads = checkpoint->state.at("threads"); threads != at::get_num_threads()) {
-      warn(fmt::format("{} threads now, {} before: the result will not be the same to the last bit",
-                       at::get_num_threads(), threads));
-    }
-    learner_.restore(checkpoint->tensors, checkpoint->state.at("scaler"));
-    position_ = position_from_json(checkpoint->state.at("position"));
-  }
+      learner_(options_, device_from_name(options_.device)),
+      folder_(folder ? std::move(folder) : std::make_unique<RunFolder>(options_.out, /*resume=*/false)),
+      store_(folder_->checkpoints()) {
+  if (checkpoint) read_state(options_.out, [&] { restore(*checkpoint); });
 #if TRIT_TORCH_CUDA
   if (learner_.device().is_cuda()) {
     // Kernels of our own and the pool's streams are of the current GPU.
@@ -176,8 +159,8 @@ Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> chec
     gpu_steps_.emplace(options_, learner_, *gpu_train_, images_);
   }
 #endif
-  metrics_.emplace(metrics_path(), metrics_constants(), position_.history);
-  events_.emplace(folder_.path(), position_.step);
+  metrics_.emplace(metrics_path(options_), metrics_constants(), position_.history);
+  events_.emplace(folder_->path(), position_.step);
   say(fmt::format("{}: {} training and {} test images; {} linear layers, {}, {}, {} threads, seed {}",
                   apps::name_of(train_.name), images_, test_.count(), name_of(options_.linear),
                   name_of(options_.precision), learner_.device().str(), at::get_num_threads(),
@@ -185,6 +168,19 @@ Run::Run(TrainOptions options, RunFolder& folder, std::optional<Checkpoint> chec
   if (checkpoint) {
     say(fmt::format("going on after epoch {}, batch {} of {}", position_.epoch, position_.batch, batches_));
   }
+}
+
+void Run::restore(const Checkpoint& checkpoint) {
+  if (checkpoint.state.at("fingerprint") != fingerprint_) {
+    throw Error(fmt::format("--data: these are not the images that the run in {} was started with",
+                            folder_->path().string()));
+  }
+  if (const int threads = checkpoint.state.at("threads"); threads != at::get_num_threads()) {
+    warn(fmt::format("{} threads now, {} before: the result will not be the same to the last bit",
+                     at::get_num_threads(), threads));
+  }
+  learner_.restore(checkpoint.tensors, checkpoint.state.at("scaler"));
+  position_ = position_from_json(checkpoint.state.at("position"));
 }
 
 nlohmann::ordered_json Run::metrics_constants() const {
@@ -223,17 +219,24 @@ void Run::note_step(const Learner::StepResult& result, std::int64_t images, doub
 
 void Run::check_skipped(std::int64_t in_a_row) const {
   if (in_a_row < kMostSkippedInARow) return;
-  throw Error(
-      fmt::format("the loss or its gradient was not finite for {} steps in a row (epoch {}, batch {}); try a "
-                  "lower --lr or a smaller --clip. Checkpoints before that are in {}",
-                  in_a_row, position_.epoch + 1, position_.batch, folder_.checkpoints().string()));
+  const std::string since =
+      in_a_row == position_.skipped
+          ? " from " + describe_step(position_.step - position_.skipped + 1, batches_) + " on"
+          : fmt::format(" in epoch {}", position_.epoch + 1);
+  throw Error(fmt::format("the loss or its gradient was not finite for {} steps in a row{}; {}", in_a_row,
+                          since, what_may_help()));
 }
 
 void Run::note_loss(double loss, double learning_rate) {
-  if (position_.step % kStepsPerEvent != 0) return;
+  if (steps_to_event(position_.step - 1, steps()) != 1) return;
   const EventFile::Scalar scalars[] = {{"step/loss", loss}, {"step/learning_rate", learning_rate}};
   // The constructor has made it. NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   events_->add(position_.step, scalars);
+}
+
+void Run::show(apps::Progress& progress) const {
+  progress.update(std::min(images_, position_.batch * options_.batch_size),
+                  fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.mean_loss(), position_.accuracy()));
 }
 
 bool Run::train_epoch_on_gpu() {
@@ -245,22 +248,18 @@ bool Run::train_epoch_on_gpu() {
   gpu_steps_->begin_epoch(position_.epoch, position_.batch, position_.step, position_.skipped);
   while (position_.batch < batches_) {
     // The host looks at the sums as often as it writes an event.
-    const std::int64_t steps =
-        std::min(kStepsPerEvent - position_.step % kStepsPerEvent, batches_ - position_.batch);
-    const gpu::Progress done = gpu_steps_->run(steps);
+    const std::int64_t count = std::min(steps_to_event(position_.step, steps()), batches_ - position_.batch);
+    const gpu::Progress done = gpu_steps_->run(count);
     position_.loss_sum += done.loss_sum;
     position_.loss_images += done.loss_images;
     position_.correct += done.correct;
-    position_.batch += steps;
-    position_.step += steps;
+    position_.batch += count;
+    position_.step += count;
     position_.skipped = done.skipped;
     check_skipped(done.longest_skipped);
     note_loss(done.last_loss, learning_rate(options_, batches_, position_.step - 1));
     position_.seconds = seconds_before + seconds_since(start);
-    const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
-    progress.update(std::min(images_, position_.batch * options_.batch_size),
-                    fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.loss_sum / images,
-                                100.0 * static_cast<double>(position_.correct) / images));
+    show(progress);
     const bool stop = apps::interrupted();
     if (stop || seconds_since(last_save_) >= options_.checkpoint_seconds) save();
     if (stop) return false;
@@ -287,15 +286,11 @@ bool Run::train_epoch() {
                           "images");
   const auto start = Clock::now();
   const double seconds_before = position_.seconds;
-  std::int64_t done = position_.batch * options_.batch_size;
   while (const Batch* batch = batches.next()) {
     const double rate = learning_rate(options_, batches_, position_.step);
     note_step(learner_.step(*batch, rate), batch->images, rate);
     position_.seconds = seconds_before + seconds_since(start);
-    done += batch->images;
-    const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
-    progress.update(done, fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.loss_sum / images,
-                                      100.0 * static_cast<double>(position_.correct) / images));
+    show(progress);
     const bool stop = apps::interrupted();
     if (stop || seconds_since(last_save_) >= options_.checkpoint_seconds) save();
     if (stop) return false;
@@ -304,20 +299,26 @@ bool Run::train_epoch() {
 }
 
 bool Run::finish_epoch() {
+  const bool scaled = options_.precision == Precision::fp16;
+  if (const std::string lost = lost_epoch(position_, batches_, scaled); !lost.empty())
+    throw Error(lost + "; " + what_may_help());
   Evaluation evaluation = this->evaluation(apps::interrupted);
   if (apps::interrupted()) {
     save();
     return false;
   }
-  const auto images = static_cast<double>(std::max<std::int64_t>(1, position_.loss_images));
   const EpochMetrics metrics{.epoch = position_.epoch + 1,
-                             .train_loss = position_.loss_sum / images,
-                             .train_accuracy = 100.0 * static_cast<double>(position_.correct) / images,
+                             .train_loss = position_.mean_loss(),
+                             .train_accuracy = position_.accuracy(),
                              .test_loss = evaluation.loss,
                              .test_accuracy = evaluation.accuracy,
                              .seconds = position_.seconds,
                              .images_per_second = static_cast<double>(images_) / position_.seconds,
                              .learning_rate = learning_rate(options_, batches_, position_.step - 1)};
+  if (!std::isfinite(metrics.test_loss)) {
+    warn(fmt::format("the test loss of epoch {} is {}: the parameters may be lost", metrics.epoch,
+                     metrics.test_loss));
+  }
   last_evaluation_ = std::move(evaluation);
   position_.history.push_back(metrics);
   position_ = {.epoch = position_.epoch + 1,
@@ -344,7 +345,14 @@ bool Run::finish_epoch() {
 
 void Run::finish() {
   if (!last_evaluation_) last_evaluation_ = evaluation([] { return false; });
-  const std::filesystem::path path = folder_.model();
+  if (position_.skipped >= position_.step) {
+    throw Error("no step of the run had a finite gradient: no model is written; " + what_may_help());
+  }
+  if (!std::isfinite(last_evaluation_->loss)) {
+    throw Error(fmt::format("the test loss is {} after the last epoch: no model is written; {}",
+                            last_evaluation_->loss, what_may_help()));
+  }
+  const std::filesystem::path path = folder_->model();
   export_model(path, learner_.network(), test_);
   if (!options_.predictions.empty()) {
     std::string text;
@@ -356,17 +364,24 @@ void Run::finish() {
   const std::string name(apps::name_of(train_.name));
   say(fmt::format("{}: test accuracy {:.2f} % of {} images", name, last_evaluation_->accuracy,
                   test_.count()));
+  if (const std::string note = note_on_accuracy(train_.name, last_evaluation_->accuracy, steps());
+      !note.empty())
+    say(note);
   say(fmt::format("{}: exported {}, {} bytes", name, path.string(), std::filesystem::file_size(path)));
-  const std::filesystem::path data =
-      options_.data.empty() ? apps::default_folder(options_.dataset) : options_.data;
-  say(fmt::format("{}: evaluate it without torch: trit eval {} --data {}", name, path.string(),
-                  data.string()));
+  for (const std::string& line : closing_hints(options_)) say(line);
+}
+
+std::string Run::what_may_help() const {
+  const std::string advice = "start another run with a lower --lr or with --clip";
+  if (store_.files().empty()) return advice;
+  return fmt::format("{}. Checkpoints from before are in {}", advice, folder_->checkpoints().string());
 }
 
 int Run::run() {
   while (position_.epoch < options_.epochs) {
     if (!train_epoch() || !finish_epoch()) {
-      say(fmt::format("interrupted; go on with --out {} --resume", folder_.path().string()));
+      say(store_.files().empty() ? "interrupted before the first checkpoint"
+                                 : "interrupted; go on with: " + resume_command(options_));
       return 130;
     }
   }
@@ -378,13 +393,19 @@ int Run::run() {
 
 int train(TrainOptions options) {
   if (options.threads > 0) at::set_num_threads(options.threads);
-  RunFolder folder(options.out, options.resume);
+  std::unique_ptr<RunFolder> folder;
   std::optional<Checkpoint> checkpoint;
-  if (options.resume) checkpoint = CheckpointStore(folder.checkpoints()).load_newest(warn);
-  if (checkpoint) options = resume_options(std::move(options), checkpoint->state.at("options"));
-  if (options.resume && !checkpoint)
-    warn(fmt::format("{} has no checkpoint yet: starting anew", options.out.string()));
-  return Run(std::move(options), folder, std::move(checkpoint)).run();
+  if (options.resume) {
+    folder = std::make_unique<RunFolder>(options.out, /*resume=*/true);
+    checkpoint = CheckpointStore(folder->checkpoints()).load_newest(warn);
+    if (!checkpoint) {
+      throw Error(fmt::format("no run in {} to resume: it has no checkpoint", options.out.string()));
+    }
+    options = read_state(folder->path(),
+                         [&] { return resume_options(std::move(options), checkpoint->state.at("options")); });
+  }
+  check_output_paths(options);
+  return Run(std::move(options), std::move(folder), std::move(checkpoint)).run();
 }
 
 }  // namespace trit::train

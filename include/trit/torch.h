@@ -12,6 +12,7 @@
 #include <torch/torch.h>
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <memory>
@@ -112,6 +113,9 @@ struct Conversion {
   std::string name;  // path in the module tree
   bool converted;
   std::string reason;  // why it was left, empty if converted
+  /// Of a converted layer: the pointers outside the module tree that still lead to the old Linear (a class
+  /// member of type torch::nn::Linear, say). Whoever calls it through one of them computes in float.
+  std::int64_t held_elsewhere = 0;
 };
 struct ConvertOptions {
   trit::Norm norm = trit::Norm::rms;
@@ -121,18 +125,45 @@ struct ConvertOptions {
 /// Replaces the torch::nn::Linear layers of a module tree whose path `filter` accepts (all by default) by
 /// BitLinear with the same parameters (the same tensors: optimizers go on working), and reports each.
 /// Layers in Sequential, ModuleList and ModuleDict are replaced at any depth, and those that a module has
-/// registered without keeping a holder. A class member of type torch::nn::Linear cannot point to a BitLinear:
-/// such a layer is left and reported, and so are subclasses of Linear and float64 weights.
+/// registered without keeping a holder.
+///
+/// A class member of type torch::nn::Linear cannot point to a BitLinear, and Linear::forward is not virtual:
+/// for `struct Net : Module { torch::nn::Linear fc1; }` such a layer is left and reported. Declare the member
+/// as trit::nn::BitLinear instead; the Linear's state dict loads into it. Subclasses of Linear and float64
+/// weights are left too, and a layer that was never registered is not seen.
+///
+/// Warns (TORCH_WARN) where the result may not be what was meant: nothing was replaced, layers were left for
+/// another reason than the filter, or an old layer is still held elsewhere.
 std::vector<Conversion> convert(
     torch::nn::Module& module,
     const std::function<bool(const std::string& name, torch::nn::LinearImpl&)>& filter = {},
     const ConvertOptions& options = {});
 
-/// The tensors of a model file for `module`'s parameters, in the stored form (format.h): name -> tensor on
-/// the CPU. BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale"; all
-/// other parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"). Throws
-/// trit::Error that names tensor, row and column on a NaN or an infinity.
+/// The tensors of a model file for `module`, in the stored form (format.h): name -> tensor on the CPU.
+/// BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale"; all other
+/// parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"), and so are
+/// floating-point buffers (BatchNorm's "running_mean"). Other buffers ("num_batches_tracked") keep their
+/// type. Names are those of named_parameters(): pack(*layer) of a single layer gives "weight", and a file
+/// whose graph has a node "fc1" needs a module that registers the layer as "fc1". Throws trit::Error that
+/// names tensor, row and column on a NaN or an infinity. Warns (TORCH_WARN) of a module with
+/// torch::nn::Linear layers and no BitLinear: all of it stays float.
 std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
+
+/// Writes pack(module) as a model file (docs/format.md) that trit::Model and the `trit` command run without
+/// torch:
+///
+///   trit::nn::save_packed(*net, "model.safetensors", R"({"input": {"shape": [64]}, "nodes": [
+///       {"op": "input"}, {"op": "bit_linear", "name": "fc1", "inputs": [0], "norm": "rms"}]})");
+///
+/// `graph` is the JSON text of "The graph of a model" in docs/format.md. Before `path` is touched, the graph
+/// is checked against the module (norm and eps of each BitLinear) and the whole file by the reader that
+/// trit::Model uses. Without a graph the file holds tensors alone, for `trit info` and `trit convert`.
+/// `metadata` is added to the file's; its keys must not be those that this function writes (trit.version,
+/// trit.layout, ...). Atomic: `path` is as it was or whole. The same parameters give the same bytes. Throws
+/// trit::Error that names the file, the node or tensor, what was found and what was wanted.
+void save_packed(const torch::nn::Module& module, const std::filesystem::path& path,
+                 const std::string& graph = {},
+                 const std::map<std::string, std::string, std::less<>>& metadata = {});
 
 }  // namespace trit::nn
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 #
-# cmake -D BUILD=... -D SOURCE=... -D WORK=... [-D COMPONENT=trit] [-D PREFIX_PATH=...] -P install_test.cmake
+# cmake -D BUILD=... -D SOURCE=... -D WORK=... [-D COMPONENT=trit] [-D PREFIX_PATH=...] [-D BUILD_TREE=ON]
+#   -P install_test.cmake
 # Installs BUILD (one component or all), moves the installation, builds the project SOURCE against it and runs its
 # program. With COMPONENT=trit the installation must neither mention LibTorch nor the build machine's folders.
+# With BUILD_TREE nothing is installed: the project finds the package in BUILD.
 function(run)
   string(JOIN " " shown ${ARGN})
   message(STATUS "${shown}")
@@ -20,6 +22,20 @@ endfunction()
 unset(ENV{LD_LIBRARY_PATH})
 set(ENV{CMAKE_PREFIX_PATH} "${PREFIX_PATH}")
 file(REMOVE_RECURSE "${WORK}")
+
+# SOURCE with a package from `found`, built and run.
+function(build_and_run found)
+  run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${WORK}/build" -G "${GENERATOR}" -D "CMAKE_MAKE_PROGRAM=${MAKE_PROGRAM}"
+    -D "CMAKE_CXX_COMPILER=${COMPILER}" -D "CMAKE_CXX_FLAGS=${FLAGS}" -D "${found}")
+  run("${CMAKE_COMMAND}" --build "${WORK}/build")
+  run("${WORK}/build/consumer")
+endfunction()
+
+if(BUILD_TREE)
+  build_and_run("trit_DIR=${BUILD}")
+  return()
+endif()
+
 set(component "")
 if(COMPONENT)
   set(component --component ${COMPONENT})
@@ -60,7 +76,4 @@ if(EXISTS "${WORK}/prefix/lib/libtrit_torch.so" AND PREFIX_PATH)
   endif()
 endif()
 
-run("${CMAKE_COMMAND}" -S "${SOURCE}" -B "${WORK}/build" -G "${GENERATOR}" -D "CMAKE_MAKE_PROGRAM=${MAKE_PROGRAM}"
-  -D "CMAKE_CXX_COMPILER=${COMPILER}" -D "CMAKE_CXX_FLAGS=${FLAGS}" -D "CMAKE_PREFIX_PATH=${WORK}/prefix")
-run("${CMAKE_COMMAND}" --build "${WORK}/build")
-run("${WORK}/build/consumer")
+build_and_run("CMAKE_PREFIX_PATH=${WORK}/prefix")

@@ -9,10 +9,14 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <sstream>
 
+#include "train_cifar10/hints.h"
 #include "train_cifar10/metrics.h"
 #include "train_cifar10/options.h"
+#include "train_cifar10/output_paths.h"
+#include "train_cifar10/position.h"
 #include "train_cifar10/run_folder.h"
 #include "train_cifar10/schedule.h"
 #include "trit/error.h"
@@ -47,15 +51,46 @@ TEST_F(RunFolderTest, RefusesContentUnlessResumed) {
   { const RunFolder folder(path, false); }
   { const RunFolder again(path, false); }  // only the lock and an empty folder: nothing to lose
   std::ofstream(path / "metrics.jsonl") << "{}\n";
+  std::ofstream(path / "checkpoints" / "checkpoint-0000000001.safetensors") << "c";
   EXPECT_NE(error_of([&] { RunFolder(path, false); }).find("--resume"), std::string::npos);
   EXPECT_EQ(error_of([&] { RunFolder(path, true); }), "");
   EXPECT_EQ(content(path / "metrics.jsonl"), "{}\n");
+}
+TEST_F(RunFolderTest, BeginsAnewWhereARunEndedBeforeItsFirstCheckpoint) {
+  { const RunFolder folder(path, false); }
+  std::ofstream(path / "metrics.jsonl").flush();
+  std::ofstream(path / "events.out.tfevents.0000000001.host.1.0") << "events";
+  std::ofstream(path / "checkpoints" / "checkpoint-0000000001.safetensors.tmp-17-0") << "half";
+  EXPECT_NE(error_of([&] { RunFolder(path, true); }).find("it has no checkpoint"), std::string::npos);
+  { const RunFolder folder(path, false); }
+  EXPECT_TRUE(std::filesystem::is_empty(path / "checkpoints"));
+  EXPECT_FALSE(std::filesystem::exists(path / "events.out.tfevents.0000000001.host.1.0"));
+  std::ofstream(path / "metrics.jsonl") << "{}\n";  // a finished epoch is something to lose
+  EXPECT_NE(error_of([&] { RunFolder(path, false); }).find("metrics.jsonl"), std::string::npos);
+}
+TEST_F(RunFolderTest, ResumesNothingAndCreatesNothingWhereThereIsNoRun) {
+  EXPECT_NE(error_of([&] { RunFolder(path, true); }).find("there is no such folder"), std::string::npos);
+  EXPECT_FALSE(std::filesystem::exists(path));
+  std::filesystem::create_directories(path);
+  EXPECT_NE(error_of([&] { RunFolder(path, true); }).find("no run in " + path.string()), std::string::npos);
+  EXPECT_TRUE(std::filesystem::is_empty(path));
+}
+TEST_F(RunFolderTest, LeavesAForeignFolderAsItIs) {
+  std::filesystem::create_directories(path);
+  // Another program's curves are not a remnant of ours.
+  for (const char* name : {"thesis.tex", "events.out.tfevents.0000000001.host.1.0"}) {
+    std::ofstream(path / name) << "precious";
+    EXPECT_NE(error_of([&] { RunFolder(path, false); }).find(name), std::string::npos);
+    EXPECT_EQ(content(path / name), "precious");
+    std::filesystem::remove(path / name);
+    EXPECT_TRUE(std::filesystem::is_empty(path));
+  }
 }
 TEST_F(RunFolderTest, IsForOneProcess) {
   const RunFolder folder(path, false);
   const pid_t child = fork();
   if (child == 0) {
-    _exit(error_of([&] { RunFolder(path, true); }).find("another process") == std::string::npos ? 1 : 0);
+    _exit(error_of([&] { RunFolder(path, false); }).find("another process") == std::string::npos ? 1 : 0);
   }
   int status = 0;
   ASSERT_EQ(waitpid(child, &status, 0), child);
@@ -63,10 +98,13 @@ TEST_F(RunFolderTest, IsForOneProcess) {
 }
 TEST_F(RunFolderTest, RemovesWhatAKilledWriterLeft) {
   { const RunFolder folder(path, false); }
-  std::ofstream(path / "checkpoints" / "checkpoint-0000000001.safetensors.tmp-17-0") << "half";
+  const auto checkpoint = path / "checkpoints" / "checkpoint-0000000001.safetensors";
+  std::ofstream(checkpoint) << "whole";
+  std::ofstream(checkpoint.string() + ".tmp-17-0") << "half";
   std::ofstream(path / "model.safetensors.tmp-17-1") << "half";
   { const RunFolder folder(path, true); }
-  EXPECT_TRUE(std::filesystem::is_empty(path / "checkpoints"));
+  EXPECT_TRUE(std::filesystem::exists(checkpoint));
+  EXPECT_FALSE(std::filesystem::exists(checkpoint.string() + ".tmp-17-0"));
   EXPECT_FALSE(std::filesystem::exists(path / "model.safetensors.tmp-17-1"));
 }
 TEST_F(RunFolderTest, SaysWhyItCannotBeMade) {
@@ -107,11 +145,107 @@ TEST_F(MetricsTest, StartWithTheHistoryOfTheCheckpoint) {
   EXPECT_EQ(json.at("dataset"), "drawn");
   EXPECT_EQ(metrics_from_json(json).train_loss, 1.0 / 3.0);  // every bit
 }
+TEST_F(MetricsTest, WriteWhatIsNotFiniteAsNullAndReadIt) {
+  const double infinity = std::numeric_limits<double>::infinity();
+  const double nan = std::numeric_limits<double>::quiet_NaN();
+  const EpochMetrics lost{.epoch = 3,
+                          .train_loss = nan,
+                          .train_accuracy = nan,
+                          .test_loss = infinity,
+                          .test_accuracy = -infinity,
+                          .seconds = 0.0,
+                          .images_per_second = infinity,
+                          .learning_rate = 1e30};
+  const auto json = nlohmann::json::parse(to_json(lost).dump());
+  for (const char* key :
+       {"train_loss", "train_accuracy", "test_loss", "test_accuracy", "images_per_second"}) {
+    EXPECT_TRUE(json.at(key).is_null()) << key;
+  }
+  const EpochMetrics read = metrics_from_json(json);
+  EXPECT_EQ(read.epoch, 3);
+  EXPECT_EQ(read.learning_rate, 1e30);
+  for (const double value :
+       {read.train_loss, read.train_accuracy, read.test_loss, read.test_accuracy, read.images_per_second}) {
+    EXPECT_TRUE(std::isnan(value));
+  }
+  // As a checkpoint keeps it.
+  const Position position{.epoch = 3, .step = 9, .history = {lost}};
+  const Position restored = position_from_json(nlohmann::json::parse(to_json(position).dump()));
+  ASSERT_EQ(restored.history.size(), 1U);
+  EXPECT_TRUE(std::isnan(restored.history[0].test_loss));
+}
 TEST_F(MetricsTest, LeaveAForeignFileAlone) {
   std::filesystem::create_directories(path);
   std::ofstream(path / "notes.txt") << "mine";
   EXPECT_NE(error_of([&] { MetricsFile(path / "notes.txt", {}, {}); }).find("notes.txt"), std::string::npos);
   EXPECT_EQ(content(path / "notes.txt"), "mine");
+}
+
+TEST(Position, AnEpochWithoutOneGoodStepIsLost) {
+  constexpr std::int64_t kBatches = 4;
+  Position position{.epoch = 2, .batch = kBatches, .step = 12, .skipped = 3, .loss_images = 50};
+  EXPECT_EQ(lost_epoch(position, kBatches, false), "");  // one of four was taken
+  position.skipped = 4;
+  EXPECT_NE(lost_epoch(position, kBatches, false).find("step 9 (epoch 3, batch 1)"), std::string::npos)
+      << lost_epoch(position, kBatches, false);
+  EXPECT_EQ(lost_epoch(position, kBatches, true), "");  // a loss scaler looks for its scale
+  position.skipped = 6;                                 // since the epoch before
+  EXPECT_NE(lost_epoch(position, kBatches, false).find("step 7 (epoch 2, batch 3)"), std::string::npos);
+  position.loss_images = 0;  // no scale makes a loss finite
+  EXPECT_NE(lost_epoch(position, kBatches, true), "");
+  EXPECT_TRUE(std::isnan(position.mean_loss()) && std::isnan(position.accuracy()));
+}
+
+using OutputPathsTest = Folder;
+TEST_F(OutputPathsTest, AreLookedAtBeforehand) {
+  std::filesystem::create_directories(path / "folder");
+  std::ofstream(path / "file") << "content";
+  TrainOptions options;
+  options.out = path / "run";  // not there yet
+  const auto error = [&](const std::filesystem::path& metrics, const std::filesystem::path& predictions) {
+    options.metrics = metrics;
+    options.predictions = predictions;
+    return error_of([&] { check_output_paths(options); });
+  };
+  EXPECT_EQ(error("", ""), "");
+  EXPECT_EQ(error(options.out / "m.jsonl", options.out / "p.txt"), "");
+  EXPECT_EQ(error(path / "m.jsonl", path / "file"), "");
+  EXPECT_EQ(error("/dev/stdout", ""), "");
+  const auto expect = [&](const std::string& text, const std::string& needle) {
+    EXPECT_NE(text.find(needle), std::string::npos) << text;
+  };
+  for (const char* place : {"nowhere/x", "file/x", "run/deeper/x"}) {
+    expect(error("", path / place), "--predictions " + (path / place).string() + ": there is no folder");
+    expect(error(path / place, ""), "--metrics " + (path / place).string() + ": there is no folder");
+  }
+  expect(error("", path / "folder"), "is a folder");
+  expect(error(path / "folder", ""), "is a folder");
+  expect(error("", "/dev/null"), "--predictions /dev/null: is a device");
+  expect(error(path / "file", ""), "has content");
+  expect(error(path / "one", path / "folder" / ".." / "one"), "another file");
+  expect(error("", options.out / "model.safetensors"), "another file");
+  options.resume = true;  // its own metrics of before
+  EXPECT_EQ(error(path / "file", ""), "");
+  EXPECT_FALSE(std::filesystem::exists(options.out));
+}
+
+TEST(Hints, AreCommandsThatAShellTakes) {
+  EXPECT_EQ(shell_quoted("runs/a-1.b"), "runs/a-1.b");
+  EXPECT_EQ(shell_quoted("my runs/it's"), "'my runs/it'\\''s'");
+  EXPECT_EQ(shell_quoted(""), "''");
+  EXPECT_EQ(find_program("no-such-program-of-trit"), "");
+  TrainOptions options;
+  options.out = "my runs/a";
+  options.data = "images";
+  options.threads = 2;
+  options.given = {"out", "data", "threads", "epochs"};
+  const std::string command = resume_command(options);
+  EXPECT_TRUE(command.ends_with(" --out 'my runs/a' --resume --data images --threads 2")) << command;
+}
+
+TEST(Hints, SayWhatToExpectOfAFewSteps) {
+  EXPECT_NE(note_on_accuracy(apps::DatasetName::drawn, 10.0, 32).find("99.7 %"), std::string::npos);
+  EXPECT_EQ(note_on_accuracy(apps::DatasetName::drawn, 51.0, 79), "");
 }
 
 TEST(Schedule, HasItsCorners) {

@@ -3,6 +3,7 @@
 
     refuse_test.py build/bin/train_cifar10
 """
+import math
 import pathlib
 import resource
 import shutil
@@ -23,11 +24,25 @@ def tree(folder: pathlib.Path) -> dict:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+INTEGERS = ("--train-images", "--epochs", "--batch-size", "--seed", "--threads")
+NUMBERS = ("--lr", "--conv-lr-factor", "--weight-decay", "--clip", "--label-smoothing", "--warmup-epochs", "--checkpoint-seconds")
+
+
 def check_usage() -> None:
     refused("--nonsense", "--nonsense", code=2)
     refused("--epochs", "--epochs", "0", code=2)
     refused("--linear", "--linear", "quaternary", code=2)
-    refused("--lr", "--lr", "-1", code=2)
+    for option in INTEGERS + NUMBERS:
+        for value in ("nan", "-nan", "inf", "-inf", "1e999", "-1", "", " ", "x", "3x", "0x", "1,5", "99999999999999999999"):
+            # That many seconds between checkpoints, or that large a factor, is odd and no error.
+            if value != "99999999999999999999" or option in INTEGERS + ("--label-smoothing",):
+                refused(option, f"{option}={value}", code=2)
+        refused(option, option, code=2)  # no value
+    for option in INTEGERS:
+        for value in ("1.5", "1e3", "1e-3"):
+            refused(option, f"{option}={value}", code=2)
+    for option in ("--out", "--data", "--metrics", "--predictions"):
+        refused(option, f"{option}=", code=2)
     for device in ("gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"):
         refused("wanted auto, cpu, cuda or cuda:N", "--device", device, code=2)
     assert "--label-smoothing" in program.run("--help").stdout
@@ -41,6 +56,8 @@ def check_data(scratch: pathlib.Path) -> None:
         (short / name).write_bytes(bytes(3073))
     refused("data_batch_1.bin", "--dataset", "cifar10", "--data", short, "--out", scratch / "b")
     refused("--train-images", "--dataset", "drawn", "--train-images", 10**6, "--out", scratch / "c")
+    for name in "abc":
+        assert not (scratch / name).exists(), "a run that cannot begin leaves nothing behind"
 
 
 def check_device(scratch: pathlib.Path) -> None:
@@ -48,6 +65,27 @@ def check_device(scratch: pathlib.Path) -> None:
     result = program.run(*SMALL, "--device", "cuda:99", "--out", scratch / "d", code=1)
     assert "--device cuda:99: " in result.stderr, result.stderr
     assert any(text in result.stderr for text in ("no CUDA device", "no CUDA kernels", "this machine has")), result.stderr
+    assert not (scratch / "d").exists()
+
+
+def check_outputs(scratch: pathlib.Path) -> None:
+    """A path that cannot be written shows before the training, not after it."""
+    (scratch / "place").mkdir()
+    for option in ("--predictions", "--metrics"):
+        for path in (scratch / "nowhere" / "file", scratch / "place"):
+            refused(f"{option} {path}", *SMALL, "--epochs", 10**6, "--out", scratch / "e", option, path)
+    refused("device", *SMALL, "--epochs", 10**6, "--out", scratch / "e", "--predictions", "/dev/null")
+    refused("e", *SMALL, "--epochs", 10**6, "--out", "/dev/null/e")
+    assert not (scratch / "e").exists()
+
+
+def check_no_run(scratch: pathlib.Path) -> None:
+    """--resume goes on with a run; a mistyped folder is none."""
+    refused(f"no run in {scratch / 'typo'} to resume", "--out", scratch / "typo", "--resume")
+    assert not (scratch / "typo").exists()
+    (scratch / "empty").mkdir()
+    refused("no run", *SMALL, "--out", scratch / "empty", "--resume")
+    assert not list((scratch / "empty").iterdir())
 
 
 def check_folder(scratch: pathlib.Path) -> None:
@@ -69,6 +107,7 @@ def check_folder(scratch: pathlib.Path) -> None:
     (scratch / "metrics").write_text("precious")
     refused("metrics", *SMALL, "--out", scratch / "d", "--metrics", scratch / "metrics")
     assert (other / "thesis.tex").read_text() == (scratch / "metrics").read_text() == "precious"
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"] and not (scratch / "d").exists()
 
 
 def check_two_processes(scratch: pathlib.Path) -> None:
@@ -99,10 +138,33 @@ def check_full_disk(scratch: pathlib.Path) -> None:
 
 
 def check_lost_run(scratch: pathlib.Path) -> None:
-    """A learning rate that blows up: an error in the end, not a model of NaN."""
+    """A learning rate that blows up: an error that says since when, not a model of NaN, for as many steps an epoch."""
     run = scratch / "lost"
     refused("not finite", *SMALL, "--epochs", 100, "--lr", 1e30, "--clip", 0, "--warmup-epochs", 0, "--out", run)
     assert not (run / "model.safetensors").exists()
+    one_step = ["--dataset", "drawn", "--train-images", 128, "--batch-size", 128, "--schedule", "constant", "--warmup-epochs", 0,
+                "--lr", 1e30, "--conv-lr-factor", 1]
+    for precision in ("fp32", "bf16", "fp16"):
+        for linear in ("ternary", "fp32") if precision != "fp16" else ("ternary",):  # which takes a CPU long
+            for epochs in (1, 3):
+                run = scratch / f"lost-{precision}-{linear}-{epochs}"
+                options = [*one_step, "--precision", precision, "--linear", linear, "--epochs", epochs]
+                result = program.run(*options, "--out", run, code=1)
+                assert "finite" in result.stderr or "nan" in result.stderr, result.stderr
+                check_lost(run, result)
+                result = program.run("--out", run, "--resume", "--epochs", 5, code=1)
+                check_lost(run, result)
+    result = program.run(*one_step, "--epochs", 3, "--out", scratch / "lost-again", code=1)
+    assert "the first that was not finite is step 2 (epoch 2, batch 1)" in result.stderr, result.stderr
+
+
+def check_lost(run: pathlib.Path, result) -> None:
+    assert not (run / "model.safetensors").exists()
+    assert "json" not in result.stderr, result.stderr
+    assert "loss 0.0000" not in result.stdout, result.stdout
+    for epoch in program.metrics(run):
+        for key, value in epoch.items():
+            assert value is None or isinstance(value, str) or math.isfinite(value), (key, epoch)
 
 
 def check_precisions(scratch: pathlib.Path) -> None:
@@ -120,6 +182,8 @@ def main() -> None:
         check_usage()
         check_data(scratch)
         check_device(scratch)
+        check_outputs(scratch)
+        check_no_run(scratch)
         check_folder(scratch)
         check_two_processes(scratch)
         check_full_disk(scratch)

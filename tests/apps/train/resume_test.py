@@ -9,6 +9,7 @@ import argparse
 import pathlib
 import random
 import signal
+import subprocess
 import tempfile
 import time
 
@@ -26,31 +27,49 @@ def check_same(straight: pathlib.Path, other: pathlib.Path) -> None:
     assert (straight / "model.safetensors").read_bytes() == (other / "model.safetensors").read_bytes()
 
 
+def has_checkpoint(folder: pathlib.Path) -> bool:
+    return bool(list((folder / "checkpoints").glob("*.safetensors")))
+
+
 def kill_often(options: list, folder: pathlib.Path, kills: int, seconds: float) -> None:
     """kill -9 at random moments of a run that takes `seconds`, then to the end."""
     start, dead = time.monotonic(), 0
     for number in range(kills):
         # Start-up takes half a second or more of each attempt; the rest adds up to about the whole run.
         moment = random.uniform(0.1, 1.5 * (0.7 + seconds / kills))
-        code, _, errors = program.kill_after(moment, signal.SIGKILL, *options, "--out", folder, "--resume")
+        # Before its first checkpoint a run begins anew.
+        resume = ["--resume"] if has_checkpoint(folder) else []
+        code, _, errors = program.kill_after(moment, signal.SIGKILL, *options, "--out", folder, *resume)
         assert code in (0, -signal.SIGKILL), errors
         dead += code != 0
         if code == 0 and number + 1 < kills:
             print(f"ended after {dead} kills")
             break
-    program.run(*options, "--out", folder, "--resume")
+    program.run(*options, "--out", folder, *(["--resume"] if has_checkpoint(folder) else []))
     print(f"killed {dead} times in {time.monotonic() - start:.0f} s; a run left alone takes {seconds:.0f} s")
 
 
-def interrupt_once(options: list, folder: pathlib.Path) -> None:
-    """Ctrl-C saves, says how to go on and exits with 130."""
+def interrupt_once(options: list, folder: pathlib.Path, number: signal.Signals) -> None:
+    """Ctrl-C, SIGTERM and a closed terminal save and exit with 130; the command that is printed goes on."""
     process = program.start(*options, "--out", folder)
-    program.wait_for(lambda: list((folder / "checkpoints").glob("*.safetensors")), process)
-    process.send_signal(signal.SIGINT)
+    program.wait_for(lambda: has_checkpoint(folder), process)
+    process.send_signal(number)
+    if number == signal.SIGHUP:
+        process.send_signal(number)  # the shell repeats the kernel's
     output, errors = process.communicate(timeout=300)
-    assert process.returncode == 130, (process.returncode, output, errors)
-    assert "--resume" in output, output
-    program.run("--out", folder, "--resume", *(["--data", options[-1]] if "--data" in options else []))
+    assert process.returncode == 130, (number, process.returncode, output, errors)
+    assert not list(folder.rglob("*.tmp-*")), list(folder.rglob("*"))
+    command = output.splitlines()[-1].removeprefix("interrupted; go on with: ")
+    subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL, timeout=500)
+
+
+def hangup_without_a_terminal(options: list, folder: pathlib.Path) -> None:
+    """Under nohup a closed terminal is not noticed."""
+    process = program.start(*options, "--out", folder, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+    program.wait_for(lambda: has_checkpoint(folder), process)
+    process.send_signal(signal.SIGHUP)
+    output, errors = process.communicate(timeout=500)
+    assert process.returncode == 0, (process.returncode, output, errors)
 
 
 def corrupt_newest(options: list, straight: pathlib.Path) -> None:
@@ -81,13 +100,17 @@ def main() -> None:
     random.seed(args.seed)
     options = common(args)
     with tempfile.TemporaryDirectory() as scratch:
-        straight, killed, interrupted = (pathlib.Path(scratch) / name for name in ("straight", "killed", "interrupted"))
+        straight, killed = (pathlib.Path(scratch) / name for name in ("straight", "killed"))
         start = time.monotonic()
         program.run(*options, "--out", straight)
         kill_often(options, killed, args.kills, time.monotonic() - start)
         check_same(straight, killed)
-        interrupt_once(options, interrupted)
-        check_same(straight, interrupted)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            interrupted = pathlib.Path(scratch) / f"it's {number.name}"
+            interrupt_once(options, interrupted, number)
+            check_same(straight, interrupted)
+        hangup_without_a_terminal(options, pathlib.Path(scratch) / "nohup")
+        check_same(straight, pathlib.Path(scratch) / "nohup")
         corrupt_newest(options, straight)
 
 

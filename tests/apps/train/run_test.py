@@ -3,8 +3,11 @@
 
     run_test.py build/bin/train_cifar10
 """
+import json
 import math
+import os
 import pathlib
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -14,6 +17,7 @@ import program
 # One epoch over 5,000 real images.
 FLOOR = {"cifar10": 35.0, "drawn": 20.0}
 ROOT = pathlib.Path(__file__).resolve().parents[3]
+PROGRAMS = program.PROGRAM.parent
 
 
 def check_events(folder: pathlib.Path) -> None:
@@ -29,7 +33,79 @@ def check_events(folder: pathlib.Path) -> None:
         assert len(values) == len(epochs), (tag, values)
         for value, epoch in zip(values, epochs):
             assert math.isclose(value, epoch[key], rel_tol=1e-6), (tag, value, epoch[key])
-    assert events.Scalars("step/loss"), "the loss of single steps"
+    steps = [event.step for event in events.Scalars("step/loss")]
+    assert steps == list(range(1, 101)), f"every step of a short run: {steps}"
+
+
+def check_hints(output: str) -> None:
+    """What is printed at the end is typed in, and works."""
+    hints = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("evaluate it", "look at")))
+    trit = PROGRAMS / "trit"
+    assert ("evaluate it without torch" in hints) == trit.exists(), output
+    if trit.exists():
+        command = hints["evaluate it without torch"]
+        result = subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        assert "images right" in result.stdout, (command, result.stdout)
+    command = hints["look at its curves"]
+    result = subprocess.run(["sh", "-c", f"{command} --inspect"], check=True, stdout=subprocess.PIPE, text=True, timeout=200)
+    assert "epoch/test_accuracy" in result.stdout, (command, result.stdout)
+
+
+def check_float_twin(scratch: pathlib.Path) -> None:
+    """The runtime has no float layer with a norm: no command is printed that could not run the file."""
+    result = program.run("--dataset", "drawn", "--train-images", 100, "--epochs", 1, "--linear", "fp32", "--out", scratch / "twin")
+    assert "evaluate it" not in result.stdout and "look at its curves" in result.stdout, result.stdout
+    assert (scratch / "twin" / "model.safetensors").exists()
+
+
+def check_few_steps(scratch: pathlib.Path) -> None:
+    """A run that ends close to chance says that this is to be expected, and a plot of values that are null is drawn."""
+    result = program.run("--dataset", "drawn", "--train-images", 100, "--epochs", 1, "--out", scratch / "few")
+    assert "close to chance" in result.stdout and "99.7 %" in result.stdout, result.stdout
+    metrics = scratch / "null.jsonl"
+    (epoch,) = program.metrics(scratch / "few")
+    lines = [epoch, epoch | {"epoch": 2, "test_loss": None, "train_loss": None}, epoch | {"epoch": 3, "test_accuracy": None}]
+    metrics.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    subprocess.run([sys.executable, ROOT / "scripts" / "plot_training.py", metrics], check=True)
+    assert (scratch / "training.png").read_bytes().startswith(b"\x89PNG")
+
+
+def check_long_run(scratch: pathlib.Path) -> None:
+    """The curve of a run of more than 1,000 steps has each 50th, the first and the last."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    folder = scratch / "long"
+    program.run("--dataset", "drawn", "--train-images", 1004, "--batch-size", 2, "--epochs", 2, "--out", folder)
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    steps = [event.step for event in events.Scalars("step/loss")]
+    assert steps == [1, *range(50, 1001, 50), 1004], steps
+
+
+def check_streams(scratch: pathlib.Path) -> None:
+    """The exit code and the files are those of the work, wherever the messages go."""
+    options = f"--dataset drawn --train-images 100 --batch-size 50 --epochs 1 --threads 1 --out {shlex.quote(str(scratch))}/streams"
+    program.run(*shlex.split(options))
+    wanted = (scratch / "streams" / "model.safetensors").read_bytes()
+    for number, places in enumerate(("2>&-", "2>/dev/full", ">&-", ">/dev/full", "<&- >&- 2>&-", ">/dev/full 2>/dev/full", "| true")):
+        folder = scratch / f"streams{number}"
+        for code in (0, 1):  # again: the folder holds a run
+            command = f"set -o pipefail; {shlex.quote(str(program.PROGRAM))} {options}{number} {places}"
+            result = subprocess.run(["bash", "-c", command], stdin=subprocess.DEVNULL, capture_output=True, timeout=500)
+            assert result.returncode == code, (places, result)
+            assert (folder / "model.safetensors").read_bytes() == wanted, places
+        assert len(program.metrics(folder)) == 1
+
+
+def check_threads(scratch: pathlib.Path) -> None:
+    """--threads 0 takes the CPUs that the process may use."""
+    allowed = os.sched_getaffinity(0)
+    settings = {key: value for key, value in os.environ.items() if key != "OMP_NUM_THREADS"}
+    for count in {1, len(allowed)}:
+        few = set(sorted(allowed)[:count])
+        result = program.run("--dataset", "drawn", "--train-images", 10, "--epochs", 1, "--threads", 0, "--out", scratch / f"cpu{count}",
+                             preexec_fn=lambda: os.sched_setaffinity(0, few), env=settings)
+        assert f" {count} threads" in result.stdout, (count, result.stdout)
 
 
 def check_model(folder: pathlib.Path) -> None:
@@ -61,11 +137,17 @@ def main() -> None:
             assert "accuracy" not in line or dataset in line, f"names no data set: {line}"
         check_events(folder)
         check_model(folder)
+        check_hints(result.stdout)
         classes = predictions.read_text().split()
         assert len(classes) in (10000, 2000) and set(classes) <= set("0123456789")
         picture = folder / "training.png"
         subprocess.run([sys.executable, ROOT / "scripts" / "plot_training.py", folder / "metrics.jsonl"], check=True)
         assert picture.read_bytes().startswith(b"\x89PNG")
+        check_float_twin(pathlib.Path(scratch))
+        check_few_steps(pathlib.Path(scratch))
+        check_long_run(pathlib.Path(scratch))
+        check_threads(pathlib.Path(scratch))
+        check_streams(pathlib.Path(scratch))
 
 
 if __name__ == "__main__":

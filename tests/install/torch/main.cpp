@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A LibTorch program outside the project: one BitLinear, forward, backward, pack.
+// A LibTorch program outside the project: one BitLinear, forward, backward, pack; a file that runs.
+#include <trit/model.h>
 #include <trit/torch.h>
 
 #include <cstdio>
@@ -15,7 +16,15 @@ int main() {
       layer->weight.grad().defined() && layer->weight.grad().abs().sum().item<float>() > 0.0F;
   const bool packed =
       tensors.contains("weight") && tensors.at("weight").sizes() == torch::IntArrayRef({8, 16});
+  torch::nn::Sequential net;
+  net->push_back("fc", layer);
+  trit::nn::save_packed(*net, "consumer.safetensors",
+                        R"({"input": {"shape": [64]}, "nodes": [{"op": "input"},
+                            {"op": "bit_linear", "name": "fc", "inputs": [0], "norm": "rms"}]})");
+  const auto model = trit::Model::load("consumer.safetensors");
   std::printf("y %ld x %ld, gradient %s, packed %s\n", y.size(0), y.size(1), gradient ? "yes" : "missing",
               packed ? "2 bits a weight" : "wrong");
-  return y.sizes() == torch::IntArrayRef({3, 8}) && gradient && packed ? 0 : 1;
+  return y.sizes() == torch::IntArrayRef({3, 8}) && gradient && packed && model.output_shape().front() == 8
+             ? 0
+             : 1;
 }
