@@ -29,7 +29,7 @@ constexpr std::int64_t kFewestOutputs = 12;
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{4} << 20;
 /// Multiply-adds in the time of a transform, with its loads and stores.
 constexpr double kOutputTransform = 180, kInputTransform = 200;
-constexpr double kLeastGain = 0.8;
+constexpr double kMostOfDirect = 0.75;
 /// Outputs of such weights are computed directly anyway.
 constexpr float kLargestWeight = 0x1p20F;
 
@@ -134,7 +134,7 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
   const double winograd =
       tiles * (registers * (kPoints * channels + kOutputTransform) + groups * kInputTransform);
   const double direct = outputs / static_cast<double>(lanes) * kTaps * channels;
-  return winograd < direct * kLeastGain &&
+  return winograd < direct * kMostOfDirect &&
          std::all_of(weight.begin(), weight.end(), [](float w) { return std::fabs(w) <= kLargestWeight; });
 }
 
