@@ -27,9 +27,14 @@ constexpr std::int64_t kFewestTiles = 4;
 constexpr std::int64_t kFewestOutputs = 12;
 /// Each task reads all of the transformed weights, which are four times the layer's.
 constexpr std::int64_t kMostTransformedBytes = std::int64_t{4} << 20;
-/// Multiply-adds in the time of a transform, with its loads and stores.
-constexpr double kOutputTransform = 180, kInputTransform = 200;
+/// Multiply-adds in the time of a transform, with its loads and stores, and of an output's further pass
+/// through ReLU and pool, which a direct convolution needs.
+constexpr double kOutputTransform = 180, kInputTransform = 200, kOutputPass = 8;
 constexpr double kMostOfDirect = 0.75;
+/// Where there are few channels and more outputs than this, writing them takes the time, and a direct
+/// convolution writes them in one stream.
+constexpr std::int64_t kFewChannels = 12;
+constexpr std::int64_t kMostOutputsOfFew = std::int64_t{1} << 17;
 /// Outputs of such weights are computed directly anyway.
 constexpr float kLargestWeight = 0x1p20F;
 
@@ -123,6 +128,10 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
       std::ssize(weight) * kPoints / kTaps * std::int64_t{sizeof(float)} > kMostTransformedBytes) {
     return false;
   }
+  if (shape.channels < kFewChannels &&
+      shape.out_channels * shape.out_height() * shape.out_width() > kMostOutputsOfFew) {
+    return false;
+  }
   // Instructions of a tile and register of outputs, most of them multiply-adds.
   const auto channels = static_cast<double>(shape.channels);
   const double outputs =
@@ -133,7 +142,7 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
   const double groups = static_cast<double>((shape.channels + lanes - 1) / lanes);
   const double winograd =
       tiles * (registers * (kPoints * channels + kOutputTransform) + groups * kInputTransform);
-  const double direct = outputs / static_cast<double>(lanes) * kTaps * channels;
+  const double direct = outputs / static_cast<double>(lanes) * (kTaps * channels + kOutputPass);
   return winograd < direct * kMostOfDirect &&
          std::all_of(weight.begin(), weight.end(), [](float w) { return std::fabs(w) <= kLargestWeight; });
 }
