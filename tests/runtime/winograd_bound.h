@@ -28,8 +28,8 @@ inline bool runs_winograd(std::int64_t height, std::int64_t width,
              weight);
 }
 
-/// An output's tile reads inputs so far from its window at most.
-inline constexpr std::int64_t kWinogradReach = 3;
+/// An output's tile reads inputs so far from each input of the output's window at most.
+inline constexpr std::int64_t kWinogradReach = 5;
 
 /// Of an output, relative to the sum over channels of (the largest |x| within reach) * (the sum of |w|). The
 /// factor is the largest value of sum over p of |A_ip| |G_pk| (sum over j of |B_pj|), squared for two
