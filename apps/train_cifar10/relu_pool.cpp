@@ -38,7 +38,8 @@ inline __attribute__((always_inline)) void pool_row_of(const T* top, const T* bo
     std::uint8_t* const chosen = choice + column * channels;
     for (std::int64_t c = 0; c < channels; ++c) {
       using Value = at::opmath_type<T>;
-      Value best = a[c];
+      const Value first = a[c];
+      Value best = first;
       std::uint8_t index = 0;
       const auto consider = [&](Value x, std::uint8_t i) {
         // A NaN wins, and then nothing is larger. NOLINTNEXTLINE(misc-redundant-expression)
@@ -50,7 +51,9 @@ inline __attribute__((always_inline)) void pool_row_of(const T* top, const T* bo
       consider(b[c], 2);
       consider(b[channels + c], 3);
       const bool off = best <= Value{0};
-      out[c] = static_cast<T>(off ? Value{0} : best);
+      // Nothing is above 0: the first input's ReLU, which may be -0.0, is the first of equal ones.
+      const Value zero = first < Value{0} ? Value{0} : first;
+      out[c] = static_cast<T>(off ? zero : best);
       chosen[c] = off ? kNone : index;
     }
   }

@@ -63,7 +63,8 @@ class Model {
   /// The format of the ternary layers' panels.
   PanelFormat layout() const;
   int threads() const;
-  /// The library behind dense float layers: "oneDNN 3.2.0", "built-in", "cuDNN 9.10.2, cuBLAS 13.0.1".
+  /// The library behind dense float layers: "oneDNN 3.2.0", "oneDNN 3.2.0 with bf16 pairs",
+  /// "built-in", "cuDNN 9.10.2, cuBLAS 13.0.1".
   std::string dense_library() const;
   ModelMemory memory() const;
 

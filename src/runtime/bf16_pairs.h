@@ -10,8 +10,10 @@
 // three numbers and six products the average is fp32's, and the network's second convolution takes 36 us an
 // image instead of 13 (fp32 without AMX: 50).
 //
-// An infinite or NaN value is its own h beside m = 0, and so is one that rounds to infinity (from 3.396e38
-// on). Numbers below 2^-126 count as zero.
+// Pairs cannot carry a value that is NaN, infinite or rounds to infinity (from 3.396e38 on): infinity * w_h
+// + infinity * w_m is NaN where the signs differ. The outputs that read such a value are computed again in
+// fp32 (bf16_repair.h), and a layer with such a weight does not run in pairs. Numbers below 2^-126 count as
+// zero, in factors, products and sums.
 #pragma once
 
 #include <array>

@@ -2,7 +2,6 @@
 #include "runtime/builtin_kernels.h"
 
 #include <algorithm>
-#include <cmath>
 
 namespace trit::runtime::builtin {
 namespace {
@@ -76,21 +75,6 @@ void conv_channels(const Image& size, const float* x, const float* weight, const
   }
 }
 
-/// Calls window(values of one pooling window as [begin, width) rows) for every output.
-template <typename Reduce>
-void pool2d(Parallel& parallel, const Image& size, const float* x, float* y, const Reduce& reduce) {
-  parallel.run(size.batch * size.channels, [&](std::int64_t plane) {
-    const float* const in = x + plane * size.height * size.width;
-    float* const out = y + plane * size.out_height * size.out_width;
-    for (std::int64_t row = 0; row < size.out_height; ++row) {
-      for (std::int64_t column = 0; column < size.out_width; ++column) {
-        out[row * size.out_width + column] =
-            reduce(in + row * size.stride * size.width + column * size.stride, size);
-      }
-    }
-  });
-}
-
 }  // namespace
 
 void conv2d(Parallel& parallel, const Image& size, const float* x, const float* weight, const float* bias,
@@ -113,33 +97,6 @@ void conv2d(Parallel& parallel, const Image& size, const float* x, const float* 
       conv_channels<1>(size, in, weight + c * filter, bias == nullptr ? nullptr : bias + c, relu,
                        out + c * plane);
     }
-  });
-}
-
-void max_pool2d(Parallel& parallel, const Image& size, const float* x, float* y) {
-  pool2d(parallel, size, x, y, [](const float* window, const Image& s) {
-    float largest = *window;
-    for (std::int64_t i = 0; i < s.kernel_height; ++i) {
-      for (std::int64_t j = 0; j < s.kernel_width; ++j) {
-        const float value = window[i * s.width + j];
-        if (value > largest || std::isnan(value)) {
-          largest = value;
-        }
-      }
-    }
-    return largest;
-  });
-}
-
-void avg_pool2d(Parallel& parallel, const Image& size, const float* x, float* y) {
-  pool2d(parallel, size, x, y, [](const float* window, const Image& s) {
-    float sum = 0;
-    for (std::int64_t i = 0; i < s.kernel_height; ++i) {
-      for (std::int64_t j = 0; j < s.kernel_width; ++j) {
-        sum += window[i * s.width + j];
-      }
-    }
-    return sum / static_cast<float>(s.kernel_height * s.kernel_width);
   });
 }
 
@@ -175,27 +132,13 @@ void linear(Parallel& parallel, std::int64_t rows, std::int64_t in, std::int64_t
   });
 }
 
-namespace {
-
-/// Elementwise work in blocks of 16 KiB, half of an L1.
-template <typename Function>
-void blocks(Parallel& parallel, std::int64_t count, const Function& function) {
-  constexpr std::int64_t kBlock = 4096;
-  parallel.run((count + kBlock - 1) / kBlock, [&](std::int64_t task) {
+void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y) {
+  constexpr std::int64_t kBlock = 4096;  // 16 KiB, half of an L1
+  parallel.run((count + kBlock - 1) / kBlock, [=](std::int64_t task) {
     for (std::int64_t i = task * kBlock; i < std::min((task + 1) * kBlock, count); ++i) {
-      function(i);
+      y[i] = a[i] + b[i];
     }
   });
-}
-
-}  // namespace
-
-void relu(Parallel& parallel, std::int64_t count, const float* x, float* y) {
-  blocks(parallel, count, [=](std::int64_t i) { y[i] = relu_of(x[i]); });
-}
-
-void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y) {
-  blocks(parallel, count, [=](std::int64_t i) { y[i] = a[i] + b[i]; });
 }
 
 }  // namespace trit::runtime::builtin

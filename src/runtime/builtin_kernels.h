@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Plain loops for float layers, row-major, on any machine. Each splits its work over `parallel`.
+// Plain loops for float layers, row-major, on any machine. Each splits its work over `parallel`. relu_pool.h
+// has the others.
 #pragma once
 
 #include <cstdint>
@@ -21,17 +22,10 @@ struct Image {
 void conv2d(Parallel& parallel, const Image& size, const float* x, const float* weight, const float* bias,
             bool relu, float* y);
 
-/// Largest of each window; a window that holds a NaN gives NaN.
-void max_pool2d(Parallel& parallel, const Image& size, const float* x, float* y);
-/// Mean of each window.
-void avg_pool2d(Parallel& parallel, const Image& size, const float* x, float* y);
-
 /// y [rows, out] = x [rows, in] · wᵀ [out, in] + bias.
 void linear(Parallel& parallel, std::int64_t rows, std::int64_t in, std::int64_t out, const float* x,
             const float* weight, const float* bias, bool with_relu, float* y);
 
-/// max(x, 0); NaN stays.
-void relu(Parallel& parallel, std::int64_t count, const float* x, float* y);
 void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y);
 
 }  // namespace trit::runtime::builtin

@@ -15,9 +15,9 @@ std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& par
     return make_builtin_library(network, parallel);
   }
 #ifdef TRIT_HAVE_ONEDNN
-  constexpr std::string_view kLibraries = "onednn, onednn-fp32, builtin";
-  if (wanted.empty() || wanted == "onednn" || wanted == "onednn-fp32") {
-    return make_onednn_library(network, parallel, wanted != "onednn-fp32");
+  constexpr std::string_view kLibraries = "onednn, onednn-bf16-pairs, builtin";
+  if (wanted.empty() || wanted == "onednn" || wanted == "onednn-bf16-pairs") {
+    return make_onednn_library(network, parallel, wanted == "onednn-bf16-pairs");
   }
 #else
   constexpr std::string_view kLibraries = "builtin";

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Float layers: the interface that a library fills (dense_onednn.cpp, dense_builtin.cpp). Their sums are fp32
-// in an order of the library's choice, and convolutions on a CPU with AMX may take 16 bits of each factor
-// (bf16_pairs.h), so results agree across libraries and machines to rounding, not to the bit.
+// in an order of the library's choice, so results agree across libraries and machines to rounding, not to the
+// bit. On request, convolutions on a CPU with AMX take 16 bits of each factor (bf16_pairs.h).
 #pragma once
 
 #include <cstddef>
@@ -38,9 +38,9 @@ class DenseLibrary {
 };
 
 /// oneDNN where this library was built with it, else the built-in loops; the environment variable TRIT_DENSE
-/// ("onednn", "onednn-fp32": without bf16 pairs, "builtin") chooses. Takes the float layers' weights out of
-/// `network`; `network` and `parallel` must outlive the result. Throws Error for a TRIT_DENSE that this build
-/// lacks.
+/// ("onednn"; "onednn-bf16-pairs": oneDNN with bf16 pairs where the CPU has AMX; "builtin") chooses. Takes
+/// the float layers' weights out of `network`; `network` and `parallel` must outlive the result. Throws Error
+/// for a TRIT_DENSE that this build lacks.
 std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel);
 
 std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel);

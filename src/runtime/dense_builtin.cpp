@@ -9,6 +9,7 @@
 #include "runtime/builtin_kernels.h"
 #include "runtime/dense.h"
 #include "runtime/memory_plan.h"
+#include "runtime/relu_pool.h"
 
 namespace trit::runtime {
 namespace {
@@ -89,13 +90,13 @@ class BuiltinSegment final : public CompiledSegment {
         break;
       }
       case Op::max_pool2d:
-        builtin::max_pool2d(parallel_, image(step, node.kernel, node.kernel), x, y);
+        max_pool2d(parallel_, pooling(step), x, y);
         break;
       case Op::avg_pool2d:
-        builtin::avg_pool2d(parallel_, image(step, node.kernel, node.kernel), x, y);
+        avg_pool2d(parallel_, pooling(step), x, y);
         break;
       case Op::relu:
-        builtin::relu(parallel_, elements(step.output), x, y);
+        relu(parallel_, elements(step.output), x, y);
         break;
       case Op::add:
         builtin::add(parallel_, elements(step.output), x, second, y);
@@ -121,6 +122,20 @@ class BuiltinSegment final : public CompiledSegment {
             .kernel_width = kernel_width,
             .stride = node.stride,
             .padding = node.padding};
+  }
+
+  Pooling pooling(const DenseStep& step) const {
+    const Shape& in = network_.shapes[step.inputs[0]];
+    const Shape& out = network_.shapes[step.output];
+    const Node& node = network_.graph.nodes[step.node];
+    return {.outer = batch_ * in[0],
+            .height = in[1],
+            .width = in[2],
+            .inner = 1,
+            .out_height = out[1],
+            .out_width = out[2],
+            .kernel = node.kernel,
+            .stride = node.stride};
   }
 
   const Network& network_;

@@ -1,20 +1,27 @@
 // SPDX-License-Identifier: MIT
 //
 // Float layers by oneDNN. Each primitive chooses its memory layouts (format_tag::any), and reorders are added
-// only where a producer and a consumer disagree: from one convolution through its ReLU (a post-op) and the
-// pool to the next convolution the activations stay in the library's blocked layout, and flatten or the
-// segment's end brings them back to rows. Weights are reordered once per layout, not per call.
+// only where a producer and a consumer disagree: from one convolution through its ReLU and pool (a pass of
+// this library's own in the same layout, relu_pool.h) to the next convolution the activations stay in
+// oneDNN's blocked layout, and flatten or the segment's end brings them back to rows. Weights are reordered
+// once per layout, not per call.
 //
-// Where the CPU has AMX, a convolution of at least kLeastChannels channels multiplies its floats there as
-// pairs of bf16 numbers (bf16_pairs.h): three times the products at 16 times the rate, with 16 bits of each
-// number. The network's second convolution takes 13 us an image so, and 50 in fp32 (oneDNN 3.2, one core).
+// Where the user allows it and the CPU has AMX, a convolution of at least kLeastChannels channels multiplies
+// its floats there as pairs of bf16 numbers (bf16_pairs.h): three times the products at 16 times the rate,
+// with 16 bits of each number. SimpleBitNetCNN's second convolution takes 13 us an image so, and 50 in fp32
+// (oneDNN 3.2, one core).
 #include <algorithm>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <optional>
 
 #include "runtime/bf16_pairs.h"
+#include "runtime/bf16_repair.h"
 #include "runtime/dense.h"
+#include "runtime/dense_groups.h"
 #include "runtime/onednn_program.h"
+#include "runtime/onednn_weights.h"
+#include "runtime/relu_pool.h"
 #include "trit/error.h"
 
 namespace trit::runtime {
@@ -29,82 +36,23 @@ constexpr auto kBf16 = dnnl::memory::data_type::bf16;
 /// 14 us an image of 32x32 in either.
 constexpr std::int64_t kLeastChannels = 16;
 
-/// Row-major, for any rank.
-Desc plain(const Dims& dims, dnnl::memory::data_type type = kFloat) {
-  Dims strides(dims.size());
-  dnnl::memory::dim stride = 1;
-  for (std::size_t i = dims.size(); i-- > 0;) {
-    strides[i] = stride;
-    stride *= dims[i];
+/// The value's floats as [outer, height, width, inner].
+struct ImageLayout {
+  Tag tag;
+  std::int64_t inner;
+};
+
+/// Nothing for a layout that relu_pool.h does not take.
+std::optional<ImageLayout> image_layout(const Desc& layout) {
+  const Dims dims = layout.get_dims();
+  for (const ImageLayout& known : {ImageLayout{Tag::nChw16c, 16}, ImageLayout{Tag::nChw8c, 8},
+                                   ImageLayout{Tag::nhwc, dims[1]}, ImageLayout{Tag::nchw, 1}}) {
+    if (layout == Desc(dims, kFloat, known.tag)) {
+      return known;
+    }
   }
-  return Desc(dims, type, strides);
+  return std::nullopt;
 }
-Desc any(const Dims& dims, dnnl::memory::data_type type = kFloat) { return Desc(dims, type, Tag::any); }
-
-/// A tensor that never changes, in each layout that a primitive has asked for.
-class Constant {
- public:
-  Constant() = default;
-  Constant(const dnnl::engine& engine, const Dims& dims, std::span<const float> values) {
-    layouts_.emplace_back(plain(dims), engine);
-    std::copy(values.begin(), values.end(), data<float>());
-  }
-
-  /// The weight of a convolution, [out, in, height, width], as factors of the three products of bf16 pairs:
-  /// [out, 3 * in, height, width].
-  static Constant factors_of(const dnnl::engine& engine, Dims dims, const Constant& weight) {
-    const auto out = static_cast<std::size_t>(dims[0]);
-    const auto row = static_cast<std::size_t>(dims[1] * dims[2] * dims[3]);
-    const float* const values = weight.data<float>();
-    dims[1] *= kBf16Products;
-    Constant split;
-    split.layouts_.emplace_back(plain(dims, kBf16), engine);
-    auto* const y = split.data<std::uint16_t>();
-    for (std::size_t n = 0; n < out; ++n) {
-      for (std::size_t i = 0; i < row; ++i) {
-        const auto factors = weight_factors(bf16_pair(values[n * row + i]));
-        for (std::size_t p = 0; p < factors.size(); ++p) {
-          y[(n * factors.size() + p) * row + i] = factors[p];
-        }
-      }
-    }
-    return split;
-  }
-
-  const dnnl::memory& in(const Desc& layout, dnnl::stream& stream) {
-    const auto at = std::find_if(layouts_.begin(), layouts_.end(),
-                                 [&](const dnnl::memory& memory) { return memory.get_desc() == layout; });
-    if (at != layouts_.end()) {
-      first_used_ = first_used_ || at == layouts_.begin();
-      return *at;
-    }
-    dnnl::memory memory(layout, stream.get_engine());
-    dnnl::reorder(layouts_.front(), memory).execute(stream, layouts_.front(), memory);
-    stream.wait();
-    if (!first_used_) {  // the file's layout was only the source
-      layouts_.front() = std::move(memory);
-      first_used_ = true;
-      return layouts_.front();
-    }
-    return layouts_.emplace_back(std::move(memory));
-  }
-
- private:
-  template <typename T>
-  T* data() const {
-    return static_cast<T*>(layouts_.front().get_data_handle());
-  }
-
-  std::vector<dnnl::memory> layouts_;
-  bool first_used_ = false;  // a primitive holds layouts_[0]
-};
-
-struct Layer {
-  Dims dims;  // of the weight
-  Constant weight, bias;
-  bool has_bias = false;
-  bool in_pairs = false;  // `weight` holds factors of bf16 pairs
-};
 
 /// Translates one segment for one batch size.
 class Compiler {
@@ -120,20 +68,16 @@ class Compiler {
         batch_(batch),
         program_(std::make_unique<OnednnProgram>(engine_)) {
     attributes_.set_scratchpad_mode(dnnl::scratchpad_mode::user);  // else threads would share one scratchpad
-    relu_attributes_.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-    dnnl::post_ops relu;
-    relu.append_eltwise(dnnl::algorithm::eltwise_relu, 0.0F, 0.0F);
-    relu_attributes_.set_post_ops(relu);
   }
 
   std::unique_ptr<CompiledSegment> compile(const DenseSegment& segment) {
     for (std::size_t i = 0; i < segment.inputs.size(); ++i) {
-      const Desc layout = plain(dims_of(segment.inputs[i]));
+      const Desc layout = row_major(dims_of(segment.inputs[i]));
       const std::size_t storage = program_->add_storage(Storage::Kind::input, i, layout.get_size());
       slot_of_[segment.inputs[i]] = program_->add_slot(layout, storage);
     }
-    for (const DenseStep& step : segment.steps) {
-      slot_of_[step.output] = compile_step(step);
+    for (const DenseGroup& group : group_steps(network_, segment)) {
+      slot_of_[group.output()] = compile_group(group);
     }
     for (std::size_t i = 0; i < segment.outputs.size(); ++i) {
       bring_out(slot_of_.at(segment.outputs[i]), dims_of(segment.outputs[i]), i);
@@ -149,47 +93,43 @@ class Compiler {
     return dims;
   }
 
-  std::size_t compile_step(const DenseStep& step) {
+  std::size_t compile_group(const DenseGroup& group) {
+    const DenseStep& step = group.step;
     const Node& node = network_.graph.nodes[step.node];
     const std::size_t x = slot_of_.at(step.inputs[0]);
     switch (node.op) {
       case Op::conv2d:
-        return conv2d(step, node, x);
-      case Op::linear:
-        return linear(step, x);
+        return convolution(group, node, x);
+      case Op::linear: {
+        const std::size_t y = linear(step, x);
+        return step.relu ? relu_of(y, y) : y;
+      }
       case Op::max_pool2d:
       case Op::avg_pool2d:
-        return pool(step, node, x);
-      case Op::relu: {
-        const Desc layout = program_->slot(x).layout;
-        const dnnl::eltwise_forward::primitive_desc pd(engine_, dnnl::prop_kind::forward_inference,
-                                                       dnnl::algorithm::eltwise_relu, layout, layout, 0.0F,
-                                                       0.0F, attributes_);
-        const std::size_t y = temporary(layout);
-        program_->add_primitive(dnnl::eltwise_forward(pd), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}}, {},
-                                pd.scratchpad_desc());
-        return y;
-      }
-      case Op::add: {
-        const Desc layout = program_->slot(x).layout;
-        const std::size_t second = in_layout(slot_of_.at(step.inputs[1]), layout);
-        const dnnl::binary::primitive_desc pd(engine_, dnnl::algorithm::binary_add, layout, layout, layout,
-                                              attributes_);
-        const std::size_t y = temporary(layout);
-        program_->add_primitive(dnnl::binary(pd),
-                                {{DNNL_ARG_SRC_0, x}, {DNNL_ARG_SRC_1, second}, {DNNL_ARG_DST, y}}, {},
-                                pd.scratchpad_desc());
-        return y;
-      }
+        return pool(step.node, false, x);
+      case Op::relu:
+        return group.pool ? pool(*group.pool, true, x) : relu_of(x, temporary(program_->slot(x).layout));
+      case Op::add:
+        return sum(x, slot_of_.at(step.inputs[1]));
       default:  // flatten
-        return reshaped(in_layout(x, plain(program_->slot(x).layout.get_dims())), dims_of(step.output));
+        return reshaped(in_layout(x, row_major(program_->slot(x).layout.get_dims())), dims_of(step.output));
     }
+  }
+
+  /// A convolution, its ReLU and its pool: the place to choose how they run.
+  std::size_t convolution(const DenseGroup& group, const Node& node, std::size_t x) {
+    const std::optional<std::size_t> in_pairs = convolution_in_pairs(group.step, node, x);
+    const std::size_t y = in_pairs ? *in_pairs : convolution_in_fp32(group.step, node, x);
+    if (group.pool) {
+      return pool(*group.pool, group.step.relu, y);
+    }
+    return group.step.relu ? relu_of(y, y) : y;
   }
 
   using Convolution = dnnl::convolution_forward::primitive_desc;
 
-  Convolution convolution(const DenseStep& step, const Node& node, const Desc& x, const Desc& weight,
-                          bool may_fail) {
+  Convolution describe(const DenseStep& step, const Node& node, const Desc& x, const Desc& weight,
+                       const Desc& y, bool may_fail) {
     const Layer& layer = layers_.at(step.node);
     const Dims strides{node.stride, node.stride};
     const Dims padding{node.padding, node.padding};
@@ -198,55 +138,77 @@ class Compiler {
             dnnl::algorithm::convolution_direct,
             x,
             weight,
-            layer.has_bias ? any({layer.dims[0]}) : Desc(),
-            any(dims_of(step.output)),
+            layer.has_bias ? any_layout({layer.dims[0]}) : Desc(),
+            y,
             strides,
             padding,
             padding,
-            step.relu ? relu_attributes_ : attributes_,
+            attributes_,
             may_fail};
   }
 
-  std::size_t conv2d(const DenseStep& step, const Node& node, std::size_t x) {
+  std::size_t convolution_in_fp32(const DenseStep& step, const Node& node, std::size_t x) {
     Layer& layer = layers_.at(step.node);
-    const Dims dims = program_->slot(x).layout.get_dims();
-    if (pairs_allowed_ && dims[1] >= kLeastChannels) {
-      const Desc factors({dims[0], dims[1] * kBf16Products, dims[2], dims[3]}, kBf16, Tag::nhwc);
-      Dims weight_dims = layer.dims;
-      weight_dims[1] *= kBf16Products;
-      const Convolution pd = convolution(step, node, factors, any(weight_dims, kBf16), true);
-      if (layer.in_pairs ||
-          (pd && std::string_view(pd.impl_info_str()).find("amx") != std::string_view::npos)) {
-        if (!layer.in_pairs) {
-          layer.weight = Constant::factors_of(engine_, layer.dims, layer.weight);
-          layer.in_pairs = true;
-        }
-        return add_convolution(pd, layer, in_pairs(x, factors));
-      }
+    const Convolution pd = describe(step, node, any_layout(program_->slot(x).layout.get_dims()),
+                                    any_layout(layer.dims), any_layout(dims_of(step.node)), false);
+    return add_convolution(pd, layer, layer.weight, in_layout(x, pd.src_desc()));
+  }
+
+  /// Nothing where it does not run in bf16 pairs.
+  std::optional<std::size_t> convolution_in_pairs(const DenseStep& step, const Node& node, std::size_t x) {
+    Layer& layer = layers_.at(step.node);
+    const Dims in = program_->slot(x).layout.get_dims();
+    const Dims out = dims_of(step.node);
+    if (!pairs_allowed_ || in[1] < kLeastChannels || !fits_bf16(layer.weight_values)) {
+      return std::nullopt;
     }
-    const Convolution pd = convolution(step, node, any(dims), any(layer.dims), false);
-    return add_convolution(pd, layer, in_layout(x, pd.src_desc()));
-  }
-
-  std::size_t add_convolution(const Convolution& pd, Layer& layer, std::size_t x) {
-    const std::size_t y = temporary(pd.dst_desc());
-    program_->add_primitive(dnnl::convolution_forward(pd), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}},
-                            constants(layer, pd.weights_desc(), pd.bias_desc()), pd.scratchpad_desc());
-    return y;
-  }
-
-  /// The value as factors of bf16 pairs, channels last.
-  std::size_t in_pairs(std::size_t x, const Desc& layout) {
-    const Dims dims = program_->slot(x).layout.get_dims();
-    const std::size_t source = in_layout(x, Desc(dims, kFloat, Tag::nhwc));
-    const std::size_t y = temporary(layout);
+    const Desc factors({in[0], in[1] * kBf16Products, in[2], in[3]}, kBf16, Tag::nhwc);
+    Dims weight_dims = layer.dims;
+    weight_dims[1] *= kBf16Products;
+    const Convolution pd =
+        describe(step, node, factors, any_layout(weight_dims, kBf16), Desc(out, kFloat, Tag::nhwc), true);
+    if (!layer.factors) {
+      if (!pd || std::string_view(pd.impl_info_str()).find("amx") == std::string_view::npos) {
+        return std::nullopt;
+      }
+      layer.factors = Constant::factors_of(engine_, layer.dims, layer.weight_values);
+      layer.weight = {};
+    }
+    const std::size_t source = in_layout(x, Desc(in, kFloat, Tag::nhwc));
+    const std::size_t split = temporary(factors);
     program_->add_own_step(
-        [&parallel = parallel_, pixels = dims[0] * dims[2] * dims[3], channels = dims[1]](const void* from,
-                                                                                          void* to) {
+        [&parallel = parallel_, pixels = in[0] * in[2] * in[3], channels = in[1]](const void* from,
+                                                                                  void* to) {
           split_pixels(parallel, static_cast<const float*>(from), pixels, channels,
                        static_cast<std::uint16_t*>(to));
         },
+        source, split);
+    const std::size_t y = add_convolution(pd, layer, *layer.factors, split);
+    const builtin::Image size{.batch = in[0],
+                              .channels = in[1],
+                              .height = in[2],
+                              .width = in[3],
+                              .out_channels = out[1],
+                              .out_height = out[2],
+                              .out_width = out[3],
+                              .kernel_height = layer.dims[2],
+                              .kernel_width = layer.dims[3],
+                              .stride = node.stride,
+                              .padding = node.padding};
+    program_->add_own_step(
+        [&parallel = parallel_, &layer, size](const void* from, void* to) {
+          repair_outputs(parallel, size, static_cast<const float*>(from), layer.weight_values.data(),
+                         layer.has_bias ? layer.bias_values.data() : nullptr, static_cast<float*>(to));
+        },
         source, y);
+    return y;
+  }
+
+  std::size_t add_convolution(const Convolution& pd, Layer& layer, Constant& weight, std::size_t x) {
+    const std::size_t y = temporary(pd.dst_desc());
+    program_->add_primitive(dnnl::convolution_forward(pd), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}},
+                            constants(layer, weight, pd.weights_desc(), pd.bias_desc()),
+                            pd.scratchpad_desc());
     return y;
   }
 
@@ -254,34 +216,74 @@ class Compiler {
     Layer& layer = layers_.at(step.node);
     const Dims in = program_->slot(x).layout.get_dims();
     const std::int64_t rows = batch_ * numel(network_.shapes[step.output]) / layer.dims[0];
-    const Desc from = plain({rows, layer.dims[1]});
-    const Desc to = plain({rows, layer.dims[0]});
+    const Desc from = row_major({rows, layer.dims[1]});
+    const Desc to = row_major({rows, layer.dims[0]});
     const dnnl::inner_product_forward::primitive_desc pd(
-        engine_, dnnl::prop_kind::forward_inference, from, any(layer.dims),
-        layer.has_bias ? any({layer.dims[0]}) : Desc(), to, step.relu ? relu_attributes_ : attributes_);
-    const std::size_t source = reshaped(in_layout(x, plain(in)), {rows, layer.dims[1]});
+        engine_, dnnl::prop_kind::forward_inference, from, any_layout(layer.dims),
+        layer.has_bias ? any_layout({layer.dims[0]}) : Desc(), to, attributes_);
+    const std::size_t source = reshaped(in_layout(x, row_major(in)), {rows, layer.dims[1]});
     const std::size_t y = temporary(to);
     program_->add_primitive(dnnl::inner_product_forward(pd), {{DNNL_ARG_SRC, source}, {DNNL_ARG_DST, y}},
-                            constants(layer, pd.weights_desc(), pd.bias_desc()), pd.scratchpad_desc());
+                            constants(layer, layer.weight, pd.weights_desc(), pd.bias_desc()),
+                            pd.scratchpad_desc());
     return reshaped(y, dims_of(step.output));
   }
 
-  std::size_t pool(const DenseStep& step, const Node& node, std::size_t x) {
-    const auto algorithm = node.op == Op::max_pool2d ? dnnl::algorithm::pooling_max
-                                                     : dnnl::algorithm::pooling_avg_exclude_padding;
-    const Dims none{0, 0};
-    const dnnl::pooling_forward::primitive_desc pd(engine_, dnnl::prop_kind::forward_inference, algorithm,
-                                                   program_->slot(x).layout, any(dims_of(step.output)),
-                                                   {node.stride, node.stride}, {node.kernel, node.kernel},
-                                                   none, none, none, attributes_);
-    const std::size_t y = temporary(pd.dst_desc());
-    program_->add_primitive(dnnl::pooling_forward(pd), {{DNNL_ARG_SRC, x}, {DNNL_ARG_DST, y}}, {},
+  std::size_t sum(std::size_t x, std::size_t second) {
+    const Desc layout = program_->slot(x).layout;
+    second = in_layout(second, layout);
+    const dnnl::binary::primitive_desc pd(engine_, dnnl::algorithm::binary_add, layout, layout, layout,
+                                          attributes_);
+    const std::size_t y = temporary(layout);
+    program_->add_primitive(dnnl::binary(pd),
+                            {{DNNL_ARG_SRC_0, x}, {DNNL_ARG_SRC_1, second}, {DNNL_ARG_DST, y}}, {},
                             pd.scratchpad_desc());
     return y;
   }
 
-  std::vector<std::pair<int, dnnl::memory>> constants(Layer& layer, const Desc& weight, const Desc& bias) {
-    std::vector<std::pair<int, dnnl::memory>> list{{DNNL_ARG_WEIGHTS, layer.weight.in(weight, stream_)}};
+  /// `y` has the layout of `x`, or is `x`. A blocked layout's unused lanes are zero and stay zero.
+  std::size_t relu_of(std::size_t x, std::size_t y) {
+    const auto count = static_cast<std::int64_t>(program_->slot(x).layout.get_size() / sizeof(float));
+    program_->add_own_step(
+        [&parallel = parallel_, count](const void* from, void* to) {
+          relu(parallel, count, static_cast<const float*>(from), static_cast<float*>(to));
+        },
+        x, y);
+    return y;
+  }
+
+  /// In the layout of `x`.
+  std::size_t pool(std::size_t node_index, bool with_relu, std::size_t x) {
+    const Node& node = network_.graph.nodes[node_index];
+    const Dims in = program_->slot(x).layout.get_dims();
+    const Dims out = dims_of(node_index);
+    std::optional<ImageLayout> layout = image_layout(program_->slot(x).layout);
+    if (!layout) {
+      x = in_layout(x, row_major(in));
+      layout = ImageLayout{Tag::nchw, 1};
+    }
+    const std::size_t y = temporary(Desc(out, kFloat, layout->tag));
+    const Pooling size{.outer = in[0] * ((in[1] + layout->inner - 1) / layout->inner),
+                       .height = in[2],
+                       .width = in[3],
+                       .inner = layout->inner,
+                       .out_height = out[2],
+                       .out_width = out[3],
+                       .kernel = node.kernel,
+                       .stride = node.stride,
+                       .relu = with_relu};
+    const auto pool2d = node.op == Op::max_pool2d ? max_pool2d : avg_pool2d;
+    program_->add_own_step(
+        [&parallel = parallel_, size, pool2d](const void* from, void* to) {
+          pool2d(parallel, size, static_cast<const float*>(from), static_cast<float*>(to));
+        },
+        x, y);
+    return y;
+  }
+
+  std::vector<std::pair<int, dnnl::memory>> constants(Layer& layer, Constant& weight,
+                                                      const Desc& weight_layout, const Desc& bias) {
+    std::vector<std::pair<int, dnnl::memory>> list{{DNNL_ARG_WEIGHTS, weight.in(weight_layout, stream_)}};
     if (layer.has_bias) {
       list.emplace_back(DNNL_ARG_BIAS, layer.bias.in(bias, stream_));
     }
@@ -312,7 +314,7 @@ class Compiler {
   /// The same row-major bytes under other dimensions.
   std::size_t reshaped(std::size_t slot, const Dims& dims) {
     const Slot& from = program_->slot(slot);
-    return from.layout.get_dims() == dims ? slot : program_->add_slot(plain(dims), from.storage);
+    return from.layout.get_dims() == dims ? slot : program_->add_slot(row_major(dims), from.storage);
   }
 
   /// Makes output `index` of the segment: the value's own memory where it is row-major, else a reorder's
@@ -320,12 +322,12 @@ class Compiler {
   void bring_out(std::size_t slot, const Dims& dims, std::size_t index) {
     const Slot from = program_->slot(slot);
     Storage& storage = program_->storage(from.storage);
-    if (from.layout == plain(dims) && storage.kind == Storage::Kind::temporary) {
+    if (from.layout == row_major(dims) && storage.kind == Storage::Kind::temporary) {
       storage.kind = Storage::Kind::output;
       storage.index = index;
       return;
     }
-    const Desc layout = plain(dims);
+    const Desc layout = row_major(dims);
     add_reorder(slot, program_->add_slot(
                           layout, program_->add_storage(Storage::Kind::output, index, layout.get_size())));
   }
@@ -337,7 +339,7 @@ class Compiler {
   dnnl::stream& stream_;
   dnnl::engine engine_;
   std::int64_t batch_;
-  dnnl::primitive_attr attributes_, relu_attributes_;
+  dnnl::primitive_attr attributes_;
   std::unique_ptr<OnednnProgram> program_;
   std::map<std::size_t, std::size_t> slot_of_;  // value -> its slot
 };
@@ -355,7 +357,7 @@ class OnednnLibrary final : public DenseLibrary {
       if (op != Op::conv2d && op != Op::linear) {
         continue;
       }
-      const Parameters own = std::move(network.parameters[i]);
+      Parameters own = std::move(network.parameters[i]);
       network.parameters[i] = {};
       Layer& layer = layers_[i];
       layer.dims = own.weight_shape;
@@ -364,13 +366,17 @@ class OnednnLibrary final : public DenseLibrary {
       if (layer.has_bias) {
         layer.bias = Constant(engine_, {layer.dims[0]}, own.bias);
       }
+      if (bf16_pairs && op == Op::conv2d) {
+        layer.weight_values = std::move(own.weight);
+        layer.bias_values = std::move(own.bias);
+      }
     }
   }
 
   std::string name() const override {
     const dnnl_version_t* const version = dnnl_version();
-    const bool pairs =
-        std::any_of(layers_.begin(), layers_.end(), [](const auto& layer) { return layer.second.in_pairs; });
+    const bool pairs = std::any_of(layers_.begin(), layers_.end(),
+                                   [](const auto& layer) { return layer.second.factors.has_value(); });
     return "oneDNN " + std::to_string(version->major) + "." + std::to_string(version->minor) + "." +
            std::to_string(version->patch) + (pairs ? " with bf16 pairs" : "");
   }

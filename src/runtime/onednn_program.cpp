@@ -1,11 +1,66 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/onednn_program.h"
 
+#include <omp.h>
+
+#include <atomic>
 #include <string>
 
 #include "trit/error.h"
+#include "trit/parallel.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 namespace trit::runtime {
+namespace {
+
+bool has_default_floating_point() {
+#if defined(__x86_64__)
+  constexpr unsigned kFlags = 0x3f;  // that an operation has raised; they control nothing
+  return (_mm_getcsr() & ~kFlags) == 0x1f80U;
+#else
+  return false;  // set it
+#endif
+}
+
+/// For one scope: the default floating-point environment on the OpenMP threads that oneDNN is about to use.
+/// oneDNN does not set it, and they have the one of the thread that started them: a caller that flushes
+/// denormals passes that on.
+class OpenMpFloatingPoint {
+ public:
+  OpenMpFloatingPoint() : threads_(omp_get_max_threads()) {
+    if (threads_ == 1) {
+      return;  // the caller's own, which is set
+    }
+    std::atomic<bool> set = true;
+#pragma omp parallel num_threads(threads_)
+    if (!has_default_floating_point()) {
+      set.store(false, std::memory_order_relaxed);
+    }
+    if (!set) {
+      environments_.resize(static_cast<std::size_t>(threads_));
+#pragma omp parallel num_threads(threads_)
+      environments_[static_cast<std::size_t>(omp_get_thread_num())] =
+          std::make_unique<DefaultFloatingPoint>();
+    }
+  }
+  ~OpenMpFloatingPoint() {
+    if (!environments_.empty()) {
+#pragma omp parallel num_threads(threads_)
+      environments_[static_cast<std::size_t>(omp_get_thread_num())].reset();
+    }
+  }
+  OpenMpFloatingPoint(const OpenMpFloatingPoint&) = delete;
+  OpenMpFloatingPoint& operator=(const OpenMpFloatingPoint&) = delete;
+
+ private:
+  int threads_;
+  std::vector<std::unique_ptr<DefaultFloatingPoint>> environments_;  // each thread's own
+};
+
+}  // namespace
 
 void rethrow_onednn_error(const dnnl::error& error) {
   throw Error("oneDNN: " + std::string(error.what()) + " (status " +
@@ -105,6 +160,7 @@ void OnednnProgram::run(std::span<const float* const> inputs, std::span<float* c
   with_onednn_errors([&] {
     auto binding = take_binding();
     point(*binding, inputs, outputs, arena);
+    const OpenMpFloatingPoint environment;
     for (std::size_t i = 0; i < calls_.size(); ++i) {
       const auto& arguments = binding->arguments[i];
       if (const Call& call = calls_[i]; call.own_step) {

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "runtime/memory_plan.h"
+#include "runtime/relu_pool.h"
 
 namespace trit::runtime {
 
@@ -104,11 +105,7 @@ void Program::run_ternary(const TernaryRun& step, const float* x, float* y, std:
   layer.weight.product(context_.parallel, {.q = q, .scale = scale, .q_sum = q_sum, .tokens = step.rows},
                        layer.bias.empty() ? nullptr : layer.bias.data(), DataType::float32, y);
   if (step.relu) {
-    // A NaN row stays NaN: the comparison is false for it.
-    const std::int64_t count = step.rows * layer.weight.out_features();
-    for (std::int64_t i = 0; i < count; ++i) {
-      y[i] = y[i] < 0 ? 0.0F : y[i];
-    }
+    relu(context_.parallel, step.rows * layer.weight.out_features(), y, y);
   }
 }
 

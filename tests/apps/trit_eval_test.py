@@ -113,6 +113,16 @@ class EvalTest(CommandTest):
         self.assertIn("3 images have a NaN", result.stderr)
         self.assertEqual((self.root / "p").read_text(), "-1\n" * 3)
 
+    def test_a_nan_beside_other_outputs_is_no_class(self) -> None:
+        weight = [1.0] * 3072 * 10
+        weight[3072 * 4:3072 * 5] = [0.0] * 3072  # infinity * 0 = NaN for class 4 alone
+        graph = chain([3, 32, 32], [{"op": "flatten"}, {"op": "linear", "name": "fc"}], mean=[0, 0, 0], std=[1e-40, 1, 1])
+        model = write_safetensors(self.root / "nan.safetensors", {"fc.weight": ("F32", [10, 3072], f32(weight))},
+                                  stored_form(graph))
+        result = self.json("eval", model, "--data", self.root, "--limit", 20, "--predictions", self.root / "p")
+        self.assertEqual((result["not_finite"], result["correct"]), (20, 0))
+        self.assertEqual((self.root / "p").read_text(), "-1\n" * 20)
+
     def test_models_that_do_not_fit(self) -> None:
         narrow = linear_model(self.root / "narrow.safetensors", [[1] * 100] * 10)
         self.fails("eval", narrow, "--dataset", "drawn", says=("[100]", "[3, 32, 32]"))

@@ -4,10 +4,17 @@
 // libraries.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
 
 #include "runtime/model_file.h"
+#include "runtime/same_bits.h"
 #include "trit/error.h"
 #include "trit/model.h"
 
@@ -31,7 +38,7 @@ std::vector<const char*> libraries() {
   model.save(path.get());
   if (Model::load(path.get()).dense_library() != "built-in") {
     found.push_back("onednn");
-    found.push_back("onednn-fp32");
+    found.push_back("onednn-bf16-pairs");
   }
   return found;
 }
@@ -160,6 +167,18 @@ TEST(Dense, ReluJoinsOnlyALayerThatNobodyElseReads) {
   check(model, 3);
 }
 
+TEST(Dense, APoolJoinsOnlyAConvolutionThatNobodyElseReads) {
+  ModelFile model({4, 6, 6}, 650);
+  const std::size_t first = model.conv2d("a", 0, 4, 20, 3, 1, 1);
+  const std::size_t relu = model.relu(first);
+  const std::size_t largest = model.pool("max_pool2d", relu, 2, 2);  // three read the ReLU
+  const std::size_t mean = model.pool("avg_pool2d", relu, 2, 2);
+  const std::size_t second = model.conv2d("b", relu, 20, 20, 2, 2, 0);
+  const std::size_t sum = model.add(model.add(largest, mean), second);
+  model.pool("avg_pool2d", model.pool("max_pool2d", sum, 2, 1), 2, 1);  // a pool behind a pool
+  check(model, 3);
+}
+
 TEST(Dense, EveryResultMayBeTheOutput) {
   ModelFile flat({2, 3, 4}, 700);
   flat.flatten(0);
@@ -175,7 +194,7 @@ TEST(Dense, EveryResultMayBeTheOutput) {
   check(both, 3);
 }
 
-/// Where there is no AMX both libraries are fp32, and this repeats ConvolutionShapes.
+/// Where there is no AMX "onednn-bf16-pairs" is fp32 too, and this repeats ConvolutionShapes.
 TEST(Dense, ConvolutionsInPairs) {
   struct Case {
     std::int64_t channels, height, width, out, kernel, stride, padding;
@@ -191,8 +210,9 @@ TEST(Dense, ConvolutionsInPairs) {
     check(model, 1, 1);
     const TemporaryPath path("pairs.safetensors");
     model.save(path.get());
-    const DenseChoice choice("onednn-fp32");
+    EXPECT_FALSE(uses_pairs(Model::load(path.get()))) << "pairs must be asked for";
     if (libraries().size() > 1) {
+      const DenseChoice choice("onednn");
       EXPECT_FALSE(uses_pairs(Model::load(path.get())));
     }
   }
@@ -225,6 +245,39 @@ TEST(Dense, ValuesThatAreNotFinite) {
     }
   }
 }
+
+#if defined(__x86_64__)
+/// A thread that flushes denormals starts OpenMP threads that do so too.
+TEST(Dense, ACallerThatFlushesDenormalsChangesNothing) {
+  ModelFile model({4, 30, 30}, 950);
+  std::size_t at = model.relu(model.conv2d("a", 0, 4, 8, 3, 1, 1, false));
+  at = model.pool("avg_pool2d", model.add(at, at), 2, 2);
+  model.linear("b", model.flatten(at), 8 * 15 * 15, 50, false);
+  const TemporaryPath path("flush.safetensors");
+  model.save(path.get());
+  for (const char* library : {"builtin", "onednn"}) {
+    if (libraries().size() == 1 && std::string(library) != "builtin") {
+      continue;  // not in this build
+    }
+    SCOPED_TRACE(library);
+    const DenseChoice choice(library);
+    std::vector<float> x = model.random(5 * 4 * 900, -2, 2);
+    std::transform(x.begin(), x.end(), x.begin(), [](float v) { return v * 1e-39F; });
+    const std::vector<float> wanted = Model::load(path.get(), {.threads = 3}).run(x, 5);
+    EXPECT_NE(std::count(wanted.begin(), wanted.end(), 0.0F), std::ssize(wanted)) << "no denormal in y";
+    std::vector<float> found;
+    unsigned after = 0;
+    std::thread([&] {
+      constexpr unsigned kFlush = 0x9fc0;
+      _mm_setcsr(kFlush);
+      found = Model::load(path.get(), {.threads = 3}).run(x, 5);
+      after = _mm_getcsr() & ~0x3fU;
+    }).join();
+    expect_same_bits(found, wanted);
+    EXPECT_EQ(after, 0x9fc0U & ~0x3fU);
+  }
+}
+#endif
 
 TEST(Dense, UnknownLibrary) {
   ModelFile model({2});

@@ -10,10 +10,13 @@ namespace {
 
 torch::Tensor reference(const torch::Tensor& x) { return at::max_pool2d(at::relu(x), 2); }
 
-/// Same bits (a NaN equals a NaN).
+/// Same bits, a zero's sign too (a NaN equals a NaN).
 bool same(const torch::Tensor& a, const torch::Tensor& b) {
+  const auto sign = [](const torch::Tensor& t) {
+    return torch::signbit(t).logical_and(torch::isnan(t).logical_not());
+  };
   return a.sizes() == b.sizes() && a.scalar_type() == b.scalar_type() &&
-         torch::allclose(a, b, 0.0, 0.0, true);
+         torch::allclose(a, b, 0.0, 0.0, true) && torch::equal(sign(a), sign(b));
 }
 
 void expect_same(const torch::Tensor& x) {
@@ -45,9 +48,17 @@ TEST(ReluMaxPool, EqualsAtenInValueAndGradient) {
 TEST(ReluMaxPool, BreaksTiesAsAten) {
   torch::manual_seed(2);
   for (int i = 0; i < 20; ++i) {
-    expect_same(
-        torch::randint(-2, 3, {4, 5, 8, 8}).to(torch::kFloat32).contiguous(at::MemoryFormat::ChannelsLast));
+    torch::Tensor x =
+        torch::randint(-2, 3, {4, 5, 8, 8}).to(torch::kFloat32).contiguous(at::MemoryFormat::ChannelsLast);
+    expect_same(x);
+    x.masked_fill_(torch::rand_like(x) < 0.5, -0.0);
+    expect_same(x);
   }
+}
+
+TEST(ReluMaxPool, KeepsDenormals) {
+  torch::manual_seed(5);
+  expect_same((torch::randn({4, 5, 8, 8}) * 1e-40).contiguous(at::MemoryFormat::ChannelsLast));
 }
 
 TEST(ReluMaxPool, PassesNanAndInfinity) {
