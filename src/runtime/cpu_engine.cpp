@@ -93,7 +93,7 @@ class CpuEngine final : public Engine {
         chunk_(images_per_chunk(network_, parallel_->threads())) {
     load_ternary_layers(file);
     const OpenMpThreads scope(parallel_->threads());
-    dense_ = make_dense_library(network_, *parallel_);
+    dense_ = make_dense_library(network_, *parallel_, kernels_.backend);
     program(*parallel_, 1);  // a layer that the library cannot run shows now
   }
 
