@@ -98,7 +98,7 @@ class CpuEngine final : public Engine {
     load_ternary_layers(file);
     Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
     const OpenMpThreads scope(parallel.threads());
-    dense_ = make_dense_library(network_, *parallel_);
+    dense_ = make_dense_library(network_, *parallel_, kernels_.backend);
     program(parallel, 1);  // a layer that the library cannot run shows now
   }
 

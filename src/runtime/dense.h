@@ -11,6 +11,7 @@
 #include <string>
 
 #include "runtime/schedule.h"
+#include "trit/kernels.h"
 #include "trit/parallel.h"
 
 namespace trit::runtime {
@@ -39,13 +40,15 @@ class DenseLibrary {
 
 /// oneDNN where this library was built with it, else the built-in loops; the environment variable TRIT_DENSE
 /// ("onednn"; "onednn-bf16-pairs": oneDNN with bf16 pairs where the CPU has AMX; "builtin") chooses. Takes
-/// the float layers' weights out of `network`; `network` and `parallel` must outlive the result. Throws Error
-/// for a TRIT_DENSE that this build lacks.
-std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel);
+/// the float layers' weights out of `network`; `network` and `parallel` must outlive the result. 3x3
+/// convolutions run by Winograd's algorithm in each of them where that pays (winograd/layer.h), with the
+/// instructions of `backend`. Throws Error for a TRIT_DENSE that this build lacks.
+std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel, Backend backend);
 
-std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel);
+std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel, Backend backend);
 #ifdef TRIT_HAVE_ONEDNN
-std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, bool bf16_pairs);
+std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, Backend backend,
+                                                  bool bf16_pairs);
 #endif
 
 }  // namespace trit::runtime

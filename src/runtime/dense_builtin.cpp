@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Float layers by the plain loops of builtin_kernels.h: every value row-major, flatten is a second name.
+// Float layers by the plain loops of builtin_kernels.h, and convolutions by Winograd's algorithm where it
+// pays: every value row-major, flatten is a second name.
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -10,12 +11,19 @@
 #include "runtime/dense.h"
 #include "runtime/memory_plan.h"
 #include "runtime/relu_pool.h"
+#include "runtime/winograd/layer.h"
 
 namespace trit::runtime {
 namespace {
 
-/// The float layers' tensors by node.
-using Weights = std::map<std::size_t, Parameters>;
+/// A float layer's tensors.
+struct Layer {
+  Parameters own;                                       // without the weight where there is:
+  std::unique_ptr<const WinogradConvolution> winograd;  // null where the plain loops run
+};
+
+/// By node.
+using Weights = std::map<std::size_t, Layer>;
 
 class BuiltinSegment final : public CompiledSegment {
  public:
@@ -77,13 +85,19 @@ class BuiltinSegment final : public CompiledSegment {
     const Node& node = network_.graph.nodes[step.node];
     switch (node.op) {
       case Op::conv2d: {
-        const Parameters& own = weights_.at(step.node);
+        const auto& [own, winograd] = weights_.at(step.node);
+        if (winograd) {
+          ConvolutionShape shape = winograd_shape(network_, step.node);
+          shape.relu = step.relu;
+          winograd->run(parallel_, shape, batch_, x, ImageOrder::planes, y, ImageOrder::planes);
+          break;
+        }
         builtin::conv2d(parallel_, image(step, own.weight_shape[2], own.weight_shape[3]), x,
                         own.weight.data(), own.bias.empty() ? nullptr : own.bias.data(), step.relu, y);
         break;
       }
       case Op::linear: {
-        const Parameters& own = weights_.at(step.node);
+        const Parameters& own = weights_.at(step.node).own;
         const std::int64_t in = own.weight_shape[1];
         builtin::linear(parallel_, elements(step.inputs[0]) / in, in, own.weight_shape[0], x,
                         own.weight.data(), own.bias.empty() ? nullptr : own.bias.data(), step.relu, y);
@@ -149,10 +163,16 @@ class BuiltinSegment final : public CompiledSegment {
 
 class BuiltinLibrary final : public DenseLibrary {
  public:
-  BuiltinLibrary(Network& network, Parallel& parallel) : network_(network), parallel_(parallel) {
+  BuiltinLibrary(Network& network, Parallel& parallel, Backend backend)
+      : network_(network), parallel_(parallel) {
     for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
       if (const Op op = network.graph.nodes[i].op; op == Op::conv2d || op == Op::linear) {
-        weights_.emplace(i, std::move(network.parameters[i]));
+        Layer& layer = weights_[i];
+        layer.winograd = winograd_layer(network, i, backend);
+        layer.own = std::move(network.parameters[i]);
+        if (layer.winograd) {
+          layer.own.weight = {};
+        }
       }
     }
   }
@@ -170,8 +190,8 @@ class BuiltinLibrary final : public DenseLibrary {
 
 }  // namespace
 
-std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel) {
-  return std::make_unique<BuiltinLibrary>(network, parallel);
+std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel, Backend backend) {
+  return std::make_unique<BuiltinLibrary>(network, parallel, backend);
 }
 
 }  // namespace trit::runtime

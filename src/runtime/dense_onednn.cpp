@@ -6,6 +6,9 @@
 // oneDNN's blocked layout, and flatten or the segment's end brings them back to rows. Weights are reordered
 // once per layout, not per call.
 //
+// 3x3 convolutions run by Winograd's algorithm (winograd/layer.h) where it is faster; the values between two
+// of them are channels-last.
+//
 // Where the user allows it and the CPU has AMX, a convolution of at least kLeastChannels channels multiplies
 // its floats there as pairs of bf16 numbers (bf16_pairs.h): three times the products at 16 times the rate,
 // with 16 bits of each number. SimpleBitNetCNN's second convolution takes 13 us an image so, and 50 in fp32
@@ -15,6 +18,7 @@
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
 
+#include "cpu/cpu_features.h"
 #include "runtime/bf16_pairs.h"
 #include "runtime/bf16_repair.h"
 #include "runtime/dense.h"
@@ -22,6 +26,7 @@
 #include "runtime/onednn_program.h"
 #include "runtime/onednn_weights.h"
 #include "runtime/relu_pool.h"
+#include "runtime/winograd/layer.h"
 #include "trit/error.h"
 
 namespace trit::runtime {
@@ -76,7 +81,8 @@ class Compiler {
       const std::size_t storage = program_->add_storage(Storage::Kind::input, i, layout.get_size());
       slot_of_[segment.inputs[i]] = program_->add_slot(layout, storage);
     }
-    for (const DenseGroup& group : group_steps(network_, segment)) {
+    groups_ = group_steps(network_, segment);
+    for (const DenseGroup& group : groups_) {
       slot_of_[group.output()] = compile_group(group);
     }
     for (std::size_t i = 0; i < segment.outputs.size(); ++i) {
@@ -118,12 +124,51 @@ class Compiler {
 
   /// A convolution, its ReLU and its pool: the place to choose how they run.
   std::size_t convolution(const DenseGroup& group, const Node& node, std::size_t x) {
+    if (layers_.at(group.step.node).winograd) {
+      return winograd(group, x);
+    }
     const std::optional<std::size_t> in_pairs = convolution_in_pairs(group.step, node, x);
     const std::size_t y = in_pairs ? *in_pairs : convolution_in_fp32(group.step, node, x);
     if (group.pool) {
       return pool(*group.pool, group.step.relu, y);
     }
     return group.step.relu ? relu_of(y, y) : y;
+  }
+
+  /// By Winograd's algorithm, channels last unless row-major values are wanted next. A 2x2 max pool is part
+  /// of it.
+  std::size_t winograd(const DenseGroup& group, std::size_t x) {
+    ConvolutionShape shape = winograd_shape(network_, group.step.node);
+    shape.relu = group.step.relu;
+    if (group.pool) {
+      const Node& pool_node = network_.graph.nodes[*group.pool];
+      shape.pool = pool_node.op == Op::max_pool2d && pool_node.kernel == 2 && pool_node.stride == 2;
+    }
+    const Dims in = program_->slot(x).layout.get_dims();
+    const bool x_in_planes = program_->slot(x).layout == row_major(in);
+    const std::size_t source = x_in_planes ? x : in_layout(x, Desc(in, kFloat, Tag::nhwc));
+    const Dims out = dims_of(shape.pool ? *group.pool : group.step.node);
+    const bool y_in_planes = read_in_planes(group.output());
+    const std::size_t y = temporary(y_in_planes ? row_major(out) : Desc(out, kFloat, Tag::nhwc));
+    const auto order = [](bool planes) { return planes ? ImageOrder::planes : ImageOrder::pixels; };
+    program_->add_own_step(
+        [&parallel = parallel_, &convolution = *layers_.at(group.step.node).winograd, shape, batch = batch_,
+         x_order = order(x_in_planes), y_order = order(y_in_planes)](const void* from, void* to) {
+          convolution.run(parallel, shape, batch, static_cast<const float*>(from), x_order,
+                          static_cast<float*>(to), y_order);
+        },
+        source, y);
+    return group.pool && !shape.pool ? pool(*group.pool, false, y) : y;
+  }
+
+  /// Whether nobody takes the value channels-last: it leaves the segment, or is flattened.
+  bool read_in_planes(std::size_t value) const {
+    return std::none_of(groups_.begin(), groups_.end(), [&](const DenseGroup& group) {
+      const auto& inputs = group.step.inputs;
+      const Op op = network_.graph.nodes[group.step.node].op;
+      return op != Op::flatten && op != Op::linear &&
+             std::find(inputs.begin(), inputs.end(), value) != inputs.end();
+    });
   }
 
   using Convolution = dnnl::convolution_forward::primitive_desc;
@@ -343,12 +388,13 @@ class Compiler {
   std::int64_t batch_;
   dnnl::primitive_attr attributes_;
   std::unique_ptr<OnednnProgram> program_;
+  std::vector<DenseGroup> groups_;
   std::map<std::size_t, std::size_t> slot_of_;  // value -> its slot
 };
 
 class OnednnLibrary final : public DenseLibrary {
  public:
-  OnednnLibrary(Network& network, Parallel& parallel, bool bf16_pairs)
+  OnednnLibrary(Network& network, Parallel& parallel, Backend backend, bool bf16_pairs)
       : network_(network),
         parallel_(parallel),
         bf16_pairs_(bf16_pairs),
@@ -359,10 +405,18 @@ class OnednnLibrary final : public DenseLibrary {
       if (op != Op::conv2d && op != Op::linear) {
         continue;
       }
+      Layer& layer = layers_[i];
+      const Parameters& stored = network.parameters[i];
+      // Where the user allows bf16 pairs and the CPU has them, they are faster.
+      if (!bf16_pairs || !has_amx() || stored.weight_shape[1] < kLeastChannels) {
+        layer.winograd = winograd_layer(network, i, backend);
+      }
       Parameters own = std::move(network.parameters[i]);
       network.parameters[i] = {};
-      Layer& layer = layers_[i];
       layer.dims = own.weight_shape;
+      if (layer.winograd) {
+        continue;
+      }
       layer.weight = Constant(engine_, layer.dims, own.weight);
       layer.has_bias = !own.bias.empty();
       if (layer.has_bias) {
@@ -399,9 +453,10 @@ class OnednnLibrary final : public DenseLibrary {
 
 }  // namespace
 
-std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, bool bf16_pairs) {
+std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, Backend backend,
+                                                  bool bf16_pairs) {
   return with_onednn_errors([&]() -> std::unique_ptr<DenseLibrary> {
-    return std::make_unique<OnednnLibrary>(network, parallel, bf16_pairs);
+    return std::make_unique<OnednnLibrary>(network, parallel, backend, bf16_pairs);
   });
 }
 

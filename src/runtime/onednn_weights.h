@@ -3,10 +3,13 @@
 // The float layers' weights as oneDNN's primitives read them.
 #pragma once
 
+#include <memory>
 #include <oneapi/dnnl/dnnl.hpp>
 #include <optional>
 #include <span>
 #include <vector>
+
+#include "runtime/winograd/winograd.h"
 
 namespace trit::runtime {
 
@@ -44,6 +47,7 @@ struct Layer {
   dnnl::memory::dims dims;  // of the weight
   Constant weight, bias;
   bool has_bias = false;
+  std::unique_ptr<const WinogradConvolution> winograd;  // in the place of both, where it is faster
 
   // Of a convolution where bf16 pairs are allowed. The file's values are kept for the outputs that pairs
   // cannot give; `factors` is there once the layer runs in pairs, and then takes the place of `weight`.

@@ -11,6 +11,8 @@
 #include <iterator>
 #include <stdexcept>
 
+#include "runtime/winograd_bound.h"
+
 namespace trit::test {
 namespace {
 
@@ -245,6 +247,12 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double pr
         y.shape.back() = shape[0];
       }
       y.data.assign(static_cast<std::size_t>(shape[0] * out_h * out_w), {});
+      const double winograd =
+          image && runs_winograd(h, w, shape, stride, padding, weight) ? winograd_error(channels) : 0;
+      double largest = 0;  // |x|, of all inputs
+      for (const Bounded& value : in.data) {
+        largest = std::max(largest, std::fabs(value.value) + value.error);
+      }
       for (std::int64_t o = 0; o < shape[0]; ++o) {
         for (std::int64_t row = 0; row < out_h; ++row) {
           for (std::int64_t column = 0; column < out_w; ++column) {
@@ -262,8 +270,16 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double pr
               }
             }
             const std::int64_t to = image ? (o * out_h + row) * out_w + column : row * shape[0] + o;
-            y.data[static_cast<std::size_t>(to)] =
-                sum.result(static_cast<double>(bias[static_cast<std::size_t>(o)]));
+            Bounded& result = y.data[static_cast<std::size_t>(to)];
+            result = sum.result(static_cast<double>(bias[static_cast<std::size_t>(o)]));
+            if (winograd != 0) {
+              double weights = std::fabs(static_cast<double>(bias[static_cast<std::size_t>(o)]));
+              for (std::int64_t i = 0; i < channels * kh * kw; ++i) {
+                weights += std::fabs(
+                    static_cast<double>(weight[static_cast<std::size_t>(o * channels * kh * kw + i)]));
+              }
+              result.error += winograd * largest * weights + winograd_underflow(channels);
+            }
           }
         }
       }

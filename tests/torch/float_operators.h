@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "runtime/float_cases.h"
+#include "runtime/winograd_bound.h"
 #include "trit/model.h"
 
 namespace trit::test {
@@ -61,10 +62,21 @@ inline Expected weighted_sums(const ModelFile& model, const nlohmann::json& node
   const auto sizes = apply(finite_magnitude(x.y) + x.error, magnitudes,
                            bias.defined() ? bias.to(torch::kDouble).abs() : torch::Tensor());
   const double product_error = convolution ? precision.product_error : 0;
-  return {apply(x.y, weight, bias),
-          apply(x.error, magnitudes, {}) + (rounding_error(terms + 2) + product_error) * sizes +
-              4 * static_cast<double>(terms + 1) * precision.underflow,
-          false};
+  auto error = apply(x.error, magnitudes, {}) + (rounding_error(terms + 2) + product_error) * sizes +
+               4 * static_cast<double>(terms + 1) * precision.underflow;
+  if (convolution &&
+      runs_winograd(x.y.size(2), x.y.size(3), weight.sizes().vec(), node["stride"].get<std::int64_t>(),
+                    node["padding"].get<std::int64_t>(), model.floats(name + ".weight"))) {
+    const std::int64_t padding = node["padding"];
+    const auto padded =
+        at::constant_pad_nd(finite_magnitude(x.y) + x.error, {padding, padding, padding, padding});
+    const auto largest = at::max_pool2d(padded, 2 * kWinogradReach + 1, 1, kWinogradReach);
+    error += winograd_error(weight.size(1)) *
+                 at::conv2d(largest, magnitudes,
+                            bias.defined() ? bias.to(torch::kDouble).abs() : torch::Tensor()) +
+             winograd_underflow(weight.size(1));
+  }
+  return {apply(x.y, weight, bias), error, false};
 }
 
 /// The case's graph on x [batch, ...], operation by operation.
