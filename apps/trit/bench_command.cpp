@@ -38,7 +38,7 @@ void add_bench_command(CLI::App& app, Action& action) {
       ->add_option("--threads", options->threads,
                    "threads; 0 is all that this process may use; if not given, once one thread and once all")
       ->type_name("T")
-      ->check(CLI::Range(0, 1024));
+      ->check(apps::whole_number(0, apps::kMostThreads));
   const auto shapes = std::make_shared<std::vector<std::string>>();
   command->add_option("--shapes", *shapes, "layers, outputs x inputs")
       ->type_name("NxK,...")
@@ -58,15 +58,12 @@ void add_bench_command(CLI::App& app, Action& action) {
       "GPU model");
   add_json_option(*command, options->json);
   command->footer(
-      "Where a backend has two layouts of the weights, both are measured, and * marks the one that is "
-      "chosen.\n"
+      "Where a backend has two layouts of the weights, both are measured; * marks the one that is chosen.\n"
       "TRIT_LAYOUT=two_bit or base3 forces one, here and in every other command; auto or unset chooses.\n"
-      "The whole table takes a few minutes on two cores, --quick less than one; the memory in use is up to "
-      "nine\n"
-      "times the last cache. With --backend cuda "
-      "it takes\nseconds, and --threads changes nothing; what --tune has kept (in $XDG_CACHE_HOME/trit or "
-      "~/.cache/trit) is used\nby every command with that backend: TRIT_CUDA_TUNING=off leaves it out, "
-      "TRIT_CUDA_TUNING=FILE names another file.\n"
+      "The whole table takes a few minutes on two cores, --quick less than one; the memory in use is up to\n"
+      "nine times the last cache. With --backend cuda it takes seconds, and --threads changes nothing; what\n"
+      "--tune has kept (in $XDG_CACHE_HOME/trit or ~/.cache/trit) is used by every command with that\n"
+      "backend: TRIT_CUDA_TUNING=off leaves it out, TRIT_CUDA_TUNING=FILE names another file.\n"
       "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
   command->callback([options, shapes, tokens, &action] {
     if (options->quick && tokens->empty()) {

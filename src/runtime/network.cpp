@@ -181,10 +181,11 @@ std::int64_t largest_layer(const Network& network) {
 }
 
 Network load_network(const io::SafetensorsFile& file) {
+  NetworkBuilder<Tensors> builder(file);  // first: a file without a graph is told how to get one
   check_metadata(file, "trit.version", "1");
   check_metadata(file, "trit.layout", "rows-2bit");
   check_metadata(file, "trit.scale", "multiply");
-  return NetworkBuilder<Tensors>(file).build();
+  return builder.build();
 }
 
 }  // namespace trit::runtime
