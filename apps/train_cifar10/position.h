@@ -22,7 +22,7 @@ struct Position {
   std::int64_t loss_images = 0;
   std::int64_t correct = 0;
   double seconds = 0.0;
-  std::vector<EpochMetrics> history;
+  std::vector<EpochMetrics> history = {};
 
   /// Means over the images of the epoch's steps with a finite loss; NaN if there is none.
   double mean_loss() const;
