@@ -29,8 +29,8 @@ using Read = std::uint64_t (*)(const std::uint8_t* data, std::size_t bytes);
 #if defined(__x86_64__)
 
 // One stream, line after line, or four, each a quarter of the part; prefetched so many bytes ahead, into L1
-// or, as the kernels do, into L2.
-template <int kStreams, int kAhead, _mm_hint kHint = _MM_HINT_T0>
+// or, as the kernels do, into L2. (_MM_HINT_T0 is an enumerator for gcc and a number for clang.)
+template <int kStreams, int kAhead, auto kHint = _MM_HINT_T0>
 [[gnu::target("avx512f")]] std::uint64_t read_64(const std::uint8_t* data, std::size_t bytes) {
   const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
   const std::size_t step = kStreams == 4 ? 64 : 256;

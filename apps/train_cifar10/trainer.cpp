@@ -372,7 +372,7 @@ void Run::finish() {
 }
 
 std::string Run::what_may_help() const {
-  const std::string advice = "start another run with a lower --lr or with --clip";
+  std::string advice = "start another run with a lower --lr or with --clip";
   if (store_.files().empty()) return advice;
   return fmt::format("{}. Checkpoints from before are in {}", advice, folder_->checkpoints().string());
 }

@@ -191,7 +191,7 @@ class Pairs {
   }
 
  private:
-  void begin(std::string key, std::uint32_t type) {
+  void begin(std::string_view key, std::uint32_t type) {
     begins_.emplace_back(bytes_.size(), key.size());
     bytes_ += key;
     number(type);

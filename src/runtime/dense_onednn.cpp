@@ -147,7 +147,7 @@ class Compiler {
     const Dims in = program_->slot(x).layout.get_dims();
     const bool x_in_planes = program_->slot(x).layout == row_major(in);
     const std::size_t source = x_in_planes ? x : in_layout(x, Desc(in, kFloat, Tag::nhwc));
-    const Dims out = dims_of(shape.pool ? *group.pool : group.step.node);
+    const Dims out = dims_of(shape.pool ? group.output() : group.step.node);
     const bool y_in_planes = read_in_planes(group.output());
     const std::size_t y = temporary(y_in_planes ? row_major(out) : Desc(out, kFloat, Tag::nhwc));
     const auto order = [](bool planes) { return planes ? ImageOrder::planes : ImageOrder::pixels; };

@@ -138,8 +138,10 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
       static_cast<double>(shape.out_channels * shape.convolved_height() * shape.convolved_width());
   const double tiles = static_cast<double>(rows * columns);
   const std::int64_t lanes = kernel->block / 2;
-  const double registers = static_cast<double>((shape.out_channels + lanes - 1) / lanes);
-  const double groups = static_cast<double>((shape.channels + lanes - 1) / lanes);
+  const std::int64_t whole_registers = (shape.out_channels + lanes - 1) / lanes;
+  const std::int64_t whole_groups = (shape.channels + lanes - 1) / lanes;
+  const auto registers = static_cast<double>(whole_registers);
+  const auto groups = static_cast<double>(whole_groups);
   const double winograd =
       tiles * (registers * (kPoints * channels + kOutputTransform) + groups * kInputTransform);
   const double direct = outputs / static_cast<double>(lanes) * (kTaps * channels + kOutputPass);
