@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <optional>
+#include <memory>
 
 namespace trit::test {
 namespace {
@@ -113,7 +113,7 @@ class CaseBuilder {
  private:
   void begin(Shape shape) {
     shape_ = std::move(shape);
-    model_.emplace(shape_, seed_);
+    model_ = std::make_unique<ModelFile>(shape_, seed_);
   }
   void begin_image(std::int64_t fewest, std::int64_t most) {
     begin({pick(generator_, fewest, most), pick(generator_, 4, 13), pick(generator_, 4, 13)});
@@ -209,7 +209,7 @@ class CaseBuilder {
 
   unsigned seed_;
   std::mt19937 generator_;
-  std::optional<ModelFile> model_;
+  std::unique_ptr<ModelFile> model_;
   Shape shape_;  // of the current value
   std::size_t at_ = 0;
   std::string what_;
