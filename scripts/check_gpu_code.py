@@ -8,7 +8,7 @@ Looked at, for each kernel and architecture:
   * registers, at most the number stated here (from them follows how many blocks a multiprocessor runs at a time)
   * no stack frame and no spills
   * no C7510 .. C7520 from ptxas: wgmma instructions that it has serialised
-  * in the machine code, the integer matrix instruction: IMMA (mma.sync) or IGMMA (wgmma)
+  * in the machine code, the matrix instruction: IMMA (mma.sync) or IGMMA (wgmma) of integers, HGMMA of 16-bit floats
 It needs nvcc (on the PATH, as CUDACXX, or in /usr/local/cuda) and says so where there is none; that is no failure. The last
 check needs cuobjdump: the toolkit's, or the one that comes with triton in .venv.
 """
@@ -40,6 +40,8 @@ REGISTERS = {
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool)_kernel": (40, "six blocks of 256 threads: bound by memory"),
+    r"norm_backward_kernel<": (128, "up to 512 threads; four steps of 8 inputs of u, x, the next row's and dg's sums"),
+    r"dequantize_rows_kernel<": (40, "six blocks of 256 threads: bound by memory"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
     r"gemm_sm90_split_kernel<Tile<1, 32": (64, "16 accumulators; a block of 320 threads fills the multiprocessor by its memory"),
     r"gemm_sm90_split_kernel<Tile<1, 64": (80, "32 accumulators"),
@@ -53,6 +55,7 @@ REGISTERS = {
 INSTRUCTIONS = {
     "decode": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "gemm_sm80": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "gemm_sm90_float": {"sm_90a": "HGMMA"},
     "gemm_sm90_": {"sm_90a": "IGMMA"},
 }
 
