@@ -164,17 +164,17 @@ class Pairs {
  public:
   explicit Pairs(std::string& bytes) : bytes_(bytes) {}
 
-  void add(std::string key, std::string_view text) {
-    begin(std::move(key), kString);
+  void add(std::string_view key, std::string_view text) {
+    begin(key, kString);
     number(static_cast<std::uint64_t>(text.size()));
     bytes_ += text;
   }
-  void add(std::string key, std::int64_t value) {
-    begin(std::move(key), kUint32);
+  void add(std::string_view key, std::int64_t value) {
+    begin(key, kUint32);
     number(static_cast<std::uint32_t>(value));
   }
-  void add(std::string key, double value) {
-    begin(std::move(key), kFloat32);
+  void add(std::string_view key, double value) {
+    begin(key, kFloat32);
     number(static_cast<float>(value));
   }
   std::vector<GgufPair> views() {

@@ -92,7 +92,7 @@ const winograd::Kernel* winograd_kernel(Backend backend) {
 WinogradConvolution::WinogradConvolution(const winograd::Kernel& kernel, std::int64_t channels,
                                          std::int64_t out_channels, std::span<const float> weight,
                                          std::span<const float> bias)
-    : kernel_(&kernel), channels_(channels), out_channels_(out_channels) {
+    : kernel_(&kernel) {
   const std::int64_t block = kernel.block;
   const std::int64_t outputs = (out_channels + block - 1) / block * block;
   transformed_ = zeros(outputs * channels * kPoints);

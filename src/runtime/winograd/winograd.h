@@ -59,7 +59,6 @@ class WinogradConvolution {
 
  private:
   const winograd::Kernel* kernel_;
-  std::int64_t channels_, out_channels_;
   generic::AlignedBuffer transformed_, direct_;
   std::vector<float> bias_;  // of whole blocks
 };
