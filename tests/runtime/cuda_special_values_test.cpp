@@ -42,7 +42,7 @@ TEST(CudaSpecialValues, TernaryLayersPassSpecialValues) {
   int rows = 0;
   for (const auto& [in, out] : {std::pair{3, 2}, {63, 65}, {300, 7}, {1030, 130}}) {
     for (const Norm norm : {Norm::none, Norm::rms}) {
-      ModelFile file({in}, generator());
+      ModelFile file({in}, static_cast<unsigned>(generator()));
       const std::size_t first = file.bit_linear("a", 0, in, out, norm, true);
       file.bit_linear("b", file.relu(first), out, 5, norm, true);
       const Model gpu = load_on_gpu(file);
@@ -125,7 +125,7 @@ TEST(CudaSpecialValues, FloatLayersPassNanAndInfinities) {
     for (const std::int64_t size : {7, 12}) {
       for (const bool bias : {false, true}) {
         SCOPED_TRACE(std::string(name) + ", size " + std::to_string(size) + (bias ? ", bias" : ""));
-        ModelFile file({3, size, size}, generator());
+        ModelFile file({3, size, size}, static_cast<unsigned>(generator()));
         build(file, size, bias);
         const Model gpu = load_on_gpu(file);
         const auto image = static_cast<std::size_t>(3 * size * size);
