@@ -7,8 +7,8 @@
 #include "common/gpu_layer.h"
 #include "common/gpu_read.h"
 #include "common/gpu_timing.h"
+#include "cuda/autotune/tuned_plans.h"
 #include "runtime/cuda/device.h"
-#include "runtime/cuda/tuned_plans.h"
 
 namespace trit::apps {
 namespace {

@@ -8,8 +8,8 @@
 
 #include "common/gpu_layer.h"
 #include "common/gpu_timing.h"
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
-#include "runtime/cuda/tuning.h"
 
 namespace trit::apps {
 namespace {

@@ -4,9 +4,9 @@
 #include <climits>
 #include <string>
 
-#include "cuda/arguments.cuh"
-#include "cuda/gemm_sm90.h"
-#include "cuda/launch.cuh"
+#include "cuda/common/checks.h"
+#include "cuda/common/launch.cuh"
+#include "cuda/gemm_sm90/gemm.h"
 #include "cuda/plan.h"
 #include "cuda/product.cuh"
 

@@ -3,8 +3,8 @@
 // Which plans a shape has beside the table's.
 #include <algorithm>
 
-#include "cuda/fragments.cuh"
-#include "cuda/gemm_sm90.h"
+#include "cuda/common/fragments.cuh"
+#include "cuda/gemm_sm90/gemm.h"
 #include "cuda/plan.h"
 #include "cuda/product.cuh"
 

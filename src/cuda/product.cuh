@@ -3,7 +3,7 @@
 // What the product kernels share: their arguments on the GPU and their launchers, for dispatch.cu.
 #pragma once
 
-#include "cuda/epilogue.cuh"
+#include "cuda/common/epilogue.cuh"
 #include "trit/cuda.h"
 
 namespace trit::cuda {

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/gemm_sm90.h"
+#include "cuda/gemm_sm90/gemm.h"
 #include "cuda/support.h"
 #include "trit/format.h"
 #include "trit/quantize.h"

@@ -8,7 +8,7 @@
 #include <limits>
 #include <string>
 
-#include "cuda/gemm_sm90.h"
+#include "cuda/gemm_sm90/gemm.h"
 #include "cuda/gemm_sm90_problem.h"
 #include "cuda/support.h"
 

@@ -6,8 +6,8 @@
 #include <string>
 
 #include "cpu/support.h"
-#include "cuda/gemm_sm90.h"
-#include "cuda/gemm_sm90_parameters.h"
+#include "cuda/gemm_sm90/gemm.h"
+#include "cuda/gemm_sm90/parameters.h"
 
 namespace trit::test {
 namespace {

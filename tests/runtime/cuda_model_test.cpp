@@ -13,8 +13,8 @@
 #include <string>
 #include <thread>
 
+#include "cuda/autotune/tuned_plans.h"
 #include "runtime/cuda/device.h"
-#include "runtime/cuda/tuned_plans.h"
 #include "runtime/model_file.h"
 #include "runtime/same_bits.h"
 #include "trit/error.h"

@@ -2,7 +2,7 @@
 //
 // Plans kept for a GPU model: their text, a file that is damaged, cut, of another GPU or being replaced.
 // Needs no GPU.
-#include "runtime/cuda/tuning.h"
+#include "cuda/autotune/tuning.h"
 
 #include <gtest/gtest.h>
 #include <stdlib.h>

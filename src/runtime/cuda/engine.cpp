@@ -12,9 +12,9 @@
 #include <tuple>
 #include <utility>
 
+#include "cuda/autotune/tuned_plans.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/program.h"
-#include "runtime/cuda/tuned_plans.h"
 
 namespace trit::runtime {
 namespace {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "torch/cuda/kernels.h"
 
-#include "cuda/lane_sum.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/common/lane_sum.cuh"
+#include "cuda/common/launch.cuh"
+#include "cuda/common/ptx.cuh"
 
 namespace trit::torch_layer::cuda {
 namespace {

@@ -15,9 +15,9 @@
 #include <string>
 #include <vector>
 
+#include "cuda/common/tensor_map.cuh"
 #include "cuda/emulator/device.h"
 #include "cuda/emulator/mbarrier.h"
-#include "cuda/tensor_map.cuh"
 #include "trit/format.h"
 
 namespace trit::cuda::ptx {
