@@ -7,12 +7,15 @@ set(trit_cuda_sources
   backward/prepare_transposed.cu
   common/tensor_map.cu
   decode/kernel.cu
+  decode/plan.cu
   decode_one/direct.cu
+  decode_one/plan.cu
   decode_one/ring.cu
-  dispatch.cu
   gemm_sm80/kernel.cu
+  gemm_sm80/plan.cu
   gemm_sm90/gemm.cu
-  plans.cu
+  gemm_sm90/plan.cu
+  product.cu
   rows/absmean.cu
   rows/norm_quant.cu
   rows/pack_weights.cu

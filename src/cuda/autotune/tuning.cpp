@@ -12,7 +12,7 @@
 #include "trit/crc32c.h"
 #include "trit/error.h"
 
-namespace trit::runtime::gpu {
+namespace trit::cuda {
 namespace {
 
 /// 2 to 8 tokens cost the same; one has a kernel of its own.
@@ -37,7 +37,7 @@ std::optional<std::string_view> take_line(std::string_view& rest) {
   return line;
 }
 
-/// A number from 1 on, and the space behind it.
+/// A number from 1 on, and the space after it.
 bool take_number(std::string_view& rest, std::int64_t& number) {
   const auto [end, error] = std::from_chars(rest.data(), rest.data() + rest.size(), number);
   const auto length = static_cast<std::size_t>(end - rest.data());
@@ -50,14 +50,14 @@ bool take_number(std::string_view& rest, std::int64_t& number) {
 
 }  // namespace
 
-std::string tuning_key(std::string_view gpu, const cuda::Device& device) {
+std::string tuning_key(std::string_view gpu, const Device& device) {
   return "trit-tuning 3 | " + std::string(gpu) + " | compute capability " +
          std::to_string(device.compute_capability) + " | " + std::to_string(device.multiprocessors) +
          " multiprocessors";
 }
 
 void Tuning::set(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features,
-                 const cuda::ProductPlan& plan) {
+                 const ProductPlan& plan) {
   plans_.insert_or_assign({out_features, in_features, tokens}, plan);
 }
 
@@ -65,8 +65,8 @@ void Tuning::erase(std::int64_t tokens, std::int64_t out_features, std::int64_t 
   plans_.erase({out_features, in_features, tokens});
 }
 
-const cuda::ProductPlan* Tuning::find(std::int64_t tokens, std::int64_t out_features,
-                                      std::int64_t in_features) const {
+const ProductPlan* Tuning::find(std::int64_t tokens, std::int64_t out_features,
+                                std::int64_t in_features) const {
   const auto found = plans_.lower_bound({out_features, in_features, tokens});
   if (found == plans_.end()) {
     return nullptr;
@@ -111,7 +111,7 @@ Tuning Tuning::from_text(std::string_view text, std::string_view key) {
     std::int64_t m = 0;
     std::string_view name = *line;
     const bool numbers = take_number(name, n) && take_number(name, k) && take_number(name, m);
-    const auto plan = numbers ? cuda::plan_from_name(name) : std::nullopt;
+    const auto plan = numbers ? plan_from_name(name) : std::nullopt;
     if (!plan) {
       throw Error("line " + std::to_string(number) + " is '" + std::string(*line) +
                   "', wanted outputs, inputs, tokens and a plan");
@@ -155,4 +155,17 @@ bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tun
   return io::write_cached_file(file.path, tuning.text(key));
 }
 
-}  // namespace trit::runtime::gpu
+TunedPlans::TunedPlans(std::string_view gpu, const Device& device)
+    : device_(device),
+      file_(tuning_file(tuning_key(gpu, device))),
+      tuning_(load_tuning(file_, tuning_key(gpu, device))) {}
+
+ProductPlan TunedPlans::plan(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features) const {
+  const ProductPlan* const measured = tuning_.find(tokens, out_features, in_features);
+  // The file may be older than the kernels: a plan that cannot run is no error.
+  return measured != nullptr && can_run(device_, *measured, tokens, out_features, in_features)
+             ? *measured
+             : default_plan(device_, tokens, out_features, in_features);
+}
+
+}  // namespace trit::cuda

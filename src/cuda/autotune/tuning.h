@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Plans that `trit bench --backend cuda --tune` has measured to be the fastest on one GPU model, kept in a
-// file beside the CPU's choice of layout:
+// The plans that `trit bench --backend cuda --tune` found to be the fastest on one GPU model, kept in a file
+// in the user's cache:
 //
 //   trit-tuning 3 | NVIDIA H200 | compute capability 90 | 132 multiprocessors       the key
 //   4096 4096 1 decode S2 P1 Q16                                                    N K M plan
@@ -19,35 +19,34 @@
 
 #include "cuda/plan.h"
 
-namespace trit::runtime::gpu {
+namespace trit::cuda {
 
-/// What a file of plans is made for. The number counts changes of the kernels that make older files useless.
-std::string tuning_key(std::string_view gpu, const cuda::Device& device);
+/// The GPU model that a file of plans is for. The number counts changes of the kernels that make older files
+/// useless.
+std::string tuning_key(std::string_view gpu, const Device& device);
 
 class Tuning {
  public:
-  void set(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features,
-           const cuda::ProductPlan& plan);
-  /// The table decides again.
+  void set(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features, const ProductPlan& plan);
+  /// default_plan() decides again.
   void erase(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features);
-  /// The plan of this shape and number of tokens. From 2 to 8 tokens, where a product costs about the same
-  /// for each, that of the next larger number that is there; one token has a kernel of its own. Null where
-  /// there is none: the table decides.
-  const cuda::ProductPlan* find(std::int64_t tokens, std::int64_t out_features,
-                                std::int64_t in_features) const;
+  /// The plan of this shape and number of tokens. A product of 2 to 8 tokens costs about the same for each
+  /// of these numbers, so it takes the plan of the next larger number that has one; one token has a kernel
+  /// of its own. Null where there is none.
+  const ProductPlan* find(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features) const;
   std::size_t size() const { return plans_.size(); }
 
   std::string text(std::string_view key) const;
-  /// The inverse. Throws Error that says what is wrong: another key, a line that is no plan, a file that was
+  /// The inverse. Throws Error that says what is wrong: another key, a line that is no plan, a text that was
   /// cut or changed.
   static Tuning from_text(std::string_view text, std::string_view key);
 
  private:
-  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, cuda::ProductPlan> plans_;  // by N, K, M
+  std::map<std::tuple<std::int64_t, std::int64_t, std::int64_t>, ProductPlan> plans_;  // by N, K, M
 };
 
-/// Where plans come from, by TRIT_CUDA_TUNING: "off" is the table alone, a path that file; unset or empty,
-/// the user's cache.
+/// Where plans come from. TRIT_CUDA_TUNING is "off" for default plans alone, or the path of a file; where
+/// it is unset or empty, a file in the user's cache.
 struct TuningFile {
   std::filesystem::path path;  // empty: none
   bool asked = false;          // named by TRIT_CUDA_TUNING: it must be there
@@ -61,4 +60,20 @@ Tuning load_tuning(const TuningFile& file, std::string_view key);
 /// Whether it worked (io::write_cached_file).
 bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tuning);
 
-}  // namespace trit::runtime::gpu
+/// The plans of one GPU's products: measured ones, else default_plan().
+class TunedPlans {
+ public:
+  /// Reads the plans of this GPU (load_tuning).
+  TunedPlans(std::string_view gpu, const Device& device);
+
+  ProductPlan plan(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features) const;
+  /// The file that measured plans come from; empty where there are none.
+  std::string source() const { return tuning_.size() > 0 ? file_.path.string() : ""; }
+
+ private:
+  Device device_;
+  TuningFile file_;
+  Tuning tuning_;
+};
+
+}  // namespace trit::cuda

@@ -43,18 +43,6 @@ __global__ __launch_bounds__(kThreads) void dequantize_rows_kernel(const Dequant
   }
 }
 
-template <DataType kType>
-void run(const DequantizeRows& args, Stream stream) {
-  const bool vector = args.in_features % kCodes == 0 && args.row_bytes % 16 == 0 &&
-                      reinterpret_cast<std::uintptr_t>(args.q) % 16 == 0 &&
-                      reinterpret_cast<std::uintptr_t>(args.x) % 16 == 0;
-  const std::int64_t threads = args.tokens * ceil_div<std::int64_t>(args.in_features, kCodes);
-  launch<dequantize_rows_kernel<kType>>(
-      "dequantize_rows",
-      {.grid = {static_cast<unsigned>(ceil_div<std::int64_t>(threads, kThreads))}, .block = {kThreads}},
-      stream, args, vector);
-}
-
 }  // namespace
 
 void dequantize_rows(const DequantizeRows& args, Stream stream) {
@@ -68,14 +56,15 @@ void dequantize_rows(const DequantizeRows& args, Stream stream) {
     return;
   }
   require_aligned(args.x, size_of(args.type), "dequantize_rows", "x");
-  switch (args.type) {
-    case DataType::float32:
-      return run<DataType::float32>(args, stream);
-    case DataType::bfloat16:
-      return run<DataType::bfloat16>(args, stream);
-    case DataType::float16:
-      return run<DataType::float16>(args, stream);
-  }
+  const bool vector = args.in_features % kCodes == 0 && args.row_bytes % 16 == 0 && is_aligned(args.q, 16) &&
+                      is_aligned(args.x, 16);
+  const std::int64_t threads = args.tokens * ceil_div<std::int64_t>(args.in_features, kCodes);
+  for_type(args.type, [&]<DataType kType>() {
+    launch<dequantize_rows_kernel<kType>>(
+        "dequantize_rows",
+        {.grid = {static_cast<unsigned>(ceil_div<std::int64_t>(threads, kThreads))}, .block = {kThreads}},
+        stream, args, vector);
+  });
 }
 
 }  // namespace trit::cuda

@@ -2,20 +2,19 @@
 //
 // The backward of RMSNorm, both gradients in one pass over grad and x (16-bit types). With r of a row:
 //
-//   dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]         dg[k] = sum over rows of u[k] x[k]
-//   r
+//   dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
+//   dg[k] = sum over rows of u[k] x[k] r
 //
-// A block takes the rows of one part, one after the other, and has the next row's loads in flight meanwhile.
-// Thread t holds inputs 8 t .. 8 t + 7 of every step of 8 * threads inputs, of u, x and of dg's sums, in
-// registers.
+// A block takes the rows of one part in order, and loads the next row while it computes. Thread t
+// holds inputs 8 t .. 8 t + 7 of every step of 8 * threads inputs, of u, x and of dg's sums, in registers.
 //
 //   shared   products g u x [K], fp32: thread j < 256 adds up those of k = j mod 256 in the order of k, as
-//   lane_sum
-//            asks, so that dx has the CPU's bits
+//            lane_sum requires, so that dx has the CPU's bits
 //            accumulators [2][256]
 #include <algorithm>
 #include <string>
 
+#include "cuda/common/checks.h"
 #include "cuda/common/float_bits.cuh"
 #include "cuda/common/lane_sum.cuh"
 #include "cuda/common/launch.cuh"
@@ -186,8 +185,6 @@ void run_type(const NormBackward& args, Stream stream) {
   args.norm_weight != nullptr ? run_steps<kType, true>(args, stream) : run_steps<kType, false>(args, stream);
 }
 
-bool aligned_or_null(const void* pointer) { return reinterpret_cast<std::uintptr_t>(pointer) % 16 == 0; }
-
 }  // namespace
 
 std::int64_t norm_backward_parts(std::int64_t tokens) {
@@ -197,8 +194,8 @@ std::int64_t norm_backward_parts(std::int64_t tokens) {
 bool norm_backward_fits(const NormBackward& args) {
   return args.type != DataType::float32 && args.in_features % kEight == 0 && args.in_features >= kEight &&
          args.in_features <= kMaxFeatures && args.tokens >= 0 && args.parts >= 1 && args.parts <= INT32_MAX &&
-         aligned_or_null(args.grad) && aligned_or_null(args.x) && aligned_or_null(args.norm_weight) &&
-         aligned_or_null(args.grad_x) && aligned_or_null(args.grad_norm_weight);
+         is_aligned(args.grad, 16) && is_aligned(args.x, 16) && is_aligned(args.norm_weight, 16) &&
+         is_aligned(args.grad_x, 16) && is_aligned(args.grad_norm_weight, 16);
 }
 
 void norm_backward(const NormBackward& args, Stream stream) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The transposed weights of the backward product, from the stored form: tiles of 64 inputs of the layer (the
-// product's rows) x 64 outputs (what it sums over) of gemm_sm90_operand.cuh's 16-bit words.
+// product's rows) x 64 outputs (what it sums over) of gemm_sm90/operand.cuh's 16-bit words.
 #include "cuda/common/checks.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/gemm_sm90/operand.cuh"

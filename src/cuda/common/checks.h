@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Checks of what a caller passes, on the host: each ends in an Error that names what was found and what is
+// Checks of a caller's arguments, on the host. Each throws an Error that names what was found and what is
 // wanted.
 #pragma once
 
@@ -11,6 +11,11 @@
 #include "trit/error.h"
 
 namespace trit::cuda {
+
+/// Whether a pointer, which may be null, is a multiple of `alignment`.
+inline bool is_aligned(const void* pointer, std::uintptr_t alignment) {
+  return reinterpret_cast<std::uintptr_t>(pointer) % alignment == 0;
+}
 
 inline void require_aligned(const void* pointer, std::size_t alignment, const char* function,
                             const char* argument) {

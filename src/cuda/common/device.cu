@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What the launches need to know of a GPU. The only file that asks CUDA; the emulator has no use for it.
+// The properties of a GPU, from CUDA. The only file of this folder that the emulator does not run.
 #include <cuda_runtime.h>
 
 #include <string>

@@ -10,10 +10,10 @@
 namespace trit::cuda {
 
 struct Output {
-  const float* row_scale;  // s [tokens]
-  const float* scale;      // beta [1] or [out_features]
-  const float* bias;       // [out_features] or null
-  void* y;                 // [tokens, out_features]
+  const float* token_scale;   // s [tokens]
+  const float* weight_scale;  // beta [1] or [out_features]
+  const float* bias;          // [out_features] or null
+  void* y;                    // [tokens, out_features]
   int tokens;
   int out_features;
   DataType type;

@@ -6,10 +6,22 @@
 #include <type_traits>
 
 #include "cuda/common/ptx.cuh"
-#include "cuda/common/ptx_sm90.cuh"
 #include "trit/format.h"
 
 namespace trit::cuda {
+
+/// Calls function.operator()<kType>() with `type`.
+template <typename Function>
+void for_type(DataType type, const Function& function) {
+  switch (type) {
+    case DataType::float32:
+      return function.template operator()<DataType::float32>();
+    case DataType::bfloat16:
+      return function.template operator()<DataType::bfloat16>();
+    case DataType::float16:
+      return function.template operator()<DataType::float16>();
+  }
+}
 
 template <DataType kType>
 using FloatBits = std::conditional_t<kType == DataType::float32, float, std::uint16_t>;
@@ -20,6 +32,15 @@ __device__ __forceinline__ FloatBits<kType> to_bits(float value) {
     return value;
   } else {
     return kType == DataType::bfloat16 ? ptx::to_bfloat16(value) : ptx::to_float16(value);
+  }
+}
+
+template <DataType kType>
+__device__ __forceinline__ float from_bits(FloatBits<kType> bits) {
+  if constexpr (kType == DataType::float32) {
+    return bits;
+  } else {
+    return kType == DataType::bfloat16 ? __uint_as_float(std::uint32_t{bits} << 16) : ptx::from_float16(bits);
   }
 }
 

@@ -40,7 +40,7 @@ constexpr int strips_of(std::int64_t out_features) {
   return static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
 }
 
-/// The sums of 64 t q carry this many bits too many.
+/// Sums of 64 t q are shifted right by this many bits to become sums of t q.
 inline constexpr int kCodeShift = 6;
 /// Tiles along k that one int32 accumulator may add up: 2047 * 128 = 262,016 inputs.
 inline constexpr int kMaxTilesPerSum = 2047;
@@ -64,6 +64,11 @@ __device__ __forceinline__ void unpack(std::uint32_t (&a)[4], std::uint32_t word
   a[1] = unpack<1>(word);
   a[2] = unpack<2>(word);
   a[3] = unpack<3>(word);
+}
+
+/// Word i of a lane's 16 bytes; i is known at compile time.
+__device__ __forceinline__ std::uint32_t word_of(const uint4& v, int i) {
+  return i == 0 ? v.x : (i == 1 ? v.y : (i == 2 ? v.z : v.w));
 }
 
 /// The bits of a word that hold four codes (code b in bits 2b, 2b + 1, as a stored byte has them) of A

@@ -23,12 +23,12 @@ struct LaunchShape {
   bool cooperative = false;   // all blocks run at once
 };
 
-/// Of a plan (DecodePlan, DecodeOnePlan) whose blocks are P x Q warps: block (32, P, Q).
-template <typename Plan>
-LaunchShape launch_of_warps(const Plan& plan, bool programmatic) {
-  return {.grid = {static_cast<unsigned>(plan.blocks)},
-          .block = {32, static_cast<unsigned>(plan.row_warps), static_cast<unsigned>(plan.k_warps)},
-          .shared_bytes = plan.shared_bytes,
+/// Blocks of P x Q warps: block (32, P, Q).
+inline LaunchShape shape_of_warps(int blocks, int row_warps, int k_warps, unsigned shared_bytes,
+                                  bool programmatic) {
+  return {.grid = {static_cast<unsigned>(blocks)},
+          .block = {32, static_cast<unsigned>(row_warps), static_cast<unsigned>(k_warps)},
+          .shared_bytes = shared_bytes,
           .programmatic = programmatic};
 }
 

@@ -110,7 +110,8 @@ __device__ __forceinline__ uint4 load_once_16(const void* global) {
   return v;
 }
 
-/// `threads` threads (a multiple of 32) meet at hardware barrier `id`; 0 is __syncthreads' own.
+/// A barrier of `threads` threads (a multiple of 32): hardware barrier `id`, of which 0 is __syncthreads'
+/// own.
 __device__ __forceinline__ void named_barrier(std::uint32_t id, std::uint32_t threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
@@ -140,6 +141,18 @@ __device__ __forceinline__ std::uint16_t to_float16(float value) {
   asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
   return bits;
 }
+/// Two floats to two 16-bit elements, `low` in the low half; rounded to nearest even, denormals kept.
+__device__ __forceinline__ std::uint32_t pack_bfloat16(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+__device__ __forceinline__ std::uint32_t pack_float16(float low, float high) {
+  std::uint32_t packed;
+  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+}
+
 /// float16 to float32, exact.
 __device__ __forceinline__ float from_float16(std::uint16_t bits) {
   float value;

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// decode: the product for up to 16 tokens, bound by reading the weights. Every weight is read once, by one
-// warp.
+// decode: the product for up to 16 tokens, bound by reading the weights. One warp reads each weight, once.
 //
 // A block is P x Q warps, block (32, P, Q). Warp (p, q) owns 16 * S output rows (S strips) and the q-th part
 // of k:
@@ -15,35 +14,26 @@
 //                    x, for each q its part of k    [Q][tokens][part + 16 bytes]
 //
 // Weights are the A operand of mma.m16n8k32 (16 rows), tokens its columns: 1 token costs what 8 do. Per tile
-// of 128 inputs, a warp loads S * 512 contiguous bytes, kAhead tiles ahead, and does 2 ldmatrix.x4 and 4 S
-// mma per 8 tokens. Columns without a token compute what token M - 1 does and are dropped. Inputs past K meet
-// zero weights, so what x holds there does not matter.
+// of 128 inputs, a warp loads S * 512 contiguous bytes, kDecodeDepth tiles in advance, and issues 2
+// ldmatrix.x4 and 4 S mma per 8 tokens. Columns without a token compute what token M - 1 does and are
+// dropped. Inputs past K meet zero weights, so what x holds there does not matter.
 //
-// A few microseconds are all there is, so latencies are taken side by side: the first weights and beta are
-// under way before x is waited for (with programmatic launch, before the kernel in front has ended); the P
-// warps of a q copy the x that they alone need and meet at a barrier of their own; s is fetched before the
-// loop. All warps meet once, before the sums of the Q parts are added and stored. x that does not fit is
-// taken in chunks of k; after each, the sums leave the registers, which also keeps them below 2^31 for any K.
-#include <algorithm>
-#include <string>
-
+// The whole kernel takes a few microseconds, so latencies overlap: the first weights and beta are requested
+// before the wait for x (with programmatic launch, before the preceding kernel has ended); the P warps of a q
+// copy the x that they alone need and synchronise at a barrier of their own; s is loaded before the loop. All
+// warps synchronise once, before the sums of the Q parts are added and stored. An x that does not fit is
+// taken in chunks of k. After each chunk the sums leave the registers, which also keeps them below 2^31 for
+// any K.
 #include "cuda/common/fragments.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
-#include "cuda/product.cuh"
+#include "cuda/decode/decode.h"
+#include "cuda/decode/part_of_x.cuh"
 
 namespace trit::cuda {
 namespace {
 
-constexpr int kMaxWarps = 16;
-constexpr int kDepth = 4;  // tiles in flight per warp: 4 or 8 KB
-// Named barriers 1 .. 15, one for each q that several warps share.
-constexpr int kMaxSharedParts = 15;
-constexpr int kRowPadding =
-    16;  // bytes after a token's x: rows start in different banks, ldmatrix is free of conflicts
-constexpr int kSumPadding = 4;  // ints after a token's sums: the 4 tokens x 8 rows of a store are in 32 banks
-
-/// How a launch cuts its work, computed by the host: there is no division in the kernel.
+/// How a launch divides its work, computed by the host: the kernel divides no numbers.
 struct Shape {
   unsigned groups;           // of 16 S rows, in the whole matrix
   unsigned chunk_tiles;      // along k
@@ -71,10 +61,6 @@ __device__ __forceinline__ void copy_weights(std::uint8_t* slot, const std::uint
   for (int s = 0; s < kStrips; ++s) {
     ptx::cp_async_16(slot + s * kStripBytes, lane_weights + s * kStripBytes);
   }
-}
-
-__device__ __forceinline__ std::uint32_t word_of(const uint4& v, int i) {
-  return i == 0 ? v.x : (i == 1 ? v.y : (i == 2 ? v.z : v.w));  // i is known at compile time
 }
 
 template <int kStrips, int kTokenTiles>
@@ -110,8 +96,8 @@ __device__ __forceinline__ void multiply_tile(Sums<kStrips, kTokenTiles>& sums,
   }
 }
 
-// Puts a warp's sums, shifted to sums of t q, in their place (the first chunk) or adds them to what is there,
-// and clears them. A thread meets its own values only.
+// Stores a warp's sums, shifted to sums of t q (the first chunk), or adds them to what is there, and clears
+// them. A thread reads back only what it wrote itself.
 template <int kStrips, int kTokenTiles>
 __device__ __forceinline__ void flush(Sums<kStrips, kTokenTiles>& sums, std::int32_t* warp_sums,
                                       unsigned stride, unsigned tokens, unsigned lane, bool add) {
@@ -137,8 +123,8 @@ __device__ __forceinline__ void flush(Sums<kStrips, kTokenTiles>& sums, std::int
   }
 }
 
-/// The warps of one q: they share a part of x.
-__device__ __forceinline__ void meet(unsigned q, unsigned row_warps) {
+/// A barrier of the warps of one q, which share a part of x.
+__device__ __forceinline__ void part_barrier(unsigned q, unsigned row_warps) {
   if (row_warps == 1) {
     __syncwarp();
   } else {
@@ -146,64 +132,10 @@ __device__ __forceinline__ void meet(unsigned q, unsigned row_warps) {
   }
 }
 
-/// A part of x on its way to shared memory: items of 4 tokens x 128 inputs, a 16-byte unit per lane,
-/// kInFlight of them in registers. (cp.async would have to be waited for together with the weights that are
-/// under way; bulk copies take 0.3 us longer than loads.)
-template <int kTokenTiles>
-class PartOfX {
- public:
-  /// `thread` of `threads` (whole warps) that share the part: tiles thread / 32, ...
-  __device__ PartOfX(const std::int8_t* q, unsigned row_bytes, unsigned begin, unsigned tiles,
-                     unsigned tokens, std::uint8_t* x, unsigned x_stride, unsigned lane, unsigned warp,
-                     unsigned warps)
-      : q_(q + lane / 8 * row_bytes),
-        row_bytes_(row_bytes),
-        offset_((begin + warp) * kTileInputs + lane % 8 * 16),
-        end_(min(row_bytes, (begin + tiles) * kTileInputs)),
-        tokens_(tokens - min(tokens, lane / 8)),
-        x_(x + lane / 8 * x_stride + warp * kTileInputs + lane % 8 * 16),
-        x_stride_(x_stride),
-        step_(warps * kTileInputs) {}
-
-  __device__ __forceinline__ bool any() const { return offset_ - offset_ % kTileInputs < end_; }
-
-  /// Loads the next items; store() puts them where they belong.
-  __device__ __forceinline__ void load() {
-#pragma unroll
-    for (unsigned i = 0; i < kInFlight; ++i) {
-      const unsigned at = offset_ + i / kItemsPerTile * step_;
-      const unsigned token = 4 * (i % kItemsPerTile);
-      if (token < tokens_ && at < end_) {
-        units_[i] = *reinterpret_cast<const uint4*>(q_ + token * row_bytes_ + at);
-      }
-    }
-  }
-  __device__ __forceinline__ void store() {
-#pragma unroll
-    for (unsigned i = 0; i < kInFlight; ++i) {
-      const unsigned tile = i / kItemsPerTile * step_;
-      const unsigned token = 4 * (i % kItemsPerTile);
-      if (token < tokens_ && offset_ + tile < end_) {
-        *reinterpret_cast<uint4*>(x_ + token * x_stride_ + tile) = units_[i];
-      }
-    }
-    offset_ += kInFlight / kItemsPerTile * step_;
-    x_ += kInFlight / kItemsPerTile * step_;
-  }
-
- private:
-  static constexpr unsigned kInFlight = 4 * kTokenTiles;
-  static constexpr unsigned kItemsPerTile = 2 * kTokenTiles;  // of 4 tokens
-  const std::int8_t* q_;
-  unsigned row_bytes_, offset_, end_, tokens_;
-  std::uint8_t* x_;
-  unsigned x_stride_, step_;
-  uint4 units_[kInFlight] = {};
-};
-
 // kChunked: x does not fit as a whole.
 template <int kStrips, int kTokenTiles, bool kChunked>
-__global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArguments a, const Shape shape) {
+__global__ __launch_bounds__(kMaxDecodeWarps * 32) void decode_kernel(const ProductArguments a,
+                                                                      const Shape shape) {
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
@@ -218,7 +150,7 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
                                      std::uint64_t{inside / kGroupsPerBlock} * shape.row_block_bytes +
                                      inside % kGroupsPerBlock * kShareBytes + lane * 16;
   std::uint8_t* const ring =
-      dynamic_shared() + shape.ring_begin + (q * blockDim.y + p) * (kDepth * kShareBytes) + lane * 16;
+      dynamic_shared() + shape.ring_begin + (q * blockDim.y + p) * (kDecodeDepth * kShareBytes) + lane * 16;
   const unsigned row = group * kWarpRows + lane;
   float beta[kStrips / 2] = {};
   float bias[kStrips / 2] = {};
@@ -238,19 +170,19 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
     const std::uint8_t* next = lane_weights + std::uint64_t{begin} * kTileBytes;
     const auto start_weights = [&] {
 #pragma unroll
-      for (unsigned i = 0; i < kDepth; ++i) {
+      for (unsigned i = 0; i < kDecodeDepth; ++i) {
         if (i < left) {
           copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
         }
         ptx::cp_async_commit();
       }
-      next += kDepth * kTileBytes;
+      next += kDecodeDepth * kTileBytes;
     };
     std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
     PartOfX<kTokenTiles> part(a.q, static_cast<unsigned>(a.row_bytes), begin, left, tokens, x, shape.x_stride,
                               lane, p, blockDim.y);
-    // With programmatic launch the weights come first, while the kernel in front still runs. Without it x
-    // does, since it would queue up behind the weights.
+    // With programmatic launch the weights are loaded first, while the preceding kernel still runs. Without
+    // it x is loaded first, since it would queue up behind the weights.
     if (shape.weights_first) {
       start_weights();
     }
@@ -259,15 +191,15 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
 #pragma unroll
         for (unsigned i = 0; i < kStrips / 2; ++i) {
           const unsigned of = min(row + 32 * i, static_cast<unsigned>(a.out.out_features) - 1);
-          beta[i] = a.out.scale[a.out.scale_per_row ? of : 0];
+          beta[i] = a.out.weight_scale[a.out.scale_per_row ? of : 0];
           bias[i] = a.out.bias == nullptr ? -0.0F : a.out.bias[of];
         }
       }
       ptx::wait_for_predecessor();
       ptx::let_successor_start();
-      s = q < tokens ? a.out.row_scale[q] : 0.0F;
+      s = q < tokens ? a.out.token_scale[q] : 0.0F;
     } else {
-      meet(q, blockDim.y);  // nobody reads the last chunk's x any more
+      part_barrier(q, blockDim.y);  // no warp reads the last chunk's x any more
     }
     part.load();
     if (!shape.weights_first) {
@@ -279,7 +211,7 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
       part.load();
       part.store();
     }
-    meet(q, blockDim.y);
+    part_barrier(q, blockDim.y);
 
     const std::uint8_t* lane_x[kTokenTiles];
 #pragma unroll
@@ -289,19 +221,19 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
     std::uint8_t* slot = ring;
 #pragma unroll 1
     for (; left > 0; --left) {
-      ptx::cp_async_wait<kDepth - 1>();
+      ptx::cp_async_wait<kDecodeDepth - 1>();
       Weights<kStrips> weights;
 #pragma unroll
       for (int i = 0; i < kStrips; ++i) {
         weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
       }
       multiply_tile(sums, weights, lane_x);
-      if (left > kDepth) {
+      if (left > kDecodeDepth) {
         copy_weights<kStrips>(slot, next);
       }
       ptx::cp_async_commit();
       next += kTileBytes;
-      slot = slot == ring + (kDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
+      slot = slot == ring + (kDecodeDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
 #pragma unroll
       for (unsigned t = 0; t < kTokenTiles; ++t) {
         lane_x[t] += kTileInputs;
@@ -319,8 +251,8 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
 #pragma unroll 1
   for (unsigned token = q; token < tokens; token += blockDim.z) {
     const float token_scale = s;
-    s = token + blockDim.z < tokens ? a.out.row_scale[token + blockDim.z] : 0.0F;
-    // Known to be the same in every turn: without this the compiler makes a copy of the loop for each type.
+    s = token + blockDim.z < tokens ? a.out.token_scale[token + blockDim.z] : 0.0F;
+    // The same in every iteration: without this the compiler makes a copy of the loop for each type.
     int type = static_cast<int>(a.out.type);
     ptx::opaque(type);
 #pragma unroll
@@ -328,7 +260,7 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
       const std::int32_t* part = first_part + 32 * i;
       std::int32_t sum = 0;
 #pragma unroll
-      for (unsigned w = 0; w < kMaxWarps; ++w) {  // all of them in flight
+      for (unsigned w = 0; w < kMaxDecodeWarps; ++w) {  // all of them in flight
         sum += w < blockDim.z ? part[w * shape.sum_part] : 0;
       }
       if (row + 32 * i < static_cast<unsigned>(a.out.out_features)) {
@@ -342,97 +274,28 @@ __global__ __launch_bounds__(kMaxWarps * 32) void decode_kernel(const ProductArg
 
 }  // namespace
 
-DecodePlan plan_decode(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                       std::int64_t in_features) {
-  DecodePlan plan{};
-  const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  const int strips_of_matrix = strips_of(out_features);
-  // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
-  // of weights in flight for each would be too little) a warp takes four strips instead.
-  const auto cut = [&](int strips) {
-    plan.strips = strips;
-    const int groups = strips_of_matrix / strips;
-    const int row_warps = std::min(ceil_div(groups, device.multiprocessors), kMaxWarps / 2);
-    plan.row_warps = row_warps == 7 ? 8 : row_warps;  // 16 warps a block, not 14
-    plan.blocks = ceil_div(groups, plan.row_warps);
-  };
-  cut(2);
-  int warps = kMaxWarps;
-  if (tokens <= 8 && plan.row_warps > 4) {
-    cut(4);
-  } else if (tokens <= 8 && plan.row_warps > 2) {
-    // Two blocks a multiprocessor: with programmatic launch 6.1 us for 6.7 (14336 x 4096), else 7.9 for 7.2.
-    plan.row_warps = 2;
-    plan.blocks = ceil_div(strips_of_matrix / 2, 2);
-    warps = 10;
-  } else if (plan.row_warps == 1 && k_tiles * ceil_div<std::int64_t>(tokens, 8) <= 48) {
-    warps = 12;  // 4096 x 4096, 8 tokens: 2.9 us for 3.1
-  }
-  // All warps, fewer only where that keeps x in one piece: a second chunk of k is another trip to memory
-  // (8192 x 8192, 16 tokens: 10.5 us with 16 warps, 8.5 with 12).
-  const int most =
-      std::min({warps / plan.row_warps, k_tiles, plan.row_warps > 1 ? kMaxSharedParts : kMaxWarps});
-  for (plan.k_warps = most; plan.k_warps > most / 2; --plan.k_warps) {
-    if (fit_decode(plan, device, tokens, in_features) && plan.chunk_tiles == k_tiles) {
-      return plan;
-    }
-  }
-  plan.k_warps = most;
-  while (!fit_decode(plan, device, tokens, in_features)) {
-    if (plan.k_warps > 1) {
-      --plan.k_warps;
-    } else if (plan.row_warps > 1) {
-      plan.row_warps = ceil_div(plan.row_warps, 2);
-      plan.blocks = ceil_div(strips_of_matrix / plan.strips, plan.row_warps);
-    } else {
-      throw Error("cuda: decode of " + std::to_string(tokens) + " tokens needs more shared memory than " +
-                  std::to_string(device.shared_bytes) + " bytes");
-    }
-  }
-  return plan;
-}
-
-bool fit_decode(DecodePlan& plan, const Device& device, std::int64_t tokens, std::int64_t in_features) {
-  const auto m = static_cast<int>(tokens);
-  const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  if (plan.row_warps * plan.k_warps > kMaxWarps || (plan.row_warps > 1 && plan.k_warps > kMaxSharedParts)) {
-    return false;
-  }
-  plan.sum_stride = plan.row_warps * plan.strips * kStripRows + kSumPadding;
-  const int fixed_bytes = round_up(plan.k_warps * m * plan.sum_stride * 4, 16) +
-                          plan.k_warps * (plan.row_warps * kDepth * plan.strips * kStripBytes);
-  // Tiles of a part of x, for as many parts as there are.
-  const int bytes_per_part = (device.shared_bytes - fixed_bytes) / (m * plan.k_warps);
-  const int most_part_tiles = std::min((bytes_per_part - kRowPadding) / kTileInputs, kMaxTilesPerSum);
-  if (most_part_tiles < 1) {
-    return false;
-  }
-  plan.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, most_part_tiles * plan.k_warps));  // of one length
-  plan.x_stride = ceil_div(plan.chunk_tiles, plan.k_warps) * kTileInputs + kRowPadding;
-  plan.shared_bytes = static_cast<unsigned>(fixed_bytes + m * plan.k_warps * plan.x_stride);
-  return true;
-}
-
-void launch_decode(const DecodePlan& plan, const ProductArguments& arguments, bool programmatic,
+void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, bool programmatic,
                    Stream stream) {
-  const LaunchShape launch_shape = launch_of_warps(plan, programmatic);
+  const DecodePlan& plan = how.plan;
+  const LaunchShape launch_shape =
+      shape_of_warps(how.blocks, plan.row_warps, plan.k_warps, how.shared_bytes, programmatic);
   const int tokens = arguments.out.tokens;
-  const int x_begin = round_up(plan.k_warps * tokens * plan.sum_stride * 4, 16);
-  const int ring_begin = x_begin + plan.k_warps * tokens * plan.x_stride;
+  const int x_begin = round_up(plan.k_warps * tokens * how.sum_stride * 4, 16);
+  const int ring_begin = x_begin + plan.k_warps * tokens * how.x_stride;
   const Shape shape{.groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / plan.strips),
-                    .chunk_tiles = static_cast<unsigned>(plan.chunk_tiles),
-                    .part_tiles = static_cast<unsigned>(plan.chunk_tiles / plan.k_warps),
-                    .part_over = static_cast<unsigned>(plan.chunk_tiles % plan.k_warps),
-                    .x_stride = static_cast<unsigned>(plan.x_stride),
-                    .sum_stride = static_cast<unsigned>(plan.sum_stride),
-                    .x_part = static_cast<unsigned>(tokens * plan.x_stride),
-                    .sum_part = static_cast<unsigned>(tokens * plan.sum_stride),
+                    .chunk_tiles = static_cast<unsigned>(how.chunk_tiles),
+                    .part_tiles = static_cast<unsigned>(how.chunk_tiles / plan.k_warps),
+                    .part_over = static_cast<unsigned>(how.chunk_tiles % plan.k_warps),
+                    .x_stride = static_cast<unsigned>(how.x_stride),
+                    .sum_stride = static_cast<unsigned>(how.sum_stride),
+                    .x_part = static_cast<unsigned>(tokens * how.x_stride),
+                    .sum_part = static_cast<unsigned>(tokens * how.sum_stride),
                     .x_begin = static_cast<unsigned>(x_begin),
                     .ring_begin = static_cast<unsigned>(ring_begin),
                     .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes,
                     .weights_first = programmatic};
   const auto start = [&]<int kStrips, int kTokenTiles>() {
-    if (plan.chunk_tiles < arguments.tiles_along_k) {
+    if (how.chunk_tiles < arguments.tiles_along_k) {
       launch<decode_kernel<kStrips, kTokenTiles, true>>("decode", launch_shape, stream, arguments, shape);
     } else {
       launch<decode_kernel<kStrips, kTokenTiles, false>>("decode", launch_shape, stream, arguments, shape);

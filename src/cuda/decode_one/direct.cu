@@ -6,20 +6,13 @@
 //
 //   shared memory    zeros, 128 bytes | sums of 16 S rows, 128 bytes | x
 //
-// What counts here is how few instructions there are, not bytes: a multiprocessor runs 20 to 64 warps of a
-// few tiles each, so an instruction more in front of a load delays the last warp's load by 5 to 16 clocks.
-#include "cuda/decode_one/multiply.cuh"
-
-#include <algorithm>
-
+// The number of instructions counts here, not bytes: a multiprocessor runs 20 to 64 warps of a few tiles
+// each, so one more instruction before a load delays the last warp's load by 5 to 16 clocks.
 #include "cuda/common/launch.cuh"
+#include "cuda/decode_one/multiply.cuh"
 
 namespace trit::cuda::one {
 namespace {
-
-constexpr int kMaxThreads = 1024;
-constexpr int kMaxBlocks = 32;  // of a multiprocessor
-constexpr int kHeaderBytes = 2 * kZeroBytes;
 
 struct Shape {
   const std::uint8_t* weights;
@@ -32,12 +25,12 @@ struct Shape {
 };
 
 template <int kStrips, int kTiles>
-__global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const Shape a) {
+__global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel(const Shape a) {
   constexpr int kRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
   constexpr int kSets = kStrips == 1 ? 2 : 1;  // of accumulators: shorter chains where registers are left
-  static_assert(kRows * 4 <= kHeaderBytes - kZeroBytes);
+  static_assert(kRows * 4 <= kDirectHeaderBytes - kZeroBytes);
   const unsigned lane = threadIdx.x;
   const unsigned warp = threadIdx.y;
   const unsigned group = blockIdx.x;
@@ -66,10 +59,10 @@ __global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const
       factors = load_factors(a.out, row);
     }
   }
-  // Everything that can be known before x, so that nothing is between the wait and its load.
+  // All addresses are computed before x is there, so that its load follows the wait at once.
   const unsigned x_at = begin * kTileInputs + lane * 4;
   const std::uint8_t* x_from = reinterpret_cast<const std::uint8_t*>(a.q) + x_at;
-  std::uint32_t x_to = ptx::shared_address(shared) + kHeaderBytes + x_at;
+  std::uint32_t x_to = ptx::shared_address(shared) + kDirectHeaderBytes + x_at;
   LaneInputs inputs = lane_inputs(lane, ptx::shared_address(shared), x_to - lane * 4);
   ptx::opaque(x_from);
   ptx::opaque(x_to);
@@ -84,7 +77,7 @@ __global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const
     }
   }
   if (stores) {
-    s = a.out.row_scale[0];
+    s = a.out.token_scale[0];
   }
   __syncthreads();  // the zeros are there
   std::int32_t x_sum = 0;
@@ -111,34 +104,10 @@ __global__ __launch_bounds__(kMaxThreads, 1) void decode_one_direct_kernel(const
 
 }  // namespace
 
-bool plan_direct(DecodeOnePlan& plan, const Device& device, int k_tiles, int strips, bool programmatic) {
-  // Of a multiprocessor's registers: 64 warps of 32, 42 of 48, 36 of 56.
-  struct Form {
-    int strips, tiles, warps;
-  };
-  for (const Form form : {Form{1, 1, 64}, Form{2, 1, 42}, Form{2, 2, 36}}) {
-    const int k_warps = ceil_div(k_tiles, form.tiles);
-    const int blocks = strips / form.strips;
-    if (k_warps * 32 > kMaxThreads || (programmatic && form.strips == 1) ||
-        blocks > device.multiprocessors * std::min(form.warps / k_warps, kMaxBlocks)) {
-      continue;
-    }
-    plan = {.strips = form.strips,
-            .tiles = form.tiles,
-            .row_warps = 1,
-            .k_warps = k_warps,
-            .blocks = blocks,
-            .shared_bytes = static_cast<unsigned>(kHeaderBytes + k_warps * form.tiles * kTileInputs)};
-    return true;
-  }
-  return false;
-}
-
-void launch_direct(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
-                   Stream stream) {
-  const LaunchShape launch_shape{.grid = {static_cast<unsigned>(plan.blocks)},
-                                 .block = {32, static_cast<unsigned>(plan.k_warps)},
-                                 .shared_bytes = plan.shared_bytes,
+void launch_direct(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream) {
+  const LaunchShape launch_shape{.grid = {static_cast<unsigned>(how.blocks)},
+                                 .block = {32, static_cast<unsigned>(how.k_warps)},
+                                 .shared_bytes = how.shared_bytes,
                                  .programmatic = programmatic};
   const Shape shape{.weights = arguments.weights,
                     .q = arguments.q,
@@ -150,9 +119,9 @@ void launch_direct(const DecodeOnePlan& plan, const ProductArguments& arguments,
   const auto start = [&]<int kStrips, int kTiles>() {
     launch<decode_one_direct_kernel<kStrips, kTiles>>("decode_one", launch_shape, stream, shape);
   };
-  if (plan.strips == 1) {
+  if (how.strips == 1) {
     start.operator()<1, 1>();
-  } else if (plan.tiles == 1) {
+  } else if (how.tiles == 1) {
     start.operator()<2, 1>();
   } else {
     start.operator()<2, 2>();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What both forms of decode_one share: how a tile of weights is multiplied by one token, and where the sums
-// meet.
+// What both kernels of decode_one share: how a tile of weights is multiplied by one token, and how the sums
+// of the warps are added.
 //
 // Of the eight columns of mma.m16n8k32 one token needs one, so the others are used to unpack with one
 // instruction per register instead of two. Register r of a word is
@@ -15,31 +15,21 @@
 //
 //   sum[g] = (d[0] >> 6) + (d[1] >> 2),   sum[g + 8] = (d[2] >> 4) + d[3],   both minus 2 * (sum of q)
 //
-// All shifts are exact. Every warp brings its own part of q to shared memory and sums it up on the way.
+// All shifts are exact. Every warp copies its own part of q to shared memory and adds it up in passing.
 #pragma once
 
 #include "cuda/common/fragments.cuh"
 #include "cuda/common/ptx.cuh"
-#include "cuda/product.cuh"
+#include "cuda/decode_one/decode_one.h"
 
 namespace trit::cuda::one {
-
-/// Of shared memory, from its beginning: zeros, which ldmatrix reads for columns without inputs.
-inline constexpr int kZeroBytes = 128;
-// (t + 2) * 64 is 192 at most.
-inline constexpr int kMaxTilesPerPart = 682;
-static_assert(std::int64_t{kMaxTilesPerPart} * kTileInputs * 192 * 128 < (std::int64_t{1} << 31));
-
-__device__ __forceinline__ std::uint32_t word_of(const uint4& v, int i) {
-  return i == 0 ? v.x : (i == 1 ? v.y : (i == 2 ? v.z : v.w));  // i is known at compile time
-}
 
 __device__ __forceinline__ std::int32_t add_bytes(std::uint32_t four, std::int32_t sum) {
   return __dp4a(static_cast<int>(four), 0x01010101, sum);
 }
 
 /// Where a lane's row of ldmatrix is. Row l % 8 of matrix l / 8 is column l % 8 of inputs 16 (l / 8) .. + 15:
-/// columns 0 and 1 take them in turn, everything else is zeros, in banks that the inputs are not in.
+/// columns 0 and 1 take them in turn, the other columns are zeros, in banks that hold no inputs.
 struct LaneInputs {
   std::uint32_t address;
   std::uint32_t step;  // from tile to tile
@@ -99,12 +89,7 @@ struct RowFactors {
   float bias = -0.0F;
 };
 __device__ __forceinline__ RowFactors load_factors(const Output& out, unsigned row) {
-  return {out.scale[out.scale_per_row ? row : 0], out.bias == nullptr ? -0.0F : out.bias[row]};
+  return {out.weight_scale[out.scale_per_row ? row : 0], out.bias == nullptr ? -0.0F : out.bias[row]};
 }
-
-/// The form for short parts of k (decode_one_direct.cu): false where it would not be one wave of blocks.
-bool plan_direct(DecodeOnePlan& plan, const Device& device, int k_tiles, int strips, bool programmatic);
-void launch_direct(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
-                   Stream stream);
 
 }  // namespace trit::cuda::one

@@ -1,37 +1,31 @@
 // SPDX-License-Identifier: MIT
 //
-// decode_one: the product for one token, bound by reading the weights and by latencies. This file has the
-// choice between its two forms, and the one for any shape: a block is P x Q warps, block (32, P, Q); warp
-// (p, q) owns two strips of 16 output rows and the q-th part of k, and every lane copies its own weights to
-// a ring of kDepth tiles that no other lane reads. Each warp has its own copy of its part of x, so that no
-// warp waits for the inputs of another one.
+// decode_one for any shape: a block is P x Q warps, block (32, P, Q). Warp (p, q) owns two strips of 16
+// output rows and the q-th part of k, and every lane copies its own weights to a ring of kDepth tiles that
+// no other lane reads. Each warp has its own copy of its part of x, so that no warp waits for another one's
+// inputs.
 //
 //   shared memory    zeros, 128 bytes | sums of the block's rows | x of every warp | rings
 //
 // With programmatic launch two blocks fit on a multiprocessor: the next kernel's first tiles arrive while
-// this one computes, which is where the plans differ (plan_decode_one).
+// this one computes. That is why plan.cu divides the work in another way for it.
+#include "cuda/common/launch.cuh"
 #include "cuda/decode_one/multiply.cuh"
 
-#include <algorithm>
-
-#include "cuda/common/launch.cuh"
-
-namespace trit::cuda {
-namespace one {
+namespace trit::cuda::one {
 namespace {
 
-constexpr int kMaxWarps = 16;
-constexpr int kStrips = 2;
-constexpr int kDepth = 4;
+constexpr int kStrips = kRingStrips;
+constexpr int kDepth = kRingDepth;
 constexpr int kSets = 2;  // of accumulators: shorter chains
-constexpr unsigned kWarpRows = kStrips * kStripRows;
+constexpr unsigned kWarpRows = kRingWarpRows;
 constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
-constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
+constexpr unsigned kShareBytes = kRingShareBytes;
 constexpr unsigned kUnitBytes = 16;
 constexpr unsigned kUnitsPerTile = kTileInputs / kUnitBytes;
 constexpr unsigned kUnitsInFlight = 2;  // of x, a lane: 8 tiles
 
-/// How a launch cuts its work, computed by the host: there is no division in the kernel.
+/// How a launch divides its work, computed by the host: the kernel divides no numbers.
 struct Shape {
   const std::uint8_t* weights;
   const std::int8_t* q;
@@ -48,10 +42,11 @@ struct Shape {
   Output out;
 };
 
-/// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights come first, while
-/// the kernel in front still runs. Without it x does, since it would queue up behind the weights.
+/// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
+/// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
+/// weights.
 template <bool kProgrammatic>
-__global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
+__global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
   const unsigned q = threadIdx.z;
@@ -63,7 +58,7 @@ __global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(cons
   unsigned left = a.part_tiles + (q < a.part_over ? 1U : 0U);
   const std::uint8_t* next = a.weights + std::uint64_t{inside / kGroupsPerBlock} * a.row_block_bytes +
                              (inside % kGroupsPerBlock * kShareBytes + begin * kTileBytes + lane * 16);
-  ptx::opaque(next);  // else every address is computed anew from the arguments
+  ptx::opaque(next);  // otherwise every address is computed again from the arguments
   std::uint8_t* const shared = dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   std::uint32_t ring = base + a.ring_begin + warp * (kDepth * kShareBytes) + lane * 16;
@@ -117,7 +112,7 @@ __global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(cons
     start_weights();
   }
   if (stores) {
-    s = a.out.row_scale[0];
+    s = a.out.token_scale[0];
   }
   next += kDepth * kTileBytes;
   ptx::opaque(next);
@@ -176,42 +171,23 @@ __global__ __launch_bounds__(kMaxWarps * 32, 2) void decode_one_ring_kernel(cons
   }
 }
 
-int x_begin(const DecodeOnePlan& plan) {
-  return kZeroBytes + round_up<int>(plan.row_warps * kWarpRows * 4, kTileInputs);
-}
-int x_bytes(const DecodeOnePlan& plan, int k_tiles) { return ceil_div(k_tiles, plan.k_warps) * kTileInputs; }
-int ring_begin(const DecodeOnePlan& plan, int k_tiles) {
-  return x_begin(plan) + plan.row_warps * plan.k_warps * x_bytes(plan, k_tiles);
-}
-
-/// Sets the other members after row_warps and k_warps; false where it does not fit in shared memory.
-bool fit_ring(DecodeOnePlan& plan, const Device& device, int k_tiles, int strips) {
-  plan.strips = kStrips;
-  plan.tiles = 0;
-  plan.blocks = ceil_div(strips / kStrips, plan.row_warps);
-  plan.shared_bytes = static_cast<unsigned>(
-      ring_begin(plan, k_tiles) + plan.row_warps * plan.k_warps * kDepth * static_cast<int>(kShareBytes));
-  return plan.shared_bytes <= static_cast<unsigned>(device.shared_bytes) &&
-         ceil_div(k_tiles, plan.k_warps) <= kMaxTilesPerPart;
-}
-
 }  // namespace
 
-void launch_ring(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
-                 Stream stream) {
-  const LaunchShape launch_shape = launch_of_warps(plan, programmatic);
+void launch_ring(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream) {
+  const LaunchShape launch_shape =
+      shape_of_warps(how.blocks, how.row_warps, how.k_warps, how.shared_bytes, programmatic);
   const int k_tiles = arguments.tiles_along_k;
   const Shape shape{.weights = arguments.weights,
                     .q = arguments.q,
                     .row_block_bytes = static_cast<unsigned>(k_tiles) * kTileBytes,
-                    .part_tiles = static_cast<unsigned>(k_tiles / plan.k_warps),
-                    .part_over = static_cast<unsigned>(k_tiles % plan.k_warps),
+                    .part_tiles = static_cast<unsigned>(k_tiles / how.k_warps),
+                    .part_over = static_cast<unsigned>(k_tiles % how.k_warps),
                     .groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / kStrips),
                     .row_bytes = static_cast<unsigned>(arguments.row_bytes),
-                    .row_warps = static_cast<unsigned>(plan.row_warps),
-                    .x_begin = static_cast<unsigned>(x_begin(plan)),
-                    .x_bytes = static_cast<unsigned>(x_bytes(plan, k_tiles)),
-                    .ring_begin = static_cast<unsigned>(ring_begin(plan, k_tiles)),
+                    .row_warps = static_cast<unsigned>(how.row_warps),
+                    .x_begin = static_cast<unsigned>(ring_x_begin(how)),
+                    .x_bytes = static_cast<unsigned>(ring_x_bytes(how, k_tiles)),
+                    .ring_begin = static_cast<unsigned>(ring_begin(how, k_tiles)),
                     .flip = 0xaaaaaaaaU,
                     .out = arguments.out};
   if (programmatic) {
@@ -221,41 +197,4 @@ void launch_ring(const DecodeOnePlan& plan, const ProductArguments& arguments, b
   }
 }
 
-}  // namespace one
-
-// Measured on an H200: eight shapes, both forms, S = 1, 2, 4, one to four tiles in registers, rings of 2, 4
-// and 6 tiles, every P and Q.
-bool plan_decode_one(DecodeOnePlan& plan, const Device& device, std::int64_t out_features,
-                     std::int64_t in_features, bool programmatic) {
-  const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  const int strips = strips_of(out_features);
-  if (one::plan_direct(plan, device, k_tiles, strips, programmatic)) {
-    return true;
-  }
-  const int groups = strips / one::kStrips;
-  int warps = one::kMaxWarps;
-  plan.row_warps = ceil_div(groups, device.multiprocessors);  // one block a multiprocessor
-  if (plan.row_warps > 4) {
-    // Several waves of small blocks.
-    plan.row_warps = 1;
-    warps = programmatic ? 8 : 6;
-  } else if (programmatic && plan.row_warps > 2) {
-    plan.row_warps = 2;
-    warps = 12;
-  }
-  // The fewest warps that leave the longest part of k as short; fewer where they do not fit.
-  for (int most = std::min(warps / plan.row_warps, k_tiles); most > 0; --most) {
-    plan.k_warps = ceil_div(k_tiles, ceil_div(k_tiles, most));
-    if (one::fit_ring(plan, device, k_tiles, strips)) {
-      return true;
-    }
-  }
-  return false;
-}
-
-void launch_decode_one(const DecodeOnePlan& plan, const ProductArguments& arguments, bool programmatic,
-                       Stream stream) {
-  (plan.tiles == 0 ? one::launch_ring : one::launch_direct)(plan, arguments, programmatic, stream);
-}
-
-}  // namespace trit::cuda
+}  // namespace trit::cuda::one

@@ -15,64 +15,28 @@
 //             of an ldmatrix are in different banks
 //   weights   R / 64 tiles of frag64x128, copied as they are
 //
-// A stage is four steps of 32 inputs. What a step multiplies was read from shared memory in the step before:
-// the last step of a stage waits for the next one, meets the other warps, reads the next stage's first
-// operands, starts the refill of its own place (which nobody reads any more), and only then multiplies. So
-// there is one barrier a stage, with a step's mma of each warp behind it that wait for nothing.
+// A stage is four steps of 32 inputs. What a step multiplies was read from shared memory in the step
+// before. The last step of a stage waits for the next stage at a barrier, reads that stage's first
+// operands, starts to refill its own (which no warp reads any more), and only then multiplies. So there is
+// one barrier a stage, and each warp has a step's mma to issue behind it that wait for nothing.
 //
 // Rows and tokens outside of the matrix repeat the last one and are dropped; inputs past K meet zero weights.
-// So no copy depends on where the block is.
+// So the copies are the same in every block.
 //
 // Sums go through shared memory, each warp's through its own part, so that a lane stores 8 neighbours of a
 // row of y at once.
 //
 // Few tiles: `splits` blocks share a tile's range of k. Each adds its int32 sums to a workspace in memory,
-// atomically; the last to come, by a counter per tile, reads the total, writes y and puts zeros back. Integer
-// sums are exact in any order. The same splitting takes in_features beyond what one int32 sum of 64 t q
-// holds.
-#include <algorithm>
-
+// atomically. The last one, found by a counter per tile, reads the total, writes y and restores the zeros.
+// Integer sums are exact in any order. Splitting also allows more in_features than one int32 sum of 64 t q
+// can hold.
 #include "cuda/common/fragments.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
-#include "cuda/product.cuh"
+#include "cuda/gemm_sm80/stage.cuh"
 
-namespace trit::cuda {
+namespace trit::cuda::sm80 {
 namespace {
-
-constexpr int kWarps = 4;
-constexpr int kThreads = 32 * kWarps;
-constexpr int kStages = 3;
-constexpr int kBlocks = 2;                // per multiprocessor
-constexpr int kUnits = kTileInputs / 16;  // 16-byte units of a token's row in a stage
-constexpr int kSteps = kTileInputs / 32;  // of mma in a stage
-constexpr int kMaxSplits = 32;
-constexpr int kTokenGroup = 8;  // token blocks that run together with a row block
-constexpr int kCopyRows = kThreads / kUnits;
-constexpr int kCopyTiles = kThreads / (kTileBytes / 16);
-static_assert(kCopyRows % 8 == 0, "the swizzle of all rows that a thread copies is the same");
-
-constexpr int rows_of_tile(int tokens) { return 4 * tokens; }
-
-template <int kTokens>
-struct Tile {
-  static constexpr int kRows = rows_of_tile(kTokens);
-  static constexpr int kWarpRows = kRows / kWarps;
-  static constexpr int kStrips = kWarpRows / kStripRows;  // per warp
-  static constexpr int kColumns = kTokens / 8;            // tiles of 8 tokens per warp
-  static constexpr int kTokenStageBytes = kTokens * kTileInputs;
-  static constexpr int kWeightStageBytes = kRows / kTileRows * kTileBytes;
-  static constexpr int kStageBytes = kTokenStageBytes + kWeightStageBytes;
-  static constexpr int kSharedBytes = kStages * kStageBytes;
-  static constexpr int kSums = kStrips * kColumns * 4;  // per thread
-  // The end: columns whose sums a warp has in shared memory at a time, and ints from token to token: the 4
-  // tokens x 8 rows of a store are in 32 banks.
-  static constexpr int kStoreColumns = 4;
-  static constexpr int kSumStride = kWarpRows + 4;
-  static constexpr int kWarpSums = kStoreColumns * 8 * kSumStride;
-  static_assert(kColumns % 2 == 0, "an ldmatrix.x4 reads 16 tokens");
-  static_assert(kWarps * kWarpSums * 4 <= kSharedBytes, "the sums fit where the stages were");
-};
 
 struct Shape {
   int row_blocks;
@@ -80,63 +44,6 @@ struct Shape {
   int tiles_per_split;
   std::int32_t* counters;  // [row_blocks * token_blocks], zero between launches; only where k is split
   std::int32_t* partial;   // [row_blocks * token_blocks][sums of a thread][128], zero between launches
-};
-
-__device__ __forceinline__ int swizzled(int row, int unit) {
-  return row * kTileInputs + (unit ^ (row % 8)) * 16;
-}
-
-// What a thread copies in every stage: unit `thread % 8` of rows thread / 8, + 16, ... of the tokens, and one
-// unit of every other tile of weights.
-template <int kTokens>
-class Copies {
- public:
-  __device__ __forceinline__ Copies(const ProductArguments& a, int row_block, int first_token, int tile)
-      : q_(a.q + std::int64_t{first_token} * a.row_bytes),
-        k_(tile * kTileInputs + static_cast<int>(threadIdx.x) % kUnits * 16),
-        last_k_(a.row_bytes - 16) {
-    const int thread = static_cast<int>(threadIdx.x);
-    const int last_n = ceil_div(a.out.out_features, kTileRows) - 1;
-#pragma unroll
-    for (int i = 0; i < kWeightUnits; ++i) {
-      const int n =
-          row_block * (Tile<kTokens>::kRows / kTileRows) + thread / (kTileBytes / 16) + i * kCopyTiles;
-      weights_[i] =
-          a.weights + tile_offset(min(n, last_n), tile, a.tiles_along_k) + thread % (kTileBytes / 16) * 16;
-    }
-#pragma unroll
-    for (int i = 0; i < kTokenUnits; ++i) {
-      // 127 rows of 2^24 bytes and one more row are 2^31 - 1 at most.
-      row_[i] = min(thread / kUnits + i * kCopyRows, a.out.tokens - 1 - first_token) * a.row_bytes;
-    }
-  }
-
-  // Starts the copies of the next tile along k into `stage`.
-  __device__ __forceinline__ void start(std::uint8_t* stage) {
-    const int thread = static_cast<int>(threadIdx.x);
-    std::uint8_t* to = stage + swizzled(thread / kUnits, thread % kUnits);
-    const std::int8_t* from = q_ + min(k_, last_k_);
-#pragma unroll
-    for (int i = 0; i < kTokenUnits; ++i) {
-      ptx::cp_async_16(to + i * kCopyRows * kTileInputs, from + row_[i]);
-    }
-    to = stage + Tile<kTokens>::kTokenStageBytes + thread * 16;
-#pragma unroll
-    for (int i = 0; i < kWeightUnits; ++i) {
-      ptx::cp_async_16(to + i * kThreads * 16, weights_[i]);
-      weights_[i] += kTileBytes;
-    }
-    k_ += kTileInputs;
-  }
-
- private:
-  static constexpr int kTokenUnits = kTokens / kCopyRows;
-  static constexpr int kWeightUnits = Tile<kTokens>::kWeightStageBytes / (kThreads * 16);
-  static_assert(kTokenUnits > 0 && kWeightUnits > 0);
-  const std::int8_t* q_;
-  int k_, last_k_;
-  int row_[kTokenUnits];
-  const std::uint8_t* weights_[kWeightUnits];
 };
 
 template <int kTokens>
@@ -169,9 +76,6 @@ struct Strips {
       of[s] = *reinterpret_cast<const uint4*>(lane_weights + s * kStripBytes);
     }
   }
-  __device__ __forceinline__ std::uint32_t word(int s, int i) const {  // i is known at compile time
-    return i == 0 ? of[s].x : (i == 1 ? of[s].y : (i == 2 ? of[s].z : of[s].w));
-  }
 };
 
 template <int kTokens>
@@ -180,7 +84,7 @@ __device__ __forceinline__ void multiply_step(Sums<kTokens>& sums, const Strips<
 #pragma unroll
   for (int s = 0; s < Tile<kTokens>::kStrips; ++s) {
     std::uint32_t a[4];
-    unpack(a, weights.word(s, step));
+    unpack(a, word_of(weights.of[s], step));
 #pragma unroll
     for (int c = 0; c < Tile<kTokens>::kColumns; ++c) {
       ptx::mma_m16n8k32(sums.of[s][c], a, x.pair[c / 2][c % 2 * 2], x.pair[c / 2][c % 2 * 2 + 1]);
@@ -188,8 +92,8 @@ __device__ __forceinline__ void multiply_step(Sums<kTokens>& sums, const Strips<
   }
 }
 
-// Adds this block's sums to those of the tile's other ranges of k. True in the block that comes last: it then
-// has the total, and has left zeros in the workspace. `ticket` is one int of shared memory.
+// Adds this block's sums to those of the tile's other ranges of k. True in the last block: it then has the
+// total, and has left zeros in the workspace. `ticket` is one int of shared memory.
 template <int kTokens>
 __device__ __forceinline__ bool combine_splits(Sums<kTokens>& sums, std::int32_t* ticket, const Shape& shape,
                                                int tile, int splits) {
@@ -239,7 +143,7 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int of = min(row + i, out.out_features - 1);
-    beta[i] = out.scale[out.scale_per_row ? of : 0];
+    beta[i] = out.weight_scale[out.scale_per_row ? of : 0];
     bias[i] = out.bias == nullptr ? -0.0F : out.bias[of];
   }
 #pragma unroll
@@ -263,7 +167,7 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
       if (token >= out.tokens || row >= out.out_features) {
         continue;
       }
-      const float token_scale = out.row_scale[token];
+      const float token_scale = out.token_scale[token];
       const auto* from =
           reinterpret_cast<const int4*>(warp_sums + t * T::kSumStride + lane % kLanesPerToken * 8);
       const int4 low = from[0];
@@ -287,8 +191,8 @@ __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const Prod
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warp = thread / 32;
-  // Blocks that run together share tokens and weights: groups of 8 token blocks by all row blocks, tokens
-  // first.
+  // Blocks that run together share tokens and weights: groups of 8 token blocks by all row blocks, token
+  // blocks fastest.
   const int tile_index = static_cast<int>(blockIdx.x);
   const int first_of_group = tile_index / (kTokenGroup * shape.row_blocks) * kTokenGroup;
   const int in_group = tile_index - first_of_group * shape.row_blocks;
@@ -326,7 +230,7 @@ __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const Prod
         x[(step + 1) % 2].load(stage, first_x, step + 1);
       } else {
         ptx::cp_async_wait<kStages - 2>();
-        __syncthreads();  // everybody's part of the next stage is there, and nobody reads this one any more
+        __syncthreads();  // all parts of the next stage are there, and no warp reads this one any more
         weights[1].load(next + first_weights);
         x[0].load(next, first_x, 0);
         if (tile + kStages < end) {
@@ -354,83 +258,50 @@ __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const Prod
 }
 
 template <int kTokens>
-void launch_tile(const GemmPlan& plan, const ProductArguments& arguments, const Shape& shape,
-                 bool programmatic, Stream stream) {
+void launch_tile(const Launch& how, const ProductArguments& arguments, const Shape& shape, bool programmatic,
+                 Stream stream) {
   launch<gemm_sm80_kernel<kTokens>>(
       "gemm_sm80",
-      {.grid = {static_cast<unsigned>(plan.row_blocks) * static_cast<unsigned>(plan.token_blocks),
-                static_cast<unsigned>(plan.splits)},
+      {.grid = {static_cast<unsigned>(how.row_blocks) * static_cast<unsigned>(how.token_blocks),
+                static_cast<unsigned>(how.splits)},
        .block = {kThreads},
        .shared_bytes = Tile<kTokens>::kSharedBytes,
        .programmatic = programmatic},
       stream, arguments, shape);
 }
 
-std::size_t counter_bytes(const GemmPlan& plan) {
-  return round_up(static_cast<std::size_t>(plan.row_blocks) * static_cast<std::size_t>(plan.token_blocks) * 4,
+std::size_t counter_bytes(const Launch& how) {
+  return round_up(static_cast<std::size_t>(how.row_blocks) * static_cast<std::size_t>(how.token_blocks) * 4,
                   std::size_t{16});
 }
 
 }  // namespace
 
-GemmPlan plan_gemm_sm80(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                        std::int64_t in_features, int tile_tokens) {
-  const std::int64_t row_blocks = ceil_div<std::int64_t>(out_features, rows_of_tile(tile_tokens));
-  const std::int64_t token_blocks = ceil_div<std::int64_t>(tokens, tile_tokens);
-  const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(in_features, kTileInputs));
-  if (row_blocks * token_blocks > 2'147'483'647) {
-    throw Error("cuda::product: " + std::to_string(tokens) + " tokens x " + std::to_string(out_features) +
-                " outputs are " + std::to_string(row_blocks * token_blocks) +
-                " tiles, wanted at most 2147483647");
-  }
-  // Split k where that shortens the last wave. A block costs about 6 stages beside its own: filling the ring
-  // and storing; adding up parts costs about as much again. `needed`: one int32 sum holds no more.
-  const std::int64_t blocks = row_blocks * token_blocks;
-  const std::int64_t at_once = std::int64_t{device.multiprocessors} * kBlocks;
-  const int needed = ceil_div(k_tiles, kMaxTilesPerSum);
-  int splits = needed;
-  std::int64_t best = 0;
-  for (int s = needed; s <= std::max(needed, std::min(kMaxSplits, k_tiles / 4)); ++s) {
-    const std::int64_t cost = ceil_div(blocks * s, at_once) * (ceil_div(k_tiles, s) + (s > 1 ? 12 : 6));
-    if (s == needed || cost < best) {
-      best = cost;
-      splits = s;
-    }
-  }
-  GemmPlan plan{};
-  plan.tile_tokens = tile_tokens;
-  plan.row_blocks = static_cast<int>(row_blocks);
-  plan.token_blocks = static_cast<int>(token_blocks);
-  plan.tiles_per_split = ceil_div(k_tiles, splits);
-  plan.splits = ceil_div(k_tiles, plan.tiles_per_split);  // none is empty
-  return plan;
-}
-
-std::size_t gemm_sm80_workspace_bytes(const GemmPlan& plan) {
-  if (plan.splits == 1) {
+std::size_t workspace_bytes_of(const Launch& how) {
+  if (how.splits == 1) {
     return 0;
   }
-  return counter_bytes(plan) + static_cast<std::size_t>(plan.row_blocks) *
-                                   static_cast<std::size_t>(plan.token_blocks) *
-                                   static_cast<std::size_t>(plan.tile_tokens) *
-                                   static_cast<std::size_t>(rows_of_tile(plan.tile_tokens)) * 4;
+  return counter_bytes(how) + static_cast<std::size_t>(how.row_blocks) *
+                                  static_cast<std::size_t>(how.token_blocks) *
+                                  static_cast<std::size_t>(how.tile_tokens) *
+                                  static_cast<std::size_t>(rows_of_tile(how.tile_tokens)) * 4;
 }
 
-void launch_gemm_sm80(const GemmPlan& plan, const ProductArguments& arguments, void* workspace,
-                      bool programmatic, Stream stream) {
-  Shape shape{.row_blocks = plan.row_blocks,
-              .token_blocks = plan.token_blocks,
-              .tiles_per_split = plan.tiles_per_split,
+void launch_gemm(const Launch& how, const ProductArguments& arguments, void* workspace, bool programmatic,
+                 Stream stream) {
+  Shape shape{.row_blocks = how.row_blocks,
+              .token_blocks = how.token_blocks,
+              .tiles_per_split = how.tiles_per_split,
               .counters = nullptr,
               .partial = nullptr};
-  if (plan.splits > 1) {
+  if (how.splits > 1) {
     shape.counters = static_cast<std::int32_t*>(workspace);
-    shape.partial = shape.counters + counter_bytes(plan) / 4;
+    shape.partial = shape.counters + counter_bytes(how) / 4;
   }
-  if (plan.tile_tokens == 32) {
-    return launch_tile<32>(plan, arguments, shape, programmatic, stream);
+  if (how.tile_tokens == 32) {
+    return launch_tile<32>(how, arguments, shape, programmatic, stream);
   }
-  launch_tile<64>(plan, arguments, shape, programmatic, stream);
+  launch_tile<64>(how, arguments, shape, programmatic, stream);
 }
 
-}  // namespace trit::cuda
+}  // namespace trit::cuda::sm80

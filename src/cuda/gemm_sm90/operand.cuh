@@ -23,6 +23,7 @@
 
 #include "cuda/common/fragments.cuh"
 #include "cuda/common/ptx_sm90.cuh"
+#include "cuda/gemm_sm90/wgmma.cuh"
 
 namespace trit::cuda {
 

@@ -40,7 +40,7 @@ inline constexpr std::int32_t kTokenTileGroup = 8;
 struct GemmSm90Parameters {
   const std::uint8_t* weights = nullptr;  // [row_blocks, k_tiles, tiles of the operand]
   const float* token_scales = nullptr;    // s [tokens]
-  const float* row_scales = nullptr;      // beta [1] or [out_features], or null for 1
+  const float* weight_scales = nullptr;   // beta [1] or [out_features], or null for 1
   const float* bias = nullptr;            // [out_features] or null
   void* y = nullptr;                      // [tokens, y_stride] of y_type
   std::int64_t y_stride = 0;              // elements
@@ -48,16 +48,15 @@ struct GemmSm90Parameters {
   std::int32_t out_features = 0;          // N
   std::int32_t row_blocks = 0;            // ceil(N / 64)
   std::int32_t k_tiles = 0;               // ceil(K / inputs of a tile)
-  std::int32_t row_scale_stride = 0;      // 0: one beta, 1: one per output row
+  std::int32_t weight_scale_stride = 0;   // 0: one beta, 1: one per output row
   DataType y_type = DataType::float32;
   bool staged = false;  // y through shared memory and the copy engine
   TileOrder order;      // persistent kernel
   // Split kernel: blocks of a cluster share K.
-  std::int32_t split = 1;   // blocks in a cluster
-  std::int32_t stages = 0;  // of the ring
-  std::int32_t steps_per_block =
-      0;  // ring steps of each block, and one more for the first `steps_over` blocks
-  std::int32_t steps_over = 0;
+  std::int32_t split = 1;             // blocks in a cluster
+  std::int32_t stages = 0;            // of the ring
+  std::int32_t steps_per_block = 0;   // of the ring
+  std::int32_t steps_over = 0;        // the first blocks take one more step
   std::int32_t groups_per_block = 0;  // token octets that a block owns at most: ceil(octets / split)
 };
 

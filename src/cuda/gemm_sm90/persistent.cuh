@@ -2,10 +2,12 @@
 //
 // GEMM for many tokens: one block per multiprocessor takes tile after tile.
 //
-//   warps 0-3    consumers, rows of the tile's first half    232 registers a thread, accumulators 64..128 of
-//   them warps 4-7    consumers, second half warp 8       one thread: tokens by TMA                    40
-//   registers warp 9       one thread: weights by bulk copies warps 10-11  nothing: setmaxnreg works on whole
-//   warpgroups
+//                                                                      registers a thread
+//   warps 0-3     consumers, rows of the tile's first half              232, 64 to 128 of them accumulators
+//   warps 4-7     consumers, rows of the second half                    232
+//   warp 8        one thread: tokens by TMA                             40
+//   warp 9        one thread: weights by bulk copies                    40
+//   warps 10, 11  nothing: setmaxnreg works on whole warpgroups         40
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.
 // Outputs of 16 bits go through shared memory: stmatrix transposes them into [token][64 rows] panels with
@@ -16,6 +18,7 @@
 #include <cstdint>
 
 #include "cuda/common/launch.cuh"
+#include "cuda/gemm_sm90/epilogue.cuh"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "cuda/gemm_sm90/tile.cuh"
 
@@ -36,7 +39,7 @@ struct PersistentShared {
   static constexpr int kScales = kStaging + kStagingBytes;
   static constexpr int kBarriers = kScales + kScaleBytes;
 
-  static_assert(kStages >= 3, "a ring of less than three stages does not hide the latency of memory");
+  static_assert(kStages >= 3, "a ring of fewer than three stages does not hide the latency of memory");
 };
 
 struct TilePosition {
@@ -208,7 +211,7 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
 
 template <class T>
 constexpr GemmSm90Instance persistent_instance() {
-  return {T::kRows, T::kTokens, [](const GemmSm90Launch& l) {
+  return {{GemmSm90Kernel::persistent, T::kRows, T::kTokens}, [](const GemmSm90Launch& l) {
             launch<gemm_sm90_persistent_kernel<T>>("gemm_sm90_persistent",
                                                    {.grid = {static_cast<unsigned>(l.blocks)},
                                                     .block = {kPersistentThreads},

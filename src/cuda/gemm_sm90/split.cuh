@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// GEMM for few tokens (17 .. about 256): one block per tile and part of K, the parts of a tile in one
-// cluster.
+// GEMM for few tokens (9 .. about 256): one block per tile and part of K, the parts of a tile in one cluster.
 //
 //   warps 0-3, 4-7   consumers: the tile's halves
 //   warp 8           one thread: tokens by TMA
-//   warp 9           one thread: weights by bulk copies; with programmatic launch it starts before the kernel
-//   before ends
+//   warp 9           one thread: weights by bulk copies; with programmatic launch it starts before the
+//                    preceding kernel has ended
 //
 // A stage holds 256 inputs (two tiles of k): with 128 the two producer threads are the limit, not the tensor
 // cores. At the end every block sends the accumulators of token octet o to block o % split of the cluster
-// (st.async, counted on its barrier; its own by an ordinary store, since the thread that adds them up is the
-// one that wrote them), and adds up and stores those that it owns in a rolled loop. Straight-line code of
-// this epilogue would cost microseconds to fetch, in a kernel that runs once through it.
+// (st.async, counted on its barrier; its own by an ordinary store, since the thread that adds them up also
+// wrote them), and adds up and stores the octets that it owns in a rolled loop. Straight-line code of this
+// epilogue would take microseconds to fetch, in a kernel that runs through it once.
 //
 // 168 registers a thread at 320 threads: no setmaxnreg is needed.
 #pragma once
@@ -20,6 +19,7 @@
 #include <cstdint>
 
 #include "cuda/common/launch.cuh"
+#include "cuda/gemm_sm90/epilogue.cuh"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "cuda/gemm_sm90/tile.cuh"
 
@@ -184,7 +184,7 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
 
 template <class T>
 constexpr GemmSm90Instance split_instance() {
-  return {T::kRows, T::kTokens, [](const GemmSm90Launch& l) {
+  return {{GemmSm90Kernel::split, T::kRows, T::kTokens}, [](const GemmSm90Launch& l) {
             using Shared = SplitShared<T>;
             GemmSm90Parameters p = l.parameters;
             const std::int32_t steps = ceil_div(p.k_tiles, T::kStepTiles);

@@ -1,19 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// Which tile the Hopper GEMM takes for a shape: two tables, and an estimate in clocks of what each row would
-// cost.
+// Which tile the Hopper GEMM takes for a shape: a table of tiles, and an estimate of each one's clocks.
 //
-// The estimate knows what bounds a step of 128 inputs (the tensor cores, the A operand, the second-level
-// cache, the producers), how many waves of blocks there are, and what a tile costs beside its steps. Its
+// The estimate models what bounds a step of 128 inputs (the tensor cores, the A operand, the second-level
+// cache, the producers), the number of waves of blocks, and the cost of a tile beside its steps. Its
 // constants are fitted to the times of 1,700 launches on an H200 (bench_cuda --tune: eight shapes, 16 to 4096
-// tokens, every tile and split); there its choice was the fastest, or within 2 % of it, for every shape.
+// tokens, every tile and split). Its choice was the fastest there, or within 2 % of it, for every shape.
 #pragma once
 
 #include <algorithm>
 #include <array>
 #include <cstdint>
 #include <limits>
-#include <string_view>
 
 namespace trit::cuda {
 
@@ -23,34 +21,33 @@ struct GemmSm90Tile {
   GemmSm90Kernel kernel;
   std::int32_t rows;    // output rows
   std::int32_t tokens;  // wgmma's N
-  std::string_view reason;
+  bool operator==(const GemmSm90Tile&) const = default;
 };
 
-/// In the order of bytes per operation, which decides between equals.
+/// In the order of bytes per operation: the first of equals is taken.
 inline constexpr std::array<GemmSm90Tile, 18> kGemmSm90Tiles = {{
-    {GemmSm90Kernel::persistent, 256, 128, "fewest bytes per operation: 24 KB for 8.4 MOP a step"},
-    {GemmSm90Kernel::persistent, 128, 256,
-     "the same work where N / 256 leaves a ragged wave; more token bytes"},
-    {GemmSm90Kernel::persistent, 256, 112, "M or N between the waves of 256x128 and 256x96"},
-    {GemmSm90Kernel::persistent, 256, 96,
-     "14336 wide, M = 1024: 4.67 waves, where 256x128 has 3.4, rounded to 4"},
-    {GemmSm90Kernel::persistent, 128, 160, "2560 wide, M = 4096: 520 tiles in 3.94 waves"},
-    {GemmSm90Kernel::persistent, 256, 64,
-     "short M with many rows; the smallest token tile that the A operand allows"},
-    {GemmSm90Kernel::persistent, 256, 80, "2560 wide, M = 1024: 130 tiles, one wave of 132 multiprocessors"},
-    {GemmSm90Kernel::persistent, 128, 192, "waves between 128x160 and 128x256"},
-    {GemmSm90Kernel::persistent, 128, 128, "4096 wide, M = 1024: 256 tiles in 1.94 waves"},
-    {GemmSm90Kernel::persistent, 128, 96, "M <= 96 with N / 128 near the number of multiprocessors"},
-    {GemmSm90Kernel::persistent, 128, 64, "M <= 64, likewise"},
-    {GemmSm90Kernel::split, 128, 32,
-     "M <= 32: every k-step costs the A operand's 40 clocks, however few tokens"},
-    {GemmSm90Kernel::split, 128, 64, "M <= 64: the last token tile that is bound by the A operand alone"},
-    {GemmSm90Kernel::split, 128, 96, "M = 96, and M = 256 on narrow matrices: three token tiles"},
-    {GemmSm90Kernel::split, 128, 128, "M = 128, 256: the A operand is read once per 128 tokens"},
-    {GemmSm90Kernel::split, 256, 32, "wide matrices: half of the token traffic of 128x32"},
-    {GemmSm90Kernel::split, 256, 64, "wide matrices: half of the token traffic of 128x64"},
-    {GemmSm90Kernel::split, 256, 96, "M <= 96, wide; 96 accumulators, the most without setmaxnreg"},
+    {GemmSm90Kernel::persistent, 256, 128},  // fewest bytes per operation: 24 KB for 8.4 MOP a step
+    {GemmSm90Kernel::persistent, 128, 256},  // the same work where N / 256 leaves a ragged wave
+    {GemmSm90Kernel::persistent, 256, 112},  // M or N between the waves of 256x128 and 256x96
+    {GemmSm90Kernel::persistent, 256, 96},   // 14336 wide, M = 1024: 4.67 waves; 256x128 has 3.4, so 4
+    {GemmSm90Kernel::persistent, 128, 160},  // 2560 wide, M = 4096: 520 tiles in 3.94 waves
+    {GemmSm90Kernel::persistent, 256, 64},   // short M, many rows; the A operand allows no smaller token tile
+    {GemmSm90Kernel::persistent, 256, 80},   // 2560 wide, M = 1024: 130 tiles, one wave of 132
+    {GemmSm90Kernel::persistent, 128, 192},  // waves between 128x160 and 128x256
+    {GemmSm90Kernel::persistent, 128, 128},  // 4096 wide, M = 1024: 256 tiles in 1.94 waves
+    {GemmSm90Kernel::persistent, 128, 96},   // M <= 96 with N / 128 near the number of multiprocessors
+    {GemmSm90Kernel::persistent, 128, 64},   // M <= 64, likewise
+    {GemmSm90Kernel::split, 128, 32},        // M <= 32: a k-step costs the A operand's 40 clocks in any case
+    {GemmSm90Kernel::split, 128, 64},        // M <= 64: the last that the A operand alone bounds
+    {GemmSm90Kernel::split, 128, 96},        // M = 96, and M = 256 on narrow matrices: three token tiles
+    {GemmSm90Kernel::split, 128, 128},       // M = 128, 256: the A operand is read once per 128 tokens
+    {GemmSm90Kernel::split, 256, 32},        // wide matrices: half of the token traffic of 128x32
+    {GemmSm90Kernel::split, 256, 64},        // wide matrices: half of the token traffic of 128x64
+    {GemmSm90Kernel::split, 256, 96},        // M <= 96, wide; 96 accumulators, the most without setmaxnreg
 }};
+
+/// Weights are used as 64 * t, so int32 sums are exact while 64 * 128 * K < 2^31.
+inline constexpr std::int64_t kMaxGemmSm90Inputs = 262143;
 
 /// Blocks of a portable cluster.
 inline constexpr std::int32_t kMaxGemmSm90Split = 8;

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_quant: RMSNorm and absmax int8, by one of three kernels. All have a row of x in flight at once, keep
-// it as it is, in shared memory or in registers, and go over it twice:
+// norm_quant: RMSNorm and absmax int8, by one of three kernels. All load a whole row of x at once, keep it
+// unchanged in shared memory or in registers, and read it twice:
 //
 //   pass 1   fma(x, x, acc) into the 256 accumulators of lane_sum, and the maximum of |x g|
-//   meeting  the accumulators through shared memory
+//   barrier  the accumulators through shared memory
 //   pass 2   q = rint(x g factor)
 //
-// Few rows: a block of 256 threads each, thread j is accumulator j; latency counts. Many rows: up to 8192
-// inputs of 16 bits in the registers of 128 threads (norm_quant_registers.cuh), others a warp each in shared
-// memory (norm_quant_rows.cuh), with no barrier of a block.
+// Few rows: a block of 256 threads for each, thread j is accumulator j; latency counts. Many rows of up to
+// 8192 inputs of 16 bits: in the registers of 128 threads (norm_quant_registers.cuh). Many other rows: a warp
+// for each, in shared memory (norm_quant_rows.cuh), without a barrier of the block.
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 115,000 of 16 bits) is read twice.
@@ -29,12 +29,12 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
   auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);  // [8]
   const int thread = static_cast<int>(threadIdx.x);
   const std::int64_t row = blockIdx.x;
-  const InputOf<kType>* x = static_cast<const InputOf<kType>*>(a.x) + row * a.x_stride;
+  const FloatBits<kType>* x = static_cast<const FloatBits<kType>*>(a.x) + row * a.x_stride;
   const float* g = kNorm ? a.norm_weight : nullptr;
   ptx::wait_for_predecessor();
   ptx::let_successor_start();
   if (a.cached) {
-    auto* cache = reinterpret_cast<InputOf<kType>*>(dynamic_shared() + kHeaderBytes);
+    auto* cache = reinterpret_cast<FloatBits<kType>*>(dynamic_shared() + kHeaderBytes);
     stage_row(cache, x, a.in_features, thread, kLanes);
     __syncthreads();
     x = cache;
@@ -44,7 +44,7 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
   unsigned largest = 0;
 #pragma unroll 4
   for (int k = thread; k < a.in_features; k += kLanes) {
-    float v = as_float<kType>(x[k]);
+    float v = from_bits<kType>(x[k]);
     if constexpr (kNorm) {
       acc = __fmaf_rn(v, v, acc);
       v = g != nullptr ? __fmul_rn(v, g[k]) : v;
@@ -63,9 +63,9 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
   }
 
   const float sum = kNorm ? tree_sum(accumulators, thread % 32) : 0.0F;
-  const RowScale scale = row_scale<kNorm>(a, sum, __uint_as_float(largest));
+  const TokenScale scale = token_scale<kNorm>(a, sum, __uint_as_float(largest));
   if (thread == 0) {
-    store_row_scale(a, row, scale);
+    store_token_scale(a, row, scale);
   }
   // No clamp: |x g| <= m and c is 127 / m within three roundings, so |x g c| < 127.5.
 #pragma unroll 2
@@ -73,7 +73,7 @@ __global__ __launch_bounds__(kLanes) void norm_quant_kernel(const NormQuantArgum
     float v[4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      v[i] = k + i < a.in_features ? as_float<kType>(x[k + i]) : 0.0F;
+      v[i] = k + i < a.in_features ? from_bits<kType>(x[k + i]) : 0.0F;
       v[i] = k + i < a.in_features && g != nullptr ? __fmul_rn(v[i], g[k + i]) : v[i];
     }
     std::uint32_t bytes = 0;
@@ -94,7 +94,7 @@ void launch_type(const LaunchShape& shape, Norm norm, const NormQuantArguments& 
   }
 }
 
-/// From here on one row after the other keeps the multiprocessors full.
+/// From this many rows on the kernels of many rows keep the multiprocessors busy.
 constexpr std::int64_t kRowsPerMultiprocessor = 8;
 /// Steps of 256 inputs that a block of norm_quant_registers holds.
 constexpr int kFewSteps = 16;
@@ -103,8 +103,7 @@ constexpr int kManySteps = 32;
 /// Whether norm_quant_registers can be used, and pays.
 bool fits_registers(const Device& device, const NormQuant& args) {
   return args.tokens >= kRowsPerMultiprocessor * device.multiprocessors && args.x_type != DataType::float32 &&
-         args.in_features <= kLanes * kManySteps && args.x_stride % 2 == 0 &&
-         reinterpret_cast<std::uintptr_t>(args.x) % 4 == 0;
+         args.in_features <= kLanes * kManySteps && args.x_stride % 2 == 0 && is_aligned(args.x, 4);
 }
 
 template <DataType kType, int kSteps>
@@ -190,23 +189,16 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                                      .q = args.q,
                                      .scale = args.scale,
                                      .rstd = args.rstd};
-  if (fits_registers(device, args)) {
-    return args.x_type == DataType::bfloat16 ? launch_registers<DataType::bfloat16>(args, arguments, stream)
-                                             : launch_registers<DataType::float16>(args, arguments, stream);
-  }
   const LaunchShape rows = rows_shape(device, args, row_bytes);
-  const bool many = rows.shared_bytes > 0;
-  switch (args.x_type) {
-    case DataType::float32:
-      return many ? launch_rows<DataType::float32>(rows, args.norm, arguments, stream)
-                  : launch_type<DataType::float32>(shape, args.norm, arguments, stream);
-    case DataType::bfloat16:
-      return many ? launch_rows<DataType::bfloat16>(rows, args.norm, arguments, stream)
-                  : launch_type<DataType::bfloat16>(shape, args.norm, arguments, stream);
-    case DataType::float16:
-      return many ? launch_rows<DataType::float16>(rows, args.norm, arguments, stream)
-                  : launch_type<DataType::float16>(shape, args.norm, arguments, stream);
-  }
+  for_type(args.x_type, [&]<DataType kType>() {
+    if constexpr (kType != DataType::float32) {
+      if (fits_registers(device, args)) {
+        return launch_registers<kType>(args, arguments, stream);
+      }
+    }
+    rows.shared_bytes > 0 ? launch_rows<kType>(rows, args.norm, arguments, stream)
+                          : launch_type<kType>(shape, args.norm, arguments, stream);
+  });
 }
 
 }  // namespace trit::cuda

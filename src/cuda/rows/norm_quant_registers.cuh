@@ -16,8 +16,12 @@ inline constexpr int kRegisterHeaderBytes = kLanes * 4 + 16;  // accumulators, t
 /// A pair's inputs; what lies beyond the row is 0, which adds and quantises to 0.
 template <DataType kType>
 __device__ __forceinline__ void split_pair(std::uint32_t pair, float (&values)[2]) {
-  values[0] = from_bits(kType, pair & 0xffffU);
-  values[1] = from_bits(kType, pair >> 16U);
+  const std::uint32_t bits[2] = {pair & 0xffffU, pair >> 16U};
+#pragma unroll
+  for (int j = 0; j < 2; ++j) {
+    values[j] = kType == DataType::bfloat16 ? __uint_as_float(bits[j] << 16)
+                                            : ptx::from_float16(static_cast<std::uint16_t>(bits[j]));
+  }
 }
 
 /// x g of inputs k and k + 1.
@@ -82,9 +86,9 @@ __global__ __launch_bounds__(kRegisterThreads,
     largest = max(largest, maxima[warp]);
   }
   const float squares = kNorm ? tree_sum(accumulators, thread % 32) : 0.0F;
-  const RowScale scale = row_scale<kNorm>(a, squares, __uint_as_float(largest));
+  const TokenScale scale = token_scale<kNorm>(a, squares, __uint_as_float(largest));
   if (thread == 0) {
-    store_row_scale(a, row, scale);
+    store_token_scale(a, row, scale);
   }
   std::int8_t* q = a.q + row * a.row_bytes;
 #pragma unroll

@@ -14,10 +14,10 @@ inline constexpr int kRowsPerLane = kLanes / 32;     // inputs of a lane in a st
 
 /// x and x g of inputs k .. k + 7; beyond the row they are 0, which adds and quantises to 0.
 template <DataType kType>
-__device__ __forceinline__ void load_eight(const InputOf<kType>* x, const float* g, int k, int count,
+__device__ __forceinline__ void load_eight(const FloatBits<kType>* x, const float* g, int k, int count,
                                            float (&values)[kRowsPerLane], float (&weighted)[kRowsPerLane]) {
   if (k + kRowsPerLane <= count) {
-    constexpr int kVectors = static_cast<int>(sizeof(InputOf<kType>)) / 2;
+    constexpr int kVectors = static_cast<int>(sizeof(FloatBits<kType>)) / 2;
     uint4 vectors[kVectors];
 #pragma unroll
     for (int i = 0; i < kVectors; ++i) {
@@ -31,15 +31,15 @@ __device__ __forceinline__ void load_eight(const InputOf<kType>* x, const float*
         if constexpr (kType == DataType::float32) {
           values[4 * i + j] = __uint_as_float(words[j]);
         } else {
-          values[2 * j] = from_bits(kType, words[j] & 0xffffU);
-          values[2 * j + 1] = from_bits(kType, words[j] >> 16U);
+          values[2 * j] = from_bits<kType>(static_cast<std::uint16_t>(words[j]));
+          values[2 * j + 1] = from_bits<kType>(static_cast<std::uint16_t>(words[j] >> 16U));
         }
       }
     }
   } else {
 #pragma unroll
     for (int j = 0; j < kRowsPerLane; ++j) {
-      values[j] = k + j < count ? as_float<kType>(x[k + j]) : 0.0F;
+      values[j] = k + j < count ? from_bits<kType>(x[k + j]) : 0.0F;
     }
   }
 #pragma unroll
@@ -54,16 +54,16 @@ __global__ __launch_bounds__(32 * kRowsWarps) void norm_quant_rows_kernel(const 
   const std::int64_t row = std::int64_t{blockIdx.x} * kRowsWarps + threadIdx.y;
   std::uint8_t* const own =
       dynamic_shared() + static_cast<int>(threadIdx.y) *
-                             (kRowsHeaderBytes + a.row_bytes * static_cast<int>(sizeof(InputOf<kType>)));
+                             (kRowsHeaderBytes + a.row_bytes * static_cast<int>(sizeof(FloatBits<kType>)));
   auto* accumulators = reinterpret_cast<float*>(own);
-  auto* x = reinterpret_cast<InputOf<kType>*>(own + kRowsHeaderBytes);
+  auto* x = reinterpret_cast<FloatBits<kType>*>(own + kRowsHeaderBytes);
   const float* g = kNorm ? a.norm_weight : nullptr;
   ptx::wait_for_predecessor();
   ptx::let_successor_start();
   if (row >= a.tokens) {
     return;
   }
-  stage_row(x, static_cast<const InputOf<kType>*>(a.x) + row * a.x_stride, a.in_features, lane, 32);
+  stage_row(x, static_cast<const FloatBits<kType>*>(a.x) + row * a.x_stride, a.in_features, lane, 32);
   __syncwarp();
 
   float acc[kRowsPerLane] = {};
@@ -88,9 +88,9 @@ __global__ __launch_bounds__(32 * kRowsWarps) void norm_quant_rows_kernel(const 
     __syncwarp();
     squares = tree_sum(accumulators, lane);
   }
-  const RowScale scale = row_scale<kNorm>(a, squares, __uint_as_float(largest));
+  const TokenScale scale = token_scale<kNorm>(a, squares, __uint_as_float(largest));
   if (lane == 0) {
-    store_row_scale(a, row, scale);
+    store_token_scale(a, row, scale);
   }
   for (int k = kRowsPerLane * lane; k < a.row_bytes; k += kLanes) {
     float values[kRowsPerLane];

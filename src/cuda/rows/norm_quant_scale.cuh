@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// What the two kernels of norm_quant share: their arguments, loads, and how a row's scale follows from its
+// What the three kernels of norm_quant share: their arguments, loads, and how a row's scale follows from its
 // sum of squares and its maximum.
 #pragma once
 
-#include <type_traits>
-
+#include "cuda/common/float_bits.cuh"
 #include "cuda/common/lane_sum.cuh"
 #include "cuda/common/ptx.cuh"
 #include "trit/format.h"
@@ -25,22 +24,6 @@ struct NormQuantArguments {
   float* scale;
   float* rstd;
 };
-
-template <DataType kType>
-using InputOf = std::conditional_t<kType == DataType::float32, float, std::uint16_t>;
-
-__device__ __forceinline__ float from_bits(DataType type, std::uint32_t bits) {
-  return type == DataType::bfloat16 ? __uint_as_float(bits << 16)
-                                    : ptx::from_float16(static_cast<std::uint16_t>(bits));
-}
-template <DataType kType>
-__device__ __forceinline__ float as_float(InputOf<kType> x) {
-  if constexpr (kType == DataType::float32) {
-    return x;
-  } else {
-    return from_bits(kType, x);
-  }
-}
 
 /// Copies a row to shared memory (16-byte aligned) and waits for this thread's part of it: 16 bytes at a time
 /// where the row starts on 16.
@@ -70,7 +53,7 @@ __device__ __forceinline__ std::uint32_t rounded_byte(float v) {
   return __float_as_uint(__fadd_rn(v, 12582912.0F)) & 0xffU;
 }
 
-struct RowScale {
+struct TokenScale {
   float scale;   // s
   float rstd;    // r
   float factor;  // q = rint(x g factor)
@@ -79,8 +62,9 @@ struct RowScale {
 
 /// `squares`: lane_sum of x^2; `magnitude`: the maximum of |x g|.
 template <bool kNorm>
-__device__ __forceinline__ RowScale row_scale(const NormQuantArguments& a, float squares, float magnitude) {
-  RowScale row;
+__device__ __forceinline__ TokenScale token_scale(const NormQuantArguments& a, float squares,
+                                                  float magnitude) {
+  TokenScale row;
   float mean_square = 0;
   row.rstd = 1;
   if constexpr (kNorm) {
@@ -96,8 +80,8 @@ __device__ __forceinline__ RowScale row_scale(const NormQuantArguments& a, float
   return row;
 }
 
-__device__ __forceinline__ void store_row_scale(const NormQuantArguments& a, std::int64_t row,
-                                                const RowScale& scale) {
+__device__ __forceinline__ void store_token_scale(const NormQuantArguments& a, std::int64_t row,
+                                                  const TokenScale& scale) {
   a.scale[row] = scale.scale;
   if (a.rstd != nullptr) {
     a.rstd[row] = scale.rstd;

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // pack_weights: absmean, ternarize_pack and prepare_weights in one cooperative launch, for a weight that may
-// have changed since it was last used: a launch costs the host about 2 us, as much as all the rest of a
-// layer's call together.
+// have changed since its last use. A launch costs the host about 2 us, as much as the rest of a layer's call.
 //
 //   blocks take rows in turn: lane_sum of |w|             reads 4 N K bytes
-//   all blocks meet
+//   a barrier of all blocks
 //   per tensor: each block adds the rows' sums to beta    reads 4 N bytes from L2
 //   halves of blocks take tiles in turn: codes of 64 x 128 weights, to both forms
 //                                                         reads 4 N K bytes, writes N K / 2
@@ -21,12 +20,11 @@
 namespace trit::cuda {
 namespace {
 
-// Blocks of a multiprocessor, all of which must be there at once: 64 registers a thread, 1,024 of the
-// threads.
+// Blocks of a multiprocessor, which must all run at once: 64 registers a thread, 1,024 threads.
 constexpr int kBlocks = 4;
 
-/// All blocks of a cooperative launch meet, once. `counter` is zero before and after.
-__device__ __forceinline__ void meet(std::int32_t* counter) {
+/// A barrier of all blocks of a cooperative launch, once. `counter` is zero before and after.
+__device__ __forceinline__ void grid_barrier(std::int32_t* counter) {
   __syncthreads();
   if (threadIdx.x == 0) {
     const int blocks = static_cast<int>(gridDim.x);
@@ -35,7 +33,7 @@ __device__ __forceinline__ void meet(std::int32_t* counter) {
     while (ptx::load_acquire(counter) < blocks) {
       ptx::spin();
     }
-    // The last to leave resets it: all have seen that all have come.
+    // The last to leave resets it: every block has seen that all have arrived.
     if (atomicAdd(counter, 1) == 2 * blocks - 1) {
       atomicAdd(counter, -2 * blocks);
     }
@@ -56,7 +54,7 @@ __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const Pac
     }
     __syncthreads();  // the accumulators are free
   }
-  meet(a.counter);
+  grid_barrier(a.counter);
   float inverse = 0;
   if (!per_row) {
     const float beta =
@@ -96,9 +94,9 @@ void pack_weights(const Device& device, const PackWeights& args, Stream stream) 
   if (args.granularity == ScaleGranularity::tensor) {
     require_aligned(args.row_sums, sizeof(float), "pack_weights", "row_sums");
   }
-  const std::int64_t most = std::int64_t{device.multiprocessors} * kBlocks;
+  const std::int64_t max_blocks = std::int64_t{device.multiprocessors} * kBlocks;
   launch<pack_weights_kernel>("pack_weights",
-                              {.grid = {static_cast<unsigned>(std::min(args.out_features, most))},
+                              {.grid = {static_cast<unsigned>(std::min(args.out_features, max_blocks))},
                                .block = {kLanes},
                                .shared_bytes = kLanes * sizeof(double),
                                .cooperative = true},

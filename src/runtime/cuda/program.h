@@ -8,7 +8,7 @@
 #include <span>
 #include <vector>
 
-#include "cuda/autotune/tuned_plans.h"
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/dense.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/resources.h"
@@ -28,7 +28,7 @@ struct ProgramParts {
   const Network& network;
   const Schedule& schedule;
   const Weights& weights;
-  const TunedPlans& plans;
+  const cuda::TunedPlans& plans;
   cuda::Device device;
 };
 

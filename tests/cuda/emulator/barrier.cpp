@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Where threads meet: warp and warpgroup instructions, named barriers, the barrier of a cluster; and copies
-// in flight.
+// Synchronisation: warp and warpgroup instructions, named barriers, the barrier of a cluster; and copies in
+// flight.
 #include <algorithm>
 #include <bit>
 
@@ -17,21 +17,21 @@ void wake(std::vector<Fibre*>& waiting) {
   waiting.clear();
 }
 
-// Enters `meeting`; true for the last one, who then has called `all` and woken the others.
-bool enter(Meeting& meeting, unsigned place, unsigned expected, void* args,
+// Arrives at `barrier`. True for the last thread, which has called `all` and woken the others.
+bool enter(Barrier& barrier, unsigned place, unsigned expected, void* args,
            const std::function<void(std::span<void* const>)>& all) {
-  meeting.args[place] = args;
-  if (meeting.waiting.size() + 1 < expected) {
-    meeting.waiting.push_back(machine().current);
+  barrier.args[place] = args;
+  if (barrier.waiting.size() + 1 < expected) {
+    barrier.waiting.push_back(machine().current);
     return false;
   }
-  all(meeting.args);
-  wake(meeting.waiting);
+  all(barrier.args);
+  wake(barrier.waiting);
   return true;
 }
 
-void meet_in_warp(std::uint32_t mask, std::string_view name, void* args,
-                  const std::function<void(std::span<void* const>)>& all) {
+void synchronise_warp(std::uint32_t mask, std::string_view name, void* args,
+                      const std::function<void(std::span<void* const>)>& all) {
   Fibre& me = *machine().current;
   Block& block = *me.block;
   const unsigned warp = me.thread.warp();
@@ -46,8 +46,8 @@ void meet_in_warp(std::uint32_t mask, std::string_view name, void* args,
            " of the mask has left the kernel or never was");
     }
   }
-  std::vector<Meeting>& open = block.warps[warp];
-  auto found = std::find_if(open.begin(), open.end(), [&](const Meeting& m) { return m.mask == mask; });
+  std::vector<Barrier>& open = block.warps[warp];
+  auto found = std::find_if(open.begin(), open.end(), [&](const Barrier& m) { return m.mask == mask; });
   if (found != open.end() && found->name != name) {
     fail("divergence: it is at " + std::string(name) + " while " + name_of(*found->waiting.front()) +
          " waits in " + std::string(found->name));
@@ -57,14 +57,14 @@ void meet_in_warp(std::uint32_t mask, std::string_view name, void* args,
     found = open.end() - 1;
   }
   if (enter(*found, lane, static_cast<unsigned>(std::popcount(mask)), args, all)) {
-    open.erase(std::find_if(open.begin(), open.end(), [&](const Meeting& m) { return m.mask == mask; }));
+    open.erase(std::find_if(open.begin(), open.end(), [&](const Barrier& m) { return m.mask == mask; }));
   } else {
     block_current(name, " in its warp");
   }
 }
 
-void meet_in_warpgroup(std::string_view name, void* args,
-                       const std::function<void(std::span<void* const>)>& all) {
+void synchronise_warpgroup(std::string_view name, void* args,
+                           const std::function<void(std::span<void* const>)>& all) {
   Fibre& me = *machine().current;
   Block& block = *me.block;
   const unsigned group = me.thread.linear / 128;
@@ -76,15 +76,15 @@ void meet_in_warpgroup(std::string_view name, void* args,
       fail(std::string(name) + ": thread " + std::to_string(t) + " of the warpgroup has left the kernel");
     }
   }
-  Meeting& meeting = block.warpgroups[group];
-  if (meeting.waiting.empty()) {
-    meeting.name = name;
-    meeting.args.assign(128, nullptr);
-  } else if (meeting.name != name) {
-    fail("divergence: it is at " + std::string(name) + " while " + name_of(*meeting.waiting.front()) +
-         " waits in " + std::string(meeting.name));
+  Barrier& barrier = block.warpgroups[group];
+  if (barrier.waiting.empty()) {
+    barrier.name = name;
+    barrier.args.assign(128, nullptr);
+  } else if (barrier.name != name) {
+    fail("divergence: it is at " + std::string(name) + " while " + name_of(*barrier.waiting.front()) +
+         " waits in " + std::string(barrier.name));
   }
-  if (!enter(meeting, me.thread.linear % 128, 128, args, all)) {
+  if (!enter(barrier, me.thread.linear % 128, 128, args, all)) {
     block_current(name, " in its warpgroup");
   }
 }
@@ -104,9 +104,9 @@ unsigned cluster_rank() { return machine().current->block->rank; }
 void collective(Group group, std::uint32_t mask, std::string_view name, void* args,
                 const std::function<void(std::span<void* const>)>& all) {
   if (group == Group::warp) {
-    meet_in_warp(mask, name, args, all);
+    synchronise_warp(mask, name, args, all);
   } else {
-    meet_in_warpgroup(name, args, all);
+    synchronise_warpgroup(name, args, all);
   }
 }
 

@@ -1,48 +1,53 @@
 // SPDX-License-Identifier: MIT
 //
-// Plans kept for a GPU model: their text, a file that is damaged, cut, of another GPU or being replaced.
-// Needs no GPU.
+// The autotuner's search, and the plans it keeps for a GPU model: their text, a file that is damaged, cut, of
+// another GPU or being replaced. Needs no GPU.
 #include "cuda/autotune/tuning.h"
 
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <span>
 #include <string>
 #include <thread>
+#include <vector>
 
+#include "cuda/autotune/autotune.h"
 #include "io/test_folder.h"
 #include "trit/error.h"
 
 namespace trit::test {
 namespace {
 
-using cuda::DecodeCut;
-using cuda::GemmSm80Cut;
-using cuda::GemmSm90Cut;
+using cuda::DecodePlan;
+using cuda::GemmSm80Plan;
+using cuda::GemmSm90Plan;
+using cuda::load_tuning;
 using cuda::ProductPlan;
-using runtime::gpu::load_tuning;
-using runtime::gpu::save_tuning;
-using runtime::gpu::Tuning;
-using runtime::gpu::tuning_file;
+using cuda::save_tuning;
+using cuda::Tuning;
+using cuda::tuning_file;
 
-const std::string kKey = runtime::gpu::tuning_key("NVIDIA H200", {90, 132, 232448});
+const std::string kKey = cuda::tuning_key("NVIDIA H200", {90, 132, 232448});
 
 Tuning some_plans() {
   Tuning tuning;
-  tuning.set(1, 4096, 4096, DecodeCut{2, 1, 16});
-  tuning.set(4, 4096, 4096, DecodeCut{4, 3, 5});
-  tuning.set(64, 4096, 4096, GemmSm90Cut{false, 128, 64, 2});
-  tuning.set(1024, 14336, 4096, GemmSm90Cut{true, 256, 96, 1});
-  tuning.set(33, 10, 512, GemmSm80Cut{32, 3});
+  tuning.set(1, 4096, 4096, DecodePlan{2, 1, 16});
+  tuning.set(4, 4096, 4096, DecodePlan{4, 3, 5});
+  tuning.set(64, 4096, 4096, GemmSm90Plan{false, 128, 64, 2});
+  tuning.set(1024, 14336, 4096, GemmSm90Plan{true, 256, 96, 1});
+  tuning.set(33, 10, 512, GemmSm80Plan{32, 3});
   return tuning;
 }
 
 ProductPlan found(const Tuning& tuning, std::int64_t m, std::int64_t n, std::int64_t k) {
   const ProductPlan* const plan = tuning.find(m, n, k);
-  return plan == nullptr ? ProductPlan(DecodeCut{0, 0, 0}) : *plan;
+  return plan == nullptr ? ProductPlan(DecodePlan{0, 0, 0}) : *plan;
 }
 
 std::string error_of(const std::string& text) {
@@ -73,10 +78,84 @@ class TuningTest : public testing::Test {
   const std::filesystem::path& folder_ = temporary_.path();
 };
 
+/// Times that the test invents; what was asked for is kept.
+class InventedTimer final : public cuda::PlanTimer {
+ public:
+  explicit InventedTimer(std::function<double(const ProductPlan&)> microseconds)
+      : microseconds_(std::move(microseconds)) {}
+  std::vector<double> time(std::span<const ProductPlan> plans, int rounds) override {
+    std::vector<double> times;
+    for (const ProductPlan& plan : plans) {
+      times.push_back(microseconds_(plan));
+    }
+    calls.emplace_back(plans.begin(), plans.end());
+    rounds_of_calls.push_back(rounds);
+    return times;
+  }
+  void check(const ProductPlan& plan) override { checked.push_back(plan); }
+
+  std::vector<std::vector<ProductPlan>> calls;
+  std::vector<int> rounds_of_calls;
+  std::vector<ProductPlan> checked;
+
+ private:
+  std::function<double(const ProductPlan&)> microseconds_;
+};
+
+TEST(Autotune, KeepsWhatBeatsTheDefaultPlan) {
+  const cuda::Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 232448};
+  for (const std::int64_t tokens : {1, 8, 64, 1024}) {
+    const ProductPlan usual = cuda::default_plan(h200, tokens, 4096, 4096);
+    const auto possible = cuda::possible_plans(h200, tokens, 4096, 4096);
+    const auto other = std::ranges::find_if(possible, [&](const auto& plan) { return plan != usual; });
+    ASSERT_NE(other, possible.end());
+    for (const double gain : {1.01, 1.03}) {
+      InventedTimer timer([&](const ProductPlan& plan) {
+        return plan == *other ? 10.0 : plan == usual ? 10.0 * gain : 20.0;
+      });
+      const cuda::Autotuned found = cuda::autotune(h200, tokens, 4096, 4096, 7, timer);
+      EXPECT_EQ(found.default_plan, usual);
+      EXPECT_EQ(found.best, gain > 1.02 ? *other : usual) << cuda::name_of(found.best);
+      EXPECT_EQ(found.best_microseconds, gain > 1.02 ? 10.0 : 10.0 * gain);
+      EXPECT_EQ(found.default_microseconds, 10.0 * gain);
+      // Every candidate once, then the default plan and the best of the others; these are checked.
+      ASSERT_EQ(timer.calls.size(), 2U);
+      EXPECT_EQ(timer.rounds_of_calls, (std::vector<int>{1, 7}));
+      EXPECT_EQ(timer.calls[0].size(), found.candidates);
+      for (const ProductPlan& plan : possible) {
+        EXPECT_EQ(std::ranges::count(timer.calls[0], plan), 1) << cuda::name_of(plan);
+      }
+      EXPECT_EQ(timer.calls[1], timer.checked);
+      EXPECT_EQ(timer.checked.size(), std::min<std::size_t>(6, found.candidates));
+      EXPECT_EQ(timer.checked[0], usual);
+      EXPECT_EQ(timer.checked[1], *other);
+    }
+  }
+}
+
+TEST(TunedPlans, TakesWhatCanRun) {
+  const cuda::Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 232448};
+  const std::string key = cuda::tuning_key("a GPU", h200);
+  const TestFolder folder;
+  const std::string path = folder.path() / "plans";
+  setenv("TRIT_CUDA_TUNING", path.c_str(), 1);
+  Tuning tuning;
+  tuning.set(64, 4096, 4096, GemmSm90Plan{true, 256, 64, 1});
+  tuning.set(16, 4096, 4096, GemmSm90Plan{true, 256, 72, 1});  // no such tile
+  ASSERT_TRUE(save_tuning(tuning_file(key), key, tuning));
+  const cuda::TunedPlans plans("a GPU", h200);
+  unsetenv("TRIT_CUDA_TUNING");
+  EXPECT_EQ(plans.source(), path);
+  EXPECT_EQ(plans.plan(64, 4096, 4096), ProductPlan(GemmSm90Plan{true, 256, 64, 1}));
+  EXPECT_EQ(plans.plan(16, 4096, 4096), cuda::default_plan(h200, 16, 4096, 4096));
+  EXPECT_EQ(plans.plan(32, 4096, 4096), cuda::default_plan(h200, 32, 4096, 4096));
+}
+
 TEST(PlanNames, AreReadBack) {
   for (const ProductPlan& plan :
-       {ProductPlan(DecodeCut{2, 3, 5}), ProductPlan(GemmSm80Cut{64, 3}),
-        ProductPlan(GemmSm90Cut{true, 256, 128, 1}), ProductPlan(GemmSm90Cut{false, 128, 64, 2})}) {
+       {ProductPlan(cuda::DecodeOnePlan{}), ProductPlan(DecodePlan{2, 3, 5}),
+        ProductPlan(GemmSm80Plan{64, 3}), ProductPlan(GemmSm90Plan{true, 256, 128, 1}),
+        ProductPlan(GemmSm90Plan{false, 128, 64, 2})}) {
     EXPECT_EQ(cuda::plan_from_name(cuda::name_of(plan)), plan) << cuda::name_of(plan);
     const std::string name = cuda::name_of(plan);
     for (std::size_t length = 0; length < name.size(); ++length) {
@@ -115,7 +194,7 @@ TEST(TuningText, AnyChangeIsFound) {
   }
   EXPECT_NE(error_of(text + "\n"), "no error");
   EXPECT_NE(error_of(text + text), "no error");
-  const std::string other = runtime::gpu::tuning_key("NVIDIA H100 80GB HBM3", {90, 132, 232448});
+  const std::string other = cuda::tuning_key("NVIDIA H100 80GB HBM3", {90, 132, 232448});
   const std::string message = error_of(some_plans().text(other));
   EXPECT_NE(message.find("H100"), std::string::npos) << message;
   EXPECT_NE(message.find("H200"), std::string::npos) << message;
@@ -123,15 +202,15 @@ TEST(TuningText, AnyChangeIsFound) {
 
 TEST(TuningPlans, AreOfTheirShapeAndUpToEightTokensOfTheNext) {
   Tuning tuning = some_plans();
-  EXPECT_EQ(found(tuning, 1, 4096, 4096), ProductPlan(DecodeCut{2, 1, 16}));
-  EXPECT_EQ(found(tuning, 2, 4096, 4096), ProductPlan(DecodeCut{4, 3, 5}));
+  EXPECT_EQ(found(tuning, 1, 4096, 4096), ProductPlan(DecodePlan{2, 1, 16}));
+  EXPECT_EQ(found(tuning, 2, 4096, 4096), ProductPlan(DecodePlan{4, 3, 5}));
   EXPECT_EQ(tuning.find(5, 4096, 4096), nullptr);
   Tuning of_four;  // no plan for one token
-  of_four.set(4, 4096, 4096, DecodeCut{4, 3, 5});
+  of_four.set(4, 4096, 4096, DecodePlan{4, 3, 5});
   EXPECT_EQ(of_four.find(1, 4096, 4096), nullptr);
   EXPECT_NE(of_four.find(2, 4096, 4096), nullptr);
   EXPECT_EQ(tuning.find(63, 4096, 4096), nullptr);
-  EXPECT_EQ(found(tuning, 64, 4096, 4096), ProductPlan(GemmSm90Cut{false, 128, 64, 2}));
+  EXPECT_EQ(found(tuning, 64, 4096, 4096), ProductPlan(GemmSm90Plan{false, 128, 64, 2}));
   EXPECT_EQ(tuning.find(64, 4096, 4095), nullptr);
   EXPECT_EQ(tuning.find(2000, 14336, 4096), nullptr);
   tuning.erase(4, 4096, 4096);
@@ -191,7 +270,7 @@ TEST_F(TuningTest, ACacheInTheWayIsNoError) {
 TEST_F(TuningTest, IsReplacedAtOnce) {
   Tuning large = some_plans();
   for (std::int64_t n = 1; n < 3000; ++n) {
-    large.set(1, n, 1, DecodeCut{2, 1, 1});
+    large.set(1, n, 1, DecodePlan{2, 1, 1});
   }
   save_tuning(tuning_file(kKey), kKey, large);
   std::atomic<bool> stop = false;
