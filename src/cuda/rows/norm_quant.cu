@@ -189,16 +189,23 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                                      .q = args.q,
                                      .scale = args.scale,
                                      .rstd = args.rstd};
+  if (fits_registers(device, args)) {
+    return args.x_type == DataType::bfloat16 ? launch_registers<DataType::bfloat16>(args, arguments, stream)
+                                             : launch_registers<DataType::float16>(args, arguments, stream);
+  }
   const LaunchShape rows = rows_shape(device, args, row_bytes);
-  for_type(args.x_type, [&]<DataType kType>() {
-    if constexpr (kType != DataType::float32) {
-      if (fits_registers(device, args)) {
-        return launch_registers<kType>(args, arguments, stream);
-      }
-    }
-    rows.shared_bytes > 0 ? launch_rows<kType>(rows, args.norm, arguments, stream)
-                          : launch_type<kType>(shape, args.norm, arguments, stream);
-  });
+  const bool many = rows.shared_bytes > 0;
+  switch (args.x_type) {
+    case DataType::float32:
+      return many ? launch_rows<DataType::float32>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::float32>(shape, args.norm, arguments, stream);
+    case DataType::bfloat16:
+      return many ? launch_rows<DataType::bfloat16>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::bfloat16>(shape, args.norm, arguments, stream);
+    case DataType::float16:
+      return many ? launch_rows<DataType::float16>(rows, args.norm, arguments, stream)
+                  : launch_type<DataType::float16>(shape, args.norm, arguments, stream);
+  }
 }
 
 }  // namespace trit::cuda

@@ -13,15 +13,16 @@ namespace trit::cuda {
 inline constexpr int kRegisterThreads = kLanes / 2;
 inline constexpr int kRegisterHeaderBytes = kLanes * 4 + 16;  // accumulators, the warps' maxima
 
+/// One of a pair, in the low 16 bits.
+__device__ __forceinline__ float low_half(DataType type, std::uint32_t bits) {
+  return type == DataType::bfloat16 ? __uint_as_float(bits << 16)
+                                    : ptx::from_float16(static_cast<std::uint16_t>(bits));
+}
 /// A pair's inputs; what lies beyond the row is 0, which adds and quantises to 0.
 template <DataType kType>
 __device__ __forceinline__ void split_pair(std::uint32_t pair, float (&values)[2]) {
-  const std::uint32_t bits[2] = {pair & 0xffffU, pair >> 16U};
-#pragma unroll
-  for (int j = 0; j < 2; ++j) {
-    values[j] = kType == DataType::bfloat16 ? __uint_as_float(bits[j] << 16)
-                                            : ptx::from_float16(static_cast<std::uint16_t>(bits[j]));
-  }
+  values[0] = low_half(kType, pair & 0xffffU);
+  values[1] = low_half(kType, pair >> 16U);
 }
 
 /// x g of inputs k and k + 1.
