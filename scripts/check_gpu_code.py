@@ -51,12 +51,16 @@ REGISTERS = {
     r"gemm_sm90_split_kernel<Tile<2, 64": (136, "64 accumulators"),
     r"gemm_sm90_split_kernel<Tile<2, 96": (168, "96 accumulators; the most that 320 threads can have"),
 }
-# Object -> the instruction that its product is made of, by architecture.
+# Source in src/cuda -> the instruction that its product is made of, by architecture.
 INSTRUCTIONS = {
-    "decode": {"sm_80": "IMMA", "sm_90a": "IMMA"},
-    "gemm_sm80": {"sm_80": "IMMA", "sm_90a": "IMMA"},
-    "gemm_sm90_float": {"sm_90a": "HGMMA"},
-    "gemm_sm90_": {"sm_90a": "IGMMA"},
+    "decode/kernel": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "decode_one/direct": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "decode_one/ring": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "gemm_sm80/kernel": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "gemm_sm90/float": {"sm_90a": "HGMMA"},
+    "gemm_sm90/persistent_128": {"sm_90a": "IGMMA"},
+    "gemm_sm90/persistent_256": {"sm_90a": "IGMMA"},
+    "gemm_sm90/split": {"sm_90a": "IGMMA"},
 }
 
 
@@ -129,22 +133,21 @@ def check_log(log: str) -> bool:
 
 def check_instructions(cuobjdump: str) -> bool:
     clean = True
-    for path in sorted((BUILD / "src/cuda").rglob("*.cu.o")):
-        wanted = next((w for name, w in INSTRUCTIONS.items() if path.name.startswith(name)), None)
-        if wanted is None:
-            continue
-        text = subprocess.run([cuobjdump, "--dump-sass", path], capture_output=True, text=True, check=True).stdout
-        parts = re.split(r"^\s*arch = (\w+)$", text, flags=re.MULTILINE)
-        code: dict[str, str] = {}
-        for architecture, part in zip(parts[1::2], parts[2::2]):
-            code[architecture] = code.get(architecture, "") + part
-        # Host code and the stub of an architecture that a kernel is not written for hold no function.
-        if "_kernel" not in text and path.stem.count("_") > 1:
-            continue
-        for architecture, instruction in wanted.items():
-            count = len(re.findall(rf"\b{instruction}\.", code.get(architecture, "")))
-            print(f"check_gpu_code: {path.name} {architecture}: {count} {instruction}")
-            clean = clean and count > 0
+    for source, wanted in INSTRUCTIONS.items():
+        objects = sorted((BUILD / "src/cuda").rglob(f"{source}.cu.o"))
+        if not objects:
+            print(f"check_gpu_code: no object of {source}.cu", file=sys.stderr)
+            clean = False
+        for path in objects:
+            text = subprocess.run([cuobjdump, "--dump-sass", path], capture_output=True, text=True, check=True).stdout
+            parts = re.split(r"^\s*arch = (\w+)$", text, flags=re.MULTILINE)
+            code: dict[str, str] = {}
+            for architecture, part in zip(parts[1::2], parts[2::2]):
+                code[architecture] = code.get(architecture, "") + part
+            for architecture, instruction in wanted.items():
+                count = len(re.findall(rf"\b{instruction}\.", code.get(architecture, "")))
+                print(f"check_gpu_code: {source}.cu {architecture}: {count} {instruction}")
+                clean = clean and count > 0
     return clean
 
 

@@ -7,8 +7,8 @@
 #include "common/gpu_layer.h"
 #include "common/gpu_read.h"
 #include "common/gpu_timing.h"
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
-#include "runtime/cuda/tuned_plans.h"
 
 namespace trit::apps {
 namespace {
@@ -45,7 +45,7 @@ class GpuBenchmark {
       : options_(options),
         progress_(progress),
         gpu_(gpu::find_gpu()),
-        plans_(gpu_),
+        plans_(gpu_.name, gpu_.device),
         parallel_(make_parallel(0)) {
     stream_ = gpu::make_stream();
     sink_ = gpu::allocate_device(sizeof(std::uint32_t), "a sink");
@@ -162,7 +162,7 @@ class GpuBenchmark {
   const LinearBenchmark& options_;
   const TimingProgress& progress_;
   gpu::Gpu gpu_;
-  gpu::TunedPlans plans_;
+  cuda::TunedPlans plans_;
   std::unique_ptr<Parallel> parallel_;
   gpu::StreamHandle stream_;
   gpu::DeviceMemory sink_;

@@ -56,16 +56,16 @@ cuda::Product GpuLayer::product(std::int64_t tokens) const {
           .out_features = shape().out_features,
           .in_features = shape().in_features,
           .q = reinterpret_cast<const std::int8_t*>(q_.get()),
-          .row_scale = reinterpret_cast<const float*>(scale_.get()),
+          .token_scale = reinterpret_cast<const float*>(scale_.get()),
           .tokens = tokens,
-          .scale = reinterpret_cast<const float*>(beta_.get()),
+          .weight_scale = reinterpret_cast<const float*>(beta_.get()),
           .y = y_.get()};
 }
 
 cuda::Product GpuLayer::product_behind_norm(std::int64_t tokens) const {
   cuda::Product product = this->product(tokens);
   product.q = reinterpret_cast<const std::int8_t*>(layer_q_.get());
-  product.row_scale = reinterpret_cast<const float*>(layer_scale_.get());
+  product.token_scale = reinterpret_cast<const float*>(layer_scale_.get());
   return product;
 }
 

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-#include "cuda/launch.cuh"
+#include "cuda/common/launch.cuh"
 
 namespace trit::apps {
 namespace {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The autotuner of a GPU's products: every plan that could be the fastest for a shape (cuda/plan.h) is timed
-// once, the best few against the table's in turn, and what beats the table is kept for this GPU model
-// (runtime/cuda/tuning.h). Takes a tenth of a second a shape and number of tokens.
+// `trit bench --tune`: the autotuner (cuda/autotune/autotune.h) for many shapes, timed in CUDA graphs. What
+// beats the default plan is kept for this GPU model (cuda/autotune/tuning.h). Takes a tenth of a second a
+// shape and number of tokens.
 #pragma once
 
 #include <filesystem>
@@ -16,17 +16,17 @@ namespace trit::apps {
 struct TunedProduct {
   LinearShape shape;
   std::int64_t tokens;
-  std::string table_plan, best_plan;  // best: kept if it is not the table's
+  std::string table_plan, best_plan;  // table: the default plan; best: kept if it is another one
   std::size_t plans;                  // timed
   double table_microseconds, best_microseconds;
-  /// 1 or more: what the table loses.
+  /// 1 or more: what the default plan loses.
   double ratio() const { return table_microseconds / best_microseconds; }
 };
 
 struct TuneReport {
   std::string device;
-  std::filesystem::path
-      file;  // empty: nothing was kept (TRIT_CUDA_TUNING=off, no cache folder, no permission)
+  /// Empty: nothing was kept (TRIT_CUDA_TUNING=off, no cache folder, no permission).
+  std::filesystem::path file;
   std::vector<TunedProduct> products;
   double mean_ratio = 1;  // geometric
   double seconds = 0;

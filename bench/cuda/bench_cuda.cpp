@@ -187,9 +187,9 @@ class Benchmark {
     o.product.out_features = shape.out_features;
     o.product.in_features = shape.in_features;
     o.product.q = o.q.data();
-    o.product.row_scale = o.row_scale.data();
+    o.product.token_scale = o.row_scale.data();
     o.product.tokens = tokens;
-    o.product.scale = o.beta.data();
+    o.product.weight_scale = o.beta.data();
     o.product.y_type = DataType::bfloat16;
     o.product.y = o.y.data();
     o.product.workspace = o.workspace.data();

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The ways in which trit can compute one product on a GPU: what the dispatch takes, and everything else that
-// it could take.
+// The ways in which trit can compute one product on a GPU: by the default plan, and by every candidate of the
+// autotuner.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -20,7 +20,7 @@ struct Candidate {
   std::function<void(const std::uint8_t* weights, bool programmatic, cudaStream_t stream)> launch;
 };
 
-/// `product.weights`, `.programmatic` are set by each launch. The rest must outlive the candidates.
+/// `product.weights` and `.programmatic` are set by each launch. The rest must outlive the candidates.
 Candidate dispatched(const cuda::Device& device, const cuda::Product& product);
 /// Those of cuda::possible_plans.
 std::vector<Candidate> all_candidates(const cuda::Device& device, const cuda::Product& product);

@@ -52,19 +52,20 @@ int trit_workspace_bytes(std::int64_t tokens, std::int64_t out_features, std::in
       [&] { *bytes = trit::cuda::product_workspace_bytes(device(), tokens, out_features, in_features); });
 }
 
-/// y [M, N] bfloat16 = q [M, K] t^T, times row_scale [M] and scale [1].
+/// y [M, N] bfloat16 = q [M, K] t^T, times token_scale [M] and weight_scale [1].
 int trit_product(const std::uint8_t* weights, std::int64_t out_features, std::int64_t in_features,
-                 const std::int8_t* q, const float* row_scale, std::int64_t tokens, const float* scale,
-                 void* y, void* workspace, int programmatic, trit::cuda::Stream stream) {
+                 const std::int8_t* q, const float* token_scale, std::int64_t tokens,
+                 const float* weight_scale, void* y, void* workspace, int programmatic,
+                 trit::cuda::Stream stream) {
   return guarded([&] {
     trit::cuda::product(device(),
                         {.weights = weights,
                          .out_features = out_features,
                          .in_features = in_features,
                          .q = q,
-                         .row_scale = row_scale,
+                         .token_scale = token_scale,
                          .tokens = tokens,
-                         .scale = scale,
+                         .weight_scale = weight_scale,
                          .y_type = trit::DataType::bfloat16,
                          .y = y,
                          .workspace = workspace,

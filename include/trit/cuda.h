@@ -4,14 +4,14 @@
 // stream.
 //
 // No function here allocates, synchronises or reads device memory on the host; each may be captured into a
-// CUDA graph. A workspace comes from the caller, and a size function stands beside its user. Results are
-// bound by docs/numerics.md: they equal trit::bit_linear_row bit for bit. Every function throws trit::Error,
-// naming what was found and what is wanted, for arguments that it cannot take and for any error that CUDA
+// CUDA graph. The caller provides workspaces; a function beside each user gives the size. Results follow
+// docs/numerics.md: they equal those of trit::bit_linear_row bit for bit. Every function throws trit::Error,
+// which says what was found and what is wanted, for arguments that it cannot take and for any error that CUDA
 // reports.
 //
-// With `programmatic` a kernel may start before the one in front of it in the stream has ended. It waits for
-// it before it reads x, q or s or writes anything; weights, beta and bias must be older than the kernel in
-// front.
+// With `programmatic` a kernel may start before the preceding kernel of the stream has ended. It waits for
+// that kernel before it reads x, q or s or writes anything; weights, beta and bias must be older than that
+// kernel.
 #pragma once
 
 #include <cstddef>
@@ -27,7 +27,7 @@ namespace trit::cuda {
 /// A cudaStream_t, so that this header needs none of CUDA's.
 using Stream = CUstream_st*;
 
-/// What the launches need to know of a GPU. Asked once, outside of any launch.
+/// The properties of a GPU that launches depend on. Ask once, outside of any launch.
 struct Device {
   int compute_capability = 0;  // 10 * major + minor
   int multiprocessors = 0;
@@ -55,7 +55,7 @@ struct NormQuant {
   std::int8_t* q = nullptr;   // out [M, quantized_row_bytes(K)], aligned to 16
   float* scale = nullptr;     // out [M]
   float* rstd = nullptr;      // out [M], or null
-  bool programmatic = false;  // may start before the kernel in front of it ends (sm_90)
+  bool programmatic = false;  // may start before the preceding kernel ends (sm_90)
 };
 void norm_quant(const Device& device, const NormQuant& args, Stream stream);
 
@@ -102,9 +102,9 @@ struct Product {
   std::int64_t out_features = 0;  // N >= 1
   std::int64_t in_features = 0;   // K, 1 .. kMaxInFeatures
   const std::int8_t* q;           // [M, quantized_row_bytes(K)], aligned to 16
-  const float* row_scale;         // s [M]
+  const float* token_scale;       // s [M]
   std::int64_t tokens = 0;        // M >= 0
-  const float* scale;             // beta [1] or [N]
+  const float* weight_scale;      // beta [1] or [N]
   ScaleGranularity granularity = ScaleGranularity::tensor;
   const float* bias = nullptr;  // [N] or null
   DataType y_type = DataType::float32;
@@ -112,7 +112,7 @@ struct Product {
   /// product_workspace_bytes(...) bytes, aligned to 16. It must be zero before its first use; every launch
   /// leaves it zero, so one workspace serves all products of a stream.
   void* workspace = nullptr;
-  bool programmatic = false;  // may start before the kernel in front of it ends (sm_90)
+  bool programmatic = false;  // may start before the preceding kernel ends (sm_90)
 };
 std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
                                     std::int64_t in_features);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The backward of a ternary layer on NVIDIA GPUs, as trit/cuda.h has its forward: launches on raw device
+// The backward of a ternary layer on NVIDIA GPUs. Like the forward in trit/cuda.h: launches on raw device
 // pointers and a stream that neither allocate nor synchronise and may be captured into a CUDA graph.
 //
 // With y = (s q) · (beta t)ᵀ and the straight-through estimator, dX = dY · (beta t) and dW = dYᵀ · (s q).
@@ -33,7 +33,7 @@ struct GradientInput {
   void* grad_x = nullptr;        // out, dX [M, K] of type, aligned to its element
 };
 /// Whether gradient_input can take these arguments on this device: compute capability 9.0, a 16-bit type and
-/// rows of dY that the copy engine reads.
+/// rows of dY that the copy engine reads. `weights` may still be null: ask before you prepare them.
 bool gradient_input_fits(const Device& device, const GradientInput& args);
 /// Throws Error where gradient_input_fits is false, and for any error that CUDA reports.
 void gradient_input(const Device& device, const GradientInput& args, Stream stream);

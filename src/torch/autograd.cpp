@@ -54,6 +54,7 @@ void check_shapes(const Tensor& x, const Tensor& weight) {
 struct Saved {
   Tensor x, norm_weight;  // with an RMSNorm only; g may be undefined
   Tensor q, scale, rstd;
+  Packed packed;  // or null, and the codes by themselves
   Tensor codes, weight_scale;
   c10::SymInt in_features;
   c10::SymIntArrayRef x_sizes;
@@ -78,7 +79,9 @@ Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& g
     gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);
   }
   if (wanted.x || (saved.rms && wanted.norm_weight)) {
-    Tensor grad_x = ops::linear_backward_input(grad, saved.codes, saved.weight_scale, saved.in_features);
+    Tensor grad_x = saved.packed != nullptr ? ops::linear_backward_input(grad, saved.packed)
+                                            : ops::linear_backward_input(
+                                                  grad, saved.codes, saved.weight_scale, saved.in_features);
     if (saved.rms) {
       std::tie(grad_x, gradients.norm_weight) =
           ops::rms_norm_backward(grad_x, saved.x.reshape_symint({-1, saved.in_features}), saved.rstd,
@@ -128,6 +131,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                                  .q = saved[2],
                                  .scale = saved[3],
                                  .rstd = saved[4],
+                                 .packed = {},
                                  .codes = saved[5],
                                  .weight_scale = saved[6],
                                  .in_features = data["in_features"].toSymInt(),
@@ -163,6 +167,7 @@ class BitLinearNode : public torch::autograd::Node {
                                  .q = q_.unpack(),
                                  .scale = scale_.unpack(),
                                  .rstd = rstd_.unpack(),
+                                 .packed = packed_,
                                  .codes = packed_->codes(),
                                  .weight_scale = packed_->scale(),
                                  .in_features = packed_->in_features(),
@@ -305,9 +310,10 @@ TORCH_LIBRARY_IMPL(trit, Autograd, m) {
   m.impl("bit_linear.prepared", bit_linear_prepared_autograd);
   m.impl("rms_norm", rms_norm_autograd);
   // The parts of the layer: differentiating one alone is an error, not a silent zero.
-  for (const char* name : {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear",
-                           "packed_linear.prepared", "bit_linear_forward", "bit_linear_train",
-                           "linear_backward_input", "linear_backward_weight", "rms_norm_backward"}) {
+  for (const char* name :
+       {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear", "packed_linear.prepared",
+        "bit_linear_forward", "bit_linear_train", "linear_backward_input", "linear_backward_input.prepared",
+        "linear_backward_weight", "rms_norm_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

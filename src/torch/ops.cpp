@@ -124,6 +124,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train_comp
           std::move(codes), std::move(weight_scale)};
 }
 
+Tensor linear_backward_input_composite(const Tensor& grad, const Packed& weight) {
+  return ops::linear_backward_input(grad, weight->codes(), weight->scale(), weight->in_features());
+}
+
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                      bool rms, double eps) {
@@ -150,6 +154,9 @@ TORCH_LIBRARY(trit, m) {
       "__torch__.torch.classes.trit.PackedWeight weight, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def(
       "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features) -> Tensor");
+  m.def(
+      "linear_backward_input.prepared(Tensor grad, __torch__.torch.classes.trit.PackedWeight weight) -> "
+      "Tensor");
   m.def("linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features) -> Tensor");
   m.def("rms_norm(Tensor x, Tensor? weight, float eps) -> (Tensor y, Tensor rstd)");
   m.def(
@@ -187,6 +194,7 @@ TORCH_LIBRARY_IMPL(trit, CompositeExplicitAutograd, m) {
   register_packed_weight_class();
   m.impl("bit_linear_forward", bit_linear_forward_composite);
   m.impl("bit_linear_train", bit_linear_train_composite);
+  m.impl("linear_backward_input.prepared", linear_backward_input_composite);
   m.impl("bit_linear", bit_linear_composite);
   m.impl("bit_linear.prepared", bit_linear_prepared_composite);
 }
@@ -238,6 +246,12 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
                              SymInt in_features) {
   static const auto op = find<decltype(linear_backward_input_meta)>("trit::linear_backward_input");
   return op.call(grad, codes, weight_scale, std::move(in_features));
+}
+
+Tensor linear_backward_input(const Tensor& grad, const Packed& weight) {
+  static const auto op =
+      find<decltype(linear_backward_input_composite)>("trit::linear_backward_input", "prepared");
+  return op.call(grad, weight);
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale, SymInt in_features) {

@@ -42,6 +42,9 @@ torch::Tensor packed_linear(const NormQuantResult& x, const c10::intrusive_ptr<P
 /// dX [M, K] = grad [M, N] · (weight_scale t), in grad's dtype.
 torch::Tensor linear_backward_input(const torch::Tensor& grad, const torch::Tensor& codes,
                                     const torch::Tensor& weight_scale, c10::SymInt in_features);
+/// The same from a packed weight, which keeps what the device's kernels prepare of it.
+torch::Tensor linear_backward_input(const torch::Tensor& grad,
+                                    const c10::intrusive_ptr<PackedWeight>& weight);
 /// dW [N, K] = gradᵀ · (scale q), in grad's dtype.
 torch::Tensor linear_backward_weight(const torch::Tensor& grad, const torch::Tensor& q,
                                      const torch::Tensor& scale, c10::SymInt in_features);

@@ -142,6 +142,12 @@ TEST_F(CudaBackwardTest, GradientInputRefusesWhatItCannotTake) {
   args.grad = memory.data() + 1;
   EXPECT_THROW(cuda::gradient_input(device, args, nullptr), Error);
   args.grad = memory.data();
+  args.weights = weights.data() + 8;
+  EXPECT_FALSE(cuda::gradient_input_fits(device, args));
+  args.weights = nullptr;  // not prepared yet
+  EXPECT_TRUE(cuda::gradient_input_fits(device, args));
+  EXPECT_THROW(cuda::gradient_input(device, args, nullptr), Error);
+  args.weights = weights.data();
   device.compute_capability = 80;
   EXPECT_THROW(cuda::gradient_input(device, args, nullptr), Error);
 }

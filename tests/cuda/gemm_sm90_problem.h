@@ -11,7 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "cuda/gemm_sm90.h"
 #include "cuda/support.h"
 #include "trit/format.h"
 #include "trit/quantize.h"
@@ -25,7 +24,7 @@ struct Shape {
   DataType y_type = DataType::bfloat16;
   bool bias = true;
   bool scale_per_row = true;
-  std::int64_t y_gap = 0;  // elements between rows of y, beyond a multiple of 8
+  std::int64_t y_offset = 0;  // elements from an aligned address to y
   bool programmatic = false;
 };
 
@@ -41,16 +40,16 @@ class Problem {
 
   Problem(const Shape& shape, std::mt19937_64& random, Codes codes = Codes::random)
       : shape_(shape),
-        q_stride_((shape.in_features + 15) / 16 * 16),
-        y_stride_((shape.out_features + 7) / 8 * 8 + shape.y_gap),
+        q_stride_(cuda::quantized_row_bytes(shape.in_features)),
         t_(static_cast<std::size_t>(shape.out_features * shape.in_features)),
         q_(static_cast<std::size_t>(shape.tokens * q_stride_)),
         token_scales_(static_cast<std::size_t>(shape.tokens)),
-        row_scales_(static_cast<std::size_t>(shape.scale_per_row ? shape.out_features : 1)),
+        weight_scales_(static_cast<std::size_t>(shape.scale_per_row ? shape.out_features : 1)),
         bias_(static_cast<std::size_t>(shape.out_features)),
         weights_(static_cast<std::size_t>((shape.out_features + 63) / 64 * ((shape.in_features + 127) / 128) *
                                           2048)),
-        y_bytes_(static_cast<std::size_t>(shape.tokens * y_stride_) * size_of(shape.y_type)) {
+        y_bytes_(static_cast<std::size_t>(shape.y_offset + shape.tokens * shape.out_features) *
+                 size_of(shape.y_type)) {
     std::uniform_int_distribution<int> trit(-1, 1);
     std::uniform_int_distribution<int> code(-128, 127);
     std::uniform_real_distribution<float> real(-2.0F, 2.0F);
@@ -67,7 +66,7 @@ class Problem {
     for (float& s : token_scales_) {
       s = real(random);
     }
-    for (float& beta : row_scales_) {
+    for (float& beta : weight_scales_) {
       beta = real(random);
     }
     for (float& b : bias_) {
@@ -80,28 +79,24 @@ class Problem {
     token_scales_[static_cast<std::size_t>(token)] = scale;
   }
 
-  /// Arguments on the device, with a y that nobody has written.
-  cuda::GemmSm90 args() {
+  /// Arguments on the device, with a y that no kernel has written.
+  cuda::Product args() {
     const std::vector<std::uint8_t> poison(y_bytes_, 0xA5);
     device_.emplace(Arrays{DeviceArray<std::int8_t>(q_), DeviceArray<float>(token_scales_),
-                           DeviceArray<float>(row_scales_), DeviceArray<float>(bias_),
+                           DeviceArray<float>(weight_scales_), DeviceArray<float>(bias_),
                            DeviceArray<std::uint8_t>(weights_), DeviceArray<std::uint8_t>(poison)});
-    cuda::GemmSm90 args;
-    args.q = device_->q.data();
-    args.q_stride = q_stride_;
-    args.token_scales = device_->token_scales.data();
-    args.weights = device_->weights.data();
-    args.row_scales = device_->row_scales.data();
-    args.scale_per_row = shape_.scale_per_row;
-    args.bias = shape_.bias ? device_->bias.data() : nullptr;
-    args.y_type = shape_.y_type;
-    args.y = device_->y.data();
-    args.y_stride = y_stride_;
-    args.tokens = shape_.tokens;
-    args.out_features = shape_.out_features;
-    args.in_features = shape_.in_features;
-    args.programmatic = shape_.programmatic;
-    return args;
+    return {.weights = device_->weights.data(),
+            .out_features = shape_.out_features,
+            .in_features = shape_.in_features,
+            .q = device_->q.data(),
+            .token_scale = device_->token_scales.data(),
+            .tokens = shape_.tokens,
+            .weight_scale = device_->weight_scales.data(),
+            .granularity = shape_.scale_per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
+            .bias = shape_.bias ? device_->bias.data() : nullptr,
+            .y_type = shape_.y_type,
+            .y = device_->y.data() + static_cast<std::size_t>(shape_.y_offset) * size_of(shape_.y_type),
+            .programmatic = shape_.programmatic};
   }
 
   // "" or the first difference.
@@ -113,18 +108,18 @@ class Problem {
       return "nothing was launched";
     }
     const std::vector<std::uint8_t> y = values_of(device_->y);
-    for (std::int64_t token = 0; token < shape_.tokens; ++token) {
-      for (std::int64_t row = 0; row < y_stride_; ++row) {
-        const std::uint32_t found = output(y, token, row);
-        const bool inside = row < shape_.out_features;
-        const std::uint32_t wanted =
-            inside ? expected_[static_cast<std::size_t>(token * shape_.out_features + row)]
-                   : (shape_.y_type == DataType::float32 ? 0xA5A5A5A5U : 0xA5A5U);
-        if (found != wanted && !(inside && is_nan(found) && is_nan(wanted))) {
-          return "token " + std::to_string(token) + ", row " + std::to_string(row) +
-                 (inside ? "" : " (outside)") + ": found bits " + std::to_string(found) + ", wanted " +
-                 std::to_string(wanted);
-        }
+    for (std::int64_t i = 0; i < shape_.tokens * shape_.out_features; ++i) {
+      const std::uint32_t found = output(y, shape_.y_offset + i);
+      const std::uint32_t wanted = expected_[static_cast<std::size_t>(i)];
+      if (found != wanted && !(is_nan(found) && is_nan(wanted))) {
+        return "token " + std::to_string(i / shape_.out_features) + ", row " +
+               std::to_string(i % shape_.out_features) + ": found bits " + std::to_string(found) +
+               ", wanted " + std::to_string(wanted);
+      }
+    }
+    for (std::int64_t i = 0; i < shape_.y_offset; ++i) {
+      if (output(y, i) != (shape_.y_type == DataType::float32 ? 0xA5A5A5A5U : 0xA5A5U)) {
+        return "an element before y was written";
       }
     }
     return {};
@@ -134,7 +129,7 @@ class Problem {
   struct Arrays {
     DeviceArray<std::int8_t> q;
     DeviceArray<float> token_scales;
-    DeviceArray<float> row_scales;
+    DeviceArray<float> weight_scales;
     DeviceArray<float> bias;
     DeviceArray<std::uint8_t> weights;
     DeviceArray<std::uint8_t> y;
@@ -169,7 +164,7 @@ class Problem {
         const auto r = static_cast<std::size_t>(row);
         const float y =
             epilogue(acc, token_scales_[static_cast<std::size_t>(token)],
-                     row_scales_[shape_.scale_per_row ? r : 0], shape_.bias ? &bias_[r] : nullptr);
+                     weight_scales_[shape_.scale_per_row ? r : 0], shape_.bias ? &bias_[r] : nullptr);
         expected_.push_back(shape_.y_type == DataType::float32    ? std::bit_cast<std::uint32_t>(y)
                             : shape_.y_type == DataType::bfloat16 ? std::uint32_t{float_to_bfloat16(y)}
                                                                   : std::uint32_t{float_to_float16(y)});
@@ -177,8 +172,8 @@ class Problem {
     }
   }
 
-  std::uint32_t output(const std::vector<std::uint8_t>& y, std::int64_t token, std::int64_t row) const {
-    const auto index = static_cast<std::size_t>(token * y_stride_ + row);
+  std::uint32_t output(const std::vector<std::uint8_t>& y, std::int64_t element) const {
+    const auto index = static_cast<std::size_t>(element);
     std::uint32_t bits = 0;
     if (shape_.y_type == DataType::float32) {
       std::memcpy(&bits, y.data() + 4 * index, 4);
@@ -201,11 +196,10 @@ class Problem {
 
   Shape shape_;
   std::int64_t q_stride_;
-  std::int64_t y_stride_;
   std::vector<std::int8_t> t_;
   std::vector<std::int8_t> q_;
   std::vector<float> token_scales_;
-  std::vector<float> row_scales_;
+  std::vector<float> weight_scales_;
   std::vector<float> bias_;
   std::vector<std::uint8_t> weights_;
   std::size_t y_bytes_;

@@ -8,20 +8,24 @@
 #include <limits>
 #include <string>
 
-#include "cuda/gemm_sm90.h"
+#include "cuda/gemm_sm90/tiles.h"
 #include "cuda/gemm_sm90_problem.h"
+#include "cuda/plan.h"
 #include "cuda/support.h"
 
 namespace trit::test {
 namespace {
 
-using cuda::gemm_sm90;
-using cuda::GemmSm90;
 using cuda::GemmSm90Kernel;
+using cuda::GemmSm90Plan;
 using cuda::GemmSm90Tile;
 using cuda::kGemmSm90Splits;
 using cuda::kGemmSm90Tiles;
 using cuda::largest_split;
+
+GemmSm90Plan plan_of(const GemmSm90Tile& tile, std::int32_t split) {
+  return {tile.kernel == GemmSm90Kernel::persistent, tile.rows, tile.tokens, split};
+}
 
 class GemmSm90Test : public CudaTest {
  protected:
@@ -35,7 +39,9 @@ class GemmSm90Test : public CudaTest {
 
   void check(Problem& problem, const GemmSm90Tile& tile, std::int32_t split, const std::string& what) {
     // Two blocks: the persistent kernel takes several tiles with each.
-    ASSERT_NO_THROW(gemm_sm90(problem.args(), tile, split, 2, nullptr)) << what;
+    cuda::Device device = largest_device();
+    device.multiprocessors = 2;
+    ASSERT_NO_THROW(cuda::product(device, plan_of(tile, split), problem.args(), nullptr)) << what;
     ASSERT_EQ(problem.difference(), "")
         << what << ", tile " << tile.rows << " x " << tile.tokens << ", split " << split;
     ++cases_;
@@ -88,14 +94,15 @@ TEST_F(GemmSm90Test, EveryOutput) {
     for (const DataType type : {DataType::float32, DataType::bfloat16, DataType::float16}) {
       for (const bool bias : {false, true}) {
         for (const bool scale_per_row : {false, true}) {
-          for (const std::int64_t gap : {0, 1, 8}) {
+          // Rows of y that the copy engine can store, rows that it cannot, and a y that is not aligned.
+          for (const auto& [rows, offset] : {std::pair{136, 0}, std::pair{139, 0}, std::pair{136, 1}}) {
             const Shape shape{.tokens = 37,
-                              .out_features = 139,
+                              .out_features = rows,
                               .in_features = 200,
                               .y_type = type,
                               .bias = bias,
                               .scale_per_row = scale_per_row,
-                              .y_gap = gap,
+                              .y_offset = offset,
                               .programmatic = bias};
             Problem problem(shape, random_);
             check(problem, tile, 1, text_of(shape));
@@ -115,7 +122,7 @@ TEST_F(GemmSm90Test, OddShapes) {
                       .y_type = static_cast<DataType>(uniform(0, 2)),
                       .bias = uniform(0, 1) == 0,
                       .scale_per_row = uniform(0, 1) == 0,
-                      .y_gap = uniform(0, 2) * 4};
+                      .y_offset = uniform(0, 2) * 4};
     const std::int64_t steps = (shape.in_features + 255) / 256;
     check_all_policies(
         shape, tile,
@@ -130,21 +137,8 @@ TEST_F(GemmSm90Test, ThroughDispatch) {
     const Shape shape{.tokens = tokens, .out_features = 200, .in_features = 900, .y_type = DataType::float32};
     EXPECT_EQ(cuda::product_workspace_bytes(largest_device(), tokens, shape.out_features, shape.in_features),
               0U);
-    cuda::Product args{};
     Problem problem(shape, random_);
-    const GemmSm90 gemm = problem.args();
-    args.weights = gemm.weights;
-    args.out_features = gemm.out_features;
-    args.in_features = gemm.in_features;
-    args.q = gemm.q;
-    args.row_scale = gemm.token_scales;
-    args.tokens = gemm.tokens;
-    args.scale = gemm.row_scales;
-    args.granularity = ScaleGranularity::row;
-    args.bias = gemm.bias;
-    args.y_type = gemm.y_type;
-    args.y = gemm.y;
-    cuda::product(largest_device(), args, nullptr);
+    cuda::product(largest_device(), problem.args(), nullptr);
     ASSERT_EQ(problem.difference(), "") << text_of(shape);
     ++cases_;
   }
@@ -176,42 +170,52 @@ TEST_F(GemmSm90Test, ScalesThatAreNotNumbers) {
 }
 
 TEST_F(GemmSm90Test, NoTokens) {
-  GemmSm90 args;
-  args.out_features = 5;
-  args.in_features = 5;
-  args.q_stride = 16;
-  args.y_stride = 5;
-  gemm_sm90(args, 132, nullptr);
+  cuda::product(largest_device(), plan_of(kGemmSm90Tiles[0], 1),
+                {.weights = nullptr,
+                 .out_features = 5,
+                 .in_features = 5,
+                 .q = nullptr,
+                 .token_scale = nullptr,
+                 .weight_scale = nullptr},
+                nullptr);
 }
 
 TEST_F(GemmSm90Test, Refusals) {
   const Shape shape{.tokens = 4, .out_features = 8, .in_features = 32};
   Problem problem(shape, random_);
-  const auto message = [&](auto change) -> std::string {
-    GemmSm90 args = problem.args();
+  const auto message = [&](const GemmSm90Plan& plan, auto change) -> std::string {
+    cuda::Product args = problem.args();
     change(args);
     try {
-      gemm_sm90(args, 132, nullptr);
+      cuda::product(largest_device(), plan, args, nullptr);
     } catch (const Error& error) {
       return error.what();
     }
     return "no error";
   };
-  EXPECT_NE(message([](GemmSm90& a) { a.in_features = a.q_stride = 262144; }).find("262143"),
+  const auto refused = [&](const GemmSm90Plan& plan, auto change) {
+    return message(plan, change).find("cannot compute") != std::string::npos;
+  };
+  const auto nothing = [](cuda::Product&) {};
+  const GemmSm90Plan good = plan_of(kGemmSm90Tiles[0], 1);
+  EXPECT_EQ(message(good, nothing), "no error");
+  EXPECT_TRUE(refused(good, [](cuda::Product& a) { a.in_features = cuda::kMaxGemmSm90Inputs + 1; }));
+  EXPECT_TRUE(refused(good, [](cuda::Product& a) { a.out_features = (1 << 30) + 1; }));
+  EXPECT_NE(message(good, [](cuda::Product& a) { a.q += 1; }).find("q is at an address"), std::string::npos);
+  EXPECT_NE(message(good, [](cuda::Product& a) { a.weights += 8; }).find("weights is at an address"),
             std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.in_features = 0; }).find("K = 0"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.out_features = 0; }).find("N = 0"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.tokens = -1; }).find("M = -1"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.q_stride = 40; }).find("40 bytes apart"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.q_stride = 16; }).find("less than a row"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.y_stride = 7; }).find("less than a row"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.q += 1; }).find("multiple of 16"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.weights += 8; }).find("weights"), std::string::npos);
-  EXPECT_NE(message([](GemmSm90& a) { a.y = static_cast<char*>(a.y) + 1; }).find("aligned"),
+  EXPECT_NE(message(good, [](cuda::Product& a) { a.y = static_cast<char*>(a.y) + 1; }).find("y is at an"),
             std::string::npos);
-  EXPECT_THROW(gemm_sm90(problem.args(), kGemmSm90Tiles[12], 2, 132, nullptr), Error);  // K has one step
-  EXPECT_THROW(gemm_sm90(problem.args(), kGemmSm90Tiles[0], 2, 132, nullptr), Error);
-  EXPECT_THROW(gemm_sm90(problem.args(), {GemmSm90Kernel::split, 128, 48, ""}, 1, 132, nullptr), Error);
+  EXPECT_NE(message(good,
+                    [](cuda::Product& a) {
+                      a.tokens = 1 << 30;
+                      a.out_features = 1 << 30;
+                    })
+                .find("too many tiles"),
+            std::string::npos);
+  EXPECT_TRUE(refused(plan_of(kGemmSm90Tiles[12], 2), nothing)) << "K has one step";
+  EXPECT_TRUE(refused(plan_of(kGemmSm90Tiles[0], 2), nothing));
+  EXPECT_TRUE(refused({false, 128, 48, 1}, nothing));
 }
 
 }  // namespace

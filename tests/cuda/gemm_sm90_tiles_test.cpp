@@ -6,8 +6,8 @@
 #include <string>
 
 #include "cpu/support.h"
-#include "cuda/gemm_sm90.h"
-#include "cuda/gemm_sm90_parameters.h"
+#include "cuda/gemm_sm90/parameters.h"
+#include "cuda/gemm_sm90/tiles.h"
 
 namespace trit::test {
 namespace {

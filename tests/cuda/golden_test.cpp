@@ -29,7 +29,7 @@ class CudaGoldenTest : public CudaTest {
     const DeviceArray<std::uint8_t> workspace(cuda::absmean_workspace_bytes(kN));
     const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(kN, kK));
     const DeviceArray<std::int8_t> q(static_cast<std::size_t>(kM * cuda::quantized_row_bytes(kK)));
-    const DeviceArray<float> row_scale(static_cast<std::size_t>(kM));
+    const DeviceArray<float> token_scale(static_cast<std::size_t>(kM));
     const DeviceArray<Element> y(static_cast<std::size_t>(kM * kN));
     cuda::absmean(w.data(), kN, kK, granularity, scale.data(), workspace.data(), nullptr);
     cuda::prepare_weights(w.data(), kN, kK, granularity, scale.data(), weights.data(), nullptr);
@@ -42,16 +42,16 @@ class CudaGoldenTest : public CudaTest {
                       .norm_weight = g.data(),
                       .eps = GoldenCase::eps,
                       .q = q.data(),
-                      .scale = row_scale.data()},
+                      .scale = token_scale.data()},
                      nullptr);
     cuda::product(device,
                   {.weights = weights.data(),
                    .out_features = kN,
                    .in_features = kK,
                    .q = q.data(),
-                   .row_scale = row_scale.data(),
+                   .token_scale = token_scale.data(),
                    .tokens = kM,
-                   .scale = scale.data(),
+                   .weight_scale = scale.data(),
                    .granularity = granularity,
                    .bias = with_bias ? bias.data() : nullptr,
                    .y_type = type,

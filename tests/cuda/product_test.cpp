@@ -15,7 +15,7 @@ struct Case {
   std::int64_t m, n, k;
   std::vector<std::int8_t> q;  // [m, k]
   std::vector<std::int8_t> t;  // [n, k]
-  std::vector<float> row_scale, scale, bias;
+  std::vector<float> token_scale, scale, bias;
   DataType type = DataType::float32;
 };
 
@@ -41,7 +41,7 @@ class CudaProductTest : public CudaTest {
           static_cast<std::int8_t>(kind == 0 ? 1 : (kind == 1 ? uniform(0, 1) * 2 - 1 : uniform(-1, 1))));
     }
     if (uniform(0, 3) == 0) {
-      c.row_scale[static_cast<std::size_t>(uniform(0, m - 1))] = std::numeric_limits<float>::quiet_NaN();
+      c.token_scale[static_cast<std::size_t>(uniform(0, m - 1))] = std::numeric_limits<float>::quiet_NaN();
     }
     return c;
   }
@@ -67,7 +67,7 @@ class CudaProductTest : public CudaTest {
         for (std::int64_t k = 0; k < c.k; ++k) {
           acc += std::int32_t{q[k]} * t[k];
         }
-        y.push_back(epilogue(acc, c.row_scale[static_cast<std::size_t>(m)],
+        y.push_back(epilogue(acc, c.token_scale[static_cast<std::size_t>(m)],
                              c.scale[c.scale.size() == 1 ? 0 : static_cast<std::size_t>(n)],
                              c.bias.empty() ? nullptr : &c.bias[static_cast<std::size_t>(n)]));
       }
@@ -90,7 +90,7 @@ class CudaProductTest : public CudaTest {
       std::copy_n(c.q.begin() + m * c.k, c.k, padded.begin() + m * row_bytes);
     }
     const DeviceArray<std::int8_t> q{std::span<const std::int8_t>(padded)};
-    const DeviceArray<float> row_scale{std::span<const float>(c.row_scale)};
+    const DeviceArray<float> token_scale{std::span<const float>(c.token_scale)};
     const DeviceArray<float> scale{std::span<const float>(c.scale)};
     const DeviceArray<float> bias{std::span<const float>(c.bias)};
     const DeviceArray<Element> y(static_cast<std::size_t>(c.m * c.n),
@@ -104,9 +104,9 @@ class CudaProductTest : public CudaTest {
           .out_features = c.n,
           .in_features = c.k,
           .q = q.data(),
-          .row_scale = row_scale.data(),
+          .token_scale = token_scale.data(),
           .tokens = c.m,
-          .scale = scale.data(),
+          .weight_scale = scale.data(),
           .granularity = c.scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row,
           .bias = c.bias.empty() ? nullptr : bias.data(),
           .y_type = c.type,
@@ -169,16 +169,16 @@ TEST_F(CudaProductTest, EveryPlanHasTheSameBits) {
   }
   const cuda::Device device = largest_device();
   for (const cuda::ProductPlan& plan :
-       {cuda::ProductPlan(cuda::DecodeCut{4, 1, 1}), cuda::ProductPlan(cuda::DecodeCut{3, 1, 1}),
-        cuda::ProductPlan(cuda::DecodeCut{2, 4, 8}), cuda::ProductPlan(cuda::DecodeCut{2, 1, 0}),
-        cuda::ProductPlan(cuda::GemmSm80Cut{48, 1}), cuda::ProductPlan(cuda::GemmSm80Cut{64, 30}),
-        cuda::ProductPlan(cuda::GemmSm90Cut{true, 256, 72, 1}),
-        cuda::ProductPlan(cuda::GemmSm90Cut{true, 256, 128, 2}),
-        cuda::ProductPlan(cuda::GemmSm90Cut{false, 256, 96, 5})}) {
+       {cuda::ProductPlan(cuda::DecodePlan{4, 1, 1}), cuda::ProductPlan(cuda::DecodePlan{3, 1, 1}),
+        cuda::ProductPlan(cuda::DecodePlan{2, 4, 8}), cuda::ProductPlan(cuda::DecodePlan{2, 1, 0}),
+        cuda::ProductPlan(cuda::GemmSm80Plan{48, 1}), cuda::ProductPlan(cuda::GemmSm80Plan{64, 30}),
+        cuda::ProductPlan(cuda::GemmSm90Plan{true, 256, 72, 1}),
+        cuda::ProductPlan(cuda::GemmSm90Plan{true, 256, 128, 2}),
+        cuda::ProductPlan(cuda::GemmSm90Plan{false, 256, 96, 5})}) {
     EXPECT_FALSE(cuda::can_run(device, plan, 9, 100, 1000)) << cuda::name_of(plan);
   }
-  EXPECT_FALSE(cuda::can_run(device, cuda::DecodeCut{2, 1, 1}, 17, 100, 1000));
-  EXPECT_FALSE(cuda::can_run(device, cuda::GemmSm90Cut{false, 128, 32, 5}, 9, 100, 1000));
+  EXPECT_FALSE(cuda::can_run(device, cuda::DecodePlan{2, 1, 1}, 17, 100, 1000));
+  EXPECT_FALSE(cuda::can_run(device, cuda::GemmSm90Plan{false, 128, 32, 5}, 9, 100, 1000));
 }
 
 // The fastest of all plans at these shapes on an H200, or within 5 % of it (bench_cuda --tune).
@@ -296,8 +296,8 @@ TEST_F(CudaProductTest, NoTokens) {
                  .out_features = 70,
                  .in_features = 30,
                  .q = nullptr,
-                 .row_scale = nullptr,
-                 .scale = nullptr},
+                 .token_scale = nullptr,
+                 .weight_scale = nullptr},
                 nullptr);
 }
 
@@ -308,9 +308,9 @@ TEST_F(CudaProductTest, Errors) {
                            .out_features = 1,
                            .in_features = 1,
                            .q = reinterpret_cast<std::int8_t*>(memory.data()),
-                           .row_scale = floats,
+                           .token_scale = floats,
                            .tokens = 1,
-                           .scale = floats,
+                           .weight_scale = floats,
                            .y = floats};
   const auto message = [](const cuda::Device& device, const cuda::Product& args) -> std::string {
     try {

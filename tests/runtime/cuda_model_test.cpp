@@ -13,8 +13,8 @@
 #include <string>
 #include <thread>
 
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
-#include "runtime/cuda/tuned_plans.h"
 #include "runtime/model_file.h"
 #include "runtime/same_bits.h"
 #include "trit/error.h"
@@ -55,7 +55,7 @@ TEST(CudaModel, TernaryLayersHaveTheScalarBits) {
 /// Plans of TRIT_CUDA_TUNING are taken, change no bit, and are ignored where the file is damaged.
 TEST(CudaModel, MeasuredPlansHaveTheScalarBits) {
   const runtime::gpu::Gpu gpu = runtime::gpu::find_gpu();
-  const std::string key = runtime::gpu::tuning_key(gpu.name, gpu.device);
+  const std::string key = cuda::tuning_key(gpu.name, gpu.device);
   const TemporaryPath path("cuda_plans");
   setenv("TRIT_CUDA_TUNING", path.get().c_str(), 1);
   ModelFile file({1030}, 3100);
@@ -64,11 +64,11 @@ TEST(CudaModel, MeasuredPlansHaveTheScalarBits) {
   for (const std::int64_t batch : {1, 5, 33, 200}) {
     const auto possible = cuda::possible_plans(gpu.device, batch, 4100, 1030);
     ASSERT_FALSE(possible.empty());
-    runtime::gpu::Tuning tuning;
+    cuda::Tuning tuning;
     tuning.set(batch, 4100, 1030, possible.back());
-    ASSERT_TRUE(runtime::gpu::save_tuning(runtime::gpu::tuning_file(key), key, tuning));
-    EXPECT_EQ(runtime::gpu::TunedPlans(gpu).source(), path.get().string());
-    EXPECT_EQ(runtime::gpu::TunedPlans(gpu).plan(batch, 4100, 1030), possible.back());
+    ASSERT_TRUE(cuda::save_tuning(cuda::tuning_file(key), key, tuning));
+    EXPECT_EQ(cuda::TunedPlans(gpu.name, gpu.device).source(), path.get().string());
+    EXPECT_EQ(cuda::TunedPlans(gpu.name, gpu.device).plan(batch, 4100, 1030), possible.back());
     const std::vector<float> x = file.random(static_cast<std::size_t>(batch) * 1030, -3, 3);
     expect_same_bits(load(file, Backend::cuda).run(x, batch), scalar.run(x, batch));
   }

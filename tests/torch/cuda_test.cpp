@@ -171,6 +171,41 @@ TEST(CudaGradient, AgreesWithAutogradOfTheFormulas) {
   check(layer(4200, 4096, false, Norm::none), torch::randn({3, 4200}), kFloatUnit);
 }
 
+// A packed weight keeps its transposed layout. Several backward passes through it, on any stream and inside a
+// graph, give the gradient of its codes.
+TEST(CudaGradient, OfAPackedWeightIsThatOfItsCodes) {
+  torch::manual_seed(30);
+  for (const auto dtype : {torch::kBFloat16, torch::kHalf, torch::kFloat}) {
+    for (const bool per_row : {false, true}) {
+      SCOPED_TRACE(c10::toString(dtype) + std::string(per_row ? ", per row" : ""));
+      const auto packed =
+          torch_layer::PackedWeight::from_float(torch::randn({72, 260}, torch::device(kGpu)), per_row);
+      const auto grad = torch::randn({19, 72}, torch::device(kGpu)).to(dtype);
+      const auto want =
+          torch_layer::ops::linear_backward_input(grad, packed->codes(), packed->scale(), 260).cpu();
+      const auto expect_same = [&](const Tensor& found, const char* where) {
+        EXPECT_TRUE(same_bits(found.cpu(), want)) << where;
+      };
+      const auto backward = [&] { return torch_layer::ops::linear_backward_input(grad, packed); };
+      c10::cuda::getCurrentCUDAStream().synchronize();
+      {
+        const c10::cuda::CUDAStreamGuard guard(c10::cuda::getStreamFromPool());
+        backward();  // loads the kernels, which a capture does not allow
+        c10::cuda::getCurrentCUDAStream().synchronize();
+        at::cuda::CUDAGraph graph;
+        graph.capture_begin();
+        const auto captured = backward();
+        graph.capture_end();
+        expect_same(backward(), "after a capture");
+        graph.replay();
+        expect_same(captured, "of a graph");
+      }
+      expect_same(backward(), "on another stream");
+      expect_same(backward(), "a second time");
+    }
+  }
+}
+
 TEST(CudaAutocast, YHasTheAutocastDtypeAndTheParametersStayFloat) {
   torch::manual_seed(26);
   auto cpu = layer(260, 12, true, Norm::rms);

@@ -3,8 +3,8 @@
 
 #include <type_traits>
 
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/common/launch.cuh"
+#include "cuda/common/ptx.cuh"
 #include "train_cifar10/random.h"
 
 namespace trit::train::gpu {

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The part of cuBLAS's C interface that is used is declared here: its headers need not be where this is
-// built.
+// Types and constants come from cuBLAS's header, the functions from the library that is loaded at run time.
+#include <cublas_v2.h>
+
 #include <array>
 
 #include "runtime/cuda/dense.h"
@@ -11,16 +12,25 @@
 namespace trit::runtime::gpu {
 namespace {
 
-// Values of cublas_api.h and library_types.h.
-constexpr int kNotTransposed = 0;
-constexpr int kTransposed = 1;
-constexpr int kFloat32 = 0;
-constexpr int kComputePedantic = 69;
-constexpr int kDefaultAlgorithm = -1;
 // Given to cuBLAS once: it would allocate its own while a graph is captured.
 constexpr std::size_t kWorkspaceBytes = std::size_t{4} << 20;
 
-using Handle = struct cublasContext*;
+// The header overloads this one for old code.
+using GemmEx =
+    decltype(static_cast<cublasStatus_t (*)(cublasHandle_t, cublasOperation_t, cublasOperation_t, int, int,
+                                            int, const void*, const void*, cudaDataType, int, const void*,
+                                            cudaDataType, int, const void*, void*, cudaDataType, int,
+                                            cublasComputeType_t, cublasGemmAlgo_t)>(&::cublasGemmEx));
+
+struct Functions {
+  const Library& library;
+  TRIT_LOADED_FUNCTION(cublasCreate_v2);
+  TRIT_LOADED_FUNCTION(cublasDestroy_v2);
+  TRIT_LOADED_FUNCTION(cublasSetStream_v2);
+  TRIT_LOADED_FUNCTION(cublasSetWorkspace_v2);
+  GemmEx cublasGemmEx = library.load<GemmEx>("cublasGemmEx");
+  TRIT_LOADED_FUNCTION(cublasGetVersion_v2);
+};
 
 class LoadedCublas final : public Cublas {
  public:
@@ -28,23 +38,16 @@ class LoadedCublas final : public Cublas {
       : library_(kSonames,
                  "It comes with the CUDA toolkit and with the package nvidia-cublas of PyPI; put its folder "
                  "into LD_LIBRARY_PATH."),
+        cublas_{library_},
         workspace_(allocate_device(kWorkspaceBytes, "cuBLAS's workspace")) {
-    int (*create)(Handle*) = nullptr;
-    int (*set_stream)(Handle, cuda::Stream) = nullptr;
-    int (*set_workspace)(Handle, void*, std::size_t) = nullptr;
-    library_.load(create, "cublasCreate_v2");
-    library_.load(destroy_, "cublasDestroy_v2");
-    library_.load(set_stream, "cublasSetStream_v2");
-    library_.load(set_workspace, "cublasSetWorkspace_v2");
-    library_.load(gemm_, "cublasGemmEx");
-    library_.load(version_, "cublasGetVersion_v2");
-    check_status(create(&handle_), "cublasCreate");
-    check_status(set_stream(handle_, stream), "cublasSetStream");
-    check_status(set_workspace(handle_, workspace_.get(), kWorkspaceBytes), "cublasSetWorkspace");
+    check_status(cublas_.cublasCreate_v2(&handle_), "cublasCreate");
+    check_status(cublas_.cublasSetStream_v2(handle_, stream), "cublasSetStream");
+    check_status(cublas_.cublasSetWorkspace_v2(handle_, workspace_.get(), kWorkspaceBytes),
+                 "cublasSetWorkspace");
   }
   ~LoadedCublas() override {
     if (handle_ != nullptr) {
-      destroy_(handle_);
+      cublas_.cublasDestroy_v2(handle_);
     }
   }
   LoadedCublas(const LoadedCublas&) = delete;
@@ -52,9 +55,8 @@ class LoadedCublas final : public Cublas {
 
   std::string name() const override {
     int version = 0;
-    check_status(version_(handle_, &version), "cublasGetVersion");
-    return "cuBLAS " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
-           std::to_string(version % 100);
+    check_status(cublas_.cublasGetVersion_v2(handle_, &version), "cublasGetVersion");
+    return "cuBLAS " + version_text(version);
   }
 
   void linear(std::int64_t rows, std::int64_t in, std::int64_t out, const float* x, const float* weight,
@@ -62,22 +64,20 @@ class LoadedCublas final : public Cublas {
     const float one = 1;
     const float zero = 0;
     // Column-major: y^T [out, rows] = weight [out, in] * x^T.
-    check_status(gemm_(handle_, kTransposed, kNotTransposed, static_cast<int>(out), static_cast<int>(rows),
-                       static_cast<int>(in), &one, weight, kFloat32, static_cast<int>(in), x, kFloat32,
-                       static_cast<int>(in), &zero, y, kFloat32, static_cast<int>(out), kComputePedantic,
-                       kDefaultAlgorithm),
-                 "cublasGemmEx");
+    check_status(
+        cublas_.cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(out), static_cast<int>(rows),
+                             static_cast<int>(in), &one, weight, CUDA_R_32F, static_cast<int>(in), x,
+                             CUDA_R_32F, static_cast<int>(in), &zero, y, CUDA_R_32F, static_cast<int>(out),
+                             CUBLAS_COMPUTE_32F_PEDANTIC, CUBLAS_GEMM_DEFAULT),
+        "cublasGemmEx");
   }
 
  private:
   static constexpr std::array kSonames = {"libcublas.so.13", "libcublas.so.12"};
   Library library_;
+  Functions cublas_;
   DeviceMemory workspace_;
-  Handle handle_ = nullptr;
-  int (*destroy_)(Handle) = nullptr;
-  int (*version_)(Handle, int*) = nullptr;
-  int (*gemm_)(Handle, int, int, int, int, int, const void*, const void*, int, int, const void*, int, int,
-               const void*, void*, int, int, int, int) = nullptr;
+  cublasHandle_t handle_ = nullptr;
 };
 
 }  // namespace

@@ -1,83 +1,68 @@
 // SPDX-License-Identifier: MIT
 //
-// The part of cuDNN's C interface that is used is declared here: its headers need not be where this is built.
-#include <array>
-#include <utility>
-
+// Types and constants come from cuDNN's header, the functions from the library that is loaded at run time.
+// A build without the header has no convolutions on a GPU.
 #include "runtime/cuda/dense.h"
+#include "trit/error.h"
+
+#if !__has_include(<cudnn.h>)
+
+namespace trit::runtime::gpu {
+
+std::unique_ptr<Cudnn> make_cudnn(cuda::Stream /*stream*/) {
+  throw Error(
+      "backend 'cuda': this build has no convolutions, since cudnn.h was not there when it was configured "
+      "(https://developer.nvidia.com/cudnn, or the package nvidia-cudnn-cu13 of PyPI)");
+}
+
+}  // namespace trit::runtime::gpu
+
+#else
+
+#include <cudnn.h>
+
+#include <array>
+
 #include "runtime/cuda/library.h"
 #include "runtime/cuda/resources.h"
 
 namespace trit::runtime::gpu {
 namespace {
 
-// Values of cudnn_ops.h and cudnn_cnn.h.
-constexpr int kNchw = 0;
-constexpr int kFloat = 0;
-constexpr int kCrossCorrelation = 1;
-constexpr int kFmaMath = 3;
-constexpr int kImplicitPrecompGemm = 1;
-constexpr int kDirect =
-    3;  // the last algorithm that adds products; FFT and Winograd (4 to 7) transform tiles
-constexpr std::size_t kLargestWorkspace = std::size_t{256} << 20;
+static_assert(CUDNN_MAJOR == 9, "the library that is loaded is cuDNN 9");
 
-using Handle = struct cudnnContext*;
-using Descriptor = void*;
-
-struct Performance {
-  int algorithm;
-  int status;
-  float time;
-  std::size_t memory;
-  int determinism;
-  int math;
-  int reserved[3];
-};
+// The last algorithm that adds products; those after it (FFT and Winograd) transform tiles.
+constexpr cudnnConvolutionFwdAlgo_t kLastAlgorithm = CUDNN_CONVOLUTION_FWD_ALGO_DIRECT;
+constexpr std::size_t kMaxWorkspace = std::size_t{256} << 20;
 
 struct Functions {
-  explicit Functions(const Library& library) {
-    library.load(create, "cudnnCreate");
-    library.load(destroy, "cudnnDestroy");
-    library.load(set_stream, "cudnnSetStream");
-    library.load(version, "cudnnGetVersion");
-    library.load(create_tensor, "cudnnCreateTensorDescriptor");
-    library.load(destroy_tensor, "cudnnDestroyTensorDescriptor");
-    library.load(set_tensor, "cudnnSetTensor4dDescriptor");
-    library.load(create_filter, "cudnnCreateFilterDescriptor");
-    library.load(destroy_filter, "cudnnDestroyFilterDescriptor");
-    library.load(set_filter, "cudnnSetFilter4dDescriptor");
-    library.load(create_convolution, "cudnnCreateConvolutionDescriptor");
-    library.load(destroy_convolution, "cudnnDestroyConvolutionDescriptor");
-    library.load(set_convolution, "cudnnSetConvolution2dDescriptor");
-    library.load(set_math, "cudnnSetConvolutionMathType");
-    library.load(find, "cudnnGetConvolutionForwardAlgorithm_v7");
-    library.load(workspace, "cudnnGetConvolutionForwardWorkspaceSize");
-    library.load(forward, "cudnnConvolutionForward");
-  }
-  int (*create)(Handle*);
-  int (*destroy)(Handle);
-  int (*set_stream)(Handle, cuda::Stream);
-  std::size_t (*version)();
-  int (*create_tensor)(Descriptor*);
-  int (*destroy_tensor)(Descriptor);
-  int (*set_tensor)(Descriptor, int, int, int, int, int, int);
-  int (*create_filter)(Descriptor*);
-  int (*destroy_filter)(Descriptor);
-  int (*set_filter)(Descriptor, int, int, int, int, int, int);
-  int (*create_convolution)(Descriptor*);
-  int (*destroy_convolution)(Descriptor);
-  int (*set_convolution)(Descriptor, int, int, int, int, int, int, int, int);
-  int (*set_math)(Descriptor, int);
-  int (*find)(Handle, Descriptor, Descriptor, Descriptor, Descriptor, int, int*, Performance*);
-  int (*workspace)(Handle, Descriptor, Descriptor, Descriptor, Descriptor, int, std::size_t*);
-  int (*forward)(Handle, const void*, Descriptor, const void*, Descriptor, const void*, Descriptor, int,
-                 void*, std::size_t, const void*, Descriptor, void*);
+  const Library& library;
+  TRIT_LOADED_FUNCTION(cudnnCreate);
+  TRIT_LOADED_FUNCTION(cudnnDestroy);
+  TRIT_LOADED_FUNCTION(cudnnSetStream);
+  TRIT_LOADED_FUNCTION(cudnnGetVersion);
+  TRIT_LOADED_FUNCTION(cudnnCreateTensorDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnDestroyTensorDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnSetTensor4dDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnCreateFilterDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnDestroyFilterDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnSetFilter4dDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnCreateConvolutionDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnDestroyConvolutionDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnSetConvolution2dDescriptor);
+  TRIT_LOADED_FUNCTION(cudnnSetConvolutionMathType);
+  TRIT_LOADED_FUNCTION(cudnnGetConvolutionForwardAlgorithm_v7);
+  TRIT_LOADED_FUNCTION(cudnnGetConvolutionForwardWorkspaceSize);
+  TRIT_LOADED_FUNCTION(cudnnConvolutionForward);
 };
 
 /// A descriptor and the function that destroys it.
+template <typename Descriptor>
 class OwnedDescriptor {
  public:
-  OwnedDescriptor(int (*create)(Descriptor*), int (*destroy)(Descriptor)) : destroy_(destroy) {
+  using Create = cudnnStatus_t (*)(Descriptor*);
+  using Destroy = cudnnStatus_t (*)(Descriptor);
+  OwnedDescriptor(Create create, Destroy destroy) : destroy_(destroy) {
     check_status(create(&descriptor_), "a descriptor of cuDNN");
   }
   ~OwnedDescriptor() { destroy_(descriptor_); }
@@ -87,30 +72,34 @@ class OwnedDescriptor {
 
  private:
   Descriptor descriptor_ = nullptr;
-  int (*destroy_)(Descriptor);
+  Destroy destroy_;
 };
 
 class CudnnPlan final : public ConvolutionPlan {
  public:
-  CudnnPlan(const Functions& cudnn, Handle handle, const Convolution& c)
+  CudnnPlan(const Functions& cudnn, cudnnHandle_t handle, const Convolution& c)
       : cudnn_(cudnn),
         handle_(handle),
-        x_(cudnn.create_tensor, cudnn.destroy_tensor),
-        y_(cudnn.create_tensor, cudnn.destroy_tensor),
-        filter_(cudnn.create_filter, cudnn.destroy_filter),
-        convolution_(cudnn.create_convolution, cudnn.destroy_convolution) {
-    check_status(cudnn.set_tensor(x_.get(), kNchw, kFloat, c.batch, c.channels, c.height, c.width),
+        x_(cudnn.cudnnCreateTensorDescriptor, cudnn.cudnnDestroyTensorDescriptor),
+        y_(cudnn.cudnnCreateTensorDescriptor, cudnn.cudnnDestroyTensorDescriptor),
+        filter_(cudnn.cudnnCreateFilterDescriptor, cudnn.cudnnDestroyFilterDescriptor),
+        convolution_(cudnn.cudnnCreateConvolutionDescriptor, cudnn.cudnnDestroyConvolutionDescriptor) {
+    check_status(cudnn.cudnnSetTensor4dDescriptor(x_.get(), CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, c.batch,
+                                                  c.channels, c.height, c.width),
+                 "cudnnSetTensor4dDescriptor");
+    check_status(cudnn.cudnnSetTensor4dDescriptor(y_.get(), CUDNN_TENSOR_NCHW, CUDNN_DATA_FLOAT, c.batch,
+                                                  c.out_channels, c.out_height, c.out_width),
                  "cudnnSetTensor4dDescriptor");
     check_status(
-        cudnn.set_tensor(y_.get(), kNchw, kFloat, c.batch, c.out_channels, c.out_height, c.out_width),
-        "cudnnSetTensor4dDescriptor");
-    check_status(cudnn.set_filter(filter_.get(), kFloat, kNchw, c.out_channels, c.channels, c.kernel_height,
-                                  c.kernel_width),
-                 "cudnnSetFilter4dDescriptor");
-    check_status(cudnn.set_convolution(convolution_.get(), c.padding, c.padding, c.stride, c.stride, 1, 1,
-                                       kCrossCorrelation, kFloat),
-                 "cudnnSetConvolution2dDescriptor");
-    check_status(cudnn.set_math(convolution_.get(), kFmaMath), "cudnnSetConvolutionMathType");
+        cudnn.cudnnSetFilter4dDescriptor(filter_.get(), CUDNN_DATA_FLOAT, CUDNN_TENSOR_NCHW, c.out_channels,
+                                         c.channels, c.kernel_height, c.kernel_width),
+        "cudnnSetFilter4dDescriptor");
+    check_status(
+        cudnn.cudnnSetConvolution2dDescriptor(convolution_.get(), c.padding, c.padding, c.stride, c.stride, 1,
+                                              1, CUDNN_CROSS_CORRELATION, CUDNN_DATA_FLOAT),
+        "cudnnSetConvolution2dDescriptor");
+    check_status(cudnn.cudnnSetConvolutionMathType(convolution_.get(), CUDNN_FMA_MATH),
+                 "cudnnSetConvolutionMathType");
     choose_algorithm();
   }
 
@@ -118,43 +107,48 @@ class CudnnPlan final : public ConvolutionPlan {
   void run(const float* x, const float* weight, void* workspace, float* y) const override {
     const float one = 1;
     const float zero = 0;
-    check_status(cudnn_.forward(handle_, &one, x_.get(), x, filter_.get(), weight, convolution_.get(),
-                                algorithm_, workspace, workspace_bytes_, &zero, y_.get(), y),
-                 "cudnnConvolutionForward");
+    check_status(
+        cudnn_.cudnnConvolutionForward(handle_, &one, x_.get(), x, filter_.get(), weight, convolution_.get(),
+                                       algorithm_, workspace, workspace_bytes_, &zero, y_.get(), y),
+        "cudnnConvolutionForward");
   }
 
  private:
-  // The heuristics' best that keeps to fp32 products: no timing, so that every run takes the same one. No
-  // transforms: they carry a NaN or an infinity to outputs whose window does not hold it.
+  // The heuristics' best algorithm of fp32 products. Nothing is timed, so that every run takes the same
+  // one. No transforms: they carry a NaN or an infinity to outputs whose window does not contain it.
   void choose_algorithm() {
-    std::array<Performance, 16> found{};
+    std::array<cudnnConvolutionFwdAlgoPerf_t, 16> found{};
     int count = 0;
-    check_status(cudnn_.find(handle_, x_.get(), filter_.get(), convolution_.get(), y_.get(),
-                             static_cast<int>(found.size()), &count, found.data()),
+    check_status(cudnn_.cudnnGetConvolutionForwardAlgorithm_v7(
+                     handle_, x_.get(), filter_.get(), convolution_.get(), y_.get(),
+                     static_cast<int>(found.size()), &count, found.data()),
                  "cudnnGetConvolutionForwardAlgorithm_v7");
     for (int i = 0; i < count; ++i) {
-      const Performance& candidate = found[static_cast<std::size_t>(i)];
-      if (candidate.status == 0 && candidate.math == kFmaMath && candidate.algorithm <= kDirect &&
-          needs(candidate.algorithm)) {
+      const cudnnConvolutionFwdAlgoPerf_t& candidate = found[static_cast<std::size_t>(i)];
+      if (candidate.status == CUDNN_STATUS_SUCCESS && candidate.mathType == CUDNN_FMA_MATH &&
+          candidate.algo <= kLastAlgorithm && can_use(candidate.algo)) {
         return;
       }
     }
-    if (!needs(kImplicitPrecompGemm)) {
+    if (!can_use(CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM)) {
       throw Error("cuda: cuDNN has no fp32 algorithm for a convolution of this model");
     }
   }
 
-  bool needs(int algorithm) {
+  bool can_use(cudnnConvolutionFwdAlgo_t algorithm) {
     algorithm_ = algorithm;
-    return cudnn_.workspace(handle_, x_.get(), filter_.get(), convolution_.get(), y_.get(), algorithm,
-                            &workspace_bytes_) == 0 &&
-           workspace_bytes_ <= kLargestWorkspace;
+    return cudnn_.cudnnGetConvolutionForwardWorkspaceSize(handle_, x_.get(), filter_.get(),
+                                                          convolution_.get(), y_.get(), algorithm,
+                                                          &workspace_bytes_) == CUDNN_STATUS_SUCCESS &&
+           workspace_bytes_ <= kMaxWorkspace;
   }
 
   const Functions& cudnn_;
-  Handle handle_;
-  OwnedDescriptor x_, y_, filter_, convolution_;
-  int algorithm_ = kImplicitPrecompGemm;
+  cudnnHandle_t handle_;
+  OwnedDescriptor<cudnnTensorDescriptor_t> x_, y_;
+  OwnedDescriptor<cudnnFilterDescriptor_t> filter_;
+  OwnedDescriptor<cudnnConvolutionDescriptor_t> convolution_;
+  cudnnConvolutionFwdAlgo_t algorithm_ = CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_PRECOMP_GEMM;
   std::size_t workspace_bytes_ = 0;
 };
 
@@ -164,32 +158,31 @@ class LoadedCudnn final : public Cudnn {
       : library_(kSonames,
                  "It comes from https://developer.nvidia.com/cudnn and with the package nvidia-cudnn-cu13 of "
                  "PyPI; put its folder into LD_LIBRARY_PATH."),
-        functions_(library_) {
-    check_status(functions_.create(&handle_), "cudnnCreate");
-    check_status(functions_.set_stream(handle_, stream), "cudnnSetStream");
+        cudnn_{library_} {
+    check_status(cudnn_.cudnnCreate(&handle_), "cudnnCreate");
+    check_status(cudnn_.cudnnSetStream(handle_, stream), "cudnnSetStream");
   }
   ~LoadedCudnn() override {
     if (handle_ != nullptr) {
-      functions_.destroy(handle_);
+      cudnn_.cudnnDestroy(handle_);
     }
   }
   LoadedCudnn(const LoadedCudnn&) = delete;
   LoadedCudnn& operator=(const LoadedCudnn&) = delete;
 
   std::string name() const override {
-    const std::size_t version = functions_.version();
-    return "cuDNN " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
-           std::to_string(version % 100);
+    const std::size_t version = cudnn_.cudnnGetVersion();
+    return "cuDNN " + version_text(static_cast<int>(version));
   }
   std::unique_ptr<ConvolutionPlan> plan(const Convolution& convolution) override {
-    return std::make_unique<CudnnPlan>(functions_, handle_, convolution);
+    return std::make_unique<CudnnPlan>(cudnn_, handle_, convolution);
   }
 
  private:
   static constexpr std::array kSonames = {"libcudnn.so.9"};
   Library library_;
-  Functions functions_;
-  Handle handle_ = nullptr;
+  Functions cudnn_;
+  cudnnHandle_t handle_ = nullptr;
 };
 
 }  // namespace
@@ -197,3 +190,5 @@ class LoadedCudnn final : public Cudnn {
 std::unique_ptr<Cudnn> make_cudnn(cuda::Stream stream) { return std::make_unique<LoadedCudnn>(stream); }
 
 }  // namespace trit::runtime::gpu
+
+#endif

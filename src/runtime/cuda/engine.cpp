@@ -12,9 +12,9 @@
 #include <tuple>
 #include <utility>
 
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/program.h"
-#include "runtime/cuda/tuned_plans.h"
 
 namespace trit::runtime {
 namespace {
@@ -41,7 +41,7 @@ class CudaEngine final : public Engine {
       : network_(network),
         schedule_(schedule),
         gpu_(gpu::find_gpu()),
-        plans_(gpu_),
+        plans_(gpu_.name, gpu_.device),
         weights_(file, network),
         chunk_(options.images_per_launch > 0 ? options.images_per_launch : images_per_graph(network)) {
     const auto has = [&](Op op) {
@@ -180,7 +180,7 @@ class CudaEngine final : public Engine {
   const Network& network_;
   const Schedule& schedule_;
   gpu::Gpu gpu_;
-  gpu::TunedPlans plans_;
+  cuda::TunedPlans plans_;
   gpu::Weights weights_;
   std::int64_t chunk_;
   std::array<gpu::Slot, 2> slots_;

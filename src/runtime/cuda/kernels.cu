@@ -3,8 +3,8 @@
 
 #include <algorithm>
 
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/common/launch.cuh"
+#include "cuda/common/ptx.cuh"
 
 namespace trit::runtime::gpu {
 namespace {

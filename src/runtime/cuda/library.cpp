@@ -44,4 +44,9 @@ void check_status(int status, const char* what) {
   }
 }
 
+std::string version_text(int version) {
+  return std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100) + "." +
+         std::to_string(version % 100);
+}
+
 }  // namespace trit::runtime::gpu

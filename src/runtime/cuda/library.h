@@ -11,14 +11,14 @@ namespace trit::runtime::gpu {
 
 class Library {
  public:
-  /// The first of `sonames` that the loader finds (LD_LIBRARY_PATH, its own cache), or that lies where
-  /// NVIDIA's installers put it. Throws Error that names what was tried, and `advice`.
+  /// Loads the first of `sonames` that the loader finds (LD_LIBRARY_PATH, its own cache), or that is where
+  /// NVIDIA's installers put it. Throws Error with what was tried, and `advice`.
   Library(std::span<const char* const> sonames, const std::string& advice);
 
-  /// Throws Error if the library has no such function.
+  /// Throws Error if the library has no such function. `Function` is a pointer.
   template <typename Function>
-  void load(Function*& function, const char* name) const {
-    function = reinterpret_cast<Function*>(symbol(name));
+  Function load(const char* name) const {
+    return reinterpret_cast<Function>(symbol(name));
   }
 
  private:
@@ -30,7 +30,13 @@ class Library {
   std::unique_ptr<void, Close> handle_;
 };
 
+/// A member that points to a function of `library`, of the type that the library's header declares.
+#define TRIT_LOADED_FUNCTION(name) decltype(&::name) name = library.load<decltype(&::name)>(#name)
+
 /// Throws Error that says what failed, if a function of cuDNN or cuBLAS did not return 0, its success.
 void check_status(int status, const char* what);
+
+/// 91002 -> "9.10.2", as cuDNN and cuBLAS number their versions.
+std::string version_text(int version);
 
 }  // namespace trit::runtime::gpu

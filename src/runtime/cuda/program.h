@@ -8,10 +8,10 @@
 #include <span>
 #include <vector>
 
+#include "cuda/autotune/tuning.h"
 #include "runtime/cuda/dense.h"
 #include "runtime/cuda/kernels.h"
 #include "runtime/cuda/resources.h"
-#include "runtime/cuda/tuned_plans.h"
 #include "runtime/cuda/weights.h"
 #include "runtime/schedule.h"
 
@@ -28,7 +28,7 @@ struct ProgramParts {
   const Network& network;
   const Schedule& schedule;
   const Weights& weights;
-  const TunedPlans& plans;
+  const cuda::TunedPlans& plans;
   cuda::Device device;
 };
 

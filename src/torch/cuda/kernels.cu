@@ -1,42 +1,35 @@
 // SPDX-License-Identifier: MIT
 #include "torch/cuda/kernels.h"
 
-#include "cuda/lane_sum.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/ptx.cuh"
+#include "cuda/common/float_bits.cuh"
+#include "cuda/common/lane_sum.cuh"
+#include "cuda/common/launch.cuh"
 
 namespace trit::torch_layer::cuda {
 namespace {
 
 using trit::cuda::ceil_div;
 using trit::cuda::dynamic_shared;
+using trit::cuda::FloatBits;
+using trit::cuda::for_type;
+using trit::cuda::from_bits;
 using trit::cuda::launch;
+using trit::cuda::to_bits;
 using trit::cuda::tree_sum;
-namespace ptx = trit::cuda::ptx;
 
 constexpr int kThreads = kLanes;
 
 template <DataType kType>
 __device__ __forceinline__ float load(const void* from, std::int64_t i) {
-  if constexpr (kType == DataType::float32) {
-    return static_cast<const float*>(from)[i];
-  } else {
-    const std::uint16_t bits = static_cast<const std::uint16_t*>(from)[i];
-    return kType == DataType::bfloat16 ? __uint_as_float(std::uint32_t{bits} << 16) : ptx::from_float16(bits);
-  }
+  return from_bits<kType>(static_cast<const FloatBits<kType>*>(from)[i]);
 }
 
 template <DataType kType>
 __device__ __forceinline__ void store(void* to, std::int64_t i, float value) {
-  if constexpr (kType == DataType::float32) {
-    static_cast<float*>(to)[i] = value;
-  } else {
-    static_cast<std::uint16_t*>(to)[i] =
-        kType == DataType::bfloat16 ? ptx::to_bfloat16(value) : ptx::to_float16(value);
-  }
+  static_cast<FloatBits<kType>*>(to)[i] = to_bits<kType>(value);
 }
 
-// A thread makes the four weights of one byte of codes.
+// A thread unpacks the four weights of one byte of codes.
 template <DataType kType>
 __global__ __launch_bounds__(kThreads) void dequantize_kernel(const Dequantize a) {
   const std::int64_t row_bytes = ceil_div<std::int64_t>(a.in_features, 4);
@@ -122,19 +115,6 @@ __global__ __launch_bounds__(kThreads) void grad_weight_kernel(const RmsNormBack
     sum = __fadd_rn(sum, __fmul_rn(load<kType>(a.grad, i), __fmul_rn(load<kType>(a.x, i), a.rstd[row])));
   }
   a.grad_weight[part * a.features + k] = sum;
-}
-
-// launcher.operator()<type>() of the type that is only known at run time.
-template <typename Launcher>
-void for_type(DataType type, const Launcher& launcher) {
-  switch (type) {
-    case DataType::float32:
-      return launcher.template operator()<DataType::float32>();
-    case DataType::bfloat16:
-      return launcher.template operator()<DataType::bfloat16>();
-    case DataType::float16:
-      return launcher.template operator()<DataType::float16>();
-  }
 }
 
 constexpr unsigned kSumBytes = kLanes * sizeof(float);

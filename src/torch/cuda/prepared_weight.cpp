@@ -7,6 +7,7 @@
 #include "torch/cuda/cuda.h"
 #include "torch/cuda/launch_context.h"
 #include "torch/packed_weight.h"
+#include "trit/cuda_backward.h"
 
 namespace trit::torch_layer {
 
@@ -20,9 +21,11 @@ torch::Tensor empty_bytes(std::size_t bytes, const torch::Tensor& like) {
 }  // namespace
 
 PreparedWeight::PreparedWeight(torch::Tensor weights, bool kept)
-    : weights_(std::move(weights)), stream_(c10::cuda::getCurrentCUDAStream(weights_.device().index())) {
+    : weights_(std::move(weights)),
+      stream_(c10::cuda::getCurrentCUDAStream(weights_.device().index())),
+      captured_(is_capturing()) {
   // Inside a capture the graph orders its streams itself.
-  if (kept && !is_capturing()) {
+  if (kept && !captured_) {
     ready_.record(stream_);
   }
 }
@@ -40,17 +43,39 @@ PreparedWeight::PreparedWeight(const torch::Tensor& codes, std::int64_t in_featu
 
 void PreparedWeight::use_on_current_stream(const torch::Tensor& codes, const torch::Tensor& scale) const {
   const auto current = c10::cuda::getCurrentCUDAStream(weights_.device().index());
-  // A capture may not wait for what is outside of it; whoever begins one synchronises first.
+  // A capture must not wait for work outside of it; the caller synchronises before it begins one.
   if (current == stream_ || is_capturing()) {
     return;
   }
   if (ready_.isCreated()) {
     C10_CUDA_CHECK(cudaStreamWaitEvent(current.stream(), ready_.event(), 0));
   }
-  // The allocator must not give the memory away while this stream may read it.
+  // The allocator must not reuse the memory while this stream may read it.
   for (const torch::Tensor& tensor : {weights_, codes, scale}) {
     tensor.record_stream(current);
   }
+}
+
+torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features) {
+  const c10::cuda::CUDAGuard guard(codes.device());
+  torch::Tensor weights = empty_bytes(trit::cuda::transposed_weight_bytes(codes.size(0), in_features), codes);
+  trit::cuda::prepare_transposed(codes.const_data_ptr<std::uint8_t>(), codes.size(0), in_features,
+                                 weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
+  return weights;
+}
+
+torch::Tensor PreparedWeight::transposed(const torch::Tensor& codes, std::int64_t in_features) const {
+  // Memory of a capture holds the weights at its replays only.
+  if (is_capturing() != captured_) {
+    return prepare_transposed(codes, in_features);
+  }
+  const auto current = c10::cuda::getCurrentCUDAStream(codes.device().index());
+  const std::lock_guard lock(mutex_);
+  if (transposed_stream_ != current) {
+    transposed_ = prepare_transposed(codes, in_features);
+    transposed_stream_ = current;
+  }
+  return transposed_;
 }
 
 c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept) {

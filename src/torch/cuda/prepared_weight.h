@@ -4,6 +4,7 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <torch/torch.h>
 
+#include <mutex>
 #include <optional>
 
 namespace trit::torch_layer::cuda {
@@ -22,10 +23,22 @@ class PreparedWeight {
 
   const std::uint8_t* data() const { return weights_.const_data_ptr<std::uint8_t>(); }
 
+  /// The layout of gradient_input (trit/cuda_backward.h), for the current stream. Prepared at the first
+  /// call, since not every forward has a backward that needs it, and again for another stream or inside a
+  /// CUDA graph that captures the backward alone. Thread-safe.
+  torch::Tensor transposed(const torch::Tensor& codes, std::int64_t in_features) const;
+
  private:
   torch::Tensor weights_;
   c10::cuda::CUDAStream stream_;
   at::cuda::CUDAEvent ready_;
+  bool captured_;  // prepared inside a capture
+  mutable std::mutex mutex_;
+  mutable torch::Tensor transposed_;  // on transposed_stream_
+  mutable std::optional<c10::cuda::CUDAStream> transposed_stream_;
 };
+
+/// codes [N, packed_row_bytes(K)] in the layout of gradient_input, prepared on the current stream.
+torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features);
 
 }  // namespace trit::torch_layer::cuda

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // What a kernel's source needs of CUDA C++, for a C++ compiler: keywords, built-in variables, vector types,
-// warp functions, atomics and the rounding intrinsics. src/cuda/platform.cuh includes it where the compiler
-// is not nvcc.
+// warp functions, atomics and the rounding intrinsics. src/cuda/common/platform.cuh includes it where the
+// compiler is not nvcc.
 #pragma once
 
 #include <algorithm>

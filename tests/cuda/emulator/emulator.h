@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: MIT
 //
-// Runs CUDA kernels on the CPU: the very sources of src/cuda, compiled by a C++ compiler.
+// Runs CUDA kernels on the CPU: the sources of src/cuda themselves, compiled by a C++ compiler.
 //
 //   Policy policy{.order = Order::backward, .copies = Copies::late, .seed = 7};
 //   set_policy(policy);
 //   run({.grid = {3}, .block = {64}, .shared_bytes = 4096}, "my_kernel", [&] { my_kernel(x, y, n); });
 //
-// How: each thread of a block is a fiber (fiber.h). It runs until it meets others, at a barrier, a warp
+// How: each thread of a block is a fiber (fiber.h). It runs until it has to wait, at a barrier, a warp
 // instruction or an mbarrier; then another one runs. Blocks follow each other; those of a cluster run
 // together. There is one host thread.
 //
 // What it checks, with an Error that names kernel, block, thread and place:
-//   * deadlock: every fiber waits; the message says who waits for what
+//   * deadlock: every fiber waits; the message says which thread waits for what
 //   * divergence: lanes of one warp instruction that are at different instructions, or have left the kernel
 //   * shared memory: it is filled with garbage at the start; its end is checked by canaries (to the byte by
 //     AddressSanitizer, where built with it) and by a page that faults; the instructions of ptx.h check
@@ -19,7 +19,7 @@
 //   * mbarriers: use before init, an overwritten barrier, too many arrivals, bytes still due at the end
 //   * asynchronous copies: with Copies::late they happen when they are waited for and not before, so that a
 //     missing wait reads garbage; with Copies::early at once, so that a buffer that is filled too early is
-//     destroyed under its readers. A copy that nobody waited for is an error.
+//     destroyed under its readers. A copy that no thread waited for is an error.
 //   * races between barriers: Order::forward, backward and random run the warps in different orders, each as
 //     far as it can go. Run each case under several policies: a missing barrier is found by the order in
 //     which it matters.
@@ -28,9 +28,8 @@
 // conflicts.
 //
 // To emulate an instruction of your own, write its wrapper in terms of
-//   * collective(group, mask, name, args, all): a rendezvous of a warp or a warpgroup; the last one to come
-//     calls `all` with everybody's args, by lane, and everybody goes on. `args` may point into the caller's
-//     stack.
+//   * collective(group, mask, name, args, all): a barrier of a warp or a warpgroup; the last thread calls
+//     `all` with the args of all threads, by lane, and all continue. `args` may point into the caller's stack.
 //   * start_barrier_copy(barrier, bytes, copy) of mbarrier.h: a copy that completes `bytes` of an mbarrier's
 //     transaction (bulk copies, TMA, st.async)
 //   * Thread::copy_groups, bulk_groups: copies in groups that the thread commits and waits for (cp.async;

@@ -7,12 +7,12 @@
 #include <string>
 #include <vector>
 
+#include "cuda/common/launch.cuh"
+#include "cuda/common/platform.cuh"
+#include "cuda/common/ptx.cuh"
 #include "cuda/emulator/guarded_memory.h"
 #include "cuda/emulator/mbarrier.h"
 #include "cuda/emulator/sanitizer.h"
-#include "cuda/launch.cuh"
-#include "cuda/platform.cuh"
-#include "cuda/ptx.cuh"
 
 namespace trit::emulator {
 namespace {

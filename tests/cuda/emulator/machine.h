@@ -22,9 +22,9 @@
 namespace trit::emulator {
 
 /// A rendezvous in progress.
-struct Meeting {
+struct Barrier {
   std::string_view name;
-  std::uint32_t mask = 0;              // who is expected (warp); a warpgroup expects everybody
+  std::uint32_t mask = 0;              // the lanes that are expected (warp); a warpgroup expects all
   std::vector<void*> args;             // by lane
   std::vector<struct Fibre*> waiting;  // who is here already
 };
@@ -51,8 +51,8 @@ struct Block {
   std::vector<struct Fibre*> threads;
   std::array<NamedBarrier, 16> named;
   std::map<std::uint32_t, MemoryBarrier> memory_barriers;  // by shared address
-  std::map<unsigned, std::vector<Meeting>> warps;          // open meetings by warp
-  std::map<unsigned, Meeting> warpgroups;
+  std::map<unsigned, std::vector<Barrier>> warps;          // open barriers by warp
+  std::map<unsigned, Barrier> warpgroups;
 };
 
 /// A thread and its fiber.

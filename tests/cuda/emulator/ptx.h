@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The instructions of src/cuda/ptx.cuh on the CPU, after the PTX manual: which lane holds what, which
+// The instructions of src/cuda/common/ptx.cuh on the CPU, after the PTX manual: which lane holds what, which
 // addresses must be aligned, when a copy lands.
 #pragma once
 
@@ -165,6 +165,13 @@ inline uint4 load_once_16(const void* global) {
 
 inline std::uint16_t to_bfloat16(float value) { return float_to_bfloat16(value); }
 inline std::uint16_t to_float16(float value) { return float_to_float16(value); }
+inline std::uint32_t pack_bfloat16(float low, float high) {
+  return float_to_bfloat16(low) | std::uint32_t{float_to_bfloat16(high)} << 16U;
+}
+inline std::uint32_t pack_float16(float low, float high) {
+  return float_to_float16(low) | std::uint32_t{float_to_float16(high)} << 16U;
+}
+
 inline float from_float16(std::uint16_t bits) { return float16_to_float(bits); }
 
 inline void wait_for_predecessor() { emulator::this_thread().waited_for_predecessor = true; }

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+//
+// The table of kernel families, the choice between them by the number of tokens, and a product by any plan.
+#include <array>
+#include <climits>
+#include <string>
+
+#include "cuda/common/checks.h"
+#include "cuda/family.h"
+#include "cuda/gemm_sm90/tiles.h"
+#include "cuda/plan.h"
+
+namespace trit::cuda {
+namespace {
+
+/// In the order of ProductPlan's alternatives.
+constexpr std::array<const Family*, 4> kFamilies = {&kDecodeOne, &kDecode, &kGemmSm80, &kGemmSm90};
+static_assert(kFamilies.size() == std::variant_size_v<ProductPlan>, "each family has one kind of plan");
+
+const Family& family_of(const ProductPlan& plan) { return *kFamilies[plan.index()]; }
+
+struct Choice {
+  std::int64_t max_tokens;
+  std::int64_t max_in_features;
+  int max_inputs_per_output;
+  int min_compute_capability;
+  int max_compute_capability;
+  const Family* family;
+};
+
+/// The first row that fits and whose family has a plan is taken (docs/kernels-cuda.md has the measurements).
+constexpr std::array<Choice, 6> kChoices = {{
+    // One token leaves columns of mma free, which unpack: 4 instructions a word instead of 7, 1.05 to 1.4
+    // times as fast as decode.
+    {1, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecodeOne},
+    // Bound by reading weights: each once, by one warp. One token costs what eight do.
+    {8, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
+    // Likewise, with two columns of mma per weight: on an H200 1.03 to 1.14 times as fast as the split GEMM.
+    // Where rows are few, clusters share k between more multiprocessors: 1.3 times as fast at K = 8 N.
+    {16, INT64_MAX, 2, 80, INT_MAX, &kDecode},
+    // wgmma, which only compute capability 9.0 has.
+    {INT64_MAX, kMaxGemmSm90Inputs, INT_MAX, 90, 90, &kGemmSm90},
+    {16, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
+    // Bound by mma.sync.
+    {INT64_MAX, INT64_MAX, INT_MAX, 80, INT_MAX, &kGemmSm80},
+}};
+
+bool applies(const Choice& choice, const Device& device, const ProductShape& shape) {
+  return shape.tokens <= choice.max_tokens && shape.in_features <= choice.max_in_features &&
+         shape.in_features <= choice.max_inputs_per_output * shape.out_features &&
+         device.compute_capability >= choice.min_compute_capability &&
+         device.compute_capability <= choice.max_compute_capability;
+}
+
+[[noreturn]] void fail_device(const Device& device, std::int64_t tokens) {
+  throw Error("cuda::product: no kernel for " + std::to_string(tokens) + " tokens on compute capability " +
+              std::to_string(device.compute_capability / 10) + "." +
+              std::to_string(device.compute_capability % 10) + ", wanted 8.0 or newer");
+}
+
+void require_shape(const ProductShape& shape) {
+  require_matrix(shape.out_features, shape.in_features, "product");
+  require_tokens(shape.tokens, "product");
+}
+
+}  // namespace
+
+std::string name_of(const ProductPlan& plan) { return family_of(plan).name(plan); }
+
+std::optional<ProductPlan> plan_from_name(std::string_view name) {
+  for (const Family* family : kFamilies) {
+    if (auto plan = family->parse(name)) {
+      return plan;
+    }
+  }
+  return std::nullopt;
+}
+
+ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                         std::int64_t in_features) {
+  const ProductShape shape{tokens, out_features, in_features};
+  require_shape(shape);
+  for (const Choice& choice : kChoices) {
+    if (applies(choice, device, shape)) {
+      if (auto plan = choice.family->plan(device, shape)) {
+        return *plan;
+      }
+    }
+  }
+  fail_device(device, tokens);
+}
+
+bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
+             std::int64_t in_features) {
+  return tokens >= 1 && out_features >= 1 && in_features >= 1 && in_features <= kMaxInFeatures &&
+         family_of(plan).fits(device, plan, {tokens, out_features, in_features});
+}
+
+std::vector<ProductPlan> possible_plans(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                                        std::int64_t in_features) {
+  std::vector<ProductPlan> plans;
+  for (const Family* family : kFamilies) {
+    family->add_candidates(plans, device, {tokens, out_features, in_features});
+  }
+  return plans;
+}
+
+std::size_t product_workspace_bytes(const Device& device, const ProductPlan& plan, std::int64_t tokens,
+                                    std::int64_t out_features, std::int64_t in_features) {
+  const auto workspace_bytes = family_of(plan).workspace_bytes;
+  return workspace_bytes == nullptr ? 0 : workspace_bytes(device, plan, {tokens, out_features, in_features});
+}
+
+std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
+                                    std::int64_t in_features) {
+  const ProductShape shape{tokens, out_features, in_features};
+  require_shape(shape);
+  if (tokens == 0) {
+    return 0;
+  }
+  for (const Choice& choice : kChoices) {
+    // Asked at every call of a layer: no plan is made where the family needs no workspace.
+    if (applies(choice, device, shape)) {
+      return choice.family->workspace_bytes == nullptr
+                 ? 0
+                 : product_workspace_bytes(device, default_plan(device, tokens, out_features, in_features),
+                                           tokens, out_features, in_features);
+    }
+  }
+  fail_device(device, tokens);
+}
+
+void product(const Device& device, const ProductPlan& plan, const Product& args, Stream stream) {
+  require_shape({args.tokens, args.out_features, args.in_features});
+  if (args.tokens == 0) {
+    return;
+  }
+  require_aligned(args.weights, 16, "product", "weights");
+  require_aligned(args.q, 16, "product", "q");
+  require_aligned(args.token_scale, sizeof(float), "product", "token_scale");
+  require_aligned(args.weight_scale, sizeof(float), "product", "weight_scale");
+  require_aligned(args.y, size_of(args.y_type), "product", "y");
+  if (!family_of(plan).launch(device, plan, args, stream)) {
+    throw Error("cuda::product: plan '" + name_of(plan) + "' cannot compute " + std::to_string(args.tokens) +
+                " tokens x " + std::to_string(args.out_features) + " outputs from " +
+                std::to_string(args.in_features) + " inputs on this GPU");
+  }
+}
+
+void product(const Device& device, const Product& args, Stream stream) {
+  require_shape({args.tokens, args.out_features, args.in_features});
+  if (args.tokens > 0) {
+    product(device, default_plan(device, args.tokens, args.out_features, args.in_features), args, stream);
+  }
+}
+
+}  // namespace trit::cuda

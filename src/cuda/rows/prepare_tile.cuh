@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: MIT
+//
+// A tile of frag64x128 (fragments.cuh) by 128 threads: each makes the 16 bytes of one lane of one strip, rows
+// g and g + 8, and of each 4 inputs in every 16. Four weights that are neighbours in k are one stored byte,
+// and one A register's share of one word; so a word is four of them.
+#pragma once
+
+#include "cuda/common/fragments.cuh"
+#include "cuda/common/platform.cuh"
+
+namespace trit::cuda {
+
+inline constexpr int kTileThreads = 128;  // the lanes of a tile
+static_assert(kTileThreads * 16 == kTileBytes);
+
+/// Tile number `tile` by thread 0 .. 127. `stored_byte(row, i)` is the stored byte of inputs 4 i .. 4 i + 3
+/// of a row that exists; it is asked once for each.
+template <typename StoredByte>
+__device__ __forceinline__ void prepare_tile(std::int64_t tile, int thread, std::int64_t out_features,
+                                             std::int64_t in_features, std::uint8_t* weights,
+                                             StoredByte stored_byte) {
+  const std::int64_t row_bytes = ceil_div<std::int64_t>(in_features, 4);
+  const std::int64_t tiles_along_k = ceil_div<std::int64_t>(in_features, kTileInputs);
+  const std::int64_t n = tile / tiles_along_k;
+  const std::int64_t k = tile % tiles_along_k;
+  const int group = thread % 32 / 4;
+  const int column = thread % 4;
+  const std::int64_t first_row = n * kTileRows + thread / 32 * kStripRows + group;
+  std::uint32_t words[4];
+#pragma unroll
+  for (int word = 0; word < 4; ++word) {
+    words[word] = 0;
+#pragma unroll
+    for (int r = 0; r < 4; ++r) {
+      const std::int64_t row = first_row + 8 * (r % 2);
+      const std::int64_t i = k * (kTileInputs / 4) + 8 * word + 4 * (r / 2) + column;
+      const std::uint32_t codes = row < out_features && i < row_bytes ? stored_byte(row, i) : 0U;
+      words[word] |= word_of_codes(codes, r);
+    }
+  }
+  *reinterpret_cast<uint4*>(weights + tile_offset(n, k, tiles_along_k) + thread * 16) =
+      make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+}  // namespace trit::cuda

@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+//
+// A float weight to its 2-bit code.
+#pragma once
+
+#include "cuda/common/platform.cuh"
+
+namespace trit::cuda {
+
+/// clamp(rint(w * inverse), -1, 1) as 2-bit two's complement, 0 where the product is NaN. rint rounds half to
+/// even, so +-0.5 is 0 and the whole of it is two comparisons, false for NaN.
+__device__ __forceinline__ std::uint32_t ternary_code(float w, float inverse) {
+  const float scaled = __fmul_rn(w, inverse);
+  return scaled > 0.5F ? 1U : (scaled < -0.5F ? 3U : 0U);
+}
+
+/// Codes of w[0..3] in one stored byte, the first in the low bits; columns from `count` on are 0. `vector`: w
+/// is 16-byte aligned.
+__device__ __forceinline__ std::uint32_t ternary_byte(const float* w, std::int64_t count, float inverse,
+                                                      bool vector) {
+  if (vector && count >= 4) {
+    const float4 v = *reinterpret_cast<const float4*>(w);
+    return ternary_code(v.x, inverse) | ternary_code(v.y, inverse) << 2 | ternary_code(v.z, inverse) << 4 |
+           ternary_code(v.w, inverse) << 6;
+  }
+  std::uint32_t byte = 0;
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    byte |= i < count ? ternary_code(w[i], inverse) << (2 * i) : 0U;
+  }
+  return byte;
+}
+
+}  // namespace trit::cuda
