@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// How a graph becomes steps, and where buffers lie: the decisions that cost speed, not correctness, when
+// Which nodes run together, and where buffers lie: the decisions that cost speed, not correctness, when
 // wrong.
-#include "runtime/schedule.h"
+#include "runtime/fusion.h"
 
 #include <gtest/gtest.h>
 
@@ -15,51 +15,54 @@
 namespace trit::test {
 namespace {
 
-using runtime::BitLinearStep;
-using runtime::DenseSegment;
 using Values = std::vector<std::size_t>;
 
-runtime::Schedule schedule_of(const ModelFile& file) {
-  const TemporaryPath path("schedule.safetensors");
-  file.save(path.get());
-  const auto tensors = io::SafetensorsFile::open(path.get());
-  return runtime::make_schedule(runtime::load_network(tensors));
-}
+/// The steps of a file, and the network that they are made of.
+struct Fused {
+  explicit Fused(const ModelFile& file) {
+    const TemporaryPath path("fusion.safetensors");
+    file.save(path.get());
+    network = runtime::load_network(io::SafetensorsFile::open(path.get()));
+    steps = runtime::fuse(network);
+  }
+  Values results() const {
+    Values nodes;
+    for (const runtime::Step& step : steps) {
+      nodes.push_back(step.result);
+    }
+    return nodes;
+  }
 
-TEST(Schedule, FloatLayersAreOneSegmentThatOnlyItsEndLeaves) {
+  runtime::Network network;
+  std::vector<runtime::Step> steps;
+};
+
+TEST(Fusion, ReluAndPoolJoinTheLayerInFront) {
   // 0 input, 1 conv, 2 relu, 3 pool, 4 conv, 5 relu, 6 pool, 7 flatten, 8 fc1, 9 relu, 10 fc2
-  const runtime::Schedule schedule = schedule_of(simple_bitnet_cnn());
-  ASSERT_EQ(schedule.steps.size(), 3U);
-  const auto& dense = std::get<DenseSegment>(schedule.steps[0]);
-  EXPECT_EQ(dense.inputs, Values{0});
-  EXPECT_EQ(dense.outputs, Values{7});
-  ASSERT_EQ(dense.steps.size(), 5U);
-  EXPECT_TRUE(dense.steps[0].relu && dense.steps[2].relu);
-  EXPECT_EQ(dense.steps[0].output, 2U);
-  const auto& fc1 = std::get<BitLinearStep>(schedule.steps[1]);
-  EXPECT_EQ((Values{fc1.node, fc1.input, fc1.output}), (Values{8, 7, 9}));
-  EXPECT_TRUE(fc1.relu);
-  EXPECT_FALSE(std::get<BitLinearStep>(schedule.steps[2]).relu);
+  const Fused fused(simple_bitnet_cnn());
+  EXPECT_EQ(fused.results(), (Values{3, 6, 7, 9, 10}));
+  EXPECT_TRUE(fused.steps[0].relu && fused.steps[1].relu && fused.steps[3].relu);
+  EXPECT_EQ(fused.steps[0].pool, std::optional<std::size_t>(3));
+  EXPECT_FALSE(fused.steps[2].relu || fused.steps[2].pool || fused.steps[4].relu);
 }
 
-TEST(Schedule, FlattenBetweenTernaryLayersCostsNothing) {
-  ModelFile file({2, 3, 4});
-  const std::size_t first = file.bit_linear("a", file.flatten(0), 24, 6, Norm::none);
-  file.bit_linear("b", file.flatten(first), 6, 2, Norm::none);
-  const runtime::Schedule schedule = schedule_of(file);
-  EXPECT_EQ(schedule.steps.size(), 2U);
-  EXPECT_EQ(schedule.storage, (Values{0, 0, 2, 2, 4}));
-}
-
-TEST(Schedule, AReluKeepsItsStepWhereTheSumsAreReadToo) {
+TEST(Fusion, AReluKeepsItsStepWhereTheSumsAreReadToo) {
   ModelFile file({4});
   const std::size_t sums = file.bit_linear("a", 0, 4, 4, Norm::none);
   file.add(sums, file.relu(sums));
-  const runtime::Schedule schedule = schedule_of(file);
-  ASSERT_EQ(schedule.steps.size(), 2U);
-  EXPECT_FALSE(std::get<BitLinearStep>(schedule.steps[0]).relu);
-  EXPECT_EQ(std::get<DenseSegment>(schedule.steps[1]).inputs, Values{1});
-  EXPECT_EQ(std::get<DenseSegment>(schedule.steps[1]).steps.size(), 2U);
+  const Fused fused(file);
+  EXPECT_EQ(fused.results(), (Values{1, 2, 3}));
+  EXPECT_FALSE(fused.steps[0].relu);
+  EXPECT_TRUE(fused.steps[1].relu);
+}
+
+TEST(Fusion, OneReluAndOnePoolAStep) {
+  ModelFile file({2, 8, 8});
+  std::size_t at = file.relu(file.relu(0));                               // 1, 2
+  at = file.pool("avg_pool2d", file.pool("max_pool2d", at, 2, 2), 2, 1);  // 3, 4
+  file.relu(at);                                                          // 5
+  const Fused fused(file);
+  EXPECT_EQ(fused.results(), (Values{1, 3, 4, 5}));
 }
 
 TEST(MemoryPlan, BuffersThatAreLiveTogetherDoNotOverlap) {
