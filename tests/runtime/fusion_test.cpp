@@ -65,6 +65,30 @@ TEST(Fusion, OneReluAndOnePoolAStep) {
   EXPECT_EQ(fused.results(), (Values{1, 3, 4, 5}));
 }
 
+TEST(Fusion, BatchNormJoinsTheWeightsInFront) {
+  ModelFile file({3, 8, 8});
+  std::size_t at = file.conv2d("a", 0, 3, 4, 3, 1, 1, false);                  // 1
+  at = file.pool("max_pool2d", file.relu(file.batch_norm("n", at, 4)), 2, 2);  // 2, 3, 4
+  at = file.batch_norm("alone", at, 4);                                        // 5
+  at = file.linear("b", file.flatten(at), 64, 5);                              // 6, 7
+  file.gelu(file.batch_norm("m", at, 5), "tanh");                              // 8, 9
+  const Fused fused(file);
+  EXPECT_EQ(fused.results(), (Values{4, 5, 6, 8, 9}));
+  EXPECT_TRUE(fused.steps[0].relu);
+}
+
+/// A weight that becomes zero, denormal or infinite would change what an infinity or a NaN gives.
+TEST(Fusion, BatchNormStaysWhereAWeightWouldBeLost) {
+  for (const auto& [scale, joins] : {std::pair{2.0F, true}, {0.0F, false}, {1e-39F, false}, {3e38F, false}}) {
+    ModelFile file({4});
+    file.batch_norm("n", file.linear("a", 0, 4, 4, false), 4);
+    file.set_floats("a.weight", {4, 4}, std::vector<float>(16, 2.0F));
+    file.set_floats("n.weight", {4}, {1, scale, 1, 1});
+    file.set_floats("n.running_mean", {4}, {0, 0, 0, 0});
+    EXPECT_EQ(Fused(file).results(), joins ? Values{2} : (Values{1, 2})) << scale;
+  }
+}
+
 TEST(MemoryPlan, BuffersThatAreLiveTogetherDoNotOverlap) {
   for (unsigned seed = 1; seed <= 50; ++seed) {
     SCOPED_TRACE("seed " + std::to_string(seed));

@@ -13,12 +13,13 @@ struct Result {};
 
 namespace trit::runtime {
 
-extern const OperatorType kAdd, kAvgPool2d, kBitLinear, kConv2d, kFlatten, kLinear,
+extern const OperatorType kAdd, kAvgPool2d, kBatchNorm, kBitLinear, kConv2d, kFlatten, kGelu, kLinear,
     kMaxPool2d, kRelu;
 
 std::span<const OperatorType* const> operator_types() {
-  static constexpr std::array<const OperatorType*, 8> kTypes{&kConv2d,    &kLinear,    &kBitLinear, &kRelu,
-                                                             &kMaxPool2d, &kAvgPool2d, &kAdd,       &kFlatten};
+  static constexpr std::array<const OperatorType*, 10> kTypes{&kConv2d, &kLinear, &kBitLinear, &kBatchNorm,
+                                                              &kRelu,   &kGelu,   &kMaxPool2d, &kAvgPool2d,
+                                                              &kAdd,    &kFlatten};
   return kTypes;
 }
 
