@@ -54,7 +54,7 @@ std::vector<LayerRow> layers_of(const io::SafetensorsFile& file, const Model& mo
     LayerRow row{layer.name,        layer.op, layer.shape, layer.stored_bytes,
                  layer.float_bytes, 0,        layer.scale, {}};
     const std::string weight = layer.name + ".weight";
-    std::uint64_t bytes = file.at(weight).data.size();
+    std::uint64_t bytes = file.contains(weight) ? file.at(weight).data.size() : 0;
     if (layer.op == "bit_linear") {
       bytes += 4 * layer.scale.size();
       const auto packed = find_packed(file, weight, layer.shape[1]);

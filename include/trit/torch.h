@@ -157,10 +157,12 @@ std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
 ///
 /// `graph` is the JSON text of "The graph of a model" in docs/format.md. Before `path` is touched, the graph
 /// is checked against the module (norm and eps of each BitLinear) and the whole file by the reader that
-/// trit::Model uses. Without a graph the file holds tensors alone, for `trit info` and `trit convert`.
-/// `metadata` is added to the file's; its keys must not be those that this function writes (trit.version,
-/// trit.layout, ...). Atomic: `path` is as it was or whole. The same parameters give the same bytes. Throws
-/// trit::Error that names the file, the node or tensor, what was found and what was wanted.
+/// trit::Model uses. torch::nn::Conv2d, Linear and BatchNorm become the nodes conv2d, linear and batch_norm
+/// of the module's name; functions such as torch::gelu are nodes without one. Without a graph the file holds
+/// tensors alone, for `trit info` and `trit convert`. `metadata` is added to the file's; its keys must not be
+/// those that this function writes (trit.version, trit.layout, ...). Atomic: `path` is as it was or whole.
+/// The same parameters give the same bytes. Throws trit::Error that names the file, the node or tensor, what
+/// was found and what was wanted.
 void save_packed(const torch::nn::Module& module, const std::filesystem::path& path,
                  const std::string& graph = {},
                  const std::map<std::string, std::string, std::less<>>& metadata = {});

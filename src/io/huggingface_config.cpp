@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <regex>
 
 #include "io/json_scalars.h"
@@ -12,6 +11,8 @@
 
 namespace trit::io {
 namespace {
+
+constexpr JsonRules kPythonRules{.python_member = "quantization_config"};
 
 /// The value, or Error that names the key and the type wanted.
 template <typename Value>
@@ -74,7 +75,7 @@ HuggingFaceConfig parse_huggingface_config(std::string_view text, const std::str
       }
     }
   };
-  for_each_scalar(text, what, keep, {.python_member = "quantization_config"});
+  for_each_scalar(text, what, keep, kPythonRules);
   if (const auto method = members.find("quant_method");
       method != members.end() && std::holds_alternative<std::string>(method->second)) {
     config.quant_method = std::get<std::string>(method->second);
@@ -115,28 +116,21 @@ bool is_not_converted(const HuggingFaceConfig& config, std::string_view module) 
 }
 
 std::string write_huggingface_config(const std::string& base, const HuggingFaceConfig& config) {
-  nlohmann::ordered_json json = nlohmann::ordered_json::object();
-  if (!base.empty()) {
-    try {
-      json = nlohmann::ordered_json::parse(quote_constants(base));
-    } catch (const nlohmann::json::exception& error) {
-      throw Error(std::string("the base config.json is not valid JSON: ") + error.what());
-    }
-    if (!json.is_object()) {
-      throw Error("the base config.json is not an object");
-    }
+  Json json = base.empty() ? Json::object() : parse_json(base, "the base config.json", kPythonRules);
+  if (!json.is_object()) {
+    throw Error("the base config.json is not an object");
   }
-  nlohmann::ordered_json quantization = {{"quant_method", config.quant_method},
-                                         {"linear_class", config.linear_class},
-                                         {"quantization_mode", config.quantization_mode},
-                                         {"use_rms_norm", config.use_rms_norm},
-                                         {"rms_norm_eps", config.rms_norm_eps}};
+  Json quantization = {{"quant_method", config.quant_method},
+                       {"linear_class", config.linear_class},
+                       {"quantization_mode", config.quantization_mode},
+                       {"use_rms_norm", config.use_rms_norm},
+                       {"rms_norm_eps", config.rms_norm_eps}};
   quantization["modules_to_not_convert"] = nullptr;
   if (!config.modules_to_not_convert.empty()) {
     quantization["modules_to_not_convert"] = config.modules_to_not_convert;
   }
   json["quantization_config"] = quantization;
-  return unquote_constants(json.dump(2)) + "\n";
+  return python_text(json) + "\n";
 }
 
 }  // namespace trit::io

@@ -30,7 +30,7 @@ Index read_index(const fs::path& path) {
         const auto* file = std::get_if<std::string>(&value);
         if (file == nullptr || !file->ends_with(".safetensors") ||
             file->find_first_of("/\\") != std::string::npos || file->find('\0') != std::string::npos) {
-          throw Error(what + ": weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
+          throw Error("weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
                       ", wanted a .safetensors file of the same folder");
         }
         files.emplace(keys[1], *file);

@@ -2,34 +2,15 @@
 #include "io/model_graph.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
+#include "io/strict_json.h"
 #include "trit/error.h"
 
 namespace trit::io {
 namespace {
 
-using Json = nlohmann::ordered_json;
-
 Json parse(std::string_view text) {
-  // A parsed tree takes about 30 times the text.
-  constexpr std::size_t kMaxBytes = std::size_t{1} << 20;
-  if (text.size() > kMaxBytes) {
-    throw Error("trit.model has " + std::to_string(text.size()) + " bytes, wanted at most " +
-                std::to_string(kMaxBytes));
-  }
-  const auto shallow = [&](int depth, Json::parse_event_t, Json&) {
-    if (depth > 8) {
-      throw Error("trit.model is nested deeper than 8");
-    }
-    return true;
-  };
-  Json json;
-  try {
-    json = Json::parse(text.begin(), text.end(), shallow);
-  } catch (const Json::exception& error) {
-    throw Error(std::string("trit.model is not valid JSON: ") + error.what());
-  }
+  Json json = parse_json(text, "trit.model", kGraphRules);
   const bool nodes = json.is_object() && json.contains("nodes") && json["nodes"].is_array();
   if (!nodes ||
       !std::all_of(json["nodes"].begin(), json["nodes"].end(), [](const Json& n) { return n.is_object(); })) {

@@ -44,19 +44,19 @@ NameMap NameMap::parse(std::string_view json, const std::string& what) {
   for_each_scalar(json, what, [&](std::span<const std::string> path, const JsonScalar& value) {
     const auto* text = std::get_if<std::string>(&value);
     if (path.size() != 1 || (text == nullptr && !std::holds_alternative<std::nullptr_t>(value))) {
-      throw Error(what + ": the value of " + quoted_name(path[0]) + " is " +
+      throw Error("the value of " + quoted_name(path[0]) + " is " +
                   (path.size() == 1 ? scalar_text(value) : "an object or array") +
                   ", wanted a string (the new name) or null (leave the tensor out)");
     }
     if (longest_number(path[0]) > kMostDigits) {
-      throw Error(what + ": " + quoted_name(path[0]) + " has a number of more than " +
-                  std::to_string(kMostDigits) + " digits");
+      throw Error(quoted_name(path[0]) + " has a number of more than " + std::to_string(kMostDigits) +
+                  " digits");
     }
     try {
       map.rules_.push_back({std::regex(path[0], std::regex::ECMAScript | std::regex::optimize),
                             text == nullptr ? std::nullopt : std::optional(*text)});
     } catch (const std::regex_error& error) {
-      throw Error(what + ": " + quoted_name(path[0]) + " is no regular expression: " + error.what());
+      throw Error(quoted_name(path[0]) + " is no regular expression: " + error.what());
     }
   });
   return map;

@@ -7,85 +7,68 @@
 //                "data_offsets" [..]
 #include "io/safetensors_header.h"
 
-#include <limits>
-#include <nlohmann/json.hpp>
-
 #include "io/dtype.h"
+#include "io/strict_json.h"
 #include "trit/error.h"
 
 namespace trit::io {
 namespace {
 
-using Json = nlohmann::json;
-
-class HeaderEvents final : public nlohmann::json_sax<Json> {
+class HeaderHandler final : public JsonHandler {
  public:
-  HeaderEvents(Header& header, const std::string& file) : header_(header), file_(file) {}
+  explicit HeaderHandler(Header& header) : header_(header) {}
 
-  bool null() override { return refuse("null"); }
-  bool boolean(bool value) override { return refuse(value ? "true" : "false"); }
-  bool number_integer(number_integer_t value) override { return refuse(std::to_string(value)); }
-  bool number_float(number_float_t, const string_t& text) override { return refuse(text); }
-  bool binary(binary_t&) override { return refuse("binary data"); }
-
-  bool number_unsigned(number_unsigned_t value) override {
-    if (state_ == State::shape) {
-      if (value > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
-        return refuse(std::to_string(value));
-      }
-      if (entry_.shape.size() == kMaxRank) {
-        fail("more than " + std::to_string(kMaxRank) + " dimensions");
-      }
-      entry_.shape.push_back(static_cast<std::int64_t>(value));
-      return true;
+  void scalar(Json value) override {
+    if (value.is_string()) {
+      string(value.get_ref<std::string&>());
+    } else if (value.is_number_unsigned()) {
+      number(value.get<std::uint64_t>());
+    } else {
+      refuse(value.dump());
     }
-    if (state_ == State::offsets && offsets_ < 2) {
-      (offsets_++ == 0 ? entry_.begin : entry_.end) = value;
-      return true;
-    }
-    return refuse(std::to_string(value));
   }
 
-  bool string(string_t& value) override {
-    if (state_ == State::metadata) {
-      header_.metadata[key_] = std::move(value);
-      return true;
+  void begin(bool array) override {
+    if (array) {
+      begin_array();
+      return;
     }
-    if (state_ == State::tensor && key_ == "dtype") {
-      if (dtype_bits(value) == 0) {
-        fail("dtype \"" + shorten(value) + "\", wanted one of " + dtype_names());
-      }
-      entry_.dtype = std::move(value);
-      return true;
-    }
-    return refuse("\"" + shorten(value) + "\"");
-  }
-
-  bool start_object(std::size_t) override {
     switch (state_) {
       case State::start:
         state_ = State::top;
-        return true;
+        break;
       case State::expect_metadata:
         state_ = State::metadata;
-        return true;
+        break;
       case State::expect_tensor:
         state_ = State::tensor;
         entry_ = {};
         offsets_ = 0;
         seen_ = {};
-        return true;
+        break;
       default:
-        return refuse("{");
+        refuse("{");
     }
   }
 
-  bool key(string_t& value) override {
+  void end(bool array) override {
+    if (array) {
+      end_array();
+      return;
+    }
+    if (state_ == State::tensor) {
+      finish_tensor();
+    }
+    state_ = State::top;
+  }
+
+  void key(std::string value) override {
     if (value.find('\0') != std::string::npos) {
       fail("the name \"" + shorten(value.substr(0, value.find('\0'))) + "\\u0000...\" contains a NUL");
     }
     if (state_ == State::top) {
-      return top_key(value);
+      top_key(value);
+      return;
     }
     if (state_ == State::metadata) {
       if (!header_.metadata.try_emplace(value).second) {
@@ -101,41 +84,6 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
       fail("the key \"" + shorten(value) + "\", wanted dtype, shape and data_offsets");
     }
     key_ = std::move(value);
-    return true;
-  }
-
-  bool start_array(std::size_t) override {
-    if (state_ == State::tensor && key_ == "shape") {
-      state_ = State::shape;
-    } else if (state_ == State::tensor && key_ == "data_offsets") {
-      state_ = State::offsets;
-    } else {
-      return refuse("[");
-    }
-    return true;
-  }
-
-  bool end_array() override {
-    if (state_ == State::offsets && offsets_ != 2) {
-      fail("data_offsets holds " + std::to_string(offsets_) + " values, wanted [begin, end]");
-    }
-    state_ = State::tensor;
-    return true;
-  }
-
-  bool end_object() override {
-    if (state_ == State::tensor) {
-      finish_tensor();
-    }
-    state_ = State::top;
-    return true;
-  }
-
-  bool parse_error(std::size_t position, const std::string&, const Json::exception& error) override {
-    // The parser counts from 1, in the text; people and hex editors count from 0, in the file.
-    const std::size_t offset = 8 + (position == 0 ? 0 : position - 1);
-    throw Error(file_ + ": byte " + std::to_string(offset) +
-                ": the header is not valid JSON: " + error.what());
   }
 
  private:
@@ -144,7 +92,50 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
     bool dtype = false, shape = false, offsets = false;
   };
 
-  bool top_key(std::string& value) {
+  void string(std::string& value) {
+    if (state_ == State::metadata) {
+      header_.metadata[key_] = std::move(value);
+    } else if (state_ == State::tensor && key_ == "dtype") {
+      if (dtype_bits(value) == 0) {
+        fail("dtype \"" + shorten(value) + "\", wanted one of " + dtype_names());
+      }
+      entry_.dtype = std::move(value);
+    } else {
+      refuse("\"" + shorten(value) + "\"");
+    }
+  }
+
+  void number(std::uint64_t value) {
+    if (state_ == State::shape && value <= static_cast<std::uint64_t>(INT64_MAX)) {
+      if (entry_.shape.size() == kMaxRank) {
+        fail("more than " + std::to_string(kMaxRank) + " dimensions");
+      }
+      entry_.shape.push_back(static_cast<std::int64_t>(value));
+    } else if (state_ == State::offsets && offsets_ < 2) {
+      (offsets_++ == 0 ? entry_.begin : entry_.end) = value;
+    } else {
+      refuse(std::to_string(value));
+    }
+  }
+
+  void begin_array() {
+    if (state_ == State::tensor && key_ == "shape") {
+      state_ = State::shape;
+    } else if (state_ == State::tensor && key_ == "data_offsets") {
+      state_ = State::offsets;
+    } else {
+      refuse("[");
+    }
+  }
+
+  void end_array() {
+    if (state_ == State::offsets && offsets_ != 2) {
+      fail("data_offsets holds " + std::to_string(offsets_) + " values, wanted [begin, end]");
+    }
+    state_ = State::tensor;
+  }
+
+  void top_key(std::string& value) {
     if (value == "__metadata__") {
       if (metadata_seen_) {
         fail("the key \"__metadata__\" occurs twice");
@@ -158,7 +149,6 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
       state_ = State::expect_tensor;
       tensor_ = std::move(value);
     }
-    return true;
   }
 
   void finish_tensor() {
@@ -182,7 +172,7 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
   }
 
   /// A value of the wrong type, or in the wrong place.
-  bool refuse(const std::string& found) const {
+  [[noreturn]] void refuse(const std::string& found) const {
     switch (state_) {
       case State::start:
       case State::top:
@@ -198,15 +188,15 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
       case State::shape:
         fail("shape holds " + found + ", wanted integers from 0 to 2^63 - 1");
       case State::offsets:
-        fail("data_offsets holds " + found + ", wanted two integers from 0 to 2^64 - 1");
+        break;
     }
-    return false;
+    fail("data_offsets holds " + found + ", wanted two integers from 0 to 2^64 - 1");
   }
 
   [[noreturn]] void fail(const std::string& what) const {
     const bool in_metadata = state_ == State::expect_metadata || state_ == State::metadata;
     const bool in_tensor = !in_metadata && state_ != State::start && state_ != State::top;
-    throw Error(file_ + ": header: " + (in_metadata ? "__metadata__: " : "") +
+    throw Error(std::string("header: ") + (in_metadata ? "__metadata__: " : "") +
                 (in_tensor ? "tensor \"" + shorten(tensor_) + "\": " : "") + what);
   }
 
@@ -217,7 +207,6 @@ class HeaderEvents final : public nlohmann::json_sax<Json> {
   }
 
   Header& header_;
-  const std::string& file_;
   State state_ = State::start;
   std::string tensor_;  // name of the entry being read
   std::string key_;     // last key inside it, or inside __metadata__
@@ -236,13 +225,9 @@ Header parse_header(std::string_view text, const std::string& file) {
         (text.empty() ? "nothing" : "byte " + std::to_string(static_cast<unsigned char>(text.front()))) +
         ", wanted '{'");
   }
-  // The parser takes a NUL for the end of the text and would ignore what follows it.
-  if (const auto nul = text.find('\0'); nul != std::string_view::npos) {
-    throw Error(file + ": byte " + std::to_string(8 + nul) + ": a NUL in the header, wanted JSON text");
-  }
   Header header;
-  HeaderEvents events(header, file);
-  Json::sax_parse(text.begin(), text.end(), &events);
+  HeaderHandler handler(header);
+  read_json(text, file, {.first_byte = 8, .check_keys = false}, handler);  // it finds equal names itself
   return header;
 }
 

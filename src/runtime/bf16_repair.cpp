@@ -9,8 +9,8 @@
 namespace trit::runtime {
 namespace {
 
-/// The least magnitude that rounds to infinity: 0x7f7f is odd, so the tie goes up.
-constexpr std::int32_t kLeastUnfit = 0x7f7f8000;
+/// The smallest magnitude that rounds to infinity: 0x7f7f is odd, so the tie goes up.
+constexpr std::int32_t kMinUnfit = 0x7f7f8000;
 
 // The loop of whole activations: a copy for each instruction set, chosen when the library is loaded.
 #if defined(__x86_64__)
@@ -84,7 +84,7 @@ void repair_image(const builtin::Image& size, const float* x, const float* weigh
 }  // namespace
 
 bool fits_bf16(std::span<const float> values) {
-  return largest_magnitude(values.data(), values.size()) < kLeastUnfit;
+  return largest_magnitude(values.data(), values.size()) < kMinUnfit;
 }
 
 void repair_outputs(Parallel& parallel, const builtin::Image& size, const float* x, const float* weight,

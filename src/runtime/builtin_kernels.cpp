@@ -132,13 +132,4 @@ void linear(Parallel& parallel, std::int64_t rows, std::int64_t in, std::int64_t
   });
 }
 
-void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y) {
-  constexpr std::int64_t kBlock = 4096;  // 16 KiB, half of an L1
-  parallel.run((count + kBlock - 1) / kBlock, [=](std::int64_t task) {
-    for (std::int64_t i = task * kBlock; i < std::min((task + 1) * kBlock, count); ++i) {
-      y[i] = a[i] + b[i];
-    }
-  });
-}
-
 }  // namespace trit::runtime::builtin

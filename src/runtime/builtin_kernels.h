@@ -26,6 +26,4 @@ void conv2d(Parallel& parallel, const Image& size, const float* x, const float* 
 void linear(Parallel& parallel, std::int64_t rows, std::int64_t in, std::int64_t out, const float* x,
             const float* weight, const float* bias, bool with_relu, float* y);
 
-void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y);
-
 }  // namespace trit::runtime::builtin

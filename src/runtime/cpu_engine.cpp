@@ -2,8 +2,6 @@
 //
 // A network on the CPU: ternary layers by this library's kernels, float layers by oneDNN or the built-in
 // loops.
-#include <omp.h>
-
 #include <algorithm>
 #include <exception>
 #include <map>
@@ -13,7 +11,9 @@
 #include "io/checksum.h"
 #include "io/mapped_file.h"
 #include "runtime/arena_pool.h"
+#include "runtime/dense.h"
 #include "runtime/engine.h"
+#include "runtime/openmp_threads.h"
 #include "runtime/program.h"
 #include "trit/layout.h"
 
@@ -36,14 +36,16 @@ std::int64_t images_per_chunk(const Network& network, int threads) {
 /// in its L2, each thread takes its images through the whole network alone. Nobody waits for another between
 /// layers: SimpleBitNetCNN on two cores, in bf16 pairs, batch 128: 45,000 images/s against 40,000, and 13,000
 /// to 22,000 against 3,000 to 7,000 beside another busy process.
-constexpr std::int64_t kFewestOwnImages = 16;
-constexpr std::int64_t kMostOwnBytes = std::int64_t{1} << 20;
+constexpr std::int64_t kMinOwnImages = 16;
+constexpr std::int64_t kMaxOwnBytes = std::int64_t{1} << 20;
 
 /// Bytes of all ternary weights at 2 bits: what one image reads.
 std::int64_t ternary_bytes(const Network& network) {
   std::int64_t bytes = 0;
-  for (const Parameters& own : network.parameters) {
-    bytes += static_cast<std::int64_t>(own.codes.size());
+  for (const Node& node : network.graph.nodes) {
+    if (const auto matrix = node.op ? node.op->ternary_matrix() : std::nullopt) {
+      bytes += static_cast<std::int64_t>(matrix->codes.size());
+    }
   }
   return bytes;
 }
@@ -59,46 +61,29 @@ std::vector<float> normalised_bytes(std::span<const float> mean, std::span<const
   return values;
 }
 
-/// oneDNN takes its threads from OpenMP's setting for the calling thread.
-class OpenMpThreads {
- public:
-  explicit OpenMpThreads(int threads) : before_(omp_get_max_threads()) {
-    if (threads > 1) {
-      generic::use_team();
-    }
-    if (before_ != threads) {
-      omp_set_num_threads(threads);
-    }
-  }
-  ~OpenMpThreads() {
-    if (omp_get_max_threads() != before_) {
-      omp_set_num_threads(before_);
-    }
-  }
-  OpenMpThreads(const OpenMpThreads&) = delete;
-  OpenMpThreads& operator=(const OpenMpThreads&) = delete;
-
- private:
-  int before_;
-};
-
 class CpuEngine final : public Engine {
  public:
-  CpuEngine(const io::SafetensorsFile& file, const ModelOptions& options, Network& net, const Schedule& plan)
+  CpuEngine(const io::SafetensorsFile& file, const ModelOptions& options, Network& net,
+            std::span<const Step> steps)
       : kernels_(cpu_kernels_for(options.backend)),
         parallel_(make_parallel(options.threads)),
         alone_(make_parallel(1)),
         network_(net),
-        schedule_(plan),
+        steps_(steps),
         weight_bytes_(ternary_bytes(network_)),
         layout_(options.layout == PanelFormat::automatic
                     ? choose_layout(kernels_, *parallel_, weight_bytes_).format
                     : options.layout),
-        chunk_(images_per_chunk(network_, parallel_->threads())) {
+        chunk_(images_per_chunk(network_, parallel_->threads())),
+        dense_(make_dense_library()) {
     load_ternary_layers(file);
     Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
     const OpenMpThreads scope(parallel.threads());
-    dense_ = make_dense_library(network_, *parallel_, kernels_.backend);
+    for (const Node& node : network_.graph.nodes) {
+      if (node.op) {
+        node.op->prepare({*dense_, kernels_.backend});
+      }
+    }
     program(parallel, 1);  // a layer that the library cannot run shows now
   }
 
@@ -131,7 +116,7 @@ class CpuEngine final : public Engine {
     // After fork() neither our loops nor oneDNN's may begin a parallel region (team.h).
     Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
     const std::int64_t threads = parallel.threads();
-    const bool alone = threads > 1 && batch >= threads * kFewestOwnImages && weight_bytes_ <= kMostOwnBytes;
+    const bool alone = threads > 1 && batch >= threads * kMinOwnImages && weight_bytes_ <= kMaxOwnBytes;
     const std::int64_t most = alone ? std::max<std::int64_t>(chunk_ / threads, 1) : chunk_;
     std::int64_t chunks = (batch + most - 1) / most;
     if (!alone) {
@@ -161,14 +146,13 @@ class CpuEngine final : public Engine {
 
  private:
   void load_ternary_layers(const io::SafetensorsFile& file) {
-    layers_.resize(network_.graph.nodes.size());
     std::vector<StoredMatrix> matrices;
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const Parameters& own = network_.parameters[i];
-      if (network_.graph.nodes[i].op == Op::bit_linear) {
-        matrices.push_back({{own.weight_shape[0], own.weight_shape[1], own.codes, own.scale},
-                            file.path().string() + ": " + describe(network_.graph, i) + ": tensor " +
-                                network_.graph.nodes[i].name + ".weight"});
+    std::vector<std::size_t> nodes;  // of the matrices
+    for (std::size_t i = 1; i < network_.graph.nodes.size(); ++i) {
+      if (const auto matrix = network_.graph.nodes[i].op->ternary_matrix()) {
+        nodes.push_back(i);
+        matrices.push_back({*matrix, file.path().string() + ": " + describe(network_.graph, i) + ": tensor " +
+                                         network_.graph.nodes[i].name + ".weight"});
       }
     }
     // The file's pages leave memory as the panels come, on all threads: to take them all out at the end is
@@ -177,17 +161,10 @@ class CpuEngine final : public Engine {
         kernels_, *parallel_, matrices, layout_,
         [](const StoredMatrix& matrix) { io::release_pages(std::as_bytes(matrix.weight.codes)); });
     std::map<std::string, std::uint32_t> crcs;
-    std::size_t next = 0;
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const Node& node = network_.graph.nodes[i];
-      Parameters& own = network_.parameters[i];
-      if (node.op == Op::bit_linear) {
-        crcs[node.name + ".weight"] = matrices[next].codes_crc;
-        layers_[i] = std::make_unique<TernaryLayer>(TernaryLayer{
-            std::move(packed[next]), node.norm, node.eps, std::move(own.norm_weight), std::move(own.bias)});
-        own = {};  // the codes point into the file, which is about to be closed
-        ++next;
-      }
+    for (std::size_t i = 0; i < nodes.size(); ++i) {
+      const Node& node = network_.graph.nodes[nodes[i]];
+      crcs[node.name + ".weight"] = matrices[i].codes_crc;
+      node.op->take_ternary(std::move(packed[i]));
     }
     // Last: what is wrong in a way that can be named has been named. This finds flipped bits in float
     // weights.
@@ -209,8 +186,7 @@ class CpuEngine final : public Engine {
     const std::lock_guard lock(mutex_);
     auto& entry = programs_[{parallel.threads(), batch}];
     if (!entry) {
-      entry =
-          std::make_unique<Program>(ProgramContext{network_, schedule_, layers_, parallel}, *dense_, batch);
+      entry = std::make_unique<Program>(ProgramParts{network_, steps_, *dense_, parallel}, batch);
     }
     return *entry;
   }
@@ -219,11 +195,10 @@ class CpuEngine final : public Engine {
   std::unique_ptr<Parallel> parallel_;
   std::unique_ptr<Parallel> alone_;  // one thread of it
   Network& network_;
-  const Schedule& schedule_;
+  std::span<const Step> steps_;
   std::int64_t weight_bytes_;
   PanelFormat layout_;
   std::int64_t chunk_;
-  std::vector<std::unique_ptr<TernaryLayer>> layers_;  // by node
   std::unique_ptr<DenseLibrary> dense_;
   std::mutex mutex_;
   // By threads and images, at most `chunk_` of them.
@@ -234,8 +209,8 @@ class CpuEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> make_cpu_engine(const io::SafetensorsFile& file, const ModelOptions& options,
-                                        Network& network, const Schedule& schedule) {
-  return std::make_unique<CpuEngine>(file, options, network, schedule);
+                                        Network& network, std::span<const Step> steps) {
+  return std::make_unique<CpuEngine>(file, options, network, steps);
 }
 
 }  // namespace trit::runtime

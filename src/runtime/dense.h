@@ -5,50 +5,61 @@
 // bit. On request, convolutions on a CPU with AMX take 16 bits of each factor (bf16_pairs.h).
 #pragma once
 
-#include <cstddef>
+#include <cstdint>
 #include <memory>
-#include <span>
 #include <string>
+#include <vector>
 
-#include "runtime/schedule.h"
+#include "runtime/builtin_kernels.h"
+#include "runtime/program.h"
 #include "trit/kernels.h"
-#include "trit/parallel.h"
 
 namespace trit::runtime {
 
-/// A segment made ready for one batch size. Many threads may run it at once.
-class CompiledSegment {
+/// The weights of one layer, as its library reads them.
+class DenseLayer {
  public:
-  virtual ~CompiledSegment() = default;
-  /// Bytes of working memory of one run.
-  virtual std::size_t arena_bytes() const = 0;
-  /// inputs[i] and outputs[i]: the values of DenseSegment::inputs and outputs, row-major, batch outermost.
-  /// `arena` is aligned to 64 bytes.
-  virtual void run(std::span<const float* const> inputs, std::span<float* const> outputs,
-                   std::byte* arena) const = 0;
+  virtual ~DenseLayer() = default;
+  /// Adds the layer, bias included, to a program for the input `x`. May do the step's ReLU, and takes it out
+  /// of the step then. Not thread-safe: one program of a model is built at a time.
+  virtual Value lower(ProgramBuilder& builder, Step& step, const Value& x) = 0;
 };
 
-/// The weights of a network's float layers, and how to run them.
 class DenseLibrary {
  public:
   virtual ~DenseLibrary() = default;
   /// "oneDNN 3.2.0", "oneDNN 3.2.0 with bf16 pairs" or "built-in".
   virtual std::string name() const = 0;
-  /// Not thread-safe: one compile at a time.
-  virtual std::unique_ptr<CompiledSegment> compile(const DenseSegment& segment, std::int64_t batch) = 0;
+  /// Whether it has a convolution of so many input channels that is faster than Winograd's algorithm.
+  virtual bool beats_winograd(std::int64_t /*channels*/) const { return false; }
+  /// Whether values may have an order other than row-major.
+  virtual bool has_orders() const { return false; }
+
+  /// weight [out_channels, channels, kernel_height, kernel_width], bias [out_channels] or empty. `size` says
+  /// nothing of the batch.
+  virtual std::unique_ptr<DenseLayer> convolution(const builtin::Image& size, std::vector<float> weight,
+                                                  std::vector<float> bias) = 0;
+  /// weight [out, in], bias [out] or empty; over the last dimension of a row-major value.
+  virtual std::unique_ptr<DenseLayer> linear(std::int64_t in, std::int64_t out, std::vector<float> weight,
+                                             std::vector<float> bias) = 0;
+  /// Copies a value into another order; only where has_orders().
+  virtual void reorder(ProgramBuilder& /*builder*/, const Value& /*from*/, const Value& /*to*/) {}
+};
+
+/// What float operators are prepared with.
+struct CpuLibraries {
+  DenseLibrary& dense;
+  Backend backend;  // whose instructions Winograd's algorithm uses
 };
 
 /// oneDNN where this library was built with it, else the built-in loops; the environment variable TRIT_DENSE
-/// ("onednn"; "onednn-bf16-pairs": oneDNN with bf16 pairs where the CPU has AMX; "builtin") chooses. Takes
-/// the float layers' weights out of `network`; `network` and `parallel` must outlive the result. 3x3
-/// convolutions run by Winograd's algorithm in each of them where that pays (winograd/layer.h), with the
-/// instructions of `backend`. Throws Error for a TRIT_DENSE that this build lacks.
-std::unique_ptr<DenseLibrary> make_dense_library(Network& network, Parallel& parallel, Backend backend);
+/// ("onednn"; "onednn-bf16-pairs": oneDNN with bf16 pairs where the CPU has AMX; "builtin") chooses. Throws
+/// Error for a TRIT_DENSE that this build lacks.
+std::unique_ptr<DenseLibrary> make_dense_library();
 
-std::unique_ptr<DenseLibrary> make_builtin_library(Network& network, Parallel& parallel, Backend backend);
+std::unique_ptr<DenseLibrary> make_builtin_library();
 #ifdef TRIT_HAVE_ONEDNN
-std::unique_ptr<DenseLibrary> make_onednn_library(Network& network, Parallel& parallel, Backend backend,
-                                                  bool bf16_pairs);
+std::unique_ptr<DenseLibrary> make_onednn_library(bool bf16_pairs);
 #endif
 
 }  // namespace trit::runtime

@@ -9,7 +9,7 @@
 #include <span>
 #include <string>
 
-#include "runtime/schedule.h"
+#include "runtime/fusion.h"
 #include "trit/model.h"
 #include "trit/safetensors.h"
 
@@ -31,11 +31,11 @@ class Engine {
                           std::int64_t batch, float* y) = 0;
 };
 
-/// Both take what they need out of `network`; `network` and `schedule` must outlive the result. They check
-/// the codes and the checksum of `file`, which may be closed then.
+/// Both take the tensors out of `network`; `network` and `steps` must outlive the result. They check the
+/// codes and the checksum of `file`, which may be closed then.
 std::unique_ptr<Engine> make_cpu_engine(const io::SafetensorsFile& file, const ModelOptions& options,
-                                        Network& network, const Schedule& schedule);
+                                        Network& network, std::span<const Step> steps);
 std::unique_ptr<Engine> make_cuda_engine(const io::SafetensorsFile& file, const ModelOptions& options,
-                                         Network& network, const Schedule& schedule);
+                                         Network& network, std::span<const Step> steps);
 
 }  // namespace trit::runtime

@@ -2,66 +2,58 @@
 #include "runtime/graph.h"
 
 #include <algorithm>
-#include <array>
-#include <limits>
 #include <map>
 
-#include "runtime/strict_json.h"
 #include "trit/error.h"
 
 namespace trit::runtime {
 namespace {
 
+using io::Json;
+using io::JsonObject;
+
 constexpr std::int64_t kMaxDimension = std::int64_t{1} << 28;  // as the elements of an activation (network.h)
-constexpr std::int64_t kMaxWindow = 4096;                      // kernel, stride and padding
 constexpr std::size_t kMaxNodes = 4096;
 constexpr std::size_t kMaxRank = 6;
 
-constexpr std::array<std::pair<Op, std::string_view>, 9> kOps{{{Op::input, "input"},
-                                                               {Op::conv2d, "conv2d"},
-                                                               {Op::linear, "linear"},
-                                                               {Op::bit_linear, "bit_linear"},
-                                                               {Op::relu, "relu"},
-                                                               {Op::max_pool2d, "max_pool2d"},
-                                                               {Op::avg_pool2d, "avg_pool2d"},
-                                                               {Op::add, "add"},
-                                                               {Op::flatten, "flatten"}}};
-
-Op op_from_name(const std::string& name, const std::string& what) {
-  const auto* row = std::find_if(kOps.begin(), kOps.end(), [&](const auto& r) { return r.second == name; });
-  if (row == kOps.end()) {
-    std::string names;
-    for (const auto& [op, known] : kOps) {
-      names += (names.empty() ? "" : ", ") + std::string(known);
+const OperatorType& type_named(const std::string& name, const std::string& what) {
+  const auto types = operator_types();
+  const auto at =
+      std::find_if(types.begin(), types.end(), [&](const auto* type) { return type->name == name; });
+  if (at == types.end()) {
+    std::string names = "input";
+    for (const OperatorType* const type : types) {
+      names += ", " + std::string(type->name);
     }
     throw Error(what + ": unknown op \"" + name.substr(0, 60) + "\", wanted one of " + names);
   }
-  return row->first;
+  return **at;
 }
 
-std::vector<float> floats(const Json& object, const char* key, const std::string& what) {
+std::vector<float> floats(const JsonObject& object, const char* key) {
   std::vector<float> values;
   if (object.contains(key)) {
-    for (const Json& value : array_member(object, key, what)) {
-      values.push_back(float_value(value, what + ": \"" + key + "\"[" + std::to_string(values.size()) + "]"));
+    for (const Json& value : object.array(key)) {
+      values.push_back(
+          io::float_value(value, object.what() + ": \"" + key + "\"[" + std::to_string(values.size()) + "]"));
     }
   }
   return values;
 }
 
-ModelInput parse_input(const Json& object, const std::string& what) {
-  check_keys(object, {"shape", "mean", "std", "classes"}, what);
+ModelInput parse_input(const JsonObject& object) {
+  const std::string& what = object.what();
   ModelInput input;
-  for (const Json& value : array_member(object, "shape", what)) {
-    input.shape.push_back(integer_value(value, 1, kMaxDimension,
-                                        what + ": \"shape\"[" + std::to_string(input.shape.size()) + "]"));
+  for (const Json& value : object.array("shape")) {
+    input.shape.push_back(io::integer_value(
+        value, 1, kMaxDimension, what + ": \"shape\"[" + std::to_string(input.shape.size()) + "]"));
   }
   if (input.shape.empty() || input.shape.size() > kMaxRank) {
     throw Error(what + ": \"shape\" has " + std::to_string(input.shape.size()) + " dimensions, wanted 1 to " +
                 std::to_string(kMaxRank));
   }
-  input.mean = floats(object, "mean", what);
-  input.std = floats(object, "std", what);
+  input.mean = floats(object, "mean");
+  input.std = floats(object, "std");
   const auto channels = static_cast<std::size_t>(input.shape[0]);
   if (input.mean.size() != input.std.size() || (!input.mean.empty() && input.mean.size() != channels)) {
     throw Error(what + ": " + std::to_string(input.mean.size()) + " values of \"mean\" and " +
@@ -72,93 +64,62 @@ ModelInput parse_input(const Json& object, const std::string& what) {
     throw Error(what + ": \"std\" has a value that is not positive");
   }
   if (object.contains("classes")) {
-    for (const Json& value : array_member(object, "classes", what)) {
+    for (const Json& value : object.array("classes")) {
       if (!value.is_string()) {
         throw Error(what + ": \"classes\"[" + std::to_string(input.classes.size()) + "] is not a string");
       }
       input.classes.push_back(value.get<std::string>());
     }
   }
+  object.check_all_read();
   return input;
 }
 
-std::vector<std::size_t> parse_inputs(const Json& object, std::size_t index, std::size_t count,
-                                      const std::string& what) {
-  const Json& array = array_member(object, "inputs", what);
+std::vector<std::size_t> parse_inputs(const JsonObject& object, std::size_t index, std::size_t count) {
+  const Json& array = object.array("inputs");
   if (array.size() != count) {
-    throw Error(what + ": " + std::to_string(array.size()) + " inputs, wanted " + std::to_string(count));
+    throw Error(object.what() + ": " + std::to_string(array.size()) + " inputs, wanted " +
+                std::to_string(count));
   }
   std::vector<std::size_t> inputs;
   for (const Json& value : array) {
-    inputs.push_back(static_cast<std::size_t>(integer_value(value, 0, static_cast<std::int64_t>(index) - 1,
-                                                            what + ": \"inputs\" (earlier nodes): one")));
+    inputs.push_back(
+        static_cast<std::size_t>(io::integer_value(value, 0, static_cast<std::int64_t>(index) - 1,
+                                                   object.what() + ": \"inputs\" (earlier nodes): one")));
   }
   return inputs;
 }
 
-void parse_bit_linear(const Json& object, Node& node, const std::string& what) {
-  const std::string norm = string_member(object, "norm", what);
-  if (norm != "rms" && norm != "none") {
-    throw Error(what + ": \"norm\" is \"" + norm.substr(0, 60) + "\", wanted \"rms\" or \"none\"");
-  }
-  node.norm = norm == "rms" ? Norm::rms : Norm::none;
-  if (object.contains("eps")) {
-    node.eps = float_value(object["eps"], what + ": \"eps\"");
-    if (node.eps <= 0) {
-      throw Error(what + ": \"eps\" is " + object["eps"].dump() + ", wanted a positive number");
-    }
-  }
-}
-
-Node parse_node(const Json& object, std::size_t index, const std::string& file) {
-  std::string what = file + ": node " + std::to_string(index);
-  if (!object.is_object()) {
+Node parse_node(const Json& json, std::size_t index, const std::string& file) {
+  const std::string what = file + ": node " + std::to_string(index);
+  if (!json.is_object()) {
     throw Error(what + ": not an object");
   }
+  JsonObject object(json, what);
   Node node;
-  node.op = op_from_name(string_member(object, "op", what), what);
-  if ((index == 0) != (node.op == Op::input)) {
-    throw Error(what + ": is \"" + std::string(name_of(node.op)) +
-                "\", wanted \"input\" as node 0 and nowhere else");
+  const std::string op = object.string("op");
+  if ((index == 0) != (op == "input")) {
+    throw Error(what + ": is \"" + op.substr(0, 60) + "\", wanted \"input\" as node 0 and nowhere else");
   }
-  what += " (" + std::string(name_of(node.op));
-  if (has_weights(node.op)) {
-    node.name = string_member(object, "name", what + ")");
+  if (index == 0) {
+    object.set_what(what + " (input)");
+    object.check_all_read();
+    return node;
+  }
+  const OperatorType& type = type_named(op, what);
+  node.type = type.name;
+  object.set_what(what + " (" + op + ")");
+  if (type.has_tensors) {
+    node.name = object.string("name");
     if (node.name.empty() || node.name.size() > 200) {
-      throw Error(what + "): \"name\" has " + std::to_string(node.name.size()) + " bytes, wanted 1 to 200");
+      throw Error(object.what() + ": \"name\" has " + std::to_string(node.name.size()) +
+                  " bytes, wanted 1 to 200");
     }
-    what += " \"" + node.name + "\"";
+    object.set_what(what + " (" + op + " \"" + node.name + "\")");
   }
-  what += ")";
-  switch (node.op) {
-    case Op::input:
-      check_keys(object, {"op"}, what);
-      return node;
-    case Op::conv2d:
-      check_keys(object, {"op", "name", "inputs", "stride", "padding"}, what);
-      node.stride = integer_member(object, "stride", 1, kMaxWindow, what);
-      node.padding = integer_member(object, "padding", 0, kMaxWindow, what);
-      break;
-    case Op::linear:
-      check_keys(object, {"op", "name", "inputs"}, what);
-      break;
-    case Op::bit_linear:
-      check_keys(object, {"op", "name", "inputs", "norm", "eps"}, what);
-      parse_bit_linear(object, node, what);
-      break;
-    case Op::max_pool2d:
-    case Op::avg_pool2d:
-      check_keys(object, {"op", "inputs", "kernel", "stride"}, what);
-      node.kernel = integer_member(object, "kernel", 1, kMaxWindow, what);
-      node.stride = integer_member(object, "stride", 1, kMaxWindow, what);
-      break;
-    case Op::relu:
-    case Op::add:
-    case Op::flatten:
-      check_keys(object, {"op", "inputs"}, what);
-      break;
-  }
-  node.inputs = parse_inputs(object, index, node.op == Op::add ? 2 : 1, what);
+  node.inputs = parse_inputs(object, index, type.inputs);
+  node.op = type.make(object);
+  object.check_all_read();
   return node;
 }
 
@@ -171,7 +132,7 @@ void check_wiring(const Graph& graph, const std::string& file) {
     for (const std::size_t input : node.inputs) {
       used[input] = true;
     }
-    if (has_weights(node.op)) {
+    if (!node.name.empty()) {
       if (const auto [at, fresh] = names.emplace(node.name, i); !fresh) {
         throw Error(file + ": " + describe(graph, i) + ": node " + std::to_string(at->second) +
                     " has the same name");
@@ -187,26 +148,20 @@ void check_wiring(const Graph& graph, const std::string& file) {
 
 }  // namespace
 
-std::string_view name_of(Op op) {
-  return std::find_if(kOps.begin(), kOps.end(), [&](const auto& row) { return row.first == op; })->second;
-}
-
 std::string describe(const Graph& graph, std::size_t node) {
   const Node& at = graph.nodes[node];
-  return "node " + std::to_string(node) + " (" + std::string(name_of(at.op)) +
+  return "node " + std::to_string(node) + " (" + std::string(at.type) +
          (at.name.empty() ? "" : " \"" + at.name + "\"") + ")";
 }
 
-Graph parse_graph(std::string_view json, const std::string& file) {
+Graph parse_graph(std::string_view text, const std::string& file) {
   const std::string what = file + ": metadata \"trit.model\"";
-  const Json root = parse_strict_json(json, what);
-  check_keys(root, {"input", "nodes"}, what);
-  if (!root.contains("input")) {
-    throw Error(what + ": no \"input\"");
-  }
+  const Json json = io::parse_json(text, what, io::kGraphRules);
+  const JsonObject root(json, what);
   Graph graph;
-  graph.input = parse_input(root["input"], what + ": \"input\"");
-  const Json& nodes = array_member(root, "nodes", what);
+  graph.input = parse_input(JsonObject(root.at("input"), what + ": \"input\""));
+  const Json& nodes = root.array("nodes");
+  root.check_all_read();
   if (nodes.size() < 2 || nodes.size() > kMaxNodes) {
     throw Error(what + ": " + std::to_string(nodes.size()) + " nodes, wanted the input and 1 to " +
                 std::to_string(kMaxNodes - 1) + " more");

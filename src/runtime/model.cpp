@@ -26,14 +26,14 @@ void check_size(const char* name, std::size_t found, std::int64_t batch, std::in
 
 struct Model::State {
   State(const io::SafetensorsFile& file, const ModelOptions& options)
-      : network(runtime::load_network(file)), schedule(runtime::make_schedule(network)) {
+      : network(runtime::load_network(file)), steps(runtime::fuse(network)) {
     const bool on_gpu = requested_backend(options.backend) == Backend::cuda;
-    engine = on_gpu ? runtime::make_cuda_engine(file, options, network, schedule)
-                    : runtime::make_cpu_engine(file, options, network, schedule);
+    engine = on_gpu ? runtime::make_cuda_engine(file, options, network, steps)
+                    : runtime::make_cpu_engine(file, options, network, steps);
   }
 
   runtime::Network network;
-  runtime::Schedule schedule;
+  std::vector<runtime::Step> steps;
   std::unique_ptr<runtime::Engine> engine;
 };
 

@@ -20,149 +20,53 @@ void check_metadata(const io::SafetensorsFile& file, const char* key, const char
   }
 }
 
-/// `File` is a SafetensorsFile with FileTensors = Tensors, or a Checkpoint with TensorHeaders.
-template <typename FileTensors>
-class NetworkBuilder {
- public:
-  template <typename File>
-  explicit NetworkBuilder(const File& file) : file_(file.path().string()), tensors_(file) {
-    const auto model = file.metadata().find("trit.model");
-    if (model == file.metadata().end()) {
-      throw Error(
-          file_ +
-          ": no metadata \"trit.model\": the file holds tensors, but not the graph of a model. It is JSON "
-          "such "
-          "as {\"input\": {\"shape\": [8]}, \"nodes\": [{\"op\": \"input\"}, {\"op\": \"linear\", \"name\": "
-          "\"fc\", \"inputs\": [0]}]}; docs/quickstart.md shows how to write it");
-    }
-    network_.graph = parse_graph(model->second, file_);
+Graph graph_of(const std::map<std::string, std::string, std::less<>>& metadata, const std::string& file) {
+  const auto model = metadata.find("trit.model");
+  if (model == metadata.end()) {
+    throw Error(
+        file +
+        ": no metadata \"trit.model\": the file holds tensors, but not the graph of a model. It is JSON "
+        "such as {\"input\": {\"shape\": [8]}, \"nodes\": [{\"op\": \"input\"}, {\"op\": \"linear\", "
+        "\"name\": \"fc\", \"inputs\": [0]}]}; docs/quickstart.md shows how to write it");
   }
+  return parse_graph(model->second, file);
+}
 
-  Network build() {
-    const std::size_t nodes = network_.graph.nodes.size();
-    network_.parameters.resize(nodes);
-    for (std::size_t i = 0; i < nodes; ++i) {
-      what_ = file_ + ": " + describe(network_.graph, i);
-      network_.shapes.push_back(result_shape(i));
-      const auto elements = io::checked_numel(network_.shapes.back());
-      if (!elements || *elements > kMaxActivation) {
-        throw Error(what_ + ": a result of shape " + io::shape_text(network_.shapes.back()) +
-                    ", wanted at most " + std::to_string(kMaxActivation) + " elements");
+Network build_network(Graph graph, TensorSource& tensors, const std::string& file) {
+  Network network{std::move(graph), {}, {}};
+  for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
+    const Node& node = network.graph.nodes[i];
+    const std::string what = file + ": " + describe(network.graph, i);
+    Shape shape = network.graph.input.shape;
+    if (node.op) {
+      std::vector<const Shape*> inputs;
+      for (const std::size_t input : node.inputs) {
+        inputs.push_back(&network.shapes[input]);
+      }
+      NodeFile own(tensors, node.name, what, std::move(inputs));
+      shape = node.op->load(own);
+      if (!own.layer().shape.empty()) {
+        network.layers.push_back(own.layer());
+        network.layers.back().name = node.name;
+        network.layers.back().op = std::string(node.type);
       }
     }
-    tensors_.check_all_used();
-    const std::size_t classes = network_.graph.input.classes.size();
-    const std::int64_t outputs = numel(network_.shapes.back());
-    if (classes != 0 && static_cast<std::int64_t>(classes) != outputs) {
-      throw Error(file_ + ": metadata \"trit.model\": \"input\": " + std::to_string(classes) +
-                  " \"classes\", wanted none or " + std::to_string(outputs) + ", one per output");
+    const auto elements = io::checked_numel(shape);
+    if (!elements || *elements > kMaxActivation) {
+      throw Error(what + ": a result of shape " + io::shape_text(shape) + ", wanted at most " +
+                  std::to_string(kMaxActivation) + " elements");
     }
-    return std::move(network_);
+    network.shapes.push_back(std::move(shape));
   }
-
- private:
-  Shape result_shape(std::size_t index) {
-    const Node& node = network_.graph.nodes[index];
-    if (node.op == Op::input) {
-      return network_.graph.input.shape;
-    }
-    const Shape& x = network_.shapes[node.inputs[0]];
-    switch (node.op) {
-      case Op::conv2d:
-        return conv2d(index, node, x);
-      case Op::linear:
-      case Op::bit_linear:
-        return linear(index, node, x);
-      case Op::max_pool2d:
-      case Op::avg_pool2d:
-        check_image(x);
-        return {x[0], window_positions(x[1], node.kernel, node), window_positions(x[2], node.kernel, node)};
-      case Op::add:
-        if (x != network_.shapes[node.inputs[1]]) {
-          throw Error(what_ + ": inputs of shapes " + io::shape_text(x) + " and " +
-                      io::shape_text(network_.shapes[node.inputs[1]]) + ", wanted two of one shape");
-        }
-        return x;
-      case Op::flatten:
-        return {numel(x)};
-      default:
-        return x;
-    }
+  tensors.check_all_used();
+  const std::size_t classes = network.graph.input.classes.size();
+  const std::int64_t outputs = numel(network.shapes.back());
+  if (classes != 0 && static_cast<std::int64_t>(classes) != outputs) {
+    throw Error(file + ": metadata \"trit.model\": \"input\": " + std::to_string(classes) +
+                " \"classes\", wanted none or " + std::to_string(outputs) + ", one per output");
   }
-
-  Shape conv2d(std::size_t index, const Node& node, const Shape& x) {
-    check_image(x);
-    Parameters& parameters = network_.parameters[index];
-    const std::string weight = node.name + ".weight";
-    parameters.weight = tensors_.floats(weight, {-1, x[0], -1, -1}, what_);
-    const std::span<const std::int64_t> shape = tensors_.at(weight, what_).shape;
-    parameters.weight_shape.assign(shape.begin(), shape.end());
-    const std::int64_t out = parameters.weight_shape[0];
-    parameters.bias = tensors_.optional_floats(node.name + ".bias", {out}, what_);
-    add_layer(node, parameters);
-    return {out, window_positions(x[1], parameters.weight_shape[2], node),
-            window_positions(x[2], parameters.weight_shape[3], node)};
-  }
-
-  /// linear and bit_linear take the last dimension; those before it are rows.
-  Shape linear(std::size_t index, const Node& node, const Shape& x) {
-    Parameters& parameters = network_.parameters[index];
-    const std::string weight = node.name + ".weight";
-    const std::int64_t in = x.back();
-    if (node.op == Op::bit_linear) {
-      parameters.codes = tensors_.codes(weight, in, what_);
-    } else {
-      parameters.weight = tensors_.floats(weight, {-1, in}, what_);
-    }
-    const std::int64_t out = tensors_.at(weight, what_).shape[0];
-    parameters.weight_shape = {out, in};
-    parameters.bias = tensors_.optional_floats(node.name + ".bias", {out}, what_);
-    if (node.op == Op::bit_linear) {
-      parameters.scale = tensors_.scales(node.name + ".weight_scale", out, what_);
-      if (node.norm == Norm::rms) {
-        parameters.norm_weight = tensors_.optional_floats(node.name + ".norm.weight", {in}, what_);
-      }
-    }
-    add_layer(node, parameters);
-    Shape shape = x;
-    shape.back() = out;
-    return shape;
-  }
-
-  void check_image(const Shape& x) const {
-    if (x.size() != 3) {
-      throw Error(what_ + ": an input of shape " + io::shape_text(x) + ", wanted [channels, height, width]");
-    }
-  }
-
-  std::int64_t window_positions(std::int64_t length, std::int64_t window, const Node& node) const {
-    const std::int64_t room = length + 2 * node.padding - window;
-    if (room < 0) {
-      throw Error(what_ + ": a window of " + std::to_string(window) + " over " + std::to_string(length) +
-                  " inputs padded by " + std::to_string(node.padding) + ", wanted a window that fits");
-    }
-    return room / node.stride + 1;
-  }
-
-  void add_layer(const Node& node, const Parameters& parameters) {
-    LayerInfo layer;
-    layer.name = node.name;
-    layer.op = std::string(name_of(node.op));
-    layer.shape = parameters.weight_shape;
-    for (const char* suffix : {".weight", ".weight_scale", ".bias", ".norm.weight"}) {
-      layer.stored_bytes += tensors_.stored_bytes(node.name + suffix);
-    }
-    layer.float_bytes = sizeof(float) * (static_cast<std::size_t>(numel(parameters.weight_shape)) +
-                                         parameters.bias.size() + parameters.norm_weight.size());
-    layer.scale = parameters.scale;
-    network_.layers.push_back(std::move(layer));
-  }
-
-  std::string file_;
-  std::string what_;  // the file and the node, for messages
-  FileTensors tensors_;
-  Network network_;
-};
+  return network;
+}
 
 }  // namespace
 
@@ -181,11 +85,66 @@ std::int64_t largest_layer(const Network& network) {
 }
 
 Network load_network(const io::SafetensorsFile& file) {
-  NetworkBuilder<Tensors> builder(file);  // first: a file without a graph is told how to get one
+  const std::string name = file.path().string();
+  Graph graph = graph_of(file.metadata(), name);  // first: a file without a graph is told how to get one
   check_metadata(file, "trit.version", "1");
   check_metadata(file, "trit.layout", "rows-2bit");
   check_metadata(file, "trit.scale", "multiply");
-  return builder.build();
+  Tensors tensors(file);
+  return build_network(std::move(graph), tensors, name);
+}
+
+const Shape& NodeFile::image() const {
+  if (input().size() != 3) {
+    refuse("an input of shape " + io::shape_text(input()) + ", wanted [channels, height, width]");
+  }
+  return input();
+}
+
+std::int64_t NodeFile::positions(std::int64_t length, std::int64_t window, std::int64_t stride,
+                                 std::int64_t padding) const {
+  const std::int64_t room = length + 2 * padding - window;
+  if (room < 0) {
+    refuse("a window of " + std::to_string(window) + " over " + std::to_string(length) +
+           " inputs padded by " + std::to_string(padding) + ", wanted a window that fits");
+  }
+  return room / stride + 1;
+}
+
+void NodeFile::refuse(const std::string& problem) const { throw Error(what_ + ": " + problem); }
+
+std::string NodeFile::take(const char* tensor) {
+  std::string name = name_ + "." + tensor;
+  layer_.stored_bytes += tensors_.stored_bytes(name);
+  return name;
+}
+
+std::vector<float> NodeFile::floats(const char* tensor, const Shape& wanted) {
+  std::vector<float> values = tensors_.floats(take(tensor), wanted, what_);
+  layer_.float_bytes += sizeof(float) * values.size();
+  return values;
+}
+
+std::vector<float> NodeFile::optional_floats(const char* tensor, const Shape& wanted) {
+  return tensors_.contains(name_ + "." + tensor) ? floats(tensor, wanted) : std::vector<float>{};
+}
+
+std::span<const std::uint8_t> NodeFile::codes(const char* tensor, std::int64_t in) {
+  const auto codes = tensors_.codes(take(tensor), in, what_);
+  layer_.float_bytes += sizeof(float) * static_cast<std::size_t>(shape(tensor)[0] * in);
+  return codes;
+}
+
+std::vector<float> NodeFile::scales(const char* tensor, std::int64_t rows) {
+  return layer_.scale = tensors_.scales(take(tensor), rows, what_);
+}
+
+Shape NodeFile::shape(const char* tensor) { return tensors_.shape(name_ + "." + tensor, what_); }
+
+void NodeFile::ignore(const char* tensor) {
+  if (tensors_.contains(name_ + "." + tensor)) {
+    tensors_.shape(take(tensor), what_);
+  }
 }
 
 }  // namespace trit::runtime
@@ -193,7 +152,9 @@ Network load_network(const io::SafetensorsFile& file) {
 namespace trit {
 
 void check_model(const io::Checkpoint& checkpoint) {
-  runtime::NetworkBuilder<runtime::TensorHeaders>(checkpoint).build();
+  const std::string name = checkpoint.path().string();
+  runtime::TensorHeaders tensors(checkpoint);
+  runtime::build_network(runtime::graph_of(checkpoint.metadata(), name), tensors, name);
 }
 
 void check_graph(std::string_view graph, const std::string& what) { runtime::parse_graph(graph, what); }

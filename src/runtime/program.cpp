@@ -3,110 +3,134 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 
-#include "runtime/memory_plan.h"
+#include "runtime/dense.h"
+#include "runtime/openmp_threads.h"
 #include "runtime/relu_pool.h"
 
 namespace trit::runtime {
 
-Program::Program(const ProgramContext& context, DenseLibrary& library, std::int64_t batch)
-    : context_(context), batch_(batch), buffer_of_value_(context.network.graph.nodes.size()) {
-  const auto& storage = context.schedule.storage;
-  std::vector<Lifetime> buffers;
-  const auto value_bytes = [&](std::size_t value) {
-    return static_cast<std::size_t>(batch * numel(context.network.shapes[value])) * sizeof(float);
-  };
-  const auto add_buffer = [&](std::size_t bytes, std::size_t step) {
-    buffers.push_back({bytes, step, step});
-    return buffers.size() - 1;
-  };
-  // The model's input and output lie in the caller's memory.
-  const auto produce = [&](std::size_t value, std::size_t step) {
-    const bool outside = value == storage.back();
-    buffer_of_value_[value] = add_buffer(outside ? 0 : value_bytes(value), step);
-  };
-  const auto consume = [&](std::size_t value, std::size_t step) {
-    if (storage[value] != 0) {
-      buffers[buffer_of_value_[storage[value]]].last = step;
-    }
-  };
-  for (std::size_t s = 0; s < context.schedule.steps.size(); ++s) {
-    if (const auto* segment = std::get_if<DenseSegment>(&context.schedule.steps[s])) {
-      DenseRun run{library.compile(*segment, batch), segment->inputs, segment->outputs, 0};
-      run.scratch = add_buffer(run.segment->arena_bytes(), s);
-      std::for_each(run.outputs.begin(), run.outputs.end(), [&](std::size_t value) { produce(value, s); });
-      std::for_each(run.inputs.begin(), run.inputs.end(), [&](std::size_t value) { consume(value, s); });
-      steps_.emplace_back(std::move(run));
-      continue;
-    }
-    const auto& step = std::get<BitLinearStep>(context.schedule.steps[s]);
-    const TernaryLayer& layer = *context.layers[step.node];
-    const std::int64_t in = layer.weight.in_features();
-    const std::int64_t rows = batch * (numel(context.network.shapes[step.input]) / in);
-    const auto row_count = static_cast<std::size_t>(rows);
-    const std::size_t q = add_buffer(row_count * static_cast<std::size_t>(padded_in_features(in)), s);
-    const std::size_t scale = add_buffer(row_count * sizeof(float), s);
-    const std::size_t q_sum = add_buffer(row_count * sizeof(std::int32_t), s);
-    steps_.emplace_back(TernaryRun{&layer, step.input, step.output, step.relu, rows, q, scale, q_sum});
-    produce(step.output, s);
-    consume(step.input, s);
+std::int64_t Value::size() const {
+  return shape.size() < 2 ? numel(shape)
+                          : numel(shape) / std::max<std::int64_t>(shape[1], 1) * blocks() * inner;
+}
+
+ProgramBuilder::ProgramBuilder(Program& program, const ProgramParts& parts, std::int64_t batch)
+    : program_(program),
+      parts_(parts),
+      nodes_(parts.network.graph.nodes),
+      batch_(batch),
+      values_(nodes_.size()) {}
+
+void ProgramBuilder::build() {
+  values_[0] = {shape(0), 1, new_buffer(0)};
+  program_.input_ = values_[0].buffer;
+  for (Step step : parts_.steps) {  // a copy: an operator takes out what it does itself
+    const std::size_t before = program_.steps_.buffers();
+    const Value value = nodes_[step.node].op->lower_on_cpu(*this, step);
+    values_[step.result] = activate(step, value, value.buffer >= before);
   }
-  MemoryPlan plan = plan_memory(buffers);
-  offsets_ = std::move(plan.offsets);
-  arena_bytes_ = plan.bytes;
+  bring_out(values_.back());
+  program_.steps_.plan();
+}
+
+const Value& ProgramBuilder::input(const Step& step, std::size_t index) const {
+  return values_[nodes_[step.node].inputs[index]];
+}
+
+Shape ProgramBuilder::shape(std::size_t node) const {
+  Shape shape = parts_.network.shapes[node];
+  shape.insert(shape.begin(), batch_);
+  return shape;
+}
+
+const Pool* ProgramBuilder::pool_of(const Step& step) const {
+  return step.pool ? nodes_[*step.pool].op->pool() : nullptr;
+}
+
+bool ProgramBuilder::read_as_rows(std::size_t node) const {
+  return std::none_of(nodes_.begin(), nodes_.end(), [&](const Node& reader) {
+    return std::find(reader.inputs.begin(), reader.inputs.end(), node) != reader.inputs.end() &&
+           !reader.op->reads_rows();
+  });
+}
+
+Value ProgramBuilder::new_value(Shape shape, std::int64_t inner) {
+  Value value{std::move(shape), inner, 0};
+  value.buffer = new_buffer(static_cast<std::size_t>(value.size()) * sizeof(float));
+  return value;
+}
+
+Value ProgramBuilder::in_order(const Value& value, std::int64_t inner) {
+  if (value.inner == inner) {
+    return value;
+  }
+  const Value reordered = new_value(value.shape, inner);
+  parts_.dense.reorder(*this, value, reordered);
+  return reordered;
+}
+
+Value ProgramBuilder::activate(const Step& step, const Value& value, bool in_place) {
+  if (step.pool) {
+    return add_pool(step, value);
+  }
+  return step.relu ? add_relu(value, in_place) : value;
+}
+
+Value ProgramBuilder::add_relu(const Value& value, bool in_place) {
+  const Value y = in_place ? value : new_value(value.shape, value.inner);
+  add({value.buffer, y.buffer},
+      [&parallel = parallel(), count = y.size(), from = value.buffer, to = y.buffer](
+          const Addresses& memory) { relu(parallel, count, memory.at<float>(from), memory.at<float>(to)); });
+  return y;
+}
+
+Value ProgramBuilder::add_pool(const Step& step, const Value& value) {
+  const Pool& pool = *pool_of(step);
+  const Value y = new_value(shape(*step.pool), value.inner);
+  const Pooling size{.outer = batch_ * value.blocks(),
+                     .height = value.shape[2],
+                     .width = value.shape[3],
+                     .inner = value.inner,
+                     .out_height = y.shape[2],
+                     .out_width = y.shape[3],
+                     .kernel = pool.kernel,
+                     .stride = pool.stride,
+                     .relu = step.relu};
+  add({value.buffer, y.buffer}, [&parallel = parallel(), size, run = pool.maximum ? max_pool2d : avg_pool2d,
+                                 from = value.buffer, to = y.buffer](const Addresses& memory) {
+    run(parallel, size, memory.at<float>(from), memory.at<float>(to));
+  });
+  return y;
+}
+
+/// The output lies in the caller's memory. What lies there already, or in another order, is copied.
+void ProgramBuilder::bring_out(const Value& value) {
+  Value y = as_rows(value);
+  if (y.buffer == program_.input_) {
+    const Value copy = new_value(y.shape);
+    add({y.buffer, copy.buffer},
+        [bytes = static_cast<std::size_t>(y.size()) * sizeof(float), from = y.buffer, to = copy.buffer](
+            const Addresses& memory) { std::memcpy(memory.at<float>(to), memory.at<float>(from), bytes); });
+    y = copy;
+  }
+  program_.output_ = y.buffer;
+  program_.steps_.place_outside(y.buffer);
+}
+
+Program::Program(const ProgramParts& parts, std::int64_t batch) {
+  ProgramBuilder(*this, parts, batch).build();
 }
 
 void Program::run(const float* x, float* y, std::byte* arena) const {
-  const auto& storage = context_.schedule.storage;
-  const auto write = [&](std::size_t value) {
-    return storage[value] == storage.back()
-               ? y
-               : reinterpret_cast<float*>(arena + offsets_[buffer_of_value_[storage[value]]]);
-  };
-  const auto read = [&](std::size_t value) -> const float* { return storage[value] == 0 ? x : write(value); };
-  std::vector<const float*> inputs;
-  std::vector<float*> outputs;
-  for (const auto& step : steps_) {
-    if (const auto* ternary = std::get_if<TernaryRun>(&step)) {
-      run_ternary(*ternary, read(ternary->input), write(ternary->output), arena);
-      continue;
-    }
-    const auto& dense = std::get<DenseRun>(step);
-    inputs.clear();
-    outputs.clear();
-    std::transform(dense.inputs.begin(), dense.inputs.end(), std::back_inserter(inputs), read);
-    std::transform(dense.outputs.begin(), dense.outputs.end(), std::back_inserter(outputs), write);
-    dense.segment->run(inputs, outputs, arena + offsets_[dense.scratch]);
+  std::optional<OpenMpFloatingPoint> environment;
+  if (uses_openmp_) {
+    environment.emplace();
   }
-  if (storage.back() == 0) {  // a model of flattens alone
-    std::memcpy(y, x, static_cast<std::size_t>(batch_ * numel(context_.network.shapes[0])) * sizeof(float));
-  }
-}
-
-void Program::run_ternary(const TernaryRun& step, const float* x, float* y, std::byte* arena) const {
-  const TernaryLayer& layer = *step.layer;
-  const std::int64_t in = layer.weight.in_features();
-  auto* const q = reinterpret_cast<std::int8_t*>(arena + offsets_[step.q]);
-  auto* const scale = reinterpret_cast<float*>(arena + offsets_[step.scale]);
-  auto* const q_sum = reinterpret_cast<std::int32_t*>(arena + offsets_[step.q_sum]);
-  norm_quant(layer.weight.kernels(), context_.parallel,
-             {.x = x,
-              .x_type = DataType::float32,
-              .tokens = step.rows,
-              .in_features = in,
-              .x_stride = in,
-              .norm = layer.norm,
-              .norm_weight = layer.norm_weight.empty() ? nullptr : layer.norm_weight.data(),
-              .eps = layer.eps,
-              .q = q,
-              .scale = scale,
-              .rstd = nullptr,
-              .q_sum = q_sum});
-  layer.weight.product(context_.parallel, {.q = q, .scale = scale, .q_sum = q_sum, .tokens = step.rows},
-                       layer.bias.empty() ? nullptr : layer.bias.data(), DataType::float32, y);
-  if (step.relu) {
-    relu(context_.parallel, step.rows * layer.weight.out_features(), y, y);
-  }
+  // The input is only read.
+  steps_.run(arena, {{input_, reinterpret_cast<std::byte*>(const_cast<float*>(x))},
+                     {output_, reinterpret_cast<std::byte*>(y)}});
 }
 
 }  // namespace trit::runtime

@@ -9,6 +9,8 @@
 namespace trit::runtime {
 namespace {
 
+constexpr std::int64_t kBlock = 8192;  // 32 KiB, an L1
+
 const ReluPoolRows& rows() {
   static const ReluPoolRows& chosen = kReluPoolAvx512 != nullptr && has_avx512_vnni() ? *kReluPoolAvx512
                                       : kReluPoolAvx2 != nullptr && has_avx2()        ? *kReluPoolAvx2
@@ -35,10 +37,16 @@ void pool(Parallel& parallel, const Pooling& size, const float* x, float* y,
 }  // namespace
 
 void relu(Parallel& parallel, std::int64_t count, const float* x, float* y) {
-  constexpr std::int64_t kBlock = 8192;  // 32 KiB, an L1
   parallel.run((count + kBlock - 1) / kBlock, [&](std::int64_t task) {
     const std::int64_t begin = task * kBlock;
     rows().relu(std::min(kBlock, count - begin), x + begin, y + begin);
+  });
+}
+
+void add(Parallel& parallel, std::int64_t count, const float* a, const float* b, float* y) {
+  parallel.run((count + kBlock - 1) / kBlock, [&](std::int64_t task) {
+    const std::int64_t begin = task * kBlock;
+    rows().add(std::min(kBlock, count - begin), a + begin, b + begin, y + begin);
   });
 }
 

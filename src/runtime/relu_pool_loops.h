@@ -99,7 +99,22 @@ void relu_block(std::int64_t count, const float* x, float* y) {
   }
 }
 
-constexpr ReluPoolRows kRows{relu_block, max_row, mean_row};
+void add_block(std::int64_t count, const float* a, const float* b, float* y) {
+  using Values = Vector<kWidth>::type;
+  std::int64_t i = 0;
+  for (; i + kWidth <= count; i += kWidth) {
+    Values left, right;
+    std::memcpy(&left, a + i, sizeof(left));
+    std::memcpy(&right, b + i, sizeof(right));
+    left += right;
+    std::memcpy(y + i, &left, sizeof(left));
+  }
+  for (; i < count; ++i) {
+    y[i] = a[i] + b[i];
+  }
+}
+
+constexpr ReluPoolRows kRows{relu_block, add_block, max_row, mean_row};
 
 }  // namespace
 }  // namespace trit::runtime

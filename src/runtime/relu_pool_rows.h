@@ -12,6 +12,7 @@ namespace trit::runtime {
 
 struct ReluPoolRows {
   void (*relu)(std::int64_t count, const float* x, float* y);
+  void (*add)(std::int64_t count, const float* a, const float* b, float* y);
   /// One row of outputs; x is the first of the input rows that it reads.
   void (*max_row)(const Pooling& size, const float* x, float* y);
   void (*mean_row)(const Pooling& size, const float* x, float* y);

@@ -91,11 +91,6 @@ std::vector<float> Tensors::floats(const std::string& name, const Shape& wanted,
   return values;
 }
 
-std::vector<float> Tensors::optional_floats(const std::string& name, const Shape& wanted,
-                                            const std::string& what) {
-  return file_.contains(name) ? floats(name, wanted, what) : std::vector<float>{};
-}
-
 std::span<const std::uint8_t> Tensors::codes(const std::string& name, std::int64_t in,
                                              const std::string& what) {
   const io::TensorView& tensor = at(name, what);
@@ -116,6 +111,11 @@ std::vector<float> Tensors::scales(const std::string& name, std::int64_t rows, c
     refuse(tensor, name, "F32 [1] or [" + std::to_string(rows) + "]", what);
   }
   return to_floats(tensor);
+}
+
+Shape Tensors::shape(const std::string& name, const std::string& what) {
+  const auto& shape = at(name, what).shape;
+  return {shape.begin(), shape.end()};
 }
 
 std::size_t Tensors::stored_bytes(const std::string& name) const {
@@ -140,6 +140,11 @@ const io::TensorInfo& TensorHeaders::at(const std::string& name, const std::stri
   return *tensor;
 }
 
+Shape TensorHeaders::shape(const std::string& name, const std::string& what) {
+  const auto& shape = at(name, what).shape;
+  return {shape.begin(), shape.end()};
+}
+
 std::vector<float> TensorHeaders::floats(const std::string& name, const Shape& wanted,
                                          const std::string& what) {
   const io::TensorInfo& tensor = at(name, what);
@@ -148,11 +153,6 @@ std::vector<float> TensorHeaders::floats(const std::string& name, const Shape& w
     refuse(tensor, name, "F32, F16 or BF16 " + wanted_text(wanted), what);
   }
   return {};
-}
-
-std::vector<float> TensorHeaders::optional_floats(const std::string& name, const Shape& wanted,
-                                                  const std::string& what) {
-  return checkpoint_.find(name) == nullptr ? std::vector<float>{} : floats(name, wanted, what);
 }
 
 std::span<const std::uint8_t> TensorHeaders::codes(const std::string& name, std::int64_t in,

@@ -8,55 +8,75 @@
 #include <string>
 #include <vector>
 
-#include "runtime/graph.h"
+#include "runtime/ops/operator.h"
 #include "trit/io.h"
 #include "trit/safetensors.h"
 
 namespace trit::runtime {
 
-/// The tensors of one file; remembers which were asked for.
-class Tensors {
+/// The tensors that a network is made of; remembers which were asked for. Errors start with `what`.
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+
+  /// F32, F16 or BF16 to float. Throws Error if it is missing, of another dtype or shape, or holds NaN or an
+  /// infinity. A shape in `wanted` may leave dimensions open with -1.
+  virtual std::vector<float> floats(const std::string& name, const Shape& wanted,
+                                    const std::string& what) = 0;
+  /// Packed codes of rows of `in` weights: the bytes of a U8 tensor [rows, packed_row_bytes(in)].
+  virtual std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
+                                              const std::string& what) = 0;
+  /// Float32 [1] or [rows], as stored: the scales belong to the bit contract, so no other type will do.
+  virtual std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what) = 0;
+
+  virtual bool contains(const std::string& name) const = 0;
+  /// The shape of a tensor, which may be of any type.
+  virtual Shape shape(const std::string& name, const std::string& what) = 0;
+  /// Bytes in the file; 0 if absent.
+  virtual std::size_t stored_bytes(const std::string& name) const = 0;
+  /// Throws Error naming a tensor that nobody asked for: a damaged or foreign name.
+  virtual void check_all_used() const = 0;
+};
+
+/// Those of a model file.
+class Tensors final : public TensorSource {
  public:
   explicit Tensors(const io::SafetensorsFile& file) : file_(file) {}
 
-  /// F32, F16 or BF16 to float. Throws Error, starting with `what`, if it is missing, of another dtype or
-  /// shape, or holds NaN or an infinity. A shape in `wanted` may leave dimensions open with -1.
-  std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what);
-  /// The same; empty if the file has no such tensor.
-  std::vector<float> optional_floats(const std::string& name, const Shape& wanted, const std::string& what);
-  /// Packed codes of rows of `in` weights: the bytes of a U8 tensor [rows, packed_row_bytes(in)].
-  std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in, const std::string& what);
-  /// Float32 [1] or [rows], as stored: the scales belong to the bit contract, so no other type will do.
-  std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what);
-
-  /// The tensor, checked for presence alone.
-  const io::TensorView& at(const std::string& name, const std::string& what);
-  /// Bytes in the file; 0 if absent.
-  std::size_t stored_bytes(const std::string& name) const;
-  /// Throws Error naming a tensor that nobody asked for: a damaged or foreign name.
-  void check_all_used() const;
+  std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what) override;
+  std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
+                                      const std::string& what) override;
+  std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what) override;
+  bool contains(const std::string& name) const override { return file_.contains(name); }
+  Shape shape(const std::string& name, const std::string& what) override;
+  std::size_t stored_bytes(const std::string& name) const override;
+  void check_all_used() const override;
 
  private:
+  const io::TensorView& at(const std::string& name, const std::string& what);
+
   const io::SafetensorsFile& file_;
   std::set<std::string, std::less<>> used_;
 };
 
-/// The same questions to a checkpoint, answered by types and shapes: what is read stays empty.
-class TensorHeaders {
+/// Those of a checkpoint, by types and shapes alone: what is read stays empty.
+class TensorHeaders final : public TensorSource {
  public:
   explicit TensorHeaders(const io::Checkpoint& checkpoint) : checkpoint_(checkpoint) {}
 
-  std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what);
-  std::vector<float> optional_floats(const std::string& name, const Shape& wanted, const std::string& what);
-  std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in, const std::string& what);
+  std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what) override;
+  std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
+                                      const std::string& what) override;
   /// A ternary matrix of a checkpoint has its scale.
-  std::vector<float> scales(const std::string&, std::int64_t, const std::string&) { return {}; }
-
-  const io::TensorInfo& at(const std::string& name, const std::string& what);
-  std::size_t stored_bytes(const std::string&) const { return 0; }
-  void check_all_used() const;
+  std::vector<float> scales(const std::string&, std::int64_t, const std::string&) override { return {}; }
+  bool contains(const std::string& name) const override { return checkpoint_.find(name) != nullptr; }
+  Shape shape(const std::string& name, const std::string& what) override;
+  std::size_t stored_bytes(const std::string&) const override { return 0; }
+  void check_all_used() const override;
 
  private:
+  const io::TensorInfo& at(const std::string& name, const std::string& what);
+
   const io::Checkpoint& checkpoint_;
   std::set<std::string, std::less<>> used_;
 };

@@ -11,8 +11,8 @@
 #include <system_error>
 
 #include "io/atomic_file.h"
+#include "io/model_graph.h"
 #include "io/safetensors_checkpoint.h"
-#include "runtime/graph.h"
 #include "trit/error.h"
 #include "trit/model.h"
 #include "trit/safetensors.h"
@@ -57,21 +57,21 @@ void collect(const torch::nn::Module& module, const std::string& name, Layers& l
 
 // The numbers of a graph that its tensors do not show.
 void check_layers(const std::string& graph, const Layers& layers, const std::string& file) {
-  const runtime::Graph parsed = runtime::parse_graph(graph, file);
-  for (std::size_t i = 0; i < parsed.nodes.size(); ++i) {
-    const runtime::Node& node = parsed.nodes[i];
+  check_graph(graph, file);
+  for (const io::GraphLayer& node : io::graph_layers(graph)) {
     const auto found = layers.find(node.name);
-    if (node.op != runtime::Op::bit_linear || found == layers.end()) {
+    if (found == layers.end()) {
       continue;
     }
     const BitLinearOptions& options = found->second->options;
-    const auto text = [](Norm norm) { return norm == Norm::rms ? "\"rms\"" : "\"none\""; };
-    const std::string what = file + ": " + runtime::describe(parsed, i);
-    if (node.norm != options.norm()) {
-      throw Error(what + ": \"norm\" is " + text(node.norm) + ", wanted " + text(options.norm()) +
+    const bool rms_norm = options.norm() == Norm::rms;
+    const auto text = [](bool rms) { return rms ? "\"rms\"" : "\"none\""; };
+    const std::string what = file + ": node \"" + node.name + "\"";
+    if (node.rms_norm != rms_norm) {
+      throw Error(what + ": \"norm\" is " + text(node.rms_norm) + ", wanted " + text(rms_norm) +
                   " as the module's layer has");
     }
-    if (node.norm == Norm::rms && node.eps != static_cast<float>(options.eps())) {
+    if (rms_norm && static_cast<float>(node.eps) != static_cast<float>(options.eps())) {
       throw Error(what + ": \"eps\" is " + c10::str(node.eps) + ", wanted " + c10::str(options.eps()) +
                   " as the module's layer has");
     }

@@ -103,7 +103,7 @@ TEST(BadFile, Nodes) {
   const auto without = [](std::size_t index, const char* key) {
     return refusal([&](ModelFile& f) { f.graph["nodes"][index].erase(key); });
   };
-  expect_says(node(2, "op", "gelu"), {"node 2", "unknown op \"gelu\"", "max_pool2d"});
+  expect_says(node(2, "op", "swish"), {"node 2", "unknown op \"swish\"", "max_pool2d"});
   expect_says(node(2, "op", "input"), {"node 2", "nowhere else"});
   expect_says(node(0, "op", "relu"), {"node 0", "wanted \"input\""});
   expect_says(node(2, "op", 7), {"node 2: \"op\" is 7, wanted a string"});

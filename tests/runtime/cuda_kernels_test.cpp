@@ -80,6 +80,67 @@ TEST_F(CudaKernels, AddPassesSpecialValues) {
   }
 }
 
+TEST_F(CudaKernels, ScaleAndShiftPassSpecialValues) {
+  for (int i = 0; i < rounds(1000); ++i) {
+    use_policy(i);
+    const std::int64_t channels = uniform(1, 5);
+    const std::int64_t plane = uniform(1, 30);
+    const std::int64_t count = uniform(1, 3) * channels * plane;
+    const std::vector<float> x = tensor(count);
+    const std::vector<float> scale = tensor(channels);
+    const std::vector<float> shift = tensor(channels);
+    std::vector<float> wanted = x;
+    for (std::size_t n = 0; n < wanted.size(); ++n) {
+      const std::size_t channel = n / static_cast<std::size_t>(plane) % static_cast<std::size_t>(channels);
+      wanted[n] = x[n] * scale[channel] + shift[channel];
+    }
+    const DeviceArray<float> device_x{std::span<const float>(x)};
+    const DeviceArray<float> device_scale{std::span<const float>(scale)};
+    const DeviceArray<float> device_shift{std::span<const float>(shift)};
+    const DeviceArray<float> y(x.size());
+    runtime::gpu::scale_shift({.x = device_x.data(),
+                               .y = y.data(),
+                               .count = count,
+                               .channels = channels,
+                               .plane = plane,
+                               .scale = device_scale.data(),
+                               .shift = device_shift.data()},
+                              nullptr);
+    ASSERT_NO_FATAL_FAILURE(expect(y, wanted)) << "case " << i;
+  }
+}
+
+/// Within the bound of runtime/ops/gelu.h; a NaN or an infinity where the formula has one.
+TEST_F(CudaKernels, GeluIsItsFormula) {
+  for (int i = 0; i < rounds(200); ++i) {
+    use_policy(i);
+    std::vector<float> x = tensor(uniform(1, 500));
+    for (float& v : x) {
+      v = std::isfinite(v) && i % 2 == 0 ? std::fmod(v, 6.0F) : v;
+    }
+    const bool by_tanh = i % 4 < 2;
+    const DeviceArray<float> device_x{std::span<const float>(x)};
+    const DeviceArray<float> device_y(x.size());
+    runtime::gpu::gelu({.x = device_x.data(), .y = device_y.data(), .count = std::ssize(x), .tanh = by_tanh},
+                       nullptr);
+    const std::vector<float> y = values_of(device_y);
+    for (std::size_t n = 0; n < x.size(); ++n) {
+      const auto v = static_cast<double>(x[n]);
+      const double inner = by_tanh
+                               ? std::tanh(std::sqrt(2 / 3.14159265358979323846) * (v + 0.044715 * v * v * v))
+                               : std::erf(v * std::sqrt(0.5));
+      const double wanted = 0.5 * v * (1 + inner);
+      const double error = 5 * std::ldexp(std::fabs(v), -24) + std::ldexp(1.0, -149);
+      const auto found = static_cast<double>(y[n]);
+      ASSERT_TRUE(std::isnan(wanted)   ? std::isnan(found)
+                  : std::isinf(wanted) ? found == wanted
+                                       : std::fabs(found - wanted) <= error)
+          << "gelu of " << x[n] << " is " << found << ", wanted " << wanted;
+    }
+    ++cases_;
+  }
+}
+
 /// A pool of `kernel` x `kernel` windows over values that bias and ReLU have made.
 std::vector<float> pooled(const runtime::gpu::Pool& pool, const std::vector<float>& x,
                           const std::vector<float>& bias) {

@@ -106,6 +106,18 @@ TEST(CudaSpecialValues, FloatLayersPassNanAndInfinities) {
        [](ModelFile& f, std::int64_t, bool bias) {
          return f.pool("avg_pool2d", f.relu(f.conv2d("c", 0, 3, 8, 3, 1, 1, bias)), 2, 2);
        }},
+      {"conv2d, batch_norm, relu, avg_pool2d",
+       [](ModelFile& f, std::int64_t, bool bias) {
+         return f.pool("avg_pool2d", f.relu(f.batch_norm("n", f.conv2d("c", 0, 3, 8, 3, 1, 1, bias), 8)), 2,
+                       2);
+       }},
+      {"batch_norm, max_pool2d",
+       [](ModelFile& f, std::int64_t, bool) { return f.pool("max_pool2d", f.batch_norm("n", 0, 3), 2, 2); }},
+      {"gelu", [](ModelFile& f, std::int64_t, bool) { return f.gelu(0, "none"); }},
+      {"conv2d, gelu by tanh",
+       [](ModelFile& f, std::int64_t, bool bias) {
+         return f.gelu(f.conv2d("c", 0, 3, 8, 3, 1, 1, bias), "tanh");
+       }},
       {"relu", [](ModelFile& f, std::int64_t, bool) { return f.relu(0); }},
       {"relu, max_pool2d",
        [](ModelFile& f, std::int64_t, bool) { return f.pool("max_pool2d", f.relu(0), 2, 1); }},

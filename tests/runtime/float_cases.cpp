@@ -45,7 +45,7 @@ class CaseBuilder {
   explicit CaseBuilder(unsigned seed) : seed_(seed), generator_(seed) {}
 
   FloatCase build() {
-    switch (pick(generator_, 0, 11)) {
+    switch (pick(generator_, 0, 14)) {
       case 0:
         begin_any();
         relu();
@@ -99,6 +99,24 @@ class CaseBuilder {
         maybe(&CaseBuilder::relu);
         flatten();
         linear();
+        break;
+      case 11:
+        begin_any();
+        gelu();
+        maybe(&CaseBuilder::relu);
+        break;
+      case 12:
+        begin_any();
+        batch_norm();
+        maybe(&CaseBuilder::relu);
+        break;
+      case 13:  // a part of the weights in front of it, or not
+        pick(generator_, 0, 1) == 0 ? begin_image(1, 20) : begin_row();
+        shape_.size() == 1 ? linear() : convolution();
+        maybe(&CaseBuilder::sum);
+        batch_norm();
+        maybe(&CaseBuilder::relu);
+        maybe(&CaseBuilder::gelu);
         break;
       default:  // enough channels for bf16 pairs
         begin_image(16, 40);
@@ -158,6 +176,21 @@ class CaseBuilder {
       }
     }
     model_->set_floats(tensor, Shape(model_->tensor(tensor).shape), values);
+  }
+  void gelu() {
+    const std::string approximate = pick(generator_, 0, 1) == 0 ? "none" : "tanh";
+    at_ = model_->gelu(at_, approximate);
+    note("gelu(" + approximate + ")");
+  }
+  void batch_norm() {
+    const std::string layer = "norm" + std::to_string(at_);
+    at_ = model_->batch_norm(layer, at_, shape_[0]);
+    zero_some(layer + ".weight");
+    if (pick(generator_, 0, 3) == 0) {  // without scale and shift
+      model_->erase(layer + ".weight");
+      model_->erase(layer + ".bias");
+    }
+    note("batch_norm");
   }
   void linear() {
     const std::int64_t out = pick(generator_, 1, 40);

@@ -59,6 +59,27 @@ Value windows(const nlohmann::json& node, const Value& x, bool largest) {
   return y;
 }
 
+/// src/runtime/ops/gelu.h has the error of one result; the slope is at most 1.13.
+Bounded gelu_of(const Bounded& x, bool by_tanh) {
+  const double inner = by_tanh ? std::tanh(std::sqrt(2 / 3.14159265358979323846) *
+                                           (x.value + 0.044715 * x.value * x.value * x.value))
+                               : std::erf(x.value * std::sqrt(0.5));
+  const double y = 0.5 * x.value * (1 + inner);
+  const double error =
+      1.13 * x.error + 5 * std::ldexp(std::fabs(x.value) + x.error, -24) + std::ldexp(1.0, -149);
+  return {y, std::isfinite(y) ? error : 0};
+}
+
+/// src/runtime/ops/batch_norm.cpp has the error of one result. As a part of weights each product is off by
+/// 2 u more, which is less than what their sum has as its error.
+Bounded normalised(const Bounded& x, double scale, double shift) {
+  const double y = x.value * scale + shift;
+  const double size = (std::fabs(x.value) + x.error) * std::fabs(scale) + std::fabs(shift);
+  const double error =
+      2 * std::max(1.0, std::fabs(scale)) * x.error + 3 * std::ldexp(size, -24) + std::ldexp(1.0, -149);
+  return {y, std::isfinite(y) ? error : 0};
+}
+
 /// Sum of w * x over n terms plus a bias, and its bound.
 class Sum {
  public:
@@ -158,6 +179,17 @@ std::size_t ModelFile::pool(const std::string& op, std::size_t input, std::int64
   return add_node({{"op", op}, {"inputs", {input}}, {"kernel", kernel}, {"stride", stride}});
 }
 std::size_t ModelFile::relu(std::size_t input) { return add_node({{"op", "relu"}, {"inputs", {input}}}); }
+std::size_t ModelFile::gelu(std::size_t input, const std::string& approximate) {
+  return add_node({{"op", "gelu"}, {"inputs", {input}}, {"approximate", approximate}});
+}
+std::size_t ModelFile::batch_norm(const std::string& name, std::size_t input, std::int64_t channels) {
+  const auto count = static_cast<std::size_t>(channels);
+  set_floats(name + ".running_mean", {channels}, random(count, -1, 1));
+  set_floats(name + ".running_var", {channels}, random(count, 0.25F, 4));
+  set_floats(name + ".weight", {channels}, random(count, -2, 2));
+  set_floats(name + ".bias", {channels}, random(count, -1, 1));
+  return add_node({{"op", "batch_norm"}, {"name", name}, {"inputs", {input}}, {"eps", 1e-3}});
+}
 std::size_t ModelFile::add(std::size_t a, std::size_t b) {
   return add_node({{"op", "add"}, {"inputs", {a, b}}});
 }
@@ -221,6 +253,27 @@ std::vector<Bounded> ModelFile::reference(const std::vector<float>& x, double pr
         const double sum = y.data[i].value + other.data[i].value;
         const double error = y.data[i].error + other.data[i].error;
         y.data[i] = {sum, std::isfinite(sum) ? error + gamma(1) * (std::fabs(sum) + error) : 0};
+      }
+    } else if (op == "gelu") {
+      for (Bounded& v : y.data) {
+        v = gelu_of(v, node["approximate"] == "tanh");
+      }
+    } else if (op == "batch_norm") {
+      const std::string name = node["name"];
+      const std::size_t channels = static_cast<std::size_t>(in.shape[0]);
+      const std::vector<float> mean = floats(name + ".running_mean"),
+                               variance = floats(name + ".running_var");
+      const std::vector<float> weight =
+          has(name + ".weight") ? floats(name + ".weight") : std::vector<float>(channels, 1);
+      const std::vector<float> bias =
+          has(name + ".bias") ? floats(name + ".bias") : std::vector<float>(channels, 0);
+      for (std::size_t i = 0; i < y.data.size(); ++i) {
+        const std::size_t c = i / (y.data.size() / channels);
+        const double scale =
+            static_cast<double>(weight[c]) /
+            std::sqrt(static_cast<double>(variance[c]) + static_cast<double>(node.value("eps", 1e-5F)));
+        y.data[i] =
+            normalised(y.data[i], scale, static_cast<double>(bias[c]) - static_cast<double>(mean[c]) * scale);
       }
     } else if (op == "conv2d" || op == "linear") {
       const std::string name = node["name"];

@@ -48,6 +48,9 @@ class ModelFile {
                          Norm norm, bool bias = false, ScaleGranularity scale = ScaleGranularity::tensor);
   std::size_t pool(const std::string& op, std::size_t input, std::int64_t kernel, std::int64_t stride);
   std::size_t relu(std::size_t input);
+  /// `approximate`: "none" or "tanh".
+  std::size_t gelu(std::size_t input, const std::string& approximate);
+  std::size_t batch_norm(const std::string& name, std::size_t input, std::int64_t channels);
   std::size_t add(std::size_t a, std::size_t b);
   std::size_t flatten(std::size_t input);
 

@@ -88,6 +88,47 @@ inline Expected weighted_sums(const ModelFile& model, const nlohmann::json& node
   return {apply(x.y, weight, bias), error, false};
 }
 
+/// For one scope: LibTorch's own GELU. oneDNN's, which it takes otherwise, is another function of infinities.
+class OwnGelu {
+ public:
+  OwnGelu() : before_(at::globalContext().userEnabledMkldnn()) {
+    at::globalContext().setUserEnabledMkldnn(false);
+  }
+  ~OwnGelu() { at::globalContext().setUserEnabledMkldnn(before_); }
+  OwnGelu(const OwnGelu&) = delete;
+  OwnGelu& operator=(const OwnGelu&) = delete;
+
+ private:
+  bool before_;
+};
+
+/// A batch_norm node. Where it is a part of weights, each product is off by 2 u more, which is less than what
+/// their sum has as its error (src/runtime/ops/batch_norm.cpp).
+inline Expected batch_normalised(const ModelFile& model, const nlohmann::json& node, const Expected& x,
+                                 const Precision& precision) {
+  const std::string name = node["name"];
+  const auto optional = [&](const char* tensor) {
+    return model.has(name + tensor) ? tensor_of(model, name + tensor) : torch::Tensor();
+  };
+  const auto mean = tensor_of(model, name + ".running_mean");
+  const auto variance = tensor_of(model, name + ".running_var");
+  const auto weight = optional(".weight");
+  const auto bias = optional(".bias");
+  const double eps = static_cast<double>(node["eps"].get<float>());
+  auto sizes = std::vector<std::int64_t>(static_cast<std::size_t>(x.y.dim()), 1);
+  sizes[1] = x.y.size(1);
+  auto scale = 1 / (variance.to(torch::kDouble) + eps).sqrt();
+  scale = weight.defined() ? scale * weight.to(torch::kDouble) : scale;
+  auto shift = -mean.to(torch::kDouble) * scale;
+  shift = bias.defined() ? shift + bias.to(torch::kDouble) : shift;
+  scale = scale.abs().reshape(sizes);
+  // LibTorch rounds 1 / sqrt(var + eps), the scale, mean * scale and the shift.
+  const auto size = (finite_magnitude(x.y) + x.error) * scale +
+                    (mean.to(torch::kDouble).abs().reshape(sizes) * scale + shift.abs().reshape(sizes));
+  const auto error = 2 * scale.clamp_min(1) * x.error + rounding_error(8) * size + 4 * precision.underflow;
+  return {at::batch_norm(x.y, weight, bias, mean, variance, false, 0, eps, false), error, false};
+}
+
 /// The case's graph on x [batch, ...], operation by operation.
 inline Expected libtorch_result(const FloatCase& test_case, const torch::Tensor& x,
                                 const Precision& precision) {
@@ -114,6 +155,14 @@ inline Expected libtorch_result(const FloatCase& test_case, const torch::Tensor&
       out.error = torch::zeros_like(out.y, torch::kDouble);
     } else if (op == "relu") {
       out.y = at::relu(in.y);
+    } else if (op == "gelu") {
+      const OwnGelu scope;
+      out.y = at::gelu(in.y, node["approximate"].get<std::string>());
+      out.error = 1.13 * in.error + 5 * std::ldexp(1.0, -24) * (finite_magnitude(in.y) + in.error) +
+                  precision.underflow;  // src/runtime/ops/gelu.h
+      out.exact = false;
+    } else if (op == "batch_norm") {
+      out = batch_normalised(test_case.model, node, in, precision);
     } else if (op == "max_pool2d") {
       out.y = at::max_pool2d(in.y, node["kernel"].get<std::int64_t>(), node["stride"].get<std::int64_t>());
       out.error =

@@ -166,6 +166,42 @@ TEST_F(SavePacked, WritesAModelThatRunsToTheSameBits) {
   EXPECT_EQ(first.str(), second.str());
 }
 
+TEST_F(SavePacked, GeluAndBatchNormGiveWhatTheModuleGives) {
+  struct Net : torch::nn::Module {
+    Net() {
+      conv = register_module("conv", torch::nn::Conv2d(torch::nn::Conv2dOptions(3, 8, 3).padding(1)));
+      norm = register_module("norm", torch::nn::BatchNorm2d(8));
+      fc = register_module("fc", torch::nn::Linear(8 * 36, 10));
+      last = register_module("last", torch::nn::BatchNorm1d(torch::nn::BatchNormOptions(10).affine(false)));
+    }
+    Tensor forward(const Tensor& x) {
+      const Tensor features = torch::gelu(norm(conv(x)));
+      return torch::gelu(last(fc(features.flatten(1))), "tanh");
+    }
+    torch::nn::Conv2d conv{nullptr};
+    torch::nn::BatchNorm2d norm{nullptr};
+    torch::nn::Linear fc{nullptr};
+    torch::nn::BatchNorm1d last{nullptr};
+  };
+  Net net;
+  for (int step = 0; step < 3; ++step) {
+    net.forward(torch::randn({16, 3, 6, 6}));  // the statistics
+  }
+  net.eval();
+  nn::save_packed(net, path, R"({"input": {"shape": [3, 6, 6]}, "nodes": [{"op": "input"},
+      {"op": "conv2d", "name": "conv", "inputs": [0], "stride": 1, "padding": 1},
+      {"op": "batch_norm", "name": "norm", "inputs": [1]},
+      {"op": "gelu", "inputs": [2], "approximate": "none"},
+      {"op": "flatten", "inputs": [3]},
+      {"op": "linear", "name": "fc", "inputs": [4]},
+      {"op": "batch_norm", "name": "last", "inputs": [5], "eps": 1e-5},
+      {"op": "gelu", "inputs": [6], "approximate": "tanh"}]})");
+  const Tensor x = torch::randn({5, 3, 6, 6});
+  const std::vector<float> y = Model::load(path).run({x.const_data_ptr<float>(), 5 * 108}, 5);
+  const torch::NoGradGuard no_grad;
+  EXPECT_TRUE(torch::tensor(y).reshape({5, 10}).allclose(net.forward(x), 1e-4, 1e-5));
+}
+
 TEST_F(SavePacked, WithoutAGraphHoldsTheTensors) {
   torch::nn::Sequential net(layer(37, 6, true, Norm::rms), torch::nn::BatchNorm1d(6));
   nn::save_packed(*net, path);
@@ -186,7 +222,7 @@ TEST_F(SavePacked, RefusesAGraphThatIsNotTheModules) {
     EXPECT_NE(error.find(needle), std::string::npos) << error;
   };
   expect("{", "trit.model");
-  expect(replaced(kGraph, "relu", "gelu"), "unknown op");
+  expect(replaced(kGraph, "relu", "swish"), "unknown op");
   expect(replaced(kGraph, "fc1", "fc3"), "fc3.weight");
   expect(replaced(kGraph, "[64]", "[60]"), "fc1");
   expect(replaced(kGraph, "\"norm\": \"rms\"", "\"norm\": \"none\""), "\"norm\" is \"none\", wanted \"rms\"");

@@ -15,6 +15,7 @@
 #include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/program.h"
+#include "runtime/cuda/weights.h"
 
 namespace trit::runtime {
 namespace {
@@ -37,30 +38,15 @@ std::int64_t images_per_graph(const Network& network) {
 class CudaEngine final : public Engine {
  public:
   CudaEngine(const io::SafetensorsFile& file, const ModelOptions& options, Network& network,
-             const Schedule& schedule)
+             std::span<const Step> steps)
       : network_(network),
-        schedule_(schedule),
+        steps_(steps),
         gpu_(gpu::find_gpu()),
         plans_(gpu_.name, gpu_.device),
         weights_(file, network),
         chunk_(options.images_per_launch > 0 ? options.images_per_launch : images_per_graph(network)) {
-    const auto has = [&](Op op) {
-      return std::any_of(network.graph.nodes.begin(), network.graph.nodes.end(),
-                         [op](const Node& node) { return node.op == op; });
-    };
     for (gpu::Slot& slot : slots_) {
       slot.stream = gpu::make_stream();
-      slot.cudnn = has(Op::conv2d) ? gpu::make_cudnn(slot.stream.get()) : nullptr;
-      slot.cublas = has(Op::linear) ? gpu::make_cublas(slot.stream.get()) : nullptr;
-    }
-    // The weights are on the GPU; of the host's copy the sizes are still needed.
-    for (Parameters& own : network.parameters) {
-      own = {.weight_shape = own.weight_shape,
-             .weight = {},
-             .bias = {},
-             .norm_weight = {},
-             .scale = {},
-             .codes = {}};
     }
     program(0, 1, false);  // a layer that the library cannot run shows now
   }
@@ -118,9 +104,8 @@ class CudaEngine final : public Engine {
     auto& entry = programs_[{slot, images, bytes_in}];
     if (!entry) {
       try {
-        entry =
-            std::make_unique<Program>(gpu::ProgramParts{network_, schedule_, weights_, plans_, gpu_.device},
-                                      slots_[slot], images, bytes_in, normalize_);
+        entry = std::make_unique<Program>(gpu::ProgramParts{network_, steps_, plans_, gpu_.device},
+                                          slots_[slot], images, bytes_in, normalize_);
       } catch (...) {
         programs_.erase({slot, images, bytes_in});
         throw;
@@ -178,7 +163,7 @@ class CudaEngine final : public Engine {
   }
 
   const Network& network_;
-  const Schedule& schedule_;
+  std::span<const Step> steps_;
   gpu::Gpu gpu_;
   cuda::TunedPlans plans_;
   gpu::Weights weights_;
@@ -192,9 +177,9 @@ class CudaEngine final : public Engine {
 }  // namespace
 
 std::unique_ptr<Engine> make_cuda_engine(const io::SafetensorsFile& file, const ModelOptions& options,
-                                         Network& network, const Schedule& schedule) {
+                                         Network& network, std::span<const Step> steps) {
   try {
-    return std::make_unique<CudaEngine>(file, options, network, schedule);
+    return std::make_unique<CudaEngine>(file, options, network, steps);
   } catch (const Error& error) {
     if (options.backend == Backend::automatic) {
       throw Error(std::string("TRIT_BACKEND: ") + error.what());

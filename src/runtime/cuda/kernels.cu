@@ -5,6 +5,7 @@
 
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
+#include "runtime/ops/gelu.h"
 
 namespace trit::runtime::gpu {
 namespace {
@@ -37,6 +38,19 @@ __global__ __launch_bounds__(kThreads) void bias_relu_kernel(const BiasRelu a) {
       value += a.bias[i / a.plane % a.channels];
     }
     a.y[i] = a.relu ? relu_of(value) : value;
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void scale_shift_kernel(const ScaleShift a) {
+  for (std::int64_t i = first_index(); i < a.count; i += index_step()) {
+    const std::int64_t channel = i / a.plane % a.channels;
+    a.y[i] = a.x[i] * a.scale[channel] + a.shift[channel];
+  }
+}
+
+__global__ __launch_bounds__(kThreads) void gelu_kernel(const Gelu a) {
+  for (std::int64_t i = first_index(); i < a.count; i += index_step()) {
+    a.y[i] = a.tanh ? gelu_tanh(a.x[i]) : gelu_exact(a.x[i]);
   }
 }
 
@@ -91,6 +105,14 @@ void normalize(const Normalize& args, cuda::Stream stream) {
 
 void bias_relu(const BiasRelu& args, cuda::Stream stream) {
   launch<bias_relu_kernel>("bias_relu", shape_of(args.count), stream, args);
+}
+
+void scale_shift(const ScaleShift& args, cuda::Stream stream) {
+  launch<scale_shift_kernel>("scale_shift", shape_of(args.count), stream, args);
+}
+
+void gelu(const Gelu& args, cuda::Stream stream) {
+  launch<gelu_kernel>("gelu", shape_of(args.count), stream, args);
 }
 
 void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream) {

@@ -37,6 +37,27 @@ struct BiasRelu {
 };
 void bias_relu(const BiasRelu& args, cuda::Stream stream);
 
+/// y = x * scale[channel] + shift[channel], product and sum rounded; `y` may be `x`.
+struct ScaleShift {
+  const float* x;
+  float* y;
+  std::int64_t count;
+  std::int64_t channels;
+  std::int64_t plane;
+  const float* scale;
+  const float* shift;
+};
+void scale_shift(const ScaleShift& args, cuda::Stream stream);
+
+/// runtime/ops/gelu.h; `y` may be `x`.
+struct Gelu {
+  const float* x;
+  float* y;
+  std::int64_t count;
+  bool tanh;
+};
+void gelu(const Gelu& args, cuda::Stream stream);
+
 void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream);
 
 /// The largest value, or the mean, of square windows. Bias and ReLU of the layer in front come first, value

@@ -7,7 +7,7 @@
 namespace trit::runtime {
 
 std::unique_ptr<Engine> make_cuda_engine(const io::SafetensorsFile& /*file*/, const ModelOptions& options,
-                                         Network& /*network*/, const Schedule& /*schedule*/) {
+                                         Network& /*network*/, std::span<const Step> /*steps*/) {
   std::string text;
   for (const std::string& name : available_backends()) {
     text += (text.empty() ? "" : ", ") + name;

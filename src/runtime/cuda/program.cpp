@@ -4,8 +4,6 @@
 #include <algorithm>
 #include <cstring>
 
-#include "runtime/memory_plan.h"
-
 namespace trit::runtime::gpu {
 namespace {
 
@@ -13,302 +11,120 @@ std::size_t float_bytes(std::int64_t count) { return static_cast<std::size_t>(co
 
 }  // namespace
 
-// Steps are collected as functions of the arena's address, since the arena is allocated when all are known.
-class Program::Builder {
- public:
-  Builder(Program& program, const ProgramParts& parts, Slot& slot)
-      : program_(program),
-        parts_(parts),
-        slot_(slot),
-        nodes_(parts.network.graph.nodes),
-        alias_(nodes_.size()),
-        readers_(nodes_.size(), 0),
-        buffer_of_(nodes_.size(), kNone),
-        deferred_(nodes_.size()) {}
+ProgramBuilder::ProgramBuilder(Program& program, const ProgramParts& parts, Slot& slot)
+    : program_(program),
+      parts_(parts),
+      slot_(slot),
+      nodes_(parts.network.graph.nodes),
+      buffer_of_(nodes_.size()) {}
 
-  void build(bool bytes_in, const Normalize& normalize) {
-    find_aliases();
-    produce(0, 0);
-    for (const auto& step : parts_.schedule.steps) {
-      if (const auto* ternary = std::get_if<BitLinearStep>(&step)) {
-        add_ternary(*ternary);
-      } else {
-        for (const DenseStep& dense : std::get<DenseSegment>(step).steps) {
-          add_dense(dense);
-        }
-      }
-    }
-    consume(nodes_.size() - 1);
-    allocate();
-    program_.device_input_ = at<float>(buffer_of_[0]);
-    program_.device_output_ = at<float>(buffer_of_[alias_.back()]);
-    if (bytes_in) {
+void ProgramBuilder::build(bool bytes_in, const Normalize& normalize) {
+  PlannedSteps& steps = program_.steps_;
+  const std::size_t input = buffer_of_[0] = new_values(0);
+  if (bytes_in) {
+    add({input}, [=, this_pixels = program_.pixels_.get(), images = images(),
+                  stream = stream()](const Addresses& memory) {
       Normalize args = normalize;
-      args.pixels = reinterpret_cast<const std::uint8_t*>(program_.pixels_.get());
-      args.x = program_.device_input_;
-      args.images = program_.images_;
-      program_.steps_.emplace_back([args, stream = stream()] { gpu::normalize(args, stream); });
-    }
-    for (const auto& make : makers_) {
-      program_.steps_.push_back(make());
-    }
-  }
-
- private:
-  static constexpr std::size_t kNone = static_cast<std::size_t>(-1);
-  /// Bias and ReLU of a convolution that the maximum pool behind it adds.
-  struct Deferred {
-    bool active = false;
-    const float* bias = nullptr;
-    bool relu = false;
-  };
-
-  cuda::Stream stream() const { return slot_.stream.get(); }
-  const Shape& shape(std::size_t node) const { return parts_.network.shapes[node]; }
-  std::int64_t values(std::size_t node) const { return program_.images_ * numel(shape(node)); }
-
-  void find_aliases() {
-    std::vector<bool> renames(nodes_.size(), false);
-    for (std::size_t i = 0; i < nodes_.size(); ++i) {
-      alias_[i] = nodes_[i].op == Op::flatten ? alias_[nodes_[i].inputs[0]] : i;
-      for (const std::size_t input : nodes_[i].inputs) {
-        ++readers_[input];
-      }
-    }
-  }
-
-  std::size_t buffer(std::size_t bytes) {
-    buffers_.push_back({bytes, makers_.size(), makers_.size()});
-    return buffers_.size() - 1;
-  }
-  void produce(std::size_t node, std::size_t first) {
-    buffer_of_[node] = buffer(float_bytes(values(node)));
-    buffers_.back().first = first;
-  }
-  std::size_t consume(std::size_t node) {
-    const std::size_t index = buffer_of_[alias_[node]];
-    buffers_[index].last = makers_.size();
-    return index;
-  }
-  template <typename Value>
-  Value* at(std::size_t index) const {
-    return reinterpret_cast<Value*>(program_.arena_.get() + plan_.offsets[index]);
-  }
-
-  void add(std::function<std::function<void()>()> maker) { makers_.push_back(std::move(maker)); }
-
-  void allocate() {
-    plan_ = plan_memory(buffers_);
-    program_.arena_ = allocate_device(plan_.bytes, "activations");
-    program_.workspace_ = allocate_device(workspace_bytes_, "the products' workspace");
-    program_.device_bytes_ += plan_.bytes + workspace_bytes_;
-    if (workspace_bytes_ > 0) {
-      check(cudaMemsetAsync(program_.workspace_.get(), 0, workspace_bytes_, stream()), "the workspace");
-    }
-  }
-
-  void add_ternary(const BitLinearStep& step) {
-    const LayerWeights& layer = parts_.weights.of(step.node);
-    const Node& node = nodes_[step.node];
-    const std::int64_t in = layer.in_features;
-    const std::int64_t rows = values(step.input) / in;
-    const std::size_t x = consume(step.input);
-    const std::size_t q = buffer(static_cast<std::size_t>(rows * cuda::quantized_row_bytes(in)));
-    const std::size_t scale = buffer(float_bytes(rows));
-    produce(step.output, makers_.size());
-    const std::size_t y = buffer_of_[step.output];
-    const cuda::ProductPlan plan = parts_.plans.plan(rows, layer.out_features, in);
-    workspace_bytes_ = std::max(
-        workspace_bytes_, cuda::product_workspace_bytes(parts_.device, plan, rows, layer.out_features, in));
-    // The product may start while norm_quant ends, and norm_quant while the layer in front of it does: what
-    // they read before they wait for it is older.
-    const bool programmatic = parts_.device.compute_capability >= 90;
-    const bool relu = step.relu;
-    add([=, this, &layer, &node] {
-      const cuda::NormQuant quantize{.x = at<float>(x),
-                                     .tokens = rows,
-                                     .in_features = in,
-                                     .x_stride = in,
-                                     .norm = node.norm,
-                                     .norm_weight = layer.norm_weight,
-                                     .eps = node.eps,
-                                     .q = at<std::int8_t>(q),
-                                     .scale = at<float>(scale),
-                                     .programmatic = programmatic};
-      const cuda::Product product{.weights = layer.ternary,
-                                  .out_features = layer.out_features,
-                                  .in_features = in,
-                                  .q = quantize.q,
-                                  .token_scale = quantize.scale,
-                                  .tokens = rows,
-                                  .weight_scale = layer.scale,
-                                  .granularity = layer.granularity,
-                                  .bias = layer.bias,
-                                  .y = at<float>(y),
-                                  .workspace = program_.workspace_.get(),
-                                  .programmatic = programmatic};
-      const BiasRelu after{at<float>(y), at<float>(y), rows * layer.out_features, 1, 1, nullptr, true};
-      return [=, device = parts_.device, stream = stream()] {
-        cuda::norm_quant(device, quantize, stream);
-        cuda::product(device, plan, product, stream);
-        if (relu) {
-          bias_relu(after, stream);
-        }
-      };
+      args.pixels = reinterpret_cast<const std::uint8_t*>(this_pixels);
+      args.x = memory.at<float>(input);
+      args.images = images;
+      gpu::normalize(args, stream);
     });
   }
-
-  void add_dense(const DenseStep& step) {
-    const Node& node = nodes_[step.node];
-    switch (node.op) {
-      case Op::conv2d:
-        return add_convolution(step, node);
-      case Op::linear:
-        return add_linear(step);
-      case Op::max_pool2d:
-      case Op::avg_pool2d:
-        return add_pool(step, node);
-      case Op::relu: {
-        const std::size_t x = consume(step.inputs[0]);
-        produce(step.output, makers_.size());
-        return add_bias_relu(x, buffer_of_[step.output], step.output, 1, nullptr, true);
-      }
-      case Op::add: {
-        const std::size_t a = consume(step.inputs[0]);
-        const std::size_t b = consume(step.inputs[1]);
-        produce(step.output, makers_.size());
-        const std::size_t y = buffer_of_[step.output];
-        const std::int64_t count = values(step.output);
-        return add([=, this] {
-          return [a = at<float>(a), b = at<float>(b), y = at<float>(y), count, stream = stream()] {
-            gpu::add(a, b, y, count, stream);
-          };
-        });
-      }
-      default:  // flatten: an alias
-        return;
-    }
+  for (Step step : parts_.steps) {  // a copy: an operator takes out what it does itself
+    const std::size_t before = steps.buffers();
+    const Result result = nodes_[step.node].op->lower_on_gpu(*this, step);
+    buffer_of_[step.result] = activate(step, result, result.buffer >= before);
   }
+  steps.keep(buffer_of_.back());
+  steps.plan();
+  program_.arena_ = allocate_device(steps.arena_bytes(), "activations");
+  program_.workspace_ = allocate_device(workspace_bytes_, "the products' workspace");
+  program_.device_bytes_ += steps.arena_bytes() + workspace_bytes_;
+  if (workspace_bytes_ > 0) {
+    check(cudaMemsetAsync(program_.workspace_.get(), 0, workspace_bytes_, stream()), "the workspace");
+  }
+  program_.device_input_ = program_.arena_.get() + steps.offset(input);
+  program_.device_output_ = program_.arena_.get() + steps.offset(buffer_of_.back());
+}
 
-  void add_bias_relu(std::size_t x, std::size_t y, std::size_t node, std::int64_t channels, const float* bias,
-                     bool relu) {
-    const std::int64_t count = values(node);
-    const std::int64_t plane = count / program_.images_ / channels;
-    add([=, this] {
-      const BiasRelu args{at<float>(x), at<float>(y), count, channels, plane, bias, relu};
-      return [args, stream = stream()] { bias_relu(args, stream); };
+std::size_t ProgramBuilder::input(const Step& step, std::size_t index) const {
+  return buffer_of_[nodes_[step.node].inputs[index]];
+}
+
+std::size_t ProgramBuilder::new_values(std::size_t node) { return new_buffer(float_bytes(values(node))); }
+
+const ConvolutionPlan& ProgramBuilder::plan_convolution(const Convolution& convolution) {
+  if (!slot_.cudnn) {
+    slot_.cudnn = make_cudnn(stream());
+  }
+  program_.convolutions_.push_back(slot_.cudnn->plan(convolution));
+  return *program_.convolutions_.back();
+}
+
+Cublas& ProgramBuilder::cublas() {
+  if (!slot_.cublas) {
+    slot_.cublas = make_cublas(stream());
+  }
+  return *slot_.cublas;
+}
+
+cuda::ProductPlan ProgramBuilder::plan_product(std::int64_t tokens, std::int64_t out_features,
+                                               std::int64_t in_features) {
+  const cuda::ProductPlan plan = parts_.plans.plan(tokens, out_features, in_features);
+  workspace_bytes_ = std::max(
+      workspace_bytes_, cuda::product_workspace_bytes(device(), plan, tokens, out_features, in_features));
+  return plan;
+}
+
+/// Bias, ReLU and pool of a step; the pool adds bias and ReLU to what it reads, where it can.
+std::size_t ProgramBuilder::activate(const Step& step, Result result, bool in_place) {
+  const std::size_t before_pool = step.pool ? nodes_[*step.pool].inputs[0] : step.result;
+  const bool pool_adds = step.pool && !result.channels_last;
+  if ((result.bias != nullptr || step.relu) && !pool_adds) {
+    const std::int64_t count = values(before_pool);
+    const std::size_t x = result.buffer;
+    const std::size_t y = in_place ? x : new_values(before_pool);
+    add({x, y}, [=, relu = step.relu, images = images(), stream = stream()](const Addresses& memory) {
+      bias_relu({.x = memory.at<float>(x),
+                 .y = memory.at<float>(y),
+                 .count = count,
+                 .channels = result.channels,
+                 .plane = result.channels_last ? 1 : count / images / result.channels,
+                 .bias = result.bias,
+                 .relu = relu},
+                stream);
     });
+    result = {.buffer = y};
   }
-
-  /// Whether the only reader of a step's result is a maximum pool.
-  bool only_pooled(std::size_t node) const {
-    if (readers_[node] != 1) {
-      return false;
-    }
-    const auto reader = std::find_if(nodes_.begin(), nodes_.end(), [&](const Node& at) {
-      return std::find(at.inputs.begin(), at.inputs.end(), node) != at.inputs.end();
-    });
-    return reader->op == Op::max_pool2d;
+  if (!step.pool) {
+    return result.buffer;
   }
-
-  void add_convolution(const DenseStep& step, const Node& node) {
-    const Shape& in = shape(step.inputs[0]);
-    const Shape& out = shape(step.output);
-    const Shape& weight = parts_.network.parameters[step.node].weight_shape;
-    const auto narrow = [](std::int64_t value) { return static_cast<int>(value); };
-    program_.convolutions_.push_back(slot_.cudnn->plan({.batch = narrow(program_.images_),
-                                                        .channels = narrow(in[0]),
-                                                        .height = narrow(in[1]),
-                                                        .width = narrow(in[2]),
-                                                        .out_channels = narrow(out[0]),
-                                                        .out_height = narrow(out[1]),
-                                                        .out_width = narrow(out[2]),
-                                                        .kernel_height = narrow(weight[2]),
-                                                        .kernel_width = narrow(weight[3]),
-                                                        .stride = narrow(node.stride),
-                                                        .padding = narrow(node.padding)}));
-    const ConvolutionPlan* const plan = program_.convolutions_.back().get();
-    const LayerWeights& layer = parts_.weights.of(step.node);
-    const std::size_t x = consume(step.inputs[0]);
-    const std::size_t workspace = buffer(plan->workspace_bytes());
-    produce(step.output, makers_.size());
-    const std::size_t y = buffer_of_[step.output];
-    add([=, this, &layer] {
-      return [=, x = at<float>(x), workspace = at<void>(workspace), y = at<float>(y), w = layer.weight] {
-        plan->run(x, w, workspace, y);
-      };
-    });
-    if (only_pooled(step.output)) {
-      deferred_[step.output] = {true, layer.bias, step.relu};
-    } else if (layer.bias != nullptr || step.relu) {
-      consume(step.output);
-      add_bias_relu(y, y, step.output, out[0], layer.bias, step.relu);
-    }
-  }
-
-  void add_linear(const DenseStep& step) {
-    const LayerWeights& layer = parts_.weights.of(step.node);
-    const std::int64_t rows = values(step.inputs[0]) / layer.in_features;
-    const std::size_t x = consume(step.inputs[0]);
-    produce(step.output, makers_.size());
-    const std::size_t y = buffer_of_[step.output];
-    add([=, this, &layer] {
-      return [=, cublas = slot_.cublas.get(), x = at<float>(x), y = at<float>(y), &layer] {
-        cublas->linear(rows, layer.in_features, layer.out_features, x, layer.weight, y);
-      };
-    });
-    if (layer.bias != nullptr || step.relu) {
-      consume(step.output);
-      // The outputs are the last dimension: each value is the next channel's.
-      const std::int64_t count = rows * layer.out_features;
-      add([=, this, &layer, relu = step.relu] {
-        const BiasRelu args{at<float>(y), at<float>(y), count, layer.out_features, 1, layer.bias, relu};
-        return [args, stream = stream()] { bias_relu(args, stream); };
-      });
-    }
-  }
-
-  void add_pool(const DenseStep& step, const Node& node) {
-    const Shape& in = shape(step.inputs[0]);
-    const Shape& out = shape(step.output);
-    const Deferred deferred = deferred_[alias_[step.inputs[0]]];
-    const std::size_t x = consume(step.inputs[0]);
-    produce(step.output, makers_.size());
-    const std::size_t y = buffer_of_[step.output];
-    const auto narrow = [](std::int64_t value) { return static_cast<int>(value); };
-    Pool args{.x = nullptr,
-              .y = nullptr,
-              .images = program_.images_,
-              .channels = narrow(in[0]),
-              .height = narrow(in[1]),
-              .width = narrow(in[2]),
-              .out_height = narrow(out[1]),
-              .out_width = narrow(out[2]),
-              .kernel = narrow(node.kernel),
-              .stride = narrow(node.stride),
-              .maximum = node.op == Op::max_pool2d,
-              .bias = deferred.bias,
-              .relu = deferred.relu};
-    add([=, this]() mutable {
-      args.x = at<float>(x);
-      args.y = at<float>(y);
-      return [args, stream = stream()] { pool(args, stream); };
-    });
-  }
-
-  Program& program_;
-  const ProgramParts& parts_;
-  Slot& slot_;
-  const std::vector<Node>& nodes_;
-  std::vector<std::size_t> alias_;      // the node whose memory holds a node's value
-  std::vector<std::size_t> readers_;    // how many nodes read a node
-  std::vector<std::size_t> buffer_of_;  // by node
-  std::vector<Deferred> deferred_;      // by node
-  std::vector<Lifetime> buffers_;
-  std::vector<std::function<std::function<void()>()>> makers_;
-  MemoryPlan plan_;
-  std::size_t workspace_bytes_ = 0;
-};
+  const runtime::Pool& pool = *nodes_[*step.pool].op->pool();
+  const Shape& in = shape(before_pool);
+  const Shape& out = shape(*step.pool);
+  const std::size_t y = new_values(*step.pool);
+  const auto narrow = [](std::int64_t value) { return static_cast<int>(value); };
+  Pool args{.x = nullptr,
+            .y = nullptr,
+            .images = images(),
+            .channels = narrow(in[0]),
+            .height = narrow(in[1]),
+            .width = narrow(in[2]),
+            .out_height = narrow(out[1]),
+            .out_width = narrow(out[2]),
+            .kernel = narrow(pool.kernel),
+            .stride = narrow(pool.stride),
+            .maximum = pool.maximum,
+            .bias = result.bias,
+            .relu = step.relu && pool_adds};
+  add({result.buffer, y}, [=, x = result.buffer, stream = stream()](const Addresses& memory) mutable {
+    args.x = memory.at<float>(x);
+    args.y = memory.at<float>(y);
+    gpu::pool(args, stream);
+  });
+  return y;
+}
 
 Program::Program(const ProgramParts& parts, Slot& slot, std::int64_t images, bool bytes_in,
                  const Normalize& normalize)
@@ -323,7 +139,7 @@ Program::Program(const ProgramParts& parts, Slot& slot, std::int64_t images, boo
     pixels_ = allocate_device(input_bytes_, "images");
     device_bytes_ += input_bytes_;
   }
-  Builder(*this, parts, slot).build(bytes_in, normalize);
+  ProgramBuilder(*this, parts, slot).build(bytes_in, normalize);
   // Once eagerly: libraries load their kernels at a first call, which a capture does not allow.
   run_steps();
   check(cudaStreamSynchronize(stream_), "the model's first run");
@@ -331,12 +147,10 @@ Program::Program(const ProgramParts& parts, Slot& slot, std::int64_t images, boo
 }
 
 void Program::run_steps() {
-  std::byte* const to = pixels_ ? pixels_.get() : reinterpret_cast<std::byte*>(device_input_);
+  std::byte* const to = pixels_ ? pixels_.get() : device_input_;
   check(cudaMemcpyAsync(to, input_.get(), input_bytes_, cudaMemcpyHostToDevice, stream_),
         "copying the input");
-  for (const auto& step : steps_) {
-    step();
-  }
+  steps_.run(arena_.get());
   check(cudaMemcpyAsync(output_.get(), device_output_, output_bytes_, cudaMemcpyDeviceToHost, stream_),
         "copying the output");
 }

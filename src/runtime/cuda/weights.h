@@ -3,6 +3,7 @@
 // A network's weights in GPU memory: ternary ones prepared (2 bits each), everything in one allocation.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "runtime/cuda/resources.h"
@@ -11,30 +12,26 @@
 
 namespace trit::runtime::gpu {
 
-/// Of one node; null where it has none.
-struct LayerWeights {
-  const std::uint8_t* ternary = nullptr;
-  const float* scale = nullptr;
-  ScaleGranularity granularity = ScaleGranularity::tensor;
-  const float* weight = nullptr;  // of a float layer
-  const float* bias = nullptr;
-  const float* norm_weight = nullptr;
-  std::int64_t out_features = 0;
-  std::int64_t in_features = 0;
-};
-
+/// Where operators put their tensors (Operator::upload): all in one allocation.
 class Weights {
  public:
-  /// Checks codes, scales and the checksum of `file`. Throws Error that names the file, node and tensor.
+  /// Checks codes, scales and the checksum of `file`, and has the operators of `network` upload their
+  /// tensors. Throws Error that names the file, node and tensor.
   Weights(const io::SafetensorsFile& file, const Network& network);
 
-  const LayerWeights& of(std::size_t node) const { return layers_[node]; }
-  std::size_t bytes() const { return bytes_; }
+  /// Copies the values, and frees those of the host; null where there are none. The pass that counts bytes
+  /// returns null.
+  const float* floats(std::vector<float>& values);
+  /// The codes, prepared for the products.
+  const std::uint8_t* ternary(const TernaryView& matrix);
+
+  std::size_t bytes() const { return used_; }
 
  private:
-  std::size_t bytes_ = 0;
-  DeviceMemory memory_;
-  std::vector<LayerWeights> layers_;
+  std::byte* take(std::size_t bytes);
+
+  DeviceMemory memory_, staging_;  // empty while the bytes are counted
+  std::size_t used_ = 0;
 };
 
 }  // namespace trit::runtime::gpu

@@ -20,7 +20,7 @@ inline constexpr std::int64_t kPoints = kPatch * kPatch;  // multiplications of 
 /// A sum of the squares of a tile's 16 outputs, of one channel, above which the tile is computed directly.
 /// Then no transform has overflowed in a tile that stands, and one huge input does not drown its tile's other
 /// outputs in rounding errors: an error is relative to the largest input of the patch.
-inline constexpr float kMostSquares = 0x1p40F;
+inline constexpr float kMaxSquares = 0x1p40F;
 
 struct Task {
   ConvolutionShape shape;

@@ -57,7 +57,7 @@ inline void pack_row(const ConvolutionShape& shape, const float* x, ImageOrder o
 inline void pack(const Task& task, const Plan& plan, float* packed) {
   const ConvolutionShape& shape = task.shape;
   const std::int64_t rows = task.rows * kTile + kWindow - 1;
-  const std::int64_t left = least(shape.padding * plan.channels, plan.packed_row);
+  const std::int64_t left = min(shape.padding * plan.channels, plan.packed_row);
   for (std::int64_t r = 0; r < rows; ++r) {
     const std::int64_t row = task.first_row * kTile + r - shape.padding;
     float* const to = packed + r * plan.packed_row;
@@ -96,7 +96,7 @@ inline void unpack_row(const ConvolutionShape& shape, const float* from, std::in
       }
     }
     for (; i < width; ++i) {
-      for (std::int64_t k = 0; k < least(4, outputs - c); ++k) {
+      for (std::int64_t k = 0; k < min(4, outputs - c); ++k) {
         to[k * plane + i] = from[i * pixel + c + k];
       }
     }
@@ -106,7 +106,7 @@ inline void unpack_row(const ConvolutionShape& shape, const float* from, std::in
 inline void unpack(const Task& task, const Plan& plan, const float* result) {
   const std::int64_t stride = plan.columns * plan.tile_out * plan.outputs;
   const std::int64_t first = task.first_row * plan.tile_out;
-  const std::int64_t rows = least(task.rows * plan.tile_out, task.shape.out_height() - first);
+  const std::int64_t rows = min(task.rows * plan.tile_out, task.shape.out_height() - first);
   for (std::int64_t r = 0; r < rows; ++r) {
     unpack_row(task.shape, result + r * stride, plan.outputs, first + r, task.y, task.y_order);
   }

@@ -26,7 +26,7 @@ constexpr int kBlock = 2 * kLanes;
 constexpr int kTilesOfBlock = Isa::kTilesOfBlock;
 
 constexpr std::int64_t round_up(std::int64_t n, std::int64_t to) { return (n + to - 1) / to * to; }
-constexpr std::int64_t least(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
+constexpr std::int64_t min(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
 
 /// Sizes of a task, in floats.
 struct Plan {

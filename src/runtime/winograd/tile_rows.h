@@ -23,7 +23,7 @@ void multiply(const Plan& plan, const float* v, const float* u, std::int64_t cha
     typename V::Register sums[Tiles][Halves] = {};
     const float* x = v + point * plan.v_point;
     for (std::int64_t c = 0; c < channels; c += C, x += kTilesOfBlock * C) {
-      const std::int64_t count = least(C, channels - c);
+      const std::int64_t count = min(C, channels - c);
       for (std::int64_t k = 0; k < count; ++k, u += kBlock) {
         typename V::Register weights[Halves];
 #pragma GCC unroll 2
@@ -85,7 +85,7 @@ void run_tiles(const Task& task, const Plan& plan, const float* packed, float* v
   const ConvolutionShape& shape = task.shape;
   const std::int64_t tiles = task.rows * plan.columns;
   for (std::int64_t first = 0; first < tiles; first += kTilesOfBlock) {
-    const std::int64_t count = least(kTilesOfBlock, tiles - first);
+    const std::int64_t count = min(kTilesOfBlock, tiles - first);
     const float* patches[kTilesOfBlock];
     float* outputs[kTilesOfBlock];
     for (std::int64_t t = 0; t < count; ++t) {
@@ -98,7 +98,7 @@ void run_tiles(const Task& task, const Plan& plan, const float* packed, float* v
       }
     }
     for (std::int64_t block = 0; block < plan.outputs; block += kBlock) {
-      const std::int64_t lanes = least(kBlock, round_up(shape.out_channels - block, kLanes));
+      const std::int64_t lanes = min(kBlock, round_up(shape.out_channels - block, kLanes));
       const float* const u = task.transformed + block * kPoints * shape.channels;
       if (lanes == kLanes) {
         multiply_tiles<C, 1>(plan, count, v, u, shape.channels, m);

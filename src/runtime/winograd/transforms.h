@@ -144,7 +144,7 @@ inline bool transform_outputs(const float* m, const float* bias, bool relu, bool
       squares = fma(outputs[i][j], outputs[i][j], squares);
     }
   }
-  if (Isa::any_above(squares, kMostSquares)) {
+  if (Isa::any_above(squares, kMaxSquares)) {
     return false;
   }
   const Register floor = relu ? Register{} : Register{} - __builtin_inff();

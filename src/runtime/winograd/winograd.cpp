@@ -22,19 +22,19 @@ constexpr std::int64_t kTilesPerTask = 16;
 
 // What pays() compares, from times of one core with AVX-512 (docs/kernels.md).
 /// A task has fewer tiles where the image has fewer, and then its products are bound by latency.
-constexpr std::int64_t kFewestTiles = 4;
+constexpr std::int64_t kMinTiles = 4;
 /// Fewer leave most of a register empty.
-constexpr std::int64_t kFewestOutputs = 12;
+constexpr std::int64_t kMinOutputs = 12;
 /// Each task reads all of the transformed weights, which are four times the layer's.
-constexpr std::int64_t kMostTransformedBytes = std::int64_t{4} << 20;
+constexpr std::int64_t kMaxTransformedBytes = std::int64_t{4} << 20;
 /// Multiply-adds in the time of a transform, with its loads and stores, and of an output's further pass
 /// through ReLU and pool, which a direct convolution needs.
 constexpr double kOutputTransform = 180, kInputTransform = 200, kOutputPass = 8;
-constexpr double kMostOfDirect = 0.75;
+constexpr double kMaxOfDirect = 0.75;
 /// Where there are few channels and more outputs than this, writing them takes the time, and a direct
 /// convolution writes them in one stream.
 constexpr std::int64_t kFewChannels = 12;
-constexpr std::int64_t kMostOutputsOfFew = std::int64_t{1} << 17;
+constexpr std::int64_t kMaxOutputsOfFew = std::int64_t{1} << 17;
 /// Outputs of such weights are computed directly anyway.
 constexpr float kLargestWeight = 0x1p20F;
 
@@ -123,13 +123,13 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
                                std::span<const float> weight) {
   const std::int64_t rows = (shape.convolved_height() + kTile - 1) / kTile;
   const std::int64_t columns = (shape.convolved_width() + kTile - 1) / kTile;
-  if (kernel == nullptr || rows <= 0 || columns <= 0 || rows * columns < kFewestTiles ||
-      shape.out_channels < kFewestOutputs ||
-      std::ssize(weight) * kPoints / kTaps * std::int64_t{sizeof(float)} > kMostTransformedBytes) {
+  if (kernel == nullptr || rows <= 0 || columns <= 0 || rows * columns < kMinTiles ||
+      shape.out_channels < kMinOutputs ||
+      std::ssize(weight) * kPoints / kTaps * std::int64_t{sizeof(float)} > kMaxTransformedBytes) {
     return false;
   }
   if (shape.channels < kFewChannels &&
-      shape.out_channels * shape.out_height() * shape.out_width() > kMostOutputsOfFew) {
+      shape.out_channels * shape.out_height() * shape.out_width() > kMaxOutputsOfFew) {
     return false;
   }
   // Instructions of a tile and register of outputs, most of them multiply-adds.
@@ -145,7 +145,7 @@ bool WinogradConvolution::pays(const winograd::Kernel* kernel, const Convolution
   const double winograd =
       tiles * (registers * (kPoints * channels + kOutputTransform) + groups * kInputTransform);
   const double direct = outputs / static_cast<double>(lanes) * (kTaps * channels + kOutputPass);
-  return winograd < direct * kMostOfDirect &&
+  return winograd < direct * kMaxOfDirect &&
          std::all_of(weight.begin(), weight.end(), [](float w) { return std::fabs(w) <= kLargestWeight; });
 }
 
