@@ -9,8 +9,8 @@
 #include <cstring>
 
 #include "format/code_two.h"
-#include "io/crc32c_polynomial.h"
-#include "io/crc32c_ways.h"
+#include "base/crc32c_polynomial.h"
+#include "base/crc32c_ways.h"
 #include "trit/crc32c.h"
 
 #if defined(__x86_64__)

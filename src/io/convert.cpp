@@ -3,7 +3,7 @@
 // convert: names the tensors, collects what travels along, and hands over to the writer of the format.
 #include <algorithm>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "io/atomic_folder.h"
 #include "io/dtype.h"
 #include "io/model_graph.h"

@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
 #include "io/gguf_parts.h"

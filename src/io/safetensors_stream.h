@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 
 namespace trit::io {
 

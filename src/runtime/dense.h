@@ -11,7 +11,7 @@
 #include <string>
 
 #include "runtime/schedule.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 #include "trit/parallel.h"
 
 namespace trit::runtime {

@@ -58,7 +58,7 @@ TuningFile tuning_file(std::string_view key);
 /// warning on standard error. Throws Error where the file that TRIT_CUDA_TUNING names cannot be opened.
 Tuning load_tuning(const TuningFile& file, std::string_view key);
 
-/// Whether it worked (io::write_cached_file).
+/// Whether it worked (write_cached_file).
 bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tuning);
 
 }  // namespace trit::runtime::gpu
