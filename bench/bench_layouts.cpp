@@ -48,16 +48,6 @@ Size size_from_name(const std::string& text) {
   return {text, std::stoll(text.substr(0, end)), apps::shape_from_name(text.substr(end + 1))};
 }
 
-std::vector<PanelFormat> formats_of(const CpuKernels& kernels) {
-  std::vector<PanelFormat> formats;
-  for (const PanelLayout& layout : kernels.layouts) {
-    if (layout.available()) {
-      formats.push_back(layout.format);
-    }
-  }
-  return formats;
-}
-
 /// How fast weights are read depends on the pages that they got, and how much of a last cache that others use
 /// as well. Every second allocation is made in the reverse order of layouts, so that each gets the other's
 /// pages.
@@ -65,13 +55,13 @@ constexpr int kAllocations = 4;
 
 std::vector<PackedLinear> prepare(const CpuKernels& kernels, Parallel& parallel, std::int64_t layers,
                                   const TernaryView& weight, PanelFormat format, bool lone) {
-  std::vector<StoredMatrix> matrices(static_cast<std::size_t>(layers), {weight, "layer", 0});
+  const std::vector<TernaryView> weights(static_cast<std::size_t>(layers), weight);
   if (!lone) {
-    return PackedLinear::checked(kernels, parallel, matrices, format);
+    return PackedLinear::prepare(kernels, parallel, weights, format);
   }
   std::vector<PackedLinear> model;
-  for (const StoredMatrix& matrix : matrices) {
-    model.emplace_back(kernels, parallel, matrix.weight, format);
+  for (const TernaryView& one : weights) {
+    model.emplace_back(kernels, parallel, one, format);
   }
   return model;
 }
@@ -80,7 +70,7 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
                      const apps::TimingOptions& timing, bool lone) {
   const auto parallel = make_parallel(threads);
   const apps::LinearCase layer = apps::make_linear_case(size.shape, 1, 1, *parallel);
-  const std::vector<PanelFormat> formats = formats_of(kernels);
+  const std::vector<PanelFormat> formats = available_formats(kernels);
   const auto two_bit_bytes = size.layers * static_cast<std::int64_t>(layer.weight.codes.size());
   const LayoutChoice choice = choose_layout(kernels, *parallel, two_bit_bytes);
   std::vector<float> y(static_cast<std::size_t>(size.shape.out_features));
@@ -99,7 +89,7 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
         }
       });
       subjects.back()();
-      apps::check_outputs(layer, 1, y, name_of(kernels.backend));
+      apps::check_outputs(layer, 1, y, name_of(backend_of(kernels)));
     }
     const auto measured = apps::time_interleaved(subjects, timing);
     for (std::size_t i = 0; i < formats.size(); ++i) {
@@ -162,7 +152,7 @@ int run(int argc, char** argv) {
   threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
   ordered_json all{{"machine", bench::to_json(apps::this_machine())},
-                   {"backend", name_of(kernels.backend)},
+                   {"backend", name_of(backend_of(kernels))},
                    {"results", ordered_json::array()}};
   for (const int count : threads) {
     for (const Size& size : sizes) {

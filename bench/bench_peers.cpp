@@ -26,6 +26,7 @@
 #include "common/timing.h"
 #include "report.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 #include "trit/linear.h"
 
 namespace {
@@ -222,8 +223,9 @@ class Ours {
  public:
   Ours(const CpuKernels& kernels, Parallel& parallel, const apps::LinearCase& layer, std::int64_t bytes)
       : kernels_(kernels), parallel_(parallel), layer_(layer) {
+    const PanelFormat format = choose_layout(kernels, parallel, std::ssize(layer.weight.codes)).format;
     do {
-      copies_.emplace_back(kernels, parallel, layer.weight.view());
+      copies_.emplace_back(kernels, parallel, layer.weight.view(), format);
     } while (static_cast<std::int64_t>(copies_.size() * copies_.front().bytes()) < bytes);
     q_.resize(static_cast<std::size_t>(layer.tokens * padded_in_features(layer.shape.in_features)));
     scale_.resize(static_cast<std::size_t>(layer.tokens));
@@ -250,7 +252,7 @@ class Ours {
 
   void check(std::int64_t m) {
     product(m);
-    apps::check_outputs(layer_, m, y_, name_of(kernels_.backend));
+    apps::check_outputs(layer_, m, y_, name_of(backend_of(kernels_)));
   }
 
  private:
@@ -318,7 +320,7 @@ void measure(const Options& options, apps::LinearShape shape, int threads, order
     const std::vector<double>* mine = &seconds[i * per_m];
     const std::size_t best = apps::median(mine[2]) <= apps::median(mine[3]) ? 0 : 1;
     ordered_json result{{"threads", threads},
-                        {"backend", name_of(kernels.backend)},
+                        {"backend", name_of(backend_of(kernels))},
                         {"out_features", shape.out_features},
                         {"in_features", shape.in_features},
                         {"tokens", options.tokens[i]},

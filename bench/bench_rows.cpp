@@ -18,6 +18,7 @@
 #include "common/memory_read.h"
 #include "common/progress.h"
 #include "common/timing.h"
+#include "cpu/table.h"
 #include "report.h"
 #include "trit/linear.h"
 

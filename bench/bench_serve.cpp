@@ -19,6 +19,7 @@
 #include "common/linear_case.h"
 #include "common/machine.h"
 #include "trit/error.h"
+#include "trit/layout.h"
 #include "trit/linear.h"
 
 namespace {
@@ -37,15 +38,16 @@ class Server {
     layer_ = std::make_unique<apps::LinearCase>(apps::make_linear_case(shape, tokens, 1, *parallel_));
     const std::int64_t last_cache =
         std::max<std::int64_t>(apps::this_machine().l3_bytes, std::int64_t{32} << 20);
+    const PanelFormat format = choose_layout(kernels_, *parallel_, std::ssize(layer_->weight.codes)).format;
     do {
-      copies_.emplace_back(kernels_, *parallel_, layer_->weight.view());
+      copies_.emplace_back(kernels_, *parallel_, layer_->weight.view(), format);
     } while (static_cast<std::int64_t>(copies_.size() * copies_.front().bytes()) < kBeyondCache * last_cache);
     q_.resize(static_cast<std::size_t>(tokens * padded_in_features(shape.in_features)));
     scale_.resize(static_cast<std::size_t>(tokens));
     q_sum_.resize(static_cast<std::size_t>(tokens));
     y_.resize(static_cast<std::size_t>(tokens * shape.out_features));
     copies_.front().product(*parallel_, layer_->rows(tokens), nullptr, DataType::float32, y_.data());
-    apps::check_outputs(*layer_, tokens, y_, name_of(kernels_.backend));
+    apps::check_outputs(*layer_, tokens, y_, name_of(backend_of(kernels_)));
   }
 
   double run(double seconds) {
@@ -97,7 +99,7 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
   Server server(kernels, threads);
-  fmt::print("{}\n", name_of(kernels.backend));
+  fmt::print("{}\n", name_of(backend_of(kernels)));
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {
     std::istringstream words(line);

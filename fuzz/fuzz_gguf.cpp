@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "fuzz_file.h"
-#include "io/renamed_checkpoint.h"
+#include "io/llama_cpp_names.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   constexpr std::string_view kMagic = "GGUF";

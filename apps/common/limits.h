@@ -8,7 +8,7 @@
 #include <optional>
 #include <string_view>
 
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::apps {
 

@@ -47,17 +47,6 @@ struct Case {
   }
 };
 
-/// The layouts that a backend has here.
-std::vector<PanelFormat> formats_of(Backend backend) {
-  std::vector<PanelFormat> formats;
-  for (const PanelLayout& layout : cpu_kernels_for(backend).layouts) {
-    if (layout.available()) {
-      formats.push_back(layout.format);
-    }
-  }
-  return formats;
-}
-
 /// The outputs of norm_quant, and of a product.
 struct Scratch {
   AlignedVector<std::int8_t> q;
@@ -96,7 +85,7 @@ void check_front(const CpuKernels& kernels, Parallel& parallel, const LinearCase
   if (got.q != wanted.q || got.q_sum != wanted.q_sum ||
       std::memcmp(got.scale.data(), wanted.scale.data(), sizeof(float) * got.scale.size()) != 0) {
     throw Error(fmt::format("{}: norm and quantisation of {} inputs differ from scalar",
-                            name_of(kernels.backend), layer.shape.in_features));
+                            name_of(backend_of(kernels)), layer.shape.in_features));
   }
 }
 
@@ -150,7 +139,7 @@ class Benchmark {
     const Sources sources = sources_of(shape);
     std::int64_t layouts = 0;
     for (const Backend backend : options_.backends) {
-      layouts += static_cast<std::int64_t>(formats_of(backend).size());
+      layouts += static_cast<std::int64_t>(available_formats(cpu_kernels_for(backend)).size());
     }
     const std::int64_t cases = layouts * static_cast<std::int64_t>(options_.tokens.size()) *
                                ((sources.cache ? 1 : 0) + (sources.memory ? 1 : 0));
@@ -162,7 +151,7 @@ class Benchmark {
     std::vector<Case> cases;
     for (const Backend backend : options_.backends) {
       check_front(cpu_kernels_for(backend), parallel_, layer);
-      for (const PanelFormat format : formats_of(backend)) {
+      for (const PanelFormat format : available_formats(cpu_kernels_for(backend))) {
         add_cases(backend, format, layer, cases);
       }
     }
@@ -222,8 +211,8 @@ class Benchmark {
     const CpuKernels& kernels = cpu_kernels_for(backend);
     // Prepared together, as the layers of a model are.
     const auto copies_of = [&](std::int64_t count) {
-      std::vector<StoredMatrix> matrices(static_cast<std::size_t>(count), {layer.weight.view(), "layer"});
-      return std::make_shared<Copies>(PackedLinear::checked(kernels, parallel_, matrices, format));
+      const std::vector<TernaryView> weights(static_cast<std::size_t>(count), layer.weight.view());
+      return std::make_shared<Copies>(PackedLinear::prepare(kernels, parallel_, weights, format));
     };
     const auto is_chosen = [&](const Copies& copies) {
       const std::int64_t bytes = std::ssize(copies) * std::ssize(layer.weight.codes);
@@ -236,7 +225,7 @@ class Benchmark {
                        : one;
     for (const std::int64_t tokens : options_.tokens) {
       const LinearResult result{.backend = backend,
-                                .format = one->front().layout().format,
+                                .format = one->front().format(),
                                 .shape = layer.shape,
                                 .tokens = tokens,
                                 .from = WeightsFrom::cache,

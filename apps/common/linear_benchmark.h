@@ -12,7 +12,7 @@
 
 #include "common/linear_case.h"
 #include "common/timing.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::apps {
 

@@ -8,8 +8,8 @@
 #include <fstream>
 #include <vector>
 
+#include "trit/backend.h"
 #include "trit/cpu_caches.h"
-#include "trit/kernels.h"
 #include "trit/parallel.h"
 
 namespace trit::apps {

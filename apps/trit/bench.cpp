@@ -159,7 +159,7 @@ int run_bench(const BenchOptions& options) {
   if (options.tune) {
     throw Error("--tune is of the backend cuda (--backend cuda); layouts for a CPU are chosen without it");
   }
-  const Backend backend = cpu_kernels_for(options.backend).backend;
+  const Backend backend = backend_of(cpu_kernels_for(options.backend));
   std::vector<int> threads{1};
   if (options.threads) {
     threads = {*options.threads == 0 ? machine.cores : *options.threads};

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "common/linear_benchmark.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::cli {
 

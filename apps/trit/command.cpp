@@ -5,8 +5,8 @@
 #include <fmt/ranges.h>
 
 #include "common/number_options.h"
+#include "trit/backend.h"
 #include "trit/error.h"
-#include "trit/kernels.h"
 
 namespace trit::cli {
 

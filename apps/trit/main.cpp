@@ -10,7 +10,7 @@
 
 #include "command.h"
 #include "output.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace {
 

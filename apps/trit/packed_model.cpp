@@ -105,7 +105,7 @@ void PackedModel::for_rows(
 std::vector<float> PackedModel::compute_scale(const io::TensorInfo& tensor) const {
   std::vector<float> sums(static_cast<std::size_t>(tensor.shape[0]));
   for_rows(tensor, 0, tensor.shape[0], [&](std::span<const float> values, std::int64_t row) {
-    sums[static_cast<std::size_t>(row)] = kernels_.abs_sum_row(values.data(), tensor.shape[1]);
+    sums[static_cast<std::size_t>(row)] = abs_sum_row(kernels_, values);
   });
   source_.release(original(tensor));
   const DefaultFloatingPoint environment;
@@ -146,8 +146,9 @@ void PackedModel::read_codes(const io::TensorInfo& tensor, std::int64_t first_ro
   const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
   for_rows(tensor, first_row, rows, [&](std::span<const float> values, std::int64_t row) {
     const float inverse = 1.0F / beta[beta.size() == 1 ? 0 : static_cast<std::size_t>(row)];
-    kernels_.ternarize_pack_row(values.data(), inverse, tensor.shape[1],
-                                codes.data() + (row - first_row) * row_bytes);
+    ternarize_pack_row(kernels_, values, inverse,
+                       codes.subspan(static_cast<std::size_t>((row - first_row) * row_bytes),
+                                     static_cast<std::size_t>(row_bytes)));
   });
 }
 

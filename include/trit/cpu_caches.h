@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// How large the caches of the CPUs are that this process may use. The one place that knows: layout choice,
-// benchmark limits and everything else asks here.
+// The cache sizes of the CPUs that this process may use: layout choice, benchmark limits and everything else
+// ask here.
 #pragma once
 
 #include <algorithm>
@@ -13,7 +13,7 @@ namespace trit {
 struct CacheLevel {
   std::int64_t bytes = 0;        ///< of one cache, the largest where they differ; 0: none, or not known
   std::int64_t total_bytes = 0;  ///< of all of them together
-  int instances = 0;             ///< an AMD processor has an L3 for each core complex
+  int instances = 0;             ///< number of such caches: an AMD processor has an L3 for each core complex
   bool operator==(const CacheLevel&) const = default;
 };
 
@@ -22,15 +22,14 @@ struct CpuCaches {
   bool operator==(const CpuCaches&) const = default;
   /// The last level that is known.
   const CacheLevel& last() const { return l3.bytes > 0 ? l3 : l2.bytes > 0 ? l2 : l1; }
-  /// What `threads` threads can have of the last level, each on CPUs of another cache where there are
-  /// several.
+  /// How much of the last level `threads` threads can use, if they run on CPUs of different caches.
   std::int64_t last_bytes(int threads) const { return std::min(threads * last().bytes, last().total_bytes); }
 };
 
-/// Read once, of the CPUs that the process may use at that time: what Linux says in
-/// /sys/devices/system/cpu, as lscpu does; where that is absent, what the processor says (CPUID leaf 4, on
-/// AMD 0x8000001D). Not sysconf(_SC_LEVEL3_CACHE_SIZE): glibc multiplies sizes of AMD's CPUs by counts of
-/// CPUs (2.36 gives 320 MiB for an L3 of 32).
+/// Read once, for the CPUs that the process may use at that time: from /sys/devices/system/cpu, as lscpu
+/// does, or from the processor where that folder is missing (CPUID leaf 4, on AMD 0x8000001D). Not from
+/// sysconf(_SC_LEVEL3_CACHE_SIZE): glibc multiplies the sizes of AMD's caches by the number of CPUs (2.36
+/// gives 320 MiB for an L3 of 32).
 const CpuCaches& cpu_caches();
 
 }  // namespace trit

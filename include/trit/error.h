@@ -6,8 +6,8 @@
 
 namespace trit {
 
-/// Every failure that this library reports: the message names what was found and what would be accepted
-/// (the file, the offset, the tensor, the shape).
+/// Every failure that this library reports. The message names what was found and what would be accepted: the
+/// file, the offset, the tensor, the shape.
 class Error : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

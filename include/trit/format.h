@@ -8,7 +8,7 @@
 //   scale   float32 [1] (per tensor) or [out_features] (per output row); it multiplies: W = t * scale.
 //
 // Example: the row +1 0 -1 0 | 0 +1 is the two bytes 0x31 0x04.
-// It is the only form that reaches a disk; kernel layouts are prepared from it at load (kernels.h).
+// Files hold this packed form only. Kernels prepare their own layouts from it when a model is loaded.
 #pragma once
 
 #include <cstddef>
@@ -27,13 +27,13 @@ std::size_t size_of(DataType type);
 /// "float32", "bfloat16" or "float16".
 std::string_view name_of(DataType type);
 
-/// What the scale of a ternary matrix belongs to.
+/// Whether a ternary matrix has one weight scale, or one per output row.
 enum class ScaleGranularity : std::uint8_t { tensor, row };
 
 /// Bytes of one stored row: ceil(in_features / 4).
 constexpr std::int64_t packed_row_bytes(std::int64_t in_features) { return (in_features + 3) / 4; }
 
-/// A ternary matrix in its stored form, by reference.
+/// A packed ternary matrix, by reference.
 struct TernaryView {
   std::int64_t out_features = 0;        // N >= 1
   std::int64_t in_features = 0;         // K >= 1
@@ -45,7 +45,7 @@ struct TernaryView {
   }
 };
 
-/// A ternary matrix in its stored form, owned.
+/// A packed ternary matrix that owns its memory.
 struct TernaryMatrix {
   std::int64_t out_features = 0;
   std::int64_t in_features = 0;
@@ -64,8 +64,8 @@ void pack_row(std::span<const std::int8_t> t, std::span<std::uint8_t> codes);
 /// The inverse of pack_row: t.size() weights from `codes`.
 void unpack_row(std::span<const std::uint8_t> codes, std::span<std::int8_t> t);
 
-/// bfloat16 and float16 to float32 (exact), and back with round half to even by integer arithmetic: denormals
-/// are kept whatever the floating-point environment says, a NaN stays a (quiet) NaN.
+/// bfloat16 and float16 to float32 (exact), and back, rounding half to even. Integer arithmetic: denormals
+/// are kept in every floating-point environment, and a NaN stays a (quiet) NaN.
 float bfloat16_to_float(std::uint16_t bits);
 float float16_to_float(std::uint16_t bits);
 std::uint16_t float_to_bfloat16(float value);

@@ -6,9 +6,9 @@
 //   trit::io::convert(*model, "model.gguf", {.to = trit::io::Format::gguf, .block_format = "tq1_0"});
 //
 // docs/formats.md draws every format and says what is lost in it. Readers map their files and read headers
-// only; data are read when asked for, a few rows at a time. They trust nothing in a file: whatever is
-// malformed is a trit::Error that says what was found and what would be accepted, and no memory is taken for
-// a count that is merely written there.
+// only; data are read when they are asked for, a few rows at a time. Readers trust nothing in a file:
+// anything malformed is a trit::Error that says what was found and what would be accepted, and no memory is
+// allocated for a count before the file is known to be long enough for it.
 #pragma once
 
 #include <cstdint>
@@ -27,7 +27,7 @@
 namespace trit::io {
 
 enum class Format : std::uint8_t {
-  trit,         // this library's stored form (format.h) in a safetensors file
+  trit,         // this library's packed form (format.h) in a safetensors file
   huggingface,  // packed BitNet of transformers: a folder with config.json, or a file beside one
   gguf,         // version 3
   torchao,      // packed int8 tensors in a safetensors file
@@ -40,7 +40,7 @@ std::string_view name_of(Format format);
 enum class TensorKind : std::uint8_t {
   ternary,   // [N, K] with one scale, or one per row: W = t * scale
   floating,  // F64, F32, F16, BF16
-  other,     // integers, bool, complex numbers, floats of 8 bits and less: copied, never computed with
+  other,     // integers, bool, complex numbers, floats of at most 8 bits: only copied
   blocks     // quantised blocks of ggml that are not decoded (Q4_K, ...): GGUF copies them to GGUF
 };
 
@@ -48,16 +48,16 @@ enum class TensorKind : std::uint8_t {
 struct TensorInfo {
   std::string_view name;  // in this library's terms: "<layer>.weight", "<layer>.norm.weight", "<layer>.bias"
   TensorKind kind = TensorKind::other;
-  /// The element type ("F32", "U8", ...: the names of safetensors); of a ternary matrix its form in the file:
-  /// "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0", "I2_S",
-  /// "float" (made ternary while it is read); of blocks ggml's name: "Q4_K", ...
+  /// The element type, as safetensors names it ("F32", "U8", ...). For a ternary matrix, its form in the
+  /// file: "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0",
+  /// "I2_S", or "float" (made ternary while it is read). For blocks, ggml's name ("Q4_K", ...).
   std::string_view type;
   std::span<const std::int64_t> shape;  // outermost first; unpacked, so [out_features, in_features]
-  std::uint64_t stored_bytes = 0;       // in the file, a ternary matrix's scales included
+  std::uint64_t stored_bytes = 0;       // in the file, including a ternary matrix's scales
   std::uint64_t offset = 0;             // of the data in its file
-  std::size_t index = 0;                // for the checkpoint's own use
-  /// Of a ternary tensor with more than two dimensions, a stack of matrices (experts): its shape in the file.
-  /// `shape` is then that of all rows, [experts * N, K]. Empty for a matrix.
+  std::size_t index = 0;                // used by the checkpoint alone
+  /// The shape in the file of a ternary tensor with more than two dimensions, a stack of matrices (experts).
+  /// `shape` is then [experts * N, K]. Empty for a matrix.
   std::span<const std::int64_t> stack = {};
 };
 
@@ -69,7 +69,7 @@ struct GgufPair {
 
 using Metadata = std::map<std::string, std::string, std::less<>>;
 
-/// A model in a file, or one that is computed from another. Immutable; many threads may read at once.
+/// A model in a file, or one that is computed from another. Immutable; several threads may read at once.
 class Checkpoint {
  public:
   virtual ~Checkpoint() = default;
@@ -78,34 +78,35 @@ class Checkpoint {
 
   Format format() const { return format_; }
   const std::filesystem::path& path() const { return path_; }
-  /// In words: "GGUF version 3, architecture bitnet".
+  /// For people: "GGUF version 3, architecture bitnet".
   const std::string& description() const { return description_; }
   /// Ordered by name.
   std::span<const TensorInfo> tensors() const { return tensors_; }
-  /// Null if there is none.
+  /// The tensor with this name, or null.
   const TensorInfo* find(std::string_view name) const;
   /// Text that travels with the model: "trit.model", "huggingface.config", ...
   const Metadata& metadata() const { return metadata_; }
-  /// The pairs of a GGUF file, in its order; empty for others.
+  /// The pairs of a GGUF file, in the file's order; empty for other formats.
   std::span<const GgufPair> gguf_pairs() const { return gguf_pairs_; }
 
-  /// Scale of a ternary matrix, [1] or [N]; finite and positive, whatever the file's convention. May read all
-  /// of the matrix (GGUF keeps a scale per block; Error, naming the row, where a row's blocks differ).
+  /// The weight scale of a ternary matrix, [1] or [N]: finite and positive, W = t * scale whatever the
+  /// file's convention. May read the whole matrix: GGUF has a scale per block, and an Error names the row
+  /// if the blocks of a row differ.
   virtual std::vector<float> scale(const TensorInfo& tensor) const = 0;
   /// `rows` rows from `first_row` of a ternary matrix, in the stored form: codes [rows, packed_row_bytes(K)].
-  /// Error, naming row and column, for bits that stand for no weight.
+  /// An Error names row and column of bits that are not a ternary code.
   virtual void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                           std::span<std::uint8_t> codes) const = 0;
-  /// Whether scale() can give the scales: the blocks of a row in a GGUF file may have different ones.
-  virtual bool has_row_scales(const TensorInfo&) const { return true; }
-  /// The bytes of elements from `first` of a floating or other tensor (row-major, little endian), as many as
-  /// `bytes` holds. Of elements below 8 bits `first` is a multiple of 8. Of blocks, and of a ternary tensor
-  /// of a GGUF file, `first` counts bytes.
+  /// False if scale() would throw because the blocks of a row of a GGUF file have different scales.
+  virtual bool has_weight_scale(const TensorInfo&) const { return true; }
+  /// The bytes of elements of a floating or other tensor (row-major, little endian) from element `first`,
+  /// as many as `bytes` holds. `first` is a multiple of 8 for elements below 8 bits. For blocks, and for a
+  /// ternary tensor of a GGUF file, `first` counts bytes.
   virtual void read_elements(const TensorInfo& tensor, std::int64_t first,
                              std::span<std::byte> bytes) const = 0;
   /// The same of a floating tensor as float32: F16 and BF16 exactly, F64 rounded.
   void read_floats(const TensorInfo& tensor, std::int64_t first, std::span<float> values) const;
-  /// Gives the memory back that reading this tensor took: the pages of a mapped file count as the process's.
+  /// Frees the memory that reading this tensor took: the pages of a mapped file count as the process's.
   virtual void release(const TensorInfo&) const {}
 
  protected:
@@ -121,7 +122,7 @@ class Checkpoint {
   std::vector<GgufPair> gguf_pairs_;
 };
 
-/// How weight_scale of transformers' packed layers is meant: W = t * scale, or W = t / scale.
+/// The meaning of weight_scale in packed layers of transformers: W = t * scale, or W = t / scale.
 enum class ScaleConvention : std::uint8_t { multiply, divide };
 
 struct OpenOptions {
@@ -131,9 +132,9 @@ struct OpenOptions {
   bool config_wins = false;
 };
 
-/// The format of a file or folder, by its content: never memory. Throws Error for what is none of them.
+/// The format of a file or folder by its content, never `memory`. Throws Error for anything else.
 Format detect_format(const std::filesystem::path& path);
-/// Opens a file, or a folder of transformers, and tells the format from its content.
+/// Opens a file, or a folder of transformers. The content decides what format it is.
 std::unique_ptr<Checkpoint> open_checkpoint(const std::filesystem::path& path,
                                             const OpenOptions& options = {});
 
@@ -165,9 +166,10 @@ class MemoryCheckpoint final : public Checkpoint {
 std::unique_ptr<Checkpoint> ternarized(const Checkpoint& source, ScaleGranularity granularity,
                                        const std::function<bool(std::string_view name)>& filter = {});
 
-/// Which floating tensors of a model are weights of linear layers, "<layer>.weight" [N, K], as BitNet makes
-/// them ternary. The config.json that the model carries decides (modules_to_not_convert), and the names that
-/// PyTorch, transformers and llama.cpp use: embeddings, lm_head, norms and routers are none.
+/// Which floating tensors of a model are the weights of linear layers that BitNet makes ternary,
+/// "<layer>.weight" [N, K]. The config.json that the model carries decides (modules_to_not_convert), and so
+/// do the names that PyTorch, transformers and llama.cpp use: embeddings, lm_head, norms and routers are
+/// not.
 struct LinearWeights {
   /// Every other floating tensor, and the reason: "an embedding", "3 dimensions".
   std::map<std::string, std::string, std::less<>> why_not;
@@ -177,9 +179,9 @@ struct LinearWeights {
 /// Throws Error for an entry of modules_to_not_convert whose matching could take exponential time.
 LinearWeights find_linear_weights(const Checkpoint& source);
 
-/// New names for tensors: rules (regular expression, replacement with $1..$9), the first whose expression
-/// matches the whole name applies. A tensor whose rule has no replacement is left out; one without a rule
-/// keeps its name.
+/// New names for tensors. A rule is a regular expression and a replacement with $1..$9; the first rule
+/// whose expression matches the whole name applies. A rule without a replacement leaves the tensor out, and
+/// a tensor without a rule keeps its name.
 class NameMap {
  public:
   NameMap();
@@ -217,13 +219,13 @@ struct ConvertOptions {
   NameMap names = {};
   /// Called as work goes on; an exception from it ends the conversion, and nothing is left behind.
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
-  /// Called, before anything is written, with a sentence for whatever the output lacks or holds less exactly
-  /// than its format's rounding (docs/formats.md).
+  /// Called, before anything is written, with a sentence for everything that the output lacks, or holds less
+  /// exactly than its format's rounding (docs/formats.md).
   std::function<void(const std::string& text)> warn = {};
 };
 
-/// Throws the Error that writing `out` would begin with: no such folder, no permission, a device, for
-/// Format::huggingface a folder that holds something. Before the work, whose result would be lost.
+/// Checks, before the work starts, that `out` can be written. Throws the Error that writing it would throw:
+/// no such folder, no permission, a device, or for Format::huggingface a folder that is not empty.
 void check_output(const std::filesystem::path& out, Format to = Format::trit);
 
 /// What was written: fewer tensors than the source has where `names` leaves some out. A ternary matrix counts
@@ -233,13 +235,15 @@ struct Converted {
   std::size_t ternary = 0;  // of them
 };
 
-/// A model of transformers gets llama.cpp's names and keys in a GGUF file where its architecture is known,
-/// and its own again when it comes back (docs/formats.md). Writes `source` as a file (trit, gguf) or a new
-/// folder (hf). Atomic: `out` is as it was or whole. Deterministic: the same tensors and options give the
-/// same bytes. Memory beside mapped files: a few megabytes. Throws Error that names the tensor and the
-/// formats that can hold it where this one cannot: rows that are no multiple of the block (gguf), rows of a
-/// number that is no multiple of 4 or a scale per row (hf), scales that float16 cannot hold (gguf), element
-/// types that the format lacks, blocks that are not decoded (all but gguf).
+/// Writes `source` as a file (trit, gguf) or a new folder (hf). Atomic: `out` is unchanged or complete.
+/// Deterministic: the same tensors and options give the same bytes. Needs a few megabytes of memory besides
+/// mapped files. A model of transformers gets llama.cpp's names and keys in a GGUF file if its architecture
+/// is known, and its own names again when it is converted back (docs/formats.md).
+///
+/// Throws Error for a tensor that the format cannot hold, naming it and the formats that can: rows that are
+/// not a multiple of the block (gguf), a number of rows that is not a multiple of 4 or a scale per row
+/// (hf), scales beyond float16 (gguf), element types that the format lacks, blocks that are not decoded
+/// (all but gguf).
 Converted convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
 
 /// One tensor that differs between two checkpoints.
@@ -250,17 +254,17 @@ struct Difference {
   std::string what;
 };
 struct DiffOptions {
-  /// Largest relative difference of scales and of finite floating elements that is none.
+  /// Relative differences of scales and of finite floating elements up to this are ignored.
   double tolerance = 0;
   std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> progress = {};
 };
-/// Tensors whose presence, kind, shape, codes, scale or elements differ. Floating tensors compare by value,
-/// whatever their types: -0 equals 0, NaN equals NaN, and an infinity equals itself alone, whatever the
-/// tolerance. The scales of rows of zeros are not compared: they mean nothing. Other tensors compare by type
+/// Tensors whose presence, kind, shape, codes, scale or elements differ. Floating tensors are compared by
+/// value, whatever their types: -0 equals 0, NaN equals NaN, and an infinity equals only itself, whatever the
+/// tolerance. Scales of rows of zeros have no effect and are not compared. Other tensors are compared by type
 /// and bytes.
 std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const DiffOptions& options = {});
 
-/// Shares of the codes -1, 0, +1 of a ternary matrix.
+/// How many codes of a ternary matrix are -1, 0 and +1.
 struct CodeCounts {
   std::int64_t minus = 0, zero = 0, plus = 0;
 };

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// Which panels a layer should have on this machine (docs/kernels.md, "Which panels").
+// Which format of prepared weights is the fastest on this machine (docs/design/cpu.md).
 #pragma once
 
 #include <cstdint>
 #include <string>
 
-#include "trit/kernels.h"
+#include "trit/backend.h"
 #include "trit/parallel.h"
 
 namespace trit {
@@ -16,15 +16,15 @@ struct LayoutChoice {
   std::string why;  // "the only one of this backend here", "TRIT_LAYOUT", "weights of 1 MB stay in L2", ...
 };
 
-/// The format for layers whose weights, `weight_bytes` at 2 bits each in all, are read one layer after the
-/// other by the threads of `parallel`.
+/// The format for a model whose layers are read one after the other by the threads of `parallel`;
+/// `weight_bytes` are all of its weights at 2 bits each.
 ///
-/// TRIT_LAYOUT (two_bit, base3; auto is the same as unset) decides where it is set. Else: the default of the
-/// backend where the weights stay in L2; where they do not, the format that decodes fastest (one token),
-/// measured with that many bytes in about a second and kept in $XDG_CACHE_HOME/trit or ~/.cache/trit, by
-/// processor, backend, number of threads and size. No size of a last cache is asked for: a virtual machine's
-/// may be another guest's. A cache that cannot be read or written is as good as none. Thread-safe. Throws
-/// Error for an unknown name in TRIT_LAYOUT.
+/// TRIT_LAYOUT (two_bit, base3; auto is the same as unset) decides if it is set. Otherwise weights that
+/// stay in L2 get the default of the backend, and larger ones the format that decodes fastest (one token).
+/// That is measured with as many bytes, in about a second, and kept in $XDG_CACHE_HOME/trit or
+/// ~/.cache/trit by processor, backend, number of threads and size. The reported size of the last cache is
+/// not used: in a virtual machine other guests may share it. A file that cannot be read or written is
+/// ignored. Thread-safe. Throws Error for an unknown name in TRIT_LAYOUT.
 LayoutChoice choose_layout(const CpuKernels& kernels, Parallel& parallel, std::int64_t weight_bytes);
 
 }  // namespace trit

@@ -7,11 +7,10 @@
 #include <functional>
 #include <memory>
 #include <span>
-#include <string>
 #include <vector>
 
+#include "trit/backend.h"
 #include "trit/format.h"
-#include "trit/kernels.h"
 #include "trit/parallel.h"
 #include "trit/quantize.h"
 
@@ -44,6 +43,16 @@ void ternarize_pack(const CpuKernels& kernels, Parallel& parallel, const float* 
 /// w = t * scale, float [N, K].
 void dequantize(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, float* w);
 
+// One row of each, on the calling thread, whose floating-point environment must be the default.
+/// lane_sum of |w|.
+float abs_sum_row(const CpuKernels& kernels, std::span<const float> w);
+/// clamp(rint(w * inverse), -1, 1) to codes [packed_row_bytes(w.size())].
+void ternarize_pack_row(const CpuKernels& kernels, std::span<const float> w, float inverse,
+                        std::span<std::uint8_t> codes);
+/// w = t * scale, from codes [packed_row_bytes(w.size())].
+void dequantize_row(const CpuKernels& kernels, std::span<const std::uint8_t> codes, float scale,
+                    std::span<float> w);
+
 /// Quantised activations, as norm_quant writes them.
 struct QuantizedRows {
   const std::int8_t* q;       // [tokens, padded_in_features(K)]
@@ -52,30 +61,30 @@ struct QuantizedRows {
   std::int64_t tokens;        // M >= 0
 };
 
-/// A matrix of a file, for PackedLinear::checked.
-struct StoredMatrix {
-  TernaryView weight;
-  std::string name;             // for errors
-  std::uint32_t codes_crc = 0;  // out: CRC-32C of the codes
+/// What PackedLinear::prepare calls while it reads stored codes. Either may be empty. Both are called on the
+/// threads of the preparation, several at once, and must not throw.
+struct PreparationHooks {
+  /// Before the next rows of matrix `matrix`, from `first_row` on, are read. Whatever looks at the codes here
+  /// leaves them in the cache for the preparation.
+  std::function<void(std::size_t matrix, std::int64_t first_row, std::span<const std::uint8_t> codes)>
+      before_rows;
+  /// After the last rows of a matrix have been read.
+  std::function<void(std::size_t matrix)> after_matrix;
 };
 
-/// The weights of one layer in one layout of one backend.
+/// The weights of one layer, prepared for one backend.
 class PackedLinear {
  public:
   /// Prepares `weight` (copied; the view need not outlive the call). `format` is a preference: a backend
-  /// without it uses its default layout; `automatic` is choose_layout (layout.h) as if this were the only
-  /// layer, so a model of many should name the one that it has chosen. Throws Error for N or K < 1, or
-  /// K > 16,777,215 (int32).
+  /// without it uses its default, and so does `automatic`. choose_layout (layout.h) finds the fastest for a
+  /// model. Throws Error for N or K < 1, or K > 16,777,215 (int32).
   PackedLinear(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                PanelFormat format = PanelFormat::automatic);
-  /// The same for matrices of a file, one of each, on all threads at once. `automatic` chooses one layout for
-  /// the bytes of all, and all lie in one allocation, which lives as long as any of them: on huge pages,
-  /// which a small layer by itself does not have. Each is checked as by trit::check (its Error names it) and
-  /// gets its checksum while a panel is in cache: the codes come from memory once. `after`, if any, is called
-  /// on one of the threads when all codes of a matrix have been read; only an Error reads them again.
-  static std::vector<PackedLinear> checked(const CpuKernels& kernels, Parallel& parallel,
-                                           std::span<StoredMatrix> matrices, PanelFormat format,
-                                           const std::function<void(const StoredMatrix&)>& after = {});
+  /// The same for the matrices of a model, on all threads at once. All lie in one allocation, which lives as
+  /// long as any of them: on huge pages, which a small layer by itself does not have.
+  static std::vector<PackedLinear> prepare(const CpuKernels& kernels, Parallel& parallel,
+                                           std::span<const TernaryView> weights, PanelFormat format,
+                                           const PreparationHooks& hooks = {});
   ~PackedLinear();
   PackedLinear(PackedLinear&&) noexcept;
   PackedLinear& operator=(PackedLinear&&) noexcept;
@@ -83,7 +92,8 @@ class PackedLinear {
   std::int64_t out_features() const;
   std::int64_t in_features() const;
   const CpuKernels& kernels() const;
-  const PanelLayout& layout() const;
+  /// Never `automatic`.
+  PanelFormat format() const;
   /// Bytes of the prepared weights.
   std::size_t bytes() const;
 

@@ -14,7 +14,7 @@
 #include <string_view>
 #include <vector>
 
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit {
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// How kernels use more than one core. They split their work into tasks and hand them to whoever owns the
-// threads: this library's OpenMP team, or the host's pool (LibTorch's at::parallel_for). Results never depend
-// on the number of threads: a task owns its outputs.
+// How kernels use more than one core. They split their work into tasks and hand them to the owner of the
+// threads: this library's OpenMP team, or the host's pool (LibTorch's at::parallel_for). A task owns its
+// outputs, so results never depend on the number of threads.
 #pragma once
 
 #if !defined(__x86_64__)
@@ -14,9 +14,9 @@
 
 namespace trit {
 
-/// Runs tasks on threads. Every task starts with the default floating-point environment (MXCSR 0x1f80:
-/// round half to even, denormals kept), whatever the calling thread has set, and leaves the caller's as it
-/// was.
+/// Runs tasks on threads. Every task starts with the default floating-point environment
+/// (MXCSR 0x1f80: round half to even, denormals kept), whatever the calling thread has
+/// set; the caller's environment is unchanged.
 class Parallel {
  public:
   virtual ~Parallel() = default;
@@ -26,8 +26,8 @@ class Parallel {
   virtual void run(std::int64_t tasks, const std::function<void(std::int64_t)>& task) = 0;
 };
 
-/// For one scope: the floating-point environment of the numerics contract on the calling thread (MXCSR
-/// 0x1f80), and the caller's again on exit.
+/// Sets the calling thread's floating-point environment to the default (MXCSR 0x1f80) for one scope, as the
+/// numerics contract requires.
 class DefaultFloatingPoint {
  public:
   DefaultFloatingPoint();
@@ -43,8 +43,8 @@ class DefaultFloatingPoint {
 #endif
 };
 
-/// An OpenMP team of `threads` (0: as many as this process may use). Many threads may call run() at once. In
-/// a child of fork(), a thread that had such a team in the parent runs all tasks itself.
+/// An OpenMP team of `threads` (0: as many as this process may use). Several threads may call run() at
+/// once. In a child of fork(), a thread that had such a team in the parent runs all tasks itself.
 std::unique_ptr<Parallel> make_parallel(int threads = 0);
 
 }  // namespace trit

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The numerics contract, scalar: the definition that every kernel of this project agrees with bit for bit.
-// All arithmetic is IEEE fp32, each operation rounded by itself, half to even, denormals kept, in the order
-// written here (docs/numerics.md).
+// The numerics contract as scalar code: the definition that every kernel of this project matches bit for
+// bit. All arithmetic is IEEE fp32 in the order written here, each operation rounded half to even,
+// denormals kept (docs/numerics.md).
 #pragma once
 
 #include <cstdint>
@@ -16,16 +16,19 @@ namespace trit {
 /// Normalisation in front of a ternary layer.
 enum class Norm : std::uint8_t { none, rms };
 
+/// Rows of q are this long in memory: in_features rounded up to a multiple of 4, the extra bytes zero.
+constexpr std::int64_t padded_in_features(std::int64_t in_features) { return (in_features + 3) / 4 * 4; }
+
 /// Accumulators of lane_sum: part of the contract, a power of two.
 inline constexpr int kLanes = 256;
 
-/// The one way to add up n terms: term i goes to accumulator i mod 256 in increasing order of i; then for
-/// s = 128, 64, ..., 1: acc[j] += acc[j + s], j < s.
+/// The defined order of a sum of n terms: term i goes to accumulator i mod 256 in increasing order of i;
+/// then for s = 128, 64, ..., 1: acc[j] += acc[j + s], j < s.
 float lane_sum(std::span<const float> terms);
 double lane_sum(std::span<const double> terms);
 
-/// What norm_quant_row says of a row beside its codes.
-struct RowScales {
+/// The scales of a token: what norm_quant_row returns beside the codes.
+struct TokenScales {
   float scale;  // s = a / 127; y = acc * s * beta. NaN for a bad row
   float rstd;   // r = 1 / sqrt(mean(x^2) + eps) with Norm::rms, else 1
 };
@@ -39,8 +42,8 @@ struct RowScales {
 ///
 /// `norm_weight` g is [K], or empty for all ones. A row whose ms, m or r * m is NaN or Inf is bad: q = 0,
 /// s = NaN, so that all of its outputs are NaN. (BitNet b1.58, arXiv:2402.17764, section 2.)
-RowScales norm_quant_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight, float eps,
-                         std::span<std::int8_t> q);
+TokenScales norm_quant_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight, float eps,
+                           std::span<std::int8_t> q);
 
 /// Scales of a float matrix w [out_features, in_features]: beta = max(mean |w|, 1e-5), [1] or [out_features].
 /// Per tensor: the rows' lane_sum in fp32, lane_sum of those in fp64, divided by N*K in fp64, rounded once.
@@ -51,13 +54,13 @@ std::vector<float> absmean(std::span<const float> w, std::int64_t out_features, 
 /// t = clamp(rint(w * (1 / beta)), -1, 1), 0 where that is NaN.
 void ternarize_row(std::span<const float> w, float beta, std::span<std::int8_t> t);
 
-/// absmean and ternarize of a whole matrix: what export does. Throws Error, naming row and column, on a NaN
-/// or an infinity.
+/// absmean and ternarize of a whole matrix: what export does. Throws Error, naming
+/// row and column, on a NaN or an infinity.
 TernaryMatrix pack(std::span<const float> w, std::int64_t out_features, std::int64_t in_features,
                    ScaleGranularity granularity);
 
 /// One output: y = ((float)acc * s) * beta, then + bias where there is one. Each step is rounded.
-float epilogue(std::int32_t acc, float row_scale, float beta, const float* bias);
+float epilogue(std::int32_t acc, float token_scale, float beta, const float* bias);
 
 /// The whole layer for one row, y[out_features]: the oracle of the tests.
 void bit_linear_row(std::span<const float> x, const TernaryView& weight, Norm norm,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/cpu_caches.h"
 
+#include "base/integer.h"
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
@@ -143,8 +145,8 @@ CpuCaches caches_of_cpuid(const CpuidFunction& cpuid, int cpus) {
   // Intel's and AMD's leaves have the same fields. AMD's leaf 4 is empty, and so is Intel's 0x8000001D.
   CpuCaches caches;
   for (const std::uint32_t leaf : {0x4U, 0x8000001DU}) {
-    constexpr std::uint32_t kMostCaches = 16;
-    for (std::uint32_t index = 0; index < kMostCaches; ++index) {
+    constexpr std::uint32_t kMaxCaches = 16;
+    for (std::uint32_t index = 0; index < kMaxCaches; ++index) {
       const auto [a, b, c, d] = cpuid(leaf, index);
       const std::uint32_t type = a & 0x1fU;  // 0: no more, 1: data, 2: instructions, 3: both
       if (type == 0) {
@@ -158,8 +160,7 @@ CpuCaches caches_of_cpuid(const CpuidFunction& cpuid, int cpus) {
       const std::int64_t line_bytes = (b & 0xfffU) + 1;
       const std::int64_t sets = std::int64_t{c} + 1;
       const int sharers = static_cast<int>((a >> 14U) & 0xfffU) + 1;
-      add_cache(caches, (a >> 5U) & 0x7U, ways * partitions * line_bytes * sets,
-                (cpus + sharers - 1) / sharers);
+      add_cache(caches, (a >> 5U) & 0x7U, ways * partitions * line_bytes * sets, ceil_div(cpus, sharers));
     }
     if (caches.last().bytes > 0) {
       break;

@@ -20,8 +20,8 @@ CpuCaches caches_of_folder(const std::filesystem::path& folder, std::span<const 
 
 /// eax, ebx, ecx, edx of a leaf and subleaf; zeros for a leaf that the processor does not have.
 using CpuidFunction = std::function<std::array<std::uint32_t, 4>(std::uint32_t leaf, std::uint32_t subleaf)>;
-/// The caches by CPUID, of `cpus` CPUs: it tells how many CPUs share a cache at most, not which ones, so
-/// `instances` is the least number possible.
+/// The caches of `cpus` CPUs by CPUID. It tells how many CPUs can share a cache, not which ones, so
+/// `instances` is the minimum.
 CpuCaches caches_of_cpuid(const CpuidFunction& cpuid, int cpus);
 
 /// The CPUs that this process may use.

@@ -25,17 +25,9 @@ struct Features {
   bool amx = false;
 };
 
-constexpr bool bit(std::uint32_t word, int index) { return ((word >> index) & 1U) != 0; }
-
-std::uint32_t xcr0() {
-  std::uint32_t low = 0;
-  std::uint32_t high = 0;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return low;
-}
-
-// Linux (5.16 and later) lets a process use the tile registers only after it has asked, since they make every
-// signal frame 8 KiB larger. Threads started before or after have the permission too.
+// Linux (5.16 and later) lets a process use the tile registers only after it has asked, since they
+// make every signal frame 8 KiB larger. Threads started before or after have the permission too. A
+// system that does not save tiles refuses.
 bool may_use_tiles() {
 #if defined(__linux__)
   constexpr long kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
@@ -46,34 +38,27 @@ bool may_use_tiles() {
 #endif
 }
 
+/// One bit of a CPUID leaf; registers are eax, ebx, ecx, edx. For features that __builtin_cpu_supports of
+/// clang 14 does not know.
+bool cpuid_bit(unsigned leaf, unsigned subleaf, std::size_t register_index, int bit) {
+  std::array<unsigned, 4> registers{};
+  return __get_cpuid_count(leaf, subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) != 0 &&
+         (registers.at(register_index) >> bit & 1U) != 0;
+}
+
 Features detect() {
+  // The builtin also asks whether the operating system saves the wide registers.
+  const bool f16c = cpuid_bit(1, 0, 2, 29);
+  const bool avx_vnni = cpuid_bit(7, 1, 0, 4);
+  const bool amx = cpuid_bit(7, 0, 3, 24) && cpuid_bit(7, 0, 3, 25);  // tile and int8
   Features features;
-  std::uint32_t a = 0;
-  std::uint32_t b = 0;
-  std::uint32_t c = 0;
-  std::uint32_t d = 0;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0) {
-    return features;
-  }
-  const bool osxsave = bit(c, 27);
-  const bool fma = bit(c, 12);
-  const bool f16c = bit(c, 29);
-  if (!osxsave || !bit(c, 28) || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0) {
-    return features;
-  }
-  const std::uint32_t enabled = xcr0();
-  constexpr std::uint32_t kYmm = 0x6;   // XMM and YMM state
-  constexpr std::uint32_t kZmm = 0xe6;  // and the mask and ZMM registers
-  features.avx2 = (enabled & kYmm) == kYmm && bit(b, 5) && fma && f16c;
-  const bool avx512 = bit(b, 16) && bit(b, 17) && bit(b, 30) && bit(b, 31);  // F, DQ, BW, VL
-  features.avx512_vnni = features.avx2 && (enabled & kZmm) == kZmm && avx512 && bit(c, 11);
-  features.avx512_vbmi = features.avx512_vnni && bit(c, 1);
-  constexpr std::uint32_t kTiles = 0x60000;  // tile configuration and tile data
-  const bool amx = (enabled & kTiles) == kTiles && bit(d, 24) && bit(d, 25) && bit(c, 8);  // tile, int8, GFNI
-  features.amx = features.avx512_vnni && amx && may_use_tiles();
-  if (__get_cpuid_count(7, 1, &a, &b, &c, &d) != 0) {
-    features.avx_vnni = features.avx2 && bit(a, 4);
-  }
+  features.avx2 = __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0 && f16c;
+  features.avx_vnni = features.avx2 && avx_vnni;
+  features.avx512_vnni = features.avx2 && __builtin_cpu_supports("avx512f") != 0 &&
+                         __builtin_cpu_supports("avx512bw") != 0 && __builtin_cpu_supports("avx512dq") != 0 &&
+                         __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
+  features.avx512_vbmi = features.avx512_vnni && __builtin_cpu_supports("avx512vbmi") != 0;
+  features.amx = features.avx512_vnni && amx && __builtin_cpu_supports("gfni") != 0 && may_use_tiles();
   return features;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What this CPU has and its operating system has switched on (XCR0: a kernel that does not save the wide
-// registers makes them unusable whatever cpuid says). Compiled without instruction set flags, so that asking
-// is safe everywhere: the rows of the kernel table point here.
+// What this CPU has and its operating system has enabled: a system that does not save the wide registers
+// makes them unusable, whatever CPUID says. Compiled without instruction set flags, so that asking is safe
+// everywhere: the rows of the kernel table point here.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +25,7 @@ bool has_avx512_vbmi();
 bool has_amx();
 
 enum class CpuVendor : std::uint8_t { intel, amd, other };
-/// Whose processor this is. Hygon's cores are AMD's.
+/// The vendor of this processor. Hygon's cores are AMD's.
 CpuVendor cpu_vendor();
 
 /// The processor's name, family, model and stepping; "unknown" where it does not tell.

@@ -12,15 +12,7 @@ namespace trit {
 std::size_t size_of(DataType type) { return type == DataType::float32 ? 4 : 2; }
 
 std::string_view name_of(DataType type) {
-  switch (type) {
-    case DataType::float32:
-      return "float32";
-    case DataType::bfloat16:
-      return "bfloat16";
-    case DataType::float16:
-      return "float16";
-  }
-  return "unknown";
+  return type == DataType::float32 ? "float32" : type == DataType::bfloat16 ? "bfloat16" : "float16";
 }
 
 float bfloat16_to_float(std::uint16_t bits) { return std::bit_cast<float>(std::uint32_t{bits} << 16); }

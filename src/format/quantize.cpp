@@ -43,8 +43,8 @@ std::uint32_t magnitude_bits(float value) { return std::bit_cast<std::uint32_t>(
 float lane_sum(std::span<const float> terms) { return lane_sum_of(terms); }
 double lane_sum(std::span<const double> terms) { return lane_sum_of(terms); }
 
-RowScales norm_quant_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight, float eps,
-                         std::span<std::int8_t> q) {
+TokenScales norm_quant_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight, float eps,
+                           std::span<std::int8_t> q) {
   const std::size_t inputs = x.size();
   float mean_square = 0;
   float rstd = 1;
@@ -132,8 +132,8 @@ TernaryMatrix pack(std::span<const float> w, std::int64_t out_features, std::int
   return matrix;
 }
 
-float epilogue(std::int32_t acc, float row_scale, float beta, const float* bias) {
-  const float y = (static_cast<float>(acc) * row_scale) * beta;
+float epilogue(std::int32_t acc, float token_scale, float beta, const float* bias) {
+  const float y = (static_cast<float>(acc) * token_scale) * beta;
   return bias == nullptr ? y : y + *bias;
 }
 
@@ -142,7 +142,7 @@ void bit_linear_row(std::span<const float> x, const TernaryView& weight, Norm no
                     std::span<float> y) {
   std::vector<std::int8_t> q(x.size());
   std::vector<std::int8_t> t(x.size());
-  const RowScales scales = norm_quant_row(x, norm, norm_weight, eps, q);
+  const TokenScales scales = norm_quant_row(x, norm, norm_weight, eps, q);
   const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(weight.in_features));
   for (std::size_t n = 0; n < y.size(); ++n) {
     unpack_row(weight.codes.subspan(n * row_bytes, row_bytes), t);

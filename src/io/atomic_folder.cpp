@@ -7,7 +7,7 @@
 #include <cstdio>
 #include <system_error>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "trit/error.h"
 
 namespace trit::io {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstring>
 
+#include "base/names.h"
 #include "io/dtype.h"
 #include "io/float_elements.h"
 #include "io/tensor_names.h"
@@ -14,36 +15,23 @@
 namespace trit::io {
 
 std::string_view name_of(Format format) {
-  switch (format) {
-    case Format::trit:
-      return "trit";
-    case Format::huggingface:
-      return "hf";
-    case Format::gguf:
-      return "gguf";
-    case Format::torchao:
-      return "torchao";
-    case Format::safetensors:
-      return "safetensors";
-    case Format::memory:
-      return "memory";
-  }
-  return "unknown";
+  static constexpr std::array<Named<Format>, 6> kNames{{{Format::trit, "trit"},
+                                                        {Format::huggingface, "hf"},
+                                                        {Format::gguf, "gguf"},
+                                                        {Format::torchao, "torchao"},
+                                                        {Format::safetensors, "safetensors"},
+                                                        {Format::memory, "memory"}}};
+  return name_in<Format>(kNames, format);
 }
 
 const TensorInfo* Checkpoint::find(std::string_view name) const {
-  const auto at =
-      std::lower_bound(tensors_.begin(), tensors_.end(), name,
-                       [](const TensorInfo& tensor, std::string_view key) { return tensor.name < key; });
+  const auto at = std::ranges::lower_bound(tensors_, name, {}, &TensorInfo::name);
   return at != tensors_.end() && at->name == name ? &*at : nullptr;
 }
 
 void Checkpoint::sort_tensors() {
-  std::sort(tensors_.begin(), tensors_.end(),
-            [](const TensorInfo& a, const TensorInfo& b) { return a.name < b.name; });
-  const auto twice =
-      std::adjacent_find(tensors_.begin(), tensors_.end(),
-                         [](const TensorInfo& a, const TensorInfo& b) { return a.name == b.name; });
+  std::ranges::sort(tensors_, {}, &TensorInfo::name);
+  const auto twice = std::ranges::adjacent_find(tensors_, {}, &TensorInfo::name);
   if (twice != tensors_.end()) {
     throw Error(path_.string() + ": the tensor " + quoted_name(twice->name) +
                 " occurs twice, wanted distinct names");

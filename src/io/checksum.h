@@ -17,10 +17,10 @@ namespace trit::io {
 
 inline constexpr std::string_view kChecksumKey = "trit.crc32c";
 
-/// Takes the contents in the order that the checksum is defined in: metadata by key, then tensors by name.
+/// Adds the contents in the order of the checksum's definition: metadata by key, then tensors by name.
 class ContentChecksum {
  public:
-  /// All entries but the checksum's own.
+  /// All entries except the checksum itself.
   explicit ContentChecksum(const std::map<std::string, std::string, std::less<>>& metadata);
   /// A tensor, by the CRC-32C of its data.
   void add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
@@ -34,7 +34,7 @@ class ContentChecksum {
   std::uint32_t crc_ = 0;
 };
 
-/// As verify_checksum(file) does, where the CRC-32C of some tensors' data is known: tensor name -> CRC.
+/// Like verify_checksum(file), given the CRC-32C of the data of some tensors: tensor name -> CRC.
 void verify_checksum(const SafetensorsFile& file, const std::map<std::string, std::uint32_t>& known);
 
 }  // namespace trit::io

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The checksum and the check of stored codes in one pass: where they come from a file in the page cache, each
+// The checksum and the check of stored codes in one pass: for codes from a file in the page cache, each
 // pass over them waits for memory.
 #include "io/codes_scan.h"
 
@@ -8,9 +8,9 @@
 #include <cstddef>
 #include <cstring>
 
+#include "base/crc32c_polynomial.h"
+#include "base/crc32c_ways.h"
 #include "format/code_two.h"
-#include "io/crc32c_polynomial.h"
-#include "io/crc32c_ways.h"
 #include "trit/crc32c.h"
 
 #if defined(__x86_64__)

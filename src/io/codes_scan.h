@@ -11,7 +11,8 @@ struct CodesScan {
   bool has_two = false;   ///< one of their 2-bit fields is 2, which is no ternary weight
 };
 
-/// What `before` says of the codes in front of `codes`, and these, in one pass that fetches memory ahead.
+/// `before`, the result for the codes in front of `codes`, continued over `codes` in one pass that
+/// prefetches.
 CodesScan scan_codes(std::span<const std::uint8_t> codes, CodesScan before);
 
 }  // namespace trit::io

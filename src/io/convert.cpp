@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// convert: names the tensors, collects what travels along, and hands over to the writer of the format.
+// convert: names the tensors, collects the metadata, and calls the writer of the format.
 #include <algorithm>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "io/atomic_folder.h"
 #include "io/dtype.h"
 #include "io/model_graph.h"
-#include "io/renamed_checkpoint.h"
+#include "io/llama_cpp_names.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -26,11 +26,8 @@ std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap&
       planned.push_back({std::move(*name), &tensor});
     }
   }
-  const auto by_name = [](const PlannedTensor& a, const PlannedTensor& b) { return a.name < b.name; };
-  std::sort(planned.begin(), planned.end(), by_name);
-  const auto twice =
-      std::adjacent_find(planned.begin(), planned.end(),
-                         [](const PlannedTensor& a, const PlannedTensor& b) { return a.name == b.name; });
+  std::ranges::sort(planned, {}, &PlannedTensor::name);
+  const auto twice = std::ranges::adjacent_find(planned, {}, &PlannedTensor::name);
   if (twice != planned.end()) {
     throw Error("the tensors " + quoted_name(twice->tensor->name) + " and " +
                 quoted_name((twice + 1)->tensor->name) + " would both be called " + quoted_name(twice->name));
@@ -41,7 +38,7 @@ std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap&
       continue;
     }
     const std::string scale = tensor.name + "_scale";
-    if (std::binary_search(planned.begin(), planned.end(), PlannedTensor{scale, nullptr}, by_name)) {
+    if (std::ranges::binary_search(planned, scale, {}, &PlannedTensor::name)) {
       throw Error("the tensor " + quoted_name(scale) + " has the name of the scale of " +
                   quoted_name(tensor.name) + "; --map gives it another");
     }
@@ -49,8 +46,8 @@ std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap&
   return planned;
 }
 
-/// The text that belongs to the model and not to its file; the stored form has room for all that it came
-/// with. The network's description follows the new names.
+/// The metadata that belong to the model and not to its file; the packed form keeps all of them. The
+/// description of the network gets the new names.
 Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format to) {
   Metadata metadata;
   for (const auto& [key, value] : source.metadata()) {
@@ -76,7 +73,8 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
   return metadata;
 }
 
-/// Error for what only GGUF holds: blocks that are not decoded, and stacks of ternary matrices.
+/// Throws Error for tensors that only GGUF can hold: blocks that are not decoded, and stacks of ternary
+/// matrices.
 void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint& source) {
   for (const auto& [name, tensor] : tensors) {
     const std::string what =

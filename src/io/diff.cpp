@@ -8,7 +8,7 @@
 #include <functional>
 
 #include "io/dtype.h"
-#include "io/renamed_checkpoint.h"
+#include "io/llama_cpp_names.h"
 #include "io/write_plan.h"
 #include "trit/io.h"
 
@@ -246,7 +246,14 @@ class Comparison {
     const Elements elements = elements_of(a);
     const std::int64_t count = elements.count;
     if (elements.bits % 8 != 0 || static_cast<std::uint64_t>(elements.bytes(count)) != a.stored_bytes) {
-      compare_bytes(a, b);
+      // Elements that are not whole bytes.
+      std::vector<std::byte> x(a.stored_bytes);
+      std::vector<std::byte> y(b.stored_bytes);
+      a_.read_elements(a, 0, x);
+      b_.read_elements(b, 0, y);
+      if (x != y) {
+        add(a, "elements");
+      }
       return;
     }
     const auto size = static_cast<std::size_t>(elements.bytes(1));
@@ -271,17 +278,6 @@ class Comparison {
     }
   }
 
-  /// Types whose elements are no whole number of bytes each.
-  void compare_bytes(const TensorInfo& a, const TensorInfo& b) {
-    std::vector<std::byte> x(a.stored_bytes);
-    std::vector<std::byte> y(b.stored_bytes);
-    a_.read_elements(a, 0, x);
-    b_.read_elements(b, 0, y);
-    if (x != y) {
-      add(a, "elements");
-    }
-  }
-
   const Checkpoint& a_;
   const Checkpoint& b_;
   const DiffOptions& options_;
@@ -299,21 +295,14 @@ std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const Dif
 }
 
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {
-  const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
-  const std::int64_t at_once = rows_per_read(tensor);
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(at_once * row_bytes));
   CodeCounts counts;
-  for (std::int64_t first = 0; first < tensor.shape[0]; first += at_once) {
-    const std::int64_t rows = std::min(at_once, tensor.shape[0] - first);
-    const auto part = std::span(codes).first(static_cast<std::size_t>(rows * row_bytes));
-    checkpoint.read_codes(tensor, first, rows, part);
-    for (const unsigned byte : part) {
+  for_each_rows(checkpoint, tensor, [&](std::span<const std::uint8_t> codes, std::int64_t, std::int64_t) {
+    for (const unsigned byte : codes) {
       counts.minus += std::popcount(byte & byte >> 1 & 0x55U);    // 3
       counts.plus += std::popcount(byte & ~(byte >> 1) & 0x55U);  // 1
     }
-  }
+  });
   counts.zero = tensor.shape[0] * tensor.shape[1] - counts.minus - counts.plus;
-  checkpoint.release(tensor);
   return counts;
 }
 

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <array>
 
+#include "base/names.h"
+
 namespace trit::io {
 namespace {
 
@@ -21,8 +23,7 @@ constexpr std::array<DtypeRow, 22> kDtypes{
 }  // namespace
 
 std::size_t dtype_bits(std::string_view dtype) {
-  const auto* row =
-      std::find_if(kDtypes.begin(), kDtypes.end(), [&](const DtypeRow& r) { return r.name == dtype; });
+  const auto* row = std::ranges::find(kDtypes, dtype, &DtypeRow::name);
   return row == kDtypes.end() ? 0 : row->bits;
 }
 
@@ -36,13 +37,7 @@ std::int64_t bytes_of_elements(std::string_view dtype, std::int64_t elements) {
   return elements / 8 * bits + elements % 8 * bits / 8;
 }
 
-std::string dtype_names() {
-  std::string names;
-  for (const DtypeRow& row : kDtypes) {
-    names += (names.empty() ? "" : ", ") + std::string(row.name);
-  }
-  return names;
-}
+std::string dtype_names() { return joined(kDtypes, &DtypeRow::name); }
 
 std::optional<std::int64_t> checked_numel(std::span<const std::int64_t> shape) {
   if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) {
@@ -84,11 +79,7 @@ std::string size_problem(std::string_view dtype, std::span<const std::int64_t> s
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {
-  std::string text = "[";
-  for (std::size_t i = 0; i < shape.size(); ++i) {
-    text += (i == 0 ? "" : ", ") + std::to_string(shape[i]);
-  }
-  return text + "]";
+  return "[" + joined(shape, [](std::int64_t dimension) { return std::to_string(dimension); }) + "]";
 }
 
 }  // namespace trit::io

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What a file is that is no model: for the messages of all readers.
+// Recognises files that are not models, for the error messages of all readers.
 #pragma once
 
 #include <cstddef>
@@ -9,9 +9,9 @@
 
 namespace trit::io {
 
-/// "a Git LFS pointer, not the model itself; run `git lfs pull`": by the first bytes; empty for what is not
-/// recognised. Of files that safetensors and GGUF readers take, only GGUF has a name here: ask after a reader
-/// has failed.
+/// What the first bytes of a file say, "a Git LFS pointer, not the model itself; run `git lfs pull`"; empty
+/// for everything that is not recognised. GGUF is recognised too, safetensors is not: call this after a
+/// reader has refused the file.
 std::string foreign_file(std::span<const std::byte> bytes);
 
 }  // namespace trit::io

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Elements of files as float32. Data in a file need not be aligned for their type.
+// Elements of files as float32. The data need not be aligned for their type.
 #pragma once
 
 #include <cstddef>

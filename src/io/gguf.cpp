@@ -2,6 +2,9 @@
 #include "io/gguf.h"
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
+#include <utility>
 
 namespace trit::io::gguf {
 namespace {
@@ -31,8 +34,7 @@ std::size_t value_size(std::uint32_t type) {
 const GgmlType* find_type(std::uint32_t id) { return id < kTypes.size() ? &kTypes[id] : nullptr; }
 
 const GgmlType* find_type(std::string_view name) {
-  const auto* at =
-      std::find_if(kTypes.begin(), kTypes.end(), [&](const GgmlType& type) { return type.name == name; });
+  const auto* at = std::ranges::find(kTypes, name, &GgmlType::name);
   return at == kTypes.end() ? nullptr : at;
 }
 
@@ -40,6 +42,83 @@ std::string type_text(std::uint32_t id) {
   const GgmlType* type = find_type(id);
   return type == nullptr ? "unknown type " + std::to_string(id)
                          : std::string(type->name) + " (" + std::to_string(id) + ")";
+}
+
+std::uint32_t type_of(const GgufPair& pair) {
+  std::uint32_t type = 0;
+  std::memcpy(&type, pair.value.data(), sizeof(type));
+  return type;
+}
+
+const GgufPair* find_pair(std::span<const GgufPair> pairs, std::string_view key) {
+  const auto at = std::ranges::find(pairs, key, &GgufPair::key);
+  return at == pairs.end() ? nullptr : &*at;
+}
+
+std::optional<std::string_view> string_value(const GgufPair& pair) {
+  if (type_of(pair) != kString) {
+    return std::nullopt;
+  }
+  const auto text = pair.value.subspan(12);
+  return std::string_view(reinterpret_cast<const char*>(text.data()), text.size());
+}
+
+namespace {
+
+/// found(number of the pair's type); nothing for other values than numbers.
+template <typename Result, typename Found>
+std::optional<Result> with_number(const GgufPair& pair, const Found& found) {
+  const auto read = [&]<typename Value>(Value value) {
+    std::memcpy(&value, pair.value.data() + 4, sizeof(value));
+    return found(value);
+  };
+  switch (type_of(pair)) {
+    case kUint8:
+      return read(std::uint8_t{});
+    case kInt8:
+      return read(std::int8_t{});
+    case kUint16:
+      return read(std::uint16_t{});
+    case kInt16:
+      return read(std::int16_t{});
+    case kUint32:
+      return read(std::uint32_t{});
+    case kInt32:
+      return read(std::int32_t{});
+    case kUint64:
+      return read(std::uint64_t{});
+    case kInt64:
+      return read(std::int64_t{});
+    case kFloat32:
+      return read(float{});
+    case kFloat64:
+      return read(double{});
+    default:
+      return std::nullopt;
+  }
+}
+
+}  // namespace
+
+std::optional<std::int64_t> integer_value(const GgufPair& pair) {
+  return with_number<std::int64_t>(pair, []([[maybe_unused]] auto value) -> std::optional<std::int64_t> {
+    if constexpr (std::is_integral_v<decltype(value)>) {
+      return std::in_range<std::int64_t>(value) ? std::optional(static_cast<std::int64_t>(value))
+                                                : std::nullopt;
+    }
+    return std::nullopt;
+  });
+}
+
+std::optional<double> number_value(const GgufPair& pair) {
+  return with_number<double>(pair, []([[maybe_unused]] auto value) -> std::optional<double> {
+    if constexpr (std::is_integral_v<decltype(value)>) {
+      if (!std::in_range<std::int64_t>(value)) {
+        return std::nullopt;
+      }
+    }
+    return static_cast<double>(value);
+  });
 }
 
 }  // namespace trit::io::gguf

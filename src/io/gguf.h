@@ -3,9 +3,11 @@
 // GGUF version 3, all little endian:
 //
 //   "GGUF" | u32 3 | u64 tensors | u64 pairs
-//   pairs:    u64 n, key[n] | u32 type | value       a string is u64 n, bytes[n]; an array u32 type, u64 n,
-//   values tensors:  u64 n, name[n] | u32 dims | u64 dims[] innermost first | u32 type | u64 offset padding
-//   to general.alignment (32) | data, each tensor padded to the alignment; offsets count from its begin
+//   pairs     u64 n, key[n] | u32 type | value
+//             a string is u64 n, bytes[n]; an array is u32 type, u64 n, values
+//   tensors   u64 n, name[n] | u32 dims | u64 dims[], innermost first | u32 type | u64 offset
+//   padding   to general.alignment (32)
+//   data      each tensor padded to the alignment; offsets count from the beginning of the data
 #pragma once
 
 #include <array>
@@ -18,6 +20,7 @@
 #include <string_view>
 #include <vector>
 
+#include "base/integer.h"
 #include "io/codecs/blocks.h"
 #include "trit/io.h"
 
@@ -64,6 +67,27 @@ const GgmlType* find_type(std::string_view name);
 /// "Q4_0 (2)", or "unknown type 77".
 std::string type_text(std::uint32_t id);
 
+/// The bytes of a header in the making.
+class ByteWriter {
+ public:
+  template <typename Value>
+  void number(Value value) {
+    append(std::as_bytes(std::span(&value, 1)));
+  }
+  void string(std::string_view text) {
+    number(static_cast<std::uint64_t>(text.size()));
+    append(std::as_bytes(std::span(text)));
+  }
+  void append(std::span<const std::byte> bytes) {
+    bytes_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+  }
+  void pad(std::uint64_t alignment) { bytes_.resize(round_up<std::uint64_t>(bytes_.size(), alignment)); }
+  std::span<const std::byte> bytes() const { return std::as_bytes(std::span(bytes_)); }
+
+ private:
+  std::string bytes_;
+};
+
 struct TensorEntry {
   std::string_view name;
   std::array<std::int64_t, kMaxDimensions> shape{};  // outermost first
@@ -86,6 +110,8 @@ struct Header {
 Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
                     const std::function<void(std::span<const GgufPair>)>& check_pairs);
 
+/// The number of the value's type.
+std::uint32_t type_of(const GgufPair& pair);
 /// The pair with this key, or null.
 const GgufPair* find_pair(std::span<const GgufPair> pairs, std::string_view key);
 /// The text of a string value; nothing for other types.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What llama.cpp calls the tensors and the hyperparameters of an architecture, and what transformers calls
-// them.
+// The names of tensors and hyperparameters of an architecture in llama.cpp and in transformers.
 //
 //   transformers   model.layers.7.self_attn.q_proj.weight     config.json: num_attention_heads
 //   llama.cpp      blk.7.attn_q.weight                        llama.attention.head_count
@@ -17,6 +16,7 @@
 #include <string_view>
 #include <vector>
 
+#include "io/gguf.h"
 #include "trit/io.h"
 
 namespace trit::io::gguf {
@@ -37,7 +37,7 @@ struct Architecture {
 /// Those that are known: llama, qwen3, bitnet.
 std::span<const Architecture> architectures();
 
-/// A tensor's name in the other world; nothing if the architecture has no such module.
+/// A tensor's name in the other convention; nothing if the architecture has no such module.
 std::optional<std::string> llama_cpp_name(const Architecture& architecture, std::string_view name);
 std::optional<std::string> huggingface_name(const Architecture& architecture, std::string_view name);
 
@@ -54,8 +54,8 @@ struct Hyperparameters {
   std::int64_t size_of_head() const { return head_size != 0 ? head_size : embedding / heads; }
 };
 
-/// An architecture and its numbers. `problem` says what is missing or not supported; then the rest is not
-/// meaningful. Without an architecture and without a problem the model is of another kind.
+/// An architecture and its numbers. If `problem` says what is missing or not supported, the rest has no
+/// meaning. Without an architecture and without a problem, the model is of another kind.
 struct Model {
   const Architecture* architecture = nullptr;
   Hyperparameters numbers = {};
@@ -69,14 +69,13 @@ Model model_of_config(std::string_view config);
 /// From the keys of a GGUF file, and the config.json that it may carry.
 Model model_of_pairs(std::span<const GgufPair> pairs, std::string_view config);
 
-/// Keys and values for llama.cpp: all that its loader needs but a tokenizer ("none"). `bytes` keeps them.
+/// Keys and values for llama.cpp: all that its loader needs but a tokenizer ("none"). `bytes` holds them.
 std::vector<GgufPair> make_pairs(const Model& model, std::string_view architecture_name,
-                                 std::string_view name, std::string& bytes);
+                                 std::string_view name, ByteWriter& bytes);
 /// A config.json that says the same.
 std::string make_config(const Model& model);
 
-/// The row, as transformers orders the rows of a head of `size`, that llama.cpp has at `row`; and the
-/// inverse.
+/// In heads of `size` rows: the row in transformers' order that llama.cpp has at `row`, and the inverse.
 std::int64_t row_in_huggingface(std::int64_t row, std::int64_t size);
 std::int64_t row_in_llama_cpp(std::int64_t row, std::int64_t size);
 

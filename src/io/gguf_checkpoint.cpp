@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <map>
 
 #include "io/codecs/blocks.h"
 #include "io/codecs/codes.h"
@@ -55,24 +56,20 @@ class GgufCheckpoint final : public Checkpoint {
     return scale;
   }
 
-  bool has_row_scales(const TensorInfo& tensor) const override {
+  bool has_weight_scale(const TensorInfo& tensor) const override {
     const BlockFormat* format = sources_[tensor.index].format;
     if (format == nullptr) {
       return true;
     }
-    const std::int64_t blocks = tensor.shape[1] / format->weights;
-    const std::uint8_t* block = bytes_of(tensor);
     for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
       std::uint16_t scale = 0;
-      for (std::int64_t b = 0; b < blocks; ++b, block += format->bytes) {
-        const std::uint16_t d = block_scale(*format, block);
-        if ((d & 0x7fffU) == 0 || d == scale) {
-          continue;
-        }
-        if (scale != 0) {
-          return false;
-        }
-        scale = d;
+      bool one = true;
+      for_each_block(tensor, *format, row, [&](std::int64_t, const std::uint8_t*, std::uint16_t d) {
+        one = one && (d == 0 || scale == 0 || d == scale);
+        scale = d == 0 ? scale : d;
+      });
+      if (!one) {
+        return false;
       }
     }
     return true;
@@ -136,23 +133,19 @@ class GgufCheckpoint final : public Checkpoint {
         sources_.push_back({&part, &entry, format_of(entry.type), nullptr});
       }
     }
-    std::vector<std::pair<std::string_view, std::size_t>> scales;  // one F32, "<layer>.scale", by layer
+    std::map<std::string_view, std::size_t> scales;  // one F32, "<layer>.scale", by layer
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       const TensorEntry& entry = *sources_[i].entry;
       const std::string_view layer = without_ending(entry.name, ".scale");
       if (!layer.empty() && entry.type == 0 && entry.bytes == sizeof(float)) {
-        scales.emplace_back(layer, i);
+        scales.emplace(layer, i);
       }
     }
-    std::sort(scales.begin(), scales.end());
     std::vector<bool> used(sources_.size());
     for (Source& source : sources_) {
       if (is_ternary(source)) {
-        const std::string_view layer = without_ending(source.entry->name, ".weight");
-        const auto at =
-            std::lower_bound(scales.begin(), scales.end(), layer,
-                             [](const auto& scale, std::string_view key) { return scale.first < key; });
-        if (at != scales.end() && at->first == layer) {
+        const auto at = scales.find(without_ending(source.entry->name, ".weight"));
+        if (at != scales.end()) {
           source.factor = &sources_[at->second];
           used[at->second] = true;
         }
@@ -168,8 +161,7 @@ class GgufCheckpoint final : public Checkpoint {
 
   static const BlockFormat* format_of(std::uint32_t type) {
     const auto formats = block_formats();
-    const auto format = std::find_if(formats.begin(), formats.end(),
-                                     [&](const BlockFormat* f) { return f->ggml_type == type; });
+    const auto format = std::ranges::find(formats, type, &BlockFormat::ggml_type);
     return format == formats.end() ? nullptr : *format;
   }
 
@@ -207,20 +199,14 @@ class GgufCheckpoint final : public Checkpoint {
     if (parts_.size() == 1) {
       return;
     }
-    std::vector<const Source*> order;
-    order.reserve(sources_.size());
+    std::map<std::string_view, const Source*> seen;
     for (const Source& source : sources_) {
-      order.push_back(&source);
-    }
-    std::sort(order.begin(), order.end(),
-              [](const Source* a, const Source* b) { return a->entry->name < b->entry->name; });
-    const auto twice = std::adjacent_find(order.begin(), order.end(), [](const Source* a, const Source* b) {
-      return a->entry->name == b->entry->name;
-    });
-    if (twice != order.end()) {
-      throw Error("the tensor " + quoted_name((*twice)->entry->name) + " occurs twice, in " +
-                  (*twice)->part->path.string() + " and in " + (*(twice + 1))->part->path.string() +
-                  ", wanted distinct names in the parts of a split model");
+      const auto [at, added] = seen.emplace(source.entry->name, &source);
+      if (!added) {
+        throw Error("the tensor " + quoted_name(at->first) + " occurs twice, in " +
+                    at->second->part->path.string() + " and in " + source.part->path.string() +
+                    ", wanted distinct names in the parts of a split model");
+      }
     }
   }
 
@@ -237,44 +223,50 @@ class GgufCheckpoint final : public Checkpoint {
     return value;
   }
 
-  void decode_row(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
-                  std::span<std::uint8_t> codes) const {
+  /// found(index, block, d) for the blocks of a row; d is 0 for either zero of float16.
+  template <typename Found>
+  void for_each_block(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
+                      const Found& found) const {
     const std::int64_t blocks = tensor.shape[1] / format.weights;
     const std::uint8_t* block = bytes_of(tensor) + row * blocks * format.bytes;
     for (std::int64_t b = 0; b < blocks; ++b, block += format.bytes) {
-      std::uint8_t* out = codes.data() + b * format.weights;
-      if ((block_scale(format, block) & 0x7fffU) == 0) {
+      const std::uint16_t d = block_scale(format, block);
+      found(b, block, (d & 0x7fffU) == 0 ? std::uint16_t{0} : d);
+    }
+  }
+
+  void decode_row(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
+                  std::span<std::uint8_t> codes) const {
+    for_each_block(tensor, format, row, [&](std::int64_t b, const std::uint8_t* block, std::uint16_t d) {
+      std::uint8_t* const out = codes.data() + b * format.weights;
+      if (d == 0) {
         std::fill_n(out, format.weights, std::uint8_t{1});
       } else {
         format.decode(block, out);
       }
-    }
+    });
   }
 
   /// d of a row; 0 if all of its blocks have d = 0.
   std::uint16_t row_scale(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row) const {
-    const std::int64_t blocks = tensor.shape[1] / format.weights;
-    const std::uint8_t* block = bytes_of(tensor) + row * blocks * format.bytes;
     std::uint16_t scale = 0;
-    for (std::int64_t b = 0; b < blocks; ++b, block += format.bytes) {
-      const std::uint16_t d = block_scale(format, block);
-      if ((d & 0x7fffU) == 0 || d == scale) {
-        continue;
+    for_each_block(tensor, format, row, [&](std::int64_t b, const std::uint8_t*, std::uint16_t d) {
+      if (d == 0 || d == scale) {
+        return;
       }
       const float value = float16_to_float(d);
+      const std::string what =
+          "row " + std::to_string(row) + ", block " + std::to_string(b) + ": scale " + std::to_string(value);
       if (!std::isfinite(value) || value < 0) {
-        fail(tensor, "row " + std::to_string(row) + ", block " + std::to_string(b) + ": scale " +
-                         std::to_string(value) + ", wanted finite and not negative");
+        fail(tensor, what + ", wanted finite and not negative");
       }
       if (scale != 0) {
         fail(tensor,
-             "row " + std::to_string(row) + ", block " + std::to_string(b) + ": scale " +
-                 std::to_string(value) + ", the blocks before have " +
-                 std::to_string(float16_to_float(scale)) +
+             what + ", the blocks before have " + std::to_string(float16_to_float(scale)) +
                  "; wanted one scale for all blocks of a row (a ternary matrix, not a quantised float one)");
       }
       scale = d;
-    }
+    });
     return scale;
   }
 

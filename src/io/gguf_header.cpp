@@ -7,6 +7,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/integer.h"
 #include "io/codecs/i2_s.h"
 #include "io/dtype.h"
 #include "io/gguf.h"
@@ -104,10 +105,10 @@ void skip_value(Cursor& cursor, std::string_view key) {
 }
 
 void read_pairs(Cursor& cursor, std::uint64_t count, std::span<const std::byte> file, Header& header) {
-  constexpr std::uint64_t kLeastBytes = 13;
-  if (count > cursor.left() / kLeastBytes) {
+  constexpr std::uint64_t kMinPairBytes = 13;
+  if (count > cursor.left() / kMinPairBytes) {
     cursor.fail(std::to_string(count) + " pairs, the file's " + std::to_string(cursor.left()) +
-                " more bytes hold at most " + std::to_string(cursor.left() / kLeastBytes));
+                " more bytes hold at most " + std::to_string(cursor.left() / kMinPairBytes));
   }
   // Grown by what is really there: the count alone is no reason for memory, and equal keys cost a sort.
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -119,14 +120,10 @@ void read_pairs(Cursor& cursor, std::uint64_t count, std::span<const std::byte> 
     skip_value(cursor, key);
     header.pairs.push_back({key, file.subspan(begin, cursor.position() - begin)});
   }
-  std::vector<std::string_view> keys;
-  keys.reserve(header.pairs.size());
-  for (const GgufPair& pair : header.pairs) {
-    keys.push_back(pair.key);
-  }
-  std::sort(keys.begin(), keys.end());
-  if (const auto twice = std::adjacent_find(keys.begin(), keys.end()); twice != keys.end()) {
-    cursor.fail("the key " + quoted_name(*twice) + " occurs twice");
+  std::vector<GgufPair> sorted = header.pairs;
+  std::ranges::sort(sorted, {}, &GgufPair::key);
+  if (const auto twice = std::ranges::adjacent_find(sorted, {}, &GgufPair::key); twice != sorted.end()) {
+    cursor.fail("the key " + quoted_name(twice->key) + " occurs twice");
   }
 }
 
@@ -139,14 +136,10 @@ void read_known_pairs(Cursor& cursor, Header& header) {
     header.architecture = *text;
   }
   if (const GgufPair* pair = find_pair(header.pairs, "general.alignment")) {
-    std::uint32_t type = 0;
-    std::uint32_t value = 0;
-    std::memcpy(&type, pair->value.data(), 4);
-    if (type == kUint32) {
-      std::memcpy(&value, pair->value.data() + 4, 4);
-    }
+    const bool is_u32 = type_of(*pair) == kUint32;
+    const auto value = is_u32 ? static_cast<std::uint64_t>(integer_value(*pair).value_or(0)) : 0;
     if (!std::has_single_bit(value) || value < 8 || value > 65536) {
-      cursor.fail("general.alignment is " + (type == kUint32 ? std::to_string(value) : "no u32") +
+      cursor.fail("general.alignment is " + (is_u32 ? std::to_string(value) : "no u32") +
                   ", wanted a power of two from 8 to 65536");
     }
     header.alignment = value;
@@ -230,10 +223,6 @@ TensorEntry read_tensor(Cursor& cursor, const Header& header, const std::string&
   return tensor;
 }
 
-std::uint64_t padded(std::uint64_t bytes, std::uint64_t alignment) {
-  return (bytes + alignment - 1) / alignment * alignment;
-}
-
 /// What a range that does not fit may mean.
 std::string hint(const TensorEntry& tensor, std::uint64_t room) {
   const auto numel =
@@ -257,9 +246,8 @@ void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std:
     order.push_back(&tensor);
   }
   // An empty tensor lies where the next one begins.
-  std::sort(order.begin(), order.end(), [](const TensorEntry* a, const TensorEntry* b) {
-    return std::pair(a->offset, a->bytes) < std::pair(b->offset, b->bytes);
-  });
+  std::ranges::sort(order, {},
+                    [](const TensorEntry* entry) { return std::pair(entry->offset, entry->bytes); });
   for (std::size_t i = 0; i < order.size(); ++i) {
     TensorEntry& tensor = *order[i];
     const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
@@ -276,11 +264,11 @@ void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std:
                   (last ? " end outside the file" : " overlap tensor " + quoted_name(order[i + 1]->name)) +
                   ", which leaves " + std::to_string(room) + hint(tensor, room));
     }
-    if (!last && room != padded(tensor.bytes, header.alignment)) {
+    if (!last && room != round_up(tensor.bytes, header.alignment)) {
       cursor.fail(what + where + " leave a hole before tensor " + quoted_name(order[i + 1]->name) + " at " +
                   std::to_string(order[i + 1]->offset) + hint(tensor, room));
     }
-    if (last && room > padded(tensor.bytes, header.alignment)) {
+    if (last && room > round_up(tensor.bytes, header.alignment)) {
       cursor.fail(what + "the data end at offset " + std::to_string(tensor.offset + tensor.bytes) + ", but " +
                   std::to_string(room - tensor.bytes) + " bytes follow" + hint(tensor, room));
     }
@@ -295,69 +283,6 @@ void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std:
 
 }  // namespace
 
-std::optional<std::string_view> string_value(const GgufPair& pair) {
-  std::uint32_t type = 0;
-  std::memcpy(&type, pair.value.data(), 4);
-  if (type != kString) {
-    return std::nullopt;
-  }
-  const auto text = pair.value.subspan(12);
-  return std::string_view(reinterpret_cast<const char*>(text.data()), text.size());
-}
-
-const GgufPair* find_pair(std::span<const GgufPair> pairs, std::string_view key) {
-  const auto at =
-      std::find_if(pairs.begin(), pairs.end(), [&](const GgufPair& pair) { return pair.key == key; });
-  return at == pairs.end() ? nullptr : &*at;
-}
-
-std::optional<double> number_value(const GgufPair& pair) {
-  std::uint32_t type = 0;
-  std::memcpy(&type, pair.value.data(), 4);
-  const auto value = [&]<typename Value>(Value number) {
-    std::memcpy(&number, pair.value.data() + 4, sizeof(number));
-    return static_cast<double>(number);
-  };
-  if (type == kFloat32) {
-    return value(float{});
-  }
-  if (type == kFloat64) {
-    return value(double{});
-  }
-  const auto integer = integer_value(pair);
-  return integer ? std::optional(static_cast<double>(*integer)) : std::nullopt;
-}
-
-std::optional<std::int64_t> integer_value(const GgufPair& pair) {
-  std::uint32_t type = 0;
-  std::memcpy(&type, pair.value.data(), 4);
-  const auto value = [&]<typename Value>(Value number) -> std::optional<std::int64_t> {
-    std::memcpy(&number, pair.value.data() + 4, sizeof(number));
-    return std::in_range<std::int64_t>(number) ? std::optional(static_cast<std::int64_t>(number))
-                                               : std::nullopt;
-  };
-  switch (type) {
-    case kUint8:
-      return value(std::uint8_t{});
-    case kInt8:
-      return value(std::int8_t{});
-    case kUint16:
-      return value(std::uint16_t{});
-    case kInt16:
-      return value(std::int16_t{});
-    case kUint32:
-      return value(std::uint32_t{});
-    case kInt32:
-      return value(std::int32_t{});
-    case kUint64:
-      return value(std::uint64_t{});
-    case kInt64:
-      return value(std::int64_t{});
-    default:
-      return std::nullopt;
-  }
-}
-
 Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
                     const std::function<void(std::span<const GgufPair>)>& check_pairs) {
   Cursor cursor(file, name);
@@ -369,16 +294,16 @@ Header parse_header(std::span<const std::byte> file, const std::string& name, st
   read_pairs(cursor, pairs, file, header);
   read_known_pairs(cursor, header);
   check_pairs(header.pairs);
-  constexpr std::uint64_t kLeastTensorBytes = 25;
-  if (tensors > cursor.left() / kLeastTensorBytes) {
+  constexpr std::uint64_t kMinTensorBytes = 25;
+  if (tensors > cursor.left() / kMinTensorBytes) {
     cursor.fail(std::to_string(tensors) + " tensors, the file's " + std::to_string(cursor.left()) +
-                " more bytes hold at most " + std::to_string(cursor.left() / kLeastTensorBytes));
+                " more bytes hold at most " + std::to_string(cursor.left() / kMinTensorBytes));
   }
   for (std::uint64_t i = 0; i < tensors; ++i) {
     header.tensors.push_back(read_tensor(cursor, header, name));
   }
   const std::uint64_t data_begin =
-      std::min<std::uint64_t>(padded(cursor.position(), header.alignment), file.size());
+      std::min<std::uint64_t>(round_up(cursor.position(), header.alignment), file.size());
   check_ranges(cursor, header, data_begin, file.size() - data_begin);
   return header;
 }

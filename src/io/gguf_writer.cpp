@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
 #include "io/gguf_parts.h"
@@ -21,29 +21,6 @@ namespace {
 
 // ggml keeps names in 64 bytes with a NUL.
 constexpr std::size_t kLongestName = gguf::kMaxNameBytes - 1;
-
-/// The header's bytes.
-class Bytes {
- public:
-  template <typename Value>
-  void number(Value value) {
-    append(std::as_bytes(std::span(&value, 1)));
-  }
-  void string(std::string_view text) {
-    number(static_cast<std::uint64_t>(text.size()));
-    bytes_ += text;
-  }
-  void append(std::span<const std::byte> bytes) {
-    bytes_.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  }
-  void pad(std::uint64_t alignment) {
-    bytes_.resize((bytes_.size() + alignment - 1) / alignment * alignment);
-  }
-  std::span<const std::byte> bytes() const { return std::as_bytes(std::span(bytes_)); }
-
- private:
-  std::string bytes_;
-};
 
 struct Placed {
   const PlannedTensor* planned;
@@ -145,7 +122,7 @@ bool is_copied(const Checkpoint& source, const TensorInfo& tensor, const BlockFo
          source.format() == Format::gguf &&
          tensor.stored_bytes ==
              count / static_cast<std::uint64_t>(format.weights) * static_cast<std::uint64_t>(format.bytes) &&
-         !source.has_row_scales(tensor);
+         !source.has_weight_scale(tensor);
 }
 
 Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFormat& format) {
@@ -205,7 +182,8 @@ std::optional<std::uint32_t> file_type(const WritePlan& plan, const BlockFormat&
 }
 
 /// Keys and values: those of a GGUF source as they are, else the few that readers expect.
-void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header, std::uint64_t& count) {
+void write_pairs(const WritePlan& plan, const BlockFormat& format, gguf::ByteWriter& header,
+                 std::uint64_t& count) {
   const auto key = [&](std::string_view name, std::uint32_t type) {
     header.string(name);
     header.number(type);
@@ -244,11 +222,12 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, Bytes& header
   }
 }
 
-Bytes make_header(const WritePlan& plan, const BlockFormat& format, std::span<const Placed> tensors) {
-  Bytes pairs;
+gguf::ByteWriter make_header(const WritePlan& plan, const BlockFormat& format,
+                             std::span<const Placed> tensors) {
+  gguf::ByteWriter pairs;
   std::uint64_t pair_count = 0;
   write_pairs(plan, format, pairs, pair_count);
-  Bytes header;
+  gguf::ByteWriter header;
   header.append(std::as_bytes(std::span(gguf::kMagic)));
   header.number(gguf::kVersion);
   header.number(static_cast<std::uint64_t>(tensors.size()));
@@ -263,8 +242,7 @@ Bytes make_header(const WritePlan& plan, const BlockFormat& format, std::span<co
     }
     header.number(placed.type);
     header.number(offset);
-    offset +=
-        (placed.bytes + gguf::kDefaultAlignment - 1) / gguf::kDefaultAlignment * gguf::kDefaultAlignment;
+    offset += round_up(placed.bytes, gguf::kDefaultAlignment);
   }
   header.pad(gguf::kDefaultAlignment);
   return header;
@@ -312,7 +290,7 @@ void write_gguf(const WritePlan& plan, const std::filesystem::path& out) {
     throw Error(plan.source.path().string() + ": no ternary matrix to write as " + std::string(format.name) +
                 "; `trit pack` makes float matrices ternary");
   }
-  const Bytes header = make_header(plan, format, tensors);
+  const gguf::ByteWriter header = make_header(plan, format, tensors);
   AtomicFile file(out);
   file.write(header.bytes());
   Progress progress(plan);
@@ -325,8 +303,7 @@ void write_gguf(const WritePlan& plan, const std::filesystem::path& out) {
           progress);
     }
     constexpr std::array<std::byte, gguf::kDefaultAlignment> kPadding{};
-    file.write(std::span(kPadding).first((gguf::kDefaultAlignment - placed.bytes % gguf::kDefaultAlignment) %
-                                         gguf::kDefaultAlignment));
+    file.write(std::span(kPadding).first(round_up(placed.bytes, gguf::kDefaultAlignment) - placed.bytes));
   }
   file.commit();
 }

@@ -95,15 +95,6 @@ void read_shards(const fs::path& index_path, HuggingFaceFiles& files) {
 
 }  // namespace
 
-std::string read_text_file(const fs::path& path, std::size_t most) {
-  const MappedFile file(path);
-  if (file.bytes().size() > most) {
-    throw Error(path.string() + ": " + std::to_string(file.bytes().size()) + " bytes, wanted at most " +
-                std::to_string(most));
-  }
-  return {reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()};
-}
-
 bool names_folder_of_transformers(const fs::path& path) {
   return fs::is_directory(path) || path.filename().string().ends_with(kIndexEnding);
 }

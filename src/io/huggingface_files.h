@@ -18,18 +18,14 @@ struct HuggingFaceFiles {
   std::map<std::string, std::string, std::less<>> index;  // tensor -> file name; empty without shards
 };
 
-/// Whether open_huggingface() takes the path without a look into it: a folder, or an index of shards.
+/// Whether the path alone says that it is a model of transformers: a folder, or an index of shards.
 bool names_folder_of_transformers(const std::filesystem::path& path);
 
 /// The files of a folder, of an index, or one file of weights. Throws Error for a folder without a model, a
 /// bad index, and a shard that is not there.
 HuggingFaceFiles find_huggingface_files(const std::filesystem::path& path);
 
-/// Throws Error, naming index and folder, if an index beside `file` says that it is one of several shards: it
-/// holds a part of a model.
+/// Throws Error, naming index and folder, if an index beside `file` lists it as one of several shards.
 void refuse_lone_shard(const std::filesystem::path& file);
-
-/// The text of a file of at most `most` bytes.
-std::string read_text_file(const std::filesystem::path& path, std::size_t most);
 
 }  // namespace trit::io

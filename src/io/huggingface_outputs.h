@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What a folder of transformers consists of, decided before anything is written: the tensors and config.json.
+// The tensors and the config.json of a folder of transformers, decided before anything is written.
 #pragma once
 
 #include <cstdint>

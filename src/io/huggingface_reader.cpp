@@ -10,6 +10,7 @@
 #include "io/float_elements.h"
 #include "io/huggingface_config.h"
 #include "io/huggingface_files.h"
+#include "io/mapped_file.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"

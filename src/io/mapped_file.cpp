@@ -9,7 +9,7 @@
 #include <cstdint>
 #include <system_error>
 
-#include "io/file_descriptor.h"
+#include "base/file_descriptor.h"
 #include "trit/error.h"
 
 namespace trit::io {

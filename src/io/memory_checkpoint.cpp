@@ -37,10 +37,7 @@ TensorInfo& MemoryCheckpoint::insert(std::unique_ptr<Stored> stored) {
   info.shape = stored->shape;
   info.index = stored_.size();
   stored_.push_back(std::move(stored));
-  const auto at =
-      std::lower_bound(tensors_.begin(), tensors_.end(), info.name,
-                       [](const TensorInfo& tensor, std::string_view key) { return tensor.name < key; });
-  return *tensors_.insert(at, info);
+  return *tensors_.insert(std::ranges::lower_bound(tensors_, info.name, {}, &TensorInfo::name), info);
 }
 
 void MemoryCheckpoint::add(std::string name, TernaryMatrix matrix) {

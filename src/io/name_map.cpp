@@ -64,12 +64,7 @@ NameMap NameMap::parse(std::string_view json, const std::string& what) {
 
 NameMap NameMap::load(const std::filesystem::path& path) {
   constexpr std::size_t kMaxBytes = std::size_t{16} << 20;
-  const MappedFile file(path);
-  if (file.bytes().size() > kMaxBytes) {
-    throw Error(path.string() + ": " + std::to_string(file.bytes().size()) + " bytes, wanted at most " +
-                std::to_string(kMaxBytes));
-  }
-  return parse({reinterpret_cast<const char*>(file.bytes().data()), file.bytes().size()}, path.string());
+  return parse(read_text_file(path, kMaxBytes), path.string());
 }
 
 bool NameMap::empty() const { return rules_.empty(); }

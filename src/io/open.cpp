@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// open_checkpoint: the format by the content, never by the file's name.
+// open_checkpoint: finds the format from the content, never from the file's name.
 #include <string_view>
 
 #include "io/file_kind.h"

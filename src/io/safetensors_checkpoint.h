@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Every checkpoint that lies in safetensors files: a table that says of each tensor where its data and its
-// scale lie and by which codec they are read. One function per format fills it.
+// A checkpoint in safetensors files: a table that holds, for each tensor, where its data and its scale are
+// and which codec reads them. One function per format fills the table.
 #pragma once
 
 #include <array>

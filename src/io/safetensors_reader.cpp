@@ -62,9 +62,8 @@ void check_ranges(const Header& header, std::uint64_t buffer_bytes, const std::s
   for (const Named& entry : header.tensors) {
     entries.push_back(&entry);
   }
-  std::sort(entries.begin(), entries.end(), [](const Named* a, const Named* b) {
-    return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);
-  });
+  std::ranges::sort(entries, {},
+                    [](const Named* entry) { return std::pair(entry->second.begin, entry->second.end); });
   std::uint64_t position = 0;
   std::string before = "the header";
   for (const Named* entry : entries) {

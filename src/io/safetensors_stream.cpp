@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 
 #include "io/checksum.h"
 #include "io/dtype.h"
@@ -55,25 +56,19 @@ std::string metadata_json(const std::map<std::string, std::string, std::less<>>&
 }
 
 void refuse_equal_names(std::span<const SafetensorsEntry> entries, const std::string& file) {
-  std::vector<std::string_view> names;
-  names.reserve(entries.size());
+  std::set<std::string_view> names;
   for (const SafetensorsEntry& entry : entries) {
-    names.push_back(entry.name);
-  }
-  std::sort(names.begin(), names.end());
-  if (const auto twice = std::adjacent_find(names.begin(), names.end()); twice != names.end()) {
-    throw Error(file + ": tensor \"" + std::string(*twice) + "\" is given twice");
+    if (!names.insert(entry.name).second) {
+      throw Error(file + ": tensor \"" + entry.name + "\" is given twice");
+    }
   }
 }
 
 std::string entry_json(const SafetensorsEntry& entry, std::uint64_t begin, std::uint64_t end,
                        const std::string& file) {
-  std::string shape = "[";
-  for (const std::int64_t dimension : entry.shape) {
-    shape += (shape.size() == 1 ? "" : ",") + std::to_string(dimension);
-  }
-  return quoted(entry.name, file) + ":{\"dtype\":\"" + entry.dtype + "\",\"shape\":" + shape +
-         "],\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
+  const nlohmann::json shape = entry.shape;
+  return quoted(entry.name, file) + ":{\"dtype\":\"" + entry.dtype + "\",\"shape\":" + shape.dump() +
+         ",\"data_offsets\":[" + std::to_string(begin) + "," + std::to_string(end) + "]}";
 }
 
 constexpr std::string_view kNoChecksum = "00000000";

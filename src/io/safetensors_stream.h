@@ -5,9 +5,9 @@
 // starting on a multiple of 8, every tensor is aligned to its element. The same tensors give the same bytes,
 // in whatever order they are named.
 //
-// A file in the stored form (metadata "trit.layout") gets the metadata "trit.crc32c" (checksum.h). It covers
-// the data, which come after the header: the header is written with zeros in its place, which commit()
-// replaces.
+// A file in the stored form (metadata "trit.layout") gets the metadata "trit.crc32c"
+// (checksum.h). It covers the data, which come after the header: the header is written with
+// zeros in its place, which commit() replaces.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@
 #include <string>
 #include <vector>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 
 namespace trit::io {
 

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
 //
 // save_safetensors (trit/safetensors.h): tensors that lie in memory, through the streaming writer.
+#include "base/atomic_file.h"
 #include "io/dtype.h"
 #include "io/safetensors_stream.h"
 #include "trit/error.h"
 #include "trit/safetensors.h"
 
 namespace trit::io {
+
 void save_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                       const std::map<std::string, std::string, std::less<>>& metadata) {
   std::vector<SafetensorsEntry> entries;
@@ -25,6 +27,15 @@ void save_safetensors(const std::filesystem::path& path, std::span<const TensorT
     stream.write(tensors[index].data);
   }
   stream.commit();
+}
+
+void write_file_atomically(const std::filesystem::path& path,
+                           std::span<const std::span<const std::byte>> parts) {
+  AtomicFile file(path);
+  for (const std::span<const std::byte> part : parts) {
+    file.write(part);
+  }
+  file.commit();
 }
 
 }  // namespace trit::io

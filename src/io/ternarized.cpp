@@ -53,8 +53,8 @@ class TernarizedCheckpoint final : public Checkpoint {
     return at->second;
   }
 
-  bool has_row_scales(const TensorInfo& tensor) const override {
-    return original(tensor).kind != TensorKind::ternary || source_.has_row_scales(original(tensor));
+  bool has_weight_scale(const TensorInfo& tensor) const override {
+    return original(tensor).kind != TensorKind::ternary || source_.has_weight_scale(original(tensor));
   }
 
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,

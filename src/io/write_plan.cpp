@@ -15,9 +15,7 @@ constexpr std::int64_t kReadBytes = std::int64_t{1} << 20;
 }  // namespace
 
 const PlannedTensor* WritePlan::find(std::string_view name) const {
-  const auto at =
-      std::lower_bound(tensors.begin(), tensors.end(), name,
-                       [](const PlannedTensor& tensor, std::string_view key) { return tensor.name < key; });
+  const auto at = std::ranges::lower_bound(tensors, name, {}, &PlannedTensor::name);
   return at != tensors.end() && at->name == name ? &*at : nullptr;
 }
 
@@ -80,21 +78,27 @@ void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& 
   plan.source.release(tensor);
 }
 
-void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& progress,
-                   const std::function<void(std::span<const std::uint8_t> codes, std::int64_t first_row,
-                                            std::int64_t rows)>& found) {
+void for_each_rows(const Checkpoint& source, const TensorInfo& tensor, const FoundRows& found) {
   const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
   const std::int64_t at_once = rows_per_read(tensor);
   std::vector<std::uint8_t> buffer(static_cast<std::size_t>(at_once * row_bytes));
   for (std::int64_t first = 0; first < tensor.shape[0]; first += at_once) {
     const std::int64_t rows = std::min(at_once, tensor.shape[0] - first);
     const auto codes = std::span(buffer).first(static_cast<std::size_t>(rows * row_bytes));
-    plan.source.read_codes(tensor, first, rows, codes);
+    source.read_codes(tensor, first, rows, codes);
     found(codes, first, rows);
-    progress.add(tensor.stored_bytes / static_cast<std::uint64_t>(tensor.shape[0]) *
-                 static_cast<std::uint64_t>(rows));
   }
-  plan.source.release(tensor);
+  source.release(tensor);
+}
+
+void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& progress,
+                   const FoundRows& found) {
+  const std::uint64_t row_bytes = tensor.stored_bytes / static_cast<std::uint64_t>(tensor.shape[0]);
+  for_each_rows(plan.source, tensor,
+                [&](std::span<const std::uint8_t> codes, std::int64_t first, std::int64_t rows) {
+                  found(codes, first, rows);
+                  progress.add(row_bytes * static_cast<std::uint64_t>(rows));
+                });
 }
 
 bool is_own_form_key(std::string_view key) {

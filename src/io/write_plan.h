@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What convert() hands to the writer of a format: the tensors under their new names, and the text that
-// travels along.
+// What convert() gives to the writer of a format: the tensors under their new names, and the metadata.
 #pragma once
 
 #include <cstdint>
@@ -43,31 +42,34 @@ class Progress {
 /// Where a writer puts bytes.
 using Sink = std::function<void(std::span<const std::byte>)>;
 
-/// The source's scale of a ternary tensor. What was read of the tensor for it does not stay in memory: GGUF
-/// keeps its scales all over the data, and writers ask for all scales before they write.
+/// The source's scale of a ternary tensor. Releases the pages that were read for it: the scales of a GGUF
+/// file are spread over the data, and writers ask for all scales before they write.
 std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor);
 
 /// [rows] whether all weights of the row of a ternary tensor are 0.
 std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor);
 
-/// Rows that are read at once: about a megabyte of codes.
+/// Rows to read at a time: about a megabyte of codes.
 std::int64_t rows_per_read(const TensorInfo& tensor);
 
-/// What Checkpoint::read_elements counts: elements of a floating or other tensor, else bytes.
+/// The units of Checkpoint::read_elements: elements of a floating or other tensor, bytes of any other.
 struct Elements {
   std::int64_t count = 0;
   std::int64_t bits = 8;  // of one
-  /// Of elements that end at a byte.
+  /// The size of so many elements, which must end at a byte.
   std::int64_t bytes(std::int64_t elements) const { return elements / 8 * bits + elements % 8 * bits / 8; }
 };
 Elements elements_of(const TensorInfo& tensor);
 
 /// Streams the elements, or the bytes, of a tensor to `sink`.
 void copy_elements(const WritePlan& plan, const TensorInfo& tensor, const Sink& sink, Progress& progress);
-/// Streams the rows of a ternary tensor, in the stored form, `rows_per_read` at a time.
+/// Calls found(codes, first_row, rows) for the rows of a ternary tensor, packed, some at a time.
+using FoundRows =
+    std::function<void(std::span<const std::uint8_t> codes, std::int64_t first_row, std::int64_t rows)>;
+void for_each_rows(const Checkpoint& source, const TensorInfo& tensor, const FoundRows& found);
+/// The same for a writer.
 void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& progress,
-                   const std::function<void(std::span<const std::uint8_t> codes, std::int64_t first_row,
-                                            std::int64_t rows)>& found);
+                   const FoundRows& found);
 
 /// Metadata keys that only the stored form itself has.
 bool is_own_form_key(std::string_view key);
@@ -75,7 +77,7 @@ bool is_own_form_key(std::string_view key);
 /// The formats that can hold the matrix, for messages: "trit, hf, gguf with q2_0".
 std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale);
 
-/// The writers. Each throws Error for what its format cannot hold before it writes anything.
+/// The writers. Each checks that its format can hold the plan, and throws Error, before it writes anything.
 void write_trit(const WritePlan& plan, const std::filesystem::path& out);
 void write_gguf(const WritePlan& plan, const std::filesystem::path& out);
 void write_huggingface(const WritePlan& plan, const std::filesystem::path& out);

@@ -7,10 +7,11 @@
 #include <map>
 #include <mutex>
 
-#include "cpu/generic/team.h"
+#include "base/team.h"
 #include "io/checksum.h"
 #include "io/mapped_file.h"
 #include "runtime/arena_pool.h"
+#include "runtime/checked_layers.h"
 #include "runtime/dense.h"
 #include "runtime/engine.h"
 #include "runtime/openmp_threads.h"
@@ -77,17 +78,17 @@ class CpuEngine final : public Engine {
         chunk_(images_per_chunk(network_, parallel_->threads())),
         dense_(make_dense_library()) {
     load_ternary_layers(file);
-    Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
+    Parallel& parallel = team_is_lost() ? *alone_ : *parallel_;
     const OpenMpThreads scope(parallel.threads());
     for (const Node& node : network_.graph.nodes) {
       if (node.op) {
-        node.op->prepare({*dense_, kernels_.backend});
+        node.op->prepare({*dense_, backend()});
       }
     }
     program(parallel, 1);  // a layer that the library cannot run shows now
   }
 
-  Backend backend() const override { return kernels_.backend; }
+  Backend backend() const override { return backend_of(kernels_); }
   PanelFormat layout() const override { return layout_; }
   int threads() const override { return parallel_->threads(); }
   std::string dense_library() const override { return dense_->name(); }
@@ -114,7 +115,7 @@ class CpuEngine final : public Engine {
 
   void run(const float* x, std::int64_t batch, float* y) override {
     // After fork() neither our loops nor oneDNN's may begin a parallel region (team.h).
-    Parallel& parallel = generic::team_is_lost() ? *alone_ : *parallel_;
+    Parallel& parallel = team_is_lost() ? *alone_ : *parallel_;
     const std::int64_t threads = parallel.threads();
     const bool alone = threads > 1 && batch >= threads * kMinOwnImages && weight_bytes_ <= kMaxOwnBytes;
     const std::int64_t most = alone ? std::max<std::int64_t>(chunk_ / threads, 1) : chunk_;
@@ -157,7 +158,7 @@ class CpuEngine final : public Engine {
     }
     // The file's pages leave memory as the panels come, on all threads: to take them all out at the end is
     // one thread's work, and doubles the memory that a model needs while it is loaded.
-    std::vector<PackedLinear> packed = PackedLinear::checked(
+    std::vector<PackedLinear> packed = prepare_checked(
         kernels_, *parallel_, matrices, layout_,
         [](const StoredMatrix& matrix) { io::release_pages(std::as_bytes(matrix.weight.codes)); });
     std::map<std::string, std::uint32_t> crcs;

@@ -10,9 +10,11 @@
 #include <string>
 #include <vector>
 
+#include "cpu/table.h"
 #include "runtime/builtin_kernels.h"
 #include "runtime/program.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
+#include "trit/parallel.h"
 
 namespace trit::runtime {
 

@@ -6,7 +6,7 @@
 #include <atomic>
 #include <cstddef>
 
-#include "cpu/generic/team.h"
+#include "base/team.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -28,7 +28,7 @@ bool has_default_floating_point() {
 
 OpenMpThreads::OpenMpThreads(int threads) : before_(omp_get_max_threads()) {
   if (threads > 1) {
-    generic::use_team();
+    use_team();
   }
   if (before_ != threads) {
     omp_set_num_threads(threads);

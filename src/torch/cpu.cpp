@@ -38,7 +38,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   Tensor scale = at::empty({tokens}, x.options().dtype(torch::kFloat));
   Tensor rstd = at::empty_like(scale);
   Tensor q_sum = at::empty({tokens}, x.options().dtype(torch::kInt));
-  const DefaultFloatEnvironment environment;
+  const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::norm_quant(kernels(), parallel,
                    {.x = rows.const_data_ptr(),
@@ -60,7 +60,7 @@ Tensor absmean(const Tensor& weight, bool per_row) {
   check_weight(weight);
   const Tensor w = float_of(weight);
   Tensor scale = at::empty({per_row ? w.size(0) : 1}, w.options());
-  const DefaultFloatEnvironment environment;
+  const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::absmean(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
                 per_row ? ScaleGranularity::row : ScaleGranularity::tensor, scale.mutable_data_ptr<float>());
@@ -72,7 +72,7 @@ Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
   const Tensor w = float_of(weight);
   const Tensor beta = float_of(scale);
   Tensor codes = at::empty({w.size(0), packed_row_bytes(w.size(1))}, w.options().dtype(torch::kByte));
-  const DefaultFloatEnvironment environment;
+  const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::ternarize_pack(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
                        granularity_of(beta, w.size(0)), beta.const_data_ptr<float>(),
@@ -101,7 +101,7 @@ StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_
 Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
   const StoredWeight stored = stored_weight(codes, scale, in_features);
   Tensor w = at::empty({codes.size(0), in_features}, stored.scale.options());
-  const DefaultFloatEnvironment environment;
+  const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::dequantize(kernels(), parallel, stored.view, w.mutable_data_ptr<float>());
   return w.to(dtype);
@@ -125,7 +125,7 @@ Tensor product(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const 
   const Tensor scales = scale.contiguous();
   const Tensor sums = q_sum.contiguous();
   Tensor y = at::empty({tokens, weight.out_features()}, q.options().dtype(dtype));
-  const DefaultFloatEnvironment environment;
+  const DefaultFloatingPoint environment;
   TorchParallel parallel;
   weight.product(parallel,
                  {codes.const_data_ptr<std::int8_t>(), scales.const_data_ptr<float>(),
@@ -167,7 +167,8 @@ void unpack_tile(const TernaryView& weight, std::int64_t first, std::int64_t wid
       if (type == torch::kBFloat16) {
         unpack_bfloat16_row(codes, width, static_cast<std::uint16_t*>(tile) + n * stride);
       } else {
-        table.dequantize_row(codes, width, 1.0F, static_cast<float*>(tile) + n * stride);
+        dequantize_row(table, {codes, static_cast<std::size_t>(packed_row_bytes(width))}, 1.0F,
+                       {static_cast<float*>(tile) + n * stride, static_cast<std::size_t>(width)});
       }
     }
   });

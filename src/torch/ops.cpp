@@ -8,7 +8,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::torch_layer {
 namespace {

@@ -3,26 +3,14 @@
 
 #include <ATen/Parallel.h>
 
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
-
 namespace trit::torch_layer {
-
-#if defined(__SSE__)
-DefaultFloatEnvironment::DefaultFloatEnvironment() : previous_(_mm_getcsr()) { _mm_setcsr(0x1f80); }
-DefaultFloatEnvironment::~DefaultFloatEnvironment() { _mm_setcsr(previous_); }
-#else
-DefaultFloatEnvironment::DefaultFloatEnvironment() : previous_(0) {}
-DefaultFloatEnvironment::~DefaultFloatEnvironment() = default;
-#endif
 
 int TorchParallel::threads() const { return at::get_num_threads(); }
 
 void TorchParallel::run(std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
   // Grain 1: the kernels cut their work into tasks that are worth a thread each.
   at::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
-    const DefaultFloatEnvironment environment;
+    const DefaultFloatingPoint environment;
     for (std::int64_t i = begin; i < end; ++i) {
       task(i);
     }

@@ -10,19 +10,6 @@
 
 namespace trit::torch_layer {
 
-/// Sets the floating-point environment of the numerics contract (round half to even, denormals kept) for one
-/// scope: at::set_flush_denormal(true) must not change a bit.
-class DefaultFloatEnvironment {
- public:
-  DefaultFloatEnvironment();
-  ~DefaultFloatEnvironment();
-  DefaultFloatEnvironment(const DefaultFloatEnvironment&) = delete;
-  DefaultFloatEnvironment& operator=(const DefaultFloatEnvironment&) = delete;
-
- private:
-  unsigned previous_;
-};
-
 /// at::parallel_for as a trit::Parallel.
 class TorchParallel final : public Parallel {
  public:

@@ -10,7 +10,7 @@
 #include <string>
 #include <system_error>
 
-#include "io/atomic_file.h"
+#include "base/atomic_file.h"
 #include "io/model_graph.h"
 #include "io/safetensors_checkpoint.h"
 #include "trit/error.h"
@@ -129,7 +129,7 @@ void replace_all(std::string& text, const std::string& from, const std::string& 
 
 void save_checked(const fs::path& path, std::span<const io::TensorToWrite> tensors,
                   const Metadata& metadata) {
-  { const io::AtomicFile probe(path); }  // a folder, a device, no permission: said before any work
+  { const AtomicFile probe(path); }  // a folder, a device, no permission: said before any work
   const Draft draft(path);
   try {
     io::save_safetensors(draft.path, tensors, metadata);
@@ -148,7 +148,7 @@ void save_checked(const fs::path& path, std::span<const io::TensorToWrite> tenso
   if (failure) {
     throw Error(path.string() + ": cannot be replaced: " + failure.message());
   }
-  io::sync_folder_of(path);
+  sync_folder_of(path);
 }
 
 }  // namespace

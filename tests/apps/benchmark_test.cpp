@@ -130,10 +130,8 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
   options.tokens = {1, 7};
   options.threads = 2;
   options.timing = {.rounds = 3, .seconds_per_batch = 0.0001};
-  for (const CpuKernels* kernels : cpu_kernels()) {
-    if (kernels->available()) {
-      options.backends.push_back(kernels->backend);
-    }
+  for (const std::string& name : available_backends()) {
+    options.backends.push_back(backend_from_name(name));
   }
   const LinearReport report = benchmark_linear(options);
   EXPECT_EQ(report.threads, 2);
@@ -141,8 +139,7 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
   ASSERT_EQ(report.limits.size(), options.backends.size());
   std::size_t layouts = 0;
   for (const Backend backend : options.backends) {
-    layouts += static_cast<std::size_t>(std::ranges::count_if(
-        cpu_kernels_for(backend).layouts, [](const PanelLayout& layout) { return layout.available(); }));
+    layouts += available_formats(cpu_kernels_for(backend)).size();
   }
   ASSERT_EQ(report.results.size(), layouts * 6);  // small layers: from cache alone
   // Of a layer's layouts one is chosen.
@@ -167,7 +164,7 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
 
 TEST(LinearBenchmarkTest, LargeLayersAreMeasuredFromMemory) {
   LinearBenchmark options;
-  options.backends = {cpu_kernels_for(Backend::automatic).backend};
+  options.backends = {backend_of(cpu_kernels_for(Backend::automatic))};
   options.shapes = {{4096, 4096}};  // 4 MiB at 2 bits, more than any core's L2
   options.tokens = {1};
   options.timing = {.rounds = 3, .seconds_per_batch = 0.0001};

@@ -2,36 +2,17 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
-#include <optional>
 
 #include "cpu/support.h"
+#include "environment_variable.h"
 #include "trit/error.h"
 
 namespace trit::test {
 namespace {
 
-/// TRIT_BACKEND for one scope.
-class BackendVariable {
+class BackendVariable : public EnvironmentVariable {
  public:
-  explicit BackendVariable(const char* value) {
-    if (const char* old = std::getenv("TRIT_BACKEND"); old != nullptr) {
-      saved_ = old;
-    }
-    set(value);
-  }
-  ~BackendVariable() { set(saved_ ? saved_->c_str() : nullptr); }
-  BackendVariable(const BackendVariable&) = delete;
-  BackendVariable& operator=(const BackendVariable&) = delete;
-
- private:
-  static void set(const char* value) {
-    if (value == nullptr) {
-      unsetenv("TRIT_BACKEND");
-    } else {
-      setenv("TRIT_BACKEND", value, 1);
-    }
-  }
-  std::optional<std::string> saved_;
+  explicit BackendVariable(const char* value) : EnvironmentVariable("TRIT_BACKEND", value) {}
 };
 
 std::string error_for(Backend backend) {

@@ -25,22 +25,22 @@ class EpilogueTest : public KernelTest {
         return std::exp(normal());
     }
   }
-  void compare(const std::vector<std::int32_t>& acc, float row_scale, const std::vector<float>& scale,
+  void compare(const std::vector<std::int32_t>& acc, float token_scale, const std::vector<float>& scale,
                const std::vector<float>& bias, DataType type) {
     const std::size_t rows = acc.size();
     std::vector<float> y(rows + 1, -7.5F);  // one past the end, to see that it is not written
     std::vector<std::uint16_t> half(rows + 1, 0x1234);
     kernels().epilogue_row({.acc = acc.data(),
                             .rows = static_cast<std::int64_t>(rows),
-                            .row_scale = row_scale,
-                            .scale = scale.data(),
-                            .scale_per_row = scale.size() != 1,
+                            .token_scale = token_scale,
+                            .weight_scale = scale.data(),
+                            .weight_scale_per_row = scale.size() != 1,
                             .bias = bias.empty() ? nullptr : bias.data(),
                             .y_type = type,
                             .y = type == DataType::float32 ? static_cast<void*>(y.data()) : half.data()});
     for (std::size_t i = 0; i < rows; ++i) {
       const float wanted =
-          epilogue(acc[i], row_scale, scale[scale.size() == 1 ? 0 : i], bias.empty() ? nullptr : &bias[i]);
+          epilogue(acc[i], token_scale, scale[scale.size() == 1 ? 0 : i], bias.empty() ? nullptr : &bias[i]);
       if (type == DataType::float32) {
         ASSERT_TRUE(same_bits(y[i], wanted))
             << y[i] << ", wanted " << wanted << ", row " << i << " of " << rows;

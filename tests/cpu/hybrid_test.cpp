@@ -1,44 +1,27 @@
 // SPDX-License-Identifier: MIT
 //
-// Block kernels (half of the rows by dot products, half by lookups), forced on by TRIT_HYBRID, against the
-// scalar backend bit for bit; how a product is cut into blocks; the choice between them and product tiles.
+// The hybrid kernel (half of the rows by dot products, half by lookups), forced on by TRIT_HYBRID, against
+// the scalar backend bit for bit; how a product is cut into blocks; the choice between it and product tiles.
 #include <algorithm>
 #include <numeric>
 #include <optional>
 
-#include "cpu/generic/blocks.h"
+#include "cpu/avx512_vnni/hybrid/hybrid.h"
 #include "cpu/support.h"
+#include "environment_variable.h"
 #include "trit/error.h"
 
 namespace trit::test {
 namespace {
 
-/// TRIT_HYBRID for one scope.
-class HybridVariable {
+class HybridVariable : public EnvironmentVariable {
  public:
-  explicit HybridVariable(const char* value) {
-    if (const char* old = std::getenv("TRIT_HYBRID"); old != nullptr) {
-      saved_ = old;
-    }
-    setenv("TRIT_HYBRID", value, 1);
-  }
-  ~HybridVariable() {
-    if (saved_) {
-      setenv("TRIT_HYBRID", saved_->c_str(), 1);
-    } else {
-      unsetenv("TRIT_HYBRID");
-    }
-  }
-  HybridVariable(const HybridVariable&) = delete;
-  HybridVariable& operator=(const HybridVariable&) = delete;
-
- private:
-  std::optional<std::string> saved_;
+  explicit HybridVariable(const char* value) : EnvironmentVariable("TRIT_HYBRID", value) {}
 };
 
-std::vector<RowAndLayout> layouts_with_blocks() {
+std::vector<RowAndLayout> layouts_with_hybrid() {
   std::vector<RowAndLayout> layouts = available_layouts();
-  std::erase_if(layouts, [](const RowAndLayout& layout) { return layout.layout->block == nullptr; });
+  std::erase_if(layouts, [](const RowAndLayout& layout) { return layout.layout->product_part == nullptr; });
   return layouts;
 }
 
@@ -170,7 +153,7 @@ TEST_P(HybridTest, EveryTriple) {
   compare(matrix, random_batch(8, kInputs));
 }
 
-// That the comparisons above ran the block kernel, and where.
+// That the comparisons above ran the hybrid kernel, and where.
 TEST_P(HybridTest, TakesWholePairsAndGroups) {
   const auto taken = [&](const char* mode, std::int64_t tokens, std::int64_t n, std::int64_t k) {
     const HybridVariable variable(mode);
@@ -180,17 +163,17 @@ TEST_P(HybridTest, TakesWholePairsAndGroups) {
     std::vector<std::uint8_t> weights(
         static_cast<std::size_t>(panels * padded_in_features(k) / 4 * layout().panel_bytes_per_4));
     std::vector<float> y(static_cast<std::size_t>(tokens * n));
-    const generic::BlockedPart part = generic::product_blocks(*threads, {.kernels = kernels(),
-                                                                         .layout = layout(),
-                                                                         .out_features = n,
-                                                                         .in_features = k,
-                                                                         .panels = weights.data(),
-                                                                         .scale = matrix.scale.data(),
-                                                                         .scale_per_row = false,
-                                                                         .x = batch.rows(),
-                                                                         .bias = nullptr,
-                                                                         .y_type = DataType::float32,
-                                                                         .y = y.data()});
+    const DonePart part = layout().product_part(*threads, {.kernels = kernels(),
+                                                           .layout = layout(),
+                                                           .out_features = n,
+                                                           .in_features = k,
+                                                           .panels = weights.data(),
+                                                           .weight_scale = matrix.scale.data(),
+                                                           .weight_scale_per_row = false,
+                                                           .x = batch.rows(),
+                                                           .bias = nullptr,
+                                                           .y_type = DataType::float32,
+                                                           .y = y.data()});
     return std::pair(part.panels, part.tokens);
   };
   EXPECT_EQ(taken("on", 7, 200, 30), std::pair(std::int64_t{4}, std::int64_t{4}));
@@ -200,38 +183,26 @@ TEST_P(HybridTest, TakesWholePairsAndGroups) {
   EXPECT_EQ(taken("on", 4, 128, 131073), std::pair(std::int64_t{0}, std::int64_t{0}));
   EXPECT_EQ(taken("off", 128, 1024, 512), std::pair(std::int64_t{0}, std::int64_t{0}));
   EXPECT_EQ(taken("auto", 127, 1024, 512), std::pair(std::int64_t{0}, std::int64_t{0}));
-  const bool wins = generic::block_kernel_wins(layout());
-  std::printf("block kernel of this CPU: %s\n", wins ? "faster, chosen" : "slower, not chosen");
-  EXPECT_EQ(taken("auto", 128, 1024, 512).second, wins ? 128 : 0);
-}
-
-INSTANTIATE_TEST_SUITE_P(Backends, HybridTest, testing::ValuesIn(layouts_with_blocks()), layout_name);
-// A machine without AVX-512 VNNI has no block kernel: nothing to run there.
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(HybridTest);
-
-TEST(BlockMode, IsReadFromTheEnvironment) {
-  using generic::BlockMode;
-  const auto mode = [](const char* text) {
-    const HybridVariable variable(text);
-    return generic::block_mode();
-  };
-  EXPECT_EQ(mode(""), BlockMode::automatic);
-  EXPECT_EQ(mode("auto"), BlockMode::automatic);
-  EXPECT_EQ(mode("on"), BlockMode::on);
-  EXPECT_EQ(mode("off"), BlockMode::off);
+  const bool faster = avx512_vnni::hybrid::is_faster(kernels(), layout());
+  std::printf("hybrid kernel on this CPU: %s\n", faster ? "faster, chosen" : "slower, not chosen");
+  EXPECT_EQ(taken("auto", 128, 1024, 512).second, faster ? 128 : 0);
   try {
-    mode("yes");
+    taken("yes", 1, 1, 1);
     FAIL() << "no error";
   } catch (const Error& error) {
     EXPECT_STREQ(error.what(), "TRIT_HYBRID: unknown mode 'yes', wanted one of: auto, on, off");
   }
 }
 
-TEST(BlockGrid, BoundsBlocksAndKeepsThreadsBusy) {
+INSTANTIATE_TEST_SUITE_P(Backends, HybridTest, testing::ValuesIn(layouts_with_hybrid()), layout_name);
+// A machine without AVX-512 VNNI has no hybrid kernel: nothing to run there.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(HybridTest);
+
+TEST(HybridGrid, BoundsBlocksAndKeepsThreadsBusy) {
   for (const std::int64_t pairs : {1, 2, 7, 20, 32, 54, 112, 400}) {
     for (const std::int64_t groups : {1, 2, 31, 32, 128, 1000}) {
       for (const std::int64_t threads : {1, 2, 3, 16, 96}) {
-        const generic::BlockGrid grid = generic::block_grid(pairs, groups, threads);
+        const auto grid = avx512_vnni::hybrid::grid(pairs, groups, threads);
         ASSERT_GE(grid.rows, 1);
         ASSERT_LE(grid.rows, pairs);
         ASSERT_GE(grid.columns, 1);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The whole layer: norm_quant and PackedLinear of every backend against bit_linear_row, threads, callers,
-// errors.
+// The whole layer: norm_quant and PackedLinear of every backend against
+// bit_linear_row, threads, callers, errors.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -12,7 +12,6 @@
 
 #include "child_process.h"
 #include "cpu/support.h"
-#include "trit/crc32c.h"
 #include "trit/error.h"
 
 namespace trit::test {
@@ -178,69 +177,47 @@ TEST_P(LinearTest, OwnsItsWeights) {
   EXPECT_GE(second.bytes(), 50U * 15U);
 }
 
-// Matrices of a file, prepared in one go: large ones are cut into tasks. One wrong code or scale anywhere is
-// found, and said to be where it is.
-TEST_P(LinearTest, CheckedOnTheWay) {
-  BackwardParallel backward;
-  const auto one = make_parallel(1);
-  const auto two = make_parallel(2);
-  const std::array<Parallel*, 3> teams{&backward, one.get(), two.get()};
-  for (int i = 0; i < 40 && !HasFatalFailure(); ++i) {
-    Parallel& parallel = *teams[static_cast<std::size_t>(i % 3)];
-    std::vector<Layer> layers;
-    for (std::int64_t count = uniform(1, 4); count > 0; --count) {
-      layers.push_back(random_layer(2, uniform(1, 900), uniform(1, uniform(0, 1) == 0 ? 3000 : 40)));
-    }
-    std::vector<StoredMatrix> stored;
-    const auto prepare = [&] {
-      stored.clear();
-      for (const Layer& layer : layers) {
-        stored.push_back({layer.matrix.view(), "file: matrix " + std::to_string(stored.size()), 1});
-      }
-      std::vector<std::atomic<int>> times(layers.size());
-      std::vector<PackedLinear> packed =
-          PackedLinear::checked(kernels(), parallel, stored, layout().format,
-                                [&](const StoredMatrix& matrix) { ++times[&matrix - stored.data()]; });
-      EXPECT_TRUE(std::ranges::all_of(times, [](const std::atomic<int>& n) { return n == 1; }));
-      return packed;
-    };
-    const std::vector<PackedLinear> packed = prepare();
-    ASSERT_EQ(packed.size(), layers.size());
-    for (std::size_t m = 0; m < layers.size(); ++m) {
-      ASSERT_TRUE(same_bits(run(layers[m], packed[m], parallel), oracle(layers[m])));
-      ASSERT_EQ(stored[m].codes_crc, crc32c(std::as_bytes(std::span(layers[m].matrix.codes))));
-    }
+TEST_P(LinearTest, AFormatThatTheBackendLacksGivesItsDefault) {
+  const auto parallel = make_parallel(1);
+  const auto format_for = [&](PanelFormat format) {
+    return PackedLinear(kernels(), *parallel, random_matrix(70, 30, false).view(), format).format();
+  };
+  EXPECT_EQ(format_for(layout().format), layout().format);
+  EXPECT_EQ(format_for(PanelFormat::automatic), kernels().layouts.front().format);
+  if (available_formats(kernels()).size() == 1) {
+    EXPECT_EQ(format_for(PanelFormat::base3), PanelFormat::two_bit);
+  }
+}
 
-    const auto expect_refusal = [&](const std::string& wanted) {
-      try {
-        prepare();
-        ADD_FAILURE() << "accepted, wanted an error with " << wanted;
-      } catch (const Error& error) {
-        EXPECT_NE(std::string(error.what()).find(wanted), std::string::npos) << error.what();
-      }
-    };
-    const auto wrong = static_cast<std::size_t>(uniform(0, static_cast<std::int64_t>(layers.size()) - 1));
-    const std::string name = "file: matrix " + std::to_string(wrong);
-    TernaryMatrix& matrix = layers[wrong].matrix;
-    const std::int64_t row = uniform(0, matrix.out_features - 1);
-    const std::int64_t row_bytes = packed_row_bytes(matrix.in_features);
-    const std::int64_t column = uniform(0, matrix.in_features - 1);
-    std::uint8_t& byte = matrix.codes[static_cast<std::size_t>(row * row_bytes + column / 4)];
-    const std::uint8_t good = byte;
-    byte = static_cast<std::uint8_t>((good & ~(3U << column % 4 * 2)) | 2U << column % 4 * 2);
-    const std::string place =
-        " at row " + std::to_string(row) + ", columns " + std::to_string(column / 4 * 4) + "..: ";
-    expect_refusal(name + ": byte " + std::to_string(byte) + place + "code 2");
-    byte = good;
-    if (matrix.in_features % 4 != 0) {
-      std::uint8_t& last = matrix.codes[static_cast<std::size_t>((row + 1) * row_bytes - 1)];
-      last = static_cast<std::uint8_t>(last ^ 0x40U);
-      expect_refusal(name + ": byte " + std::to_string(last) + " at row " + std::to_string(row) +
-                     ", columns " + std::to_string(4 * row_bytes - 4) + "..: the padding");
-      last = static_cast<std::uint8_t>(last ^ 0x40U);
-    }
-    matrix.scale.back() = -1;
-    expect_refusal(name + "_scale: value " + std::to_string(matrix.scale.size() - 1));
+// Before a matrix's rows are prepared each of them is shown once, and after all of them its end, once.
+TEST_P(LinearTest, HooksSeeEveryRowOnce) {
+  const auto parallel = make_parallel(2);
+  std::vector<TernaryMatrix> matrices;
+  std::vector<TernaryView> weights;
+  for (int i = 0; i < 5; ++i) {
+    matrices.push_back(random_matrix(uniform(1, 3000), uniform(1, 900), false));
+  }
+  std::vector<std::vector<std::uint8_t>> shown;
+  for (const TernaryMatrix& matrix : matrices) {
+    weights.push_back(matrix.view());
+    shown.emplace_back(matrix.codes.size(), std::uint8_t{2});  // never a code
+  }
+  std::vector<std::atomic<std::int64_t>> rows(matrices.size());
+  std::vector<std::atomic<int>> ends(matrices.size());
+  PreparationHooks hooks;
+  hooks.before_rows = [&](std::size_t matrix, std::int64_t first_row, std::span<const std::uint8_t> codes) {
+    const std::int64_t row_bytes = packed_row_bytes(weights[matrix].in_features);
+    std::ranges::copy(codes, shown[matrix].begin() + first_row * row_bytes);
+    rows[matrix] += std::ssize(codes) / row_bytes;
+  };
+  hooks.after_matrix = [&](std::size_t matrix) {
+    EXPECT_EQ(rows[matrix], weights[matrix].out_features);
+    ++ends[matrix];
+  };
+  PackedLinear::prepare(kernels(), *parallel, weights, layout().format, hooks);
+  for (std::size_t i = 0; i < matrices.size(); ++i) {
+    EXPECT_EQ(shown[i], matrices[i].codes);
+    EXPECT_EQ(ends[i], 1);
   }
 }
 
@@ -248,24 +225,24 @@ TEST_P(LinearTest, CheckedOnTheWay) {
 TEST_P(LinearTest, OneOfManyOutlivesTheOthers) {
   const auto parallel = make_parallel(2);
   std::vector<Layer> layers;
-  std::vector<StoredMatrix> stored;
+  std::vector<TernaryView> weights;
   for (int i = 0; i < 9; ++i) {
     layers.push_back(random_layer(2, uniform(1, 200), uniform(1, 300)));
   }
   for (const Layer& layer : layers) {
-    stored.push_back({layer.matrix.view(), "matrix", 0});
+    weights.push_back(layer.matrix.view());
   }
   for (std::size_t kept = 0; kept < layers.size() && !HasFatalFailure(); ++kept) {
-    std::vector<PackedLinear> all = PackedLinear::checked(kernels(), *parallel, stored, layout().format);
+    std::vector<PackedLinear> all = PackedLinear::prepare(kernels(), *parallel, weights, layout().format);
     const PackedLinear one = std::move(all[kept]);
     all.clear();
     ASSERT_TRUE(same_bits(run(layers[kept], one, *parallel), oracle(layers[kept])));
   }
 }
 
-TEST_P(LinearTest, NoMatricesOfAFile) {
+TEST_P(LinearTest, NoMatrices) {
   const auto parallel = make_parallel(2);
-  EXPECT_TRUE(PackedLinear::checked(kernels(), *parallel, {}, layout().format).empty());
+  EXPECT_TRUE(PackedLinear::prepare(kernels(), *parallel, {}, layout().format).empty());
 }
 
 // A scale that training made NaN reaches y.
@@ -355,11 +332,11 @@ TEST(WeightMemoryTest, SmallLayersOfAModelLieOnHugePages) {
   constexpr std::int64_t kLayers = 48;
   const std::vector<std::uint8_t> codes(kLayerBytes);
   const std::vector<float> scale{1.0F};
-  std::vector<StoredMatrix> stored(kLayers, {{1024, 4096, codes, scale}, "matrix", 0});
+  const std::vector<TernaryView> weights(kLayers, {1024, 4096, codes, scale});
   const auto parallel = make_parallel(2);
   const std::int64_t before = advised_bytes();
   const auto layers =
-      PackedLinear::checked(cpu_kernels_for(Backend::automatic), *parallel, stored, PanelFormat::two_bit);
+      PackedLinear::prepare(cpu_kernels_for(Backend::automatic), *parallel, weights, PanelFormat::two_bit);
   EXPECT_GE(advised_bytes() - before, kLayers * kLayerBytes);
 }
 #endif

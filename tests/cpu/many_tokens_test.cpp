@@ -29,11 +29,11 @@ TEST(ManyTokens, EachUnitOnce) {
     for (const std::int64_t threads : {1, 2, 3, 7, 16, 64}) {
       for (const std::int64_t panels : {1, 2, 5, 17, 64}) {
         for (const std::int64_t steps : {1, 2, 4, 5, 33}) {
-          for (const std::int64_t most_steps : {1, 3, 16}) {
+          for (const std::int64_t max_steps : {1, 3, 16}) {
             SCOPED_TRACE(::testing::Message()
                          << threads << " threads, " << panels << " panels, " << steps << " steps");
             const ManyTokensGrid grid =
-                generic::many_tokens_grid(threads, panels, steps, most_steps, unit_work);
+                generic::many_tokens_grid(threads, panels, steps, max_steps, unit_work);
             std::vector<int> found(static_cast<std::size_t>(panels * steps));
             for (std::int64_t task = 0; task < grid.tasks(); ++task) {
               const generic::ManyTokensTask part = generic::many_tokens_task(grid, panels, steps, task);
@@ -41,7 +41,7 @@ TEST(ManyTokens, EachUnitOnce) {
               ASSERT_LE(part.steps.end, steps);
               ASSERT_GE(part.panels.begin, 0);
               ASSERT_LE(part.panels.end, panels);
-              ASSERT_LE(part.steps.size(), most_steps);
+              ASSERT_LE(part.steps.size(), max_steps);
               for (std::int64_t panel = part.panels.begin; panel < part.panels.end; ++panel) {
                 for (std::int64_t step = part.steps.begin; step < part.steps.end; ++step) {
                   ++found[static_cast<std::size_t>(panel * steps + step)];

@@ -101,7 +101,7 @@ class NormQuantTest : public KernelTest {
       const std::span<const float> weight = norm_weight == nullptr
                                                 ? std::span<const float>()
                                                 : std::span(norm_weight, static_cast<std::size_t>(k));
-      const RowScales scales =
+      const TokenScales scales =
           norm_quant_row(exact[i], norm, weight, eps, std::span(q).first(static_cast<std::size_t>(k)));
       const auto what = [&] {
         return "row " + std::to_string(i) + ", K = " + std::to_string(k) + ", " + std::string(name_of(type)) +
@@ -210,7 +210,7 @@ TEST_P(NormQuantTest, PastTheCaches) {
     float scale = 0;
     float rstd = 0;
     std::int32_t sum = 0;
-    const auto run = [&](bool streams, std::int8_t* to) {
+    const auto run = [&](bool non_temporal, std::int8_t* to) {
       const DefaultFloatingPoint environment;
       kernels().norm_quant_row({.x = x.data(),
                                 .x_type = DataType::float32,
@@ -222,7 +222,7 @@ TEST_P(NormQuantTest, PastTheCaches) {
                                 .scale = &scale,
                                 .rstd = &rstd,
                                 .q_sum = &sum,
-                                .streams = streams});
+                                .non_temporal = non_temporal});
     };
     run(true, q.data() + offset);
     run(false, wanted.data() + offset);

@@ -35,7 +35,7 @@ class ProductTest : public LayoutTest {
     const std::int64_t n = matrix.out_features;
     const std::int64_t k = matrix.in_features;
     const PackedLinear layer(kernels(), parallel, matrix.view(), layout().format);
-    ASSERT_EQ(&layer.layout(), &layout());
+    ASSERT_EQ(layer.format(), layout().format);
     ASSERT_EQ(layer.out_features(), n);
     ASSERT_EQ(layer.in_features(), k);
     std::vector<float> y(static_cast<std::size_t>(batch.tokens * n), -7.5F);

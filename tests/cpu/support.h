@@ -15,7 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "trit/kernels.h"
+#include "cpu/table.h"
 #include "trit/linear.h"
 #include "trit/parallel.h"
 

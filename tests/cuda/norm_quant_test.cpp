@@ -94,7 +94,7 @@ class CudaNormQuantTest : public CudaTest {
     const std::vector<float> found_rstd = values_of(rstd);
     for (std::int64_t m = 0; m < tokens; ++m) {
       std::vector<std::int8_t> wanted(static_cast<std::size_t>(k));
-      const RowScales scales = norm_quant_row(
+      const TokenScales scales = norm_quant_row(
           rows[static_cast<std::size_t>(m)], norm,
           weighted ? std::span<const float>(norm_weight) : std::span<const float>(), eps, wanted);
       wanted.resize(static_cast<std::size_t>(row_bytes), 0);

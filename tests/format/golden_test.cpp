@@ -110,7 +110,7 @@ TEST(Golden, NormQuant) {
     EXPECT_EQ(std::bit_cast<Bits>(mean_square), kGoldenMeanSquare[token]);
 
     std::vector<std::int8_t> q(600);
-    const RowScales scales = norm_quant_row(x, Norm::rms, golden.norm_weight, golden.eps, q);
+    const TokenScales scales = norm_quant_row(x, Norm::rms, golden.norm_weight, golden.eps, q);
     EXPECT_EQ(std::bit_cast<Bits>(scales.rstd), kGoldenRstd[token]);
     EXPECT_EQ(std::bit_cast<Bits>(scales.scale), kGoldenScale[token]);
     int sum = 0;

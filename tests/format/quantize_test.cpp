@@ -35,7 +35,7 @@ TEST(NormQuant, TiesRoundToEven) {
   // The largest is 127, so the factor is one.
   const std::array x = {127.0F, 0.5F, 1.5F, 2.5F, -0.5F, -1.5F, -126.5F, 126.5F};
   std::array<std::int8_t, 8> q;
-  const RowScales scales = norm_quant_row(x, Norm::none, {}, 0, q);
+  const TokenScales scales = norm_quant_row(x, Norm::none, {}, 0, q);
   EXPECT_EQ(scales.scale, 1.0F);
   EXPECT_EQ(scales.rstd, 1.0F);
   EXPECT_EQ(q, (std::array<std::int8_t, 8>{127, 0, 2, 2, 0, -2, -126, 126}));
@@ -45,7 +45,7 @@ TEST(NormQuant, ZeroRow) {
   const std::array x = {0.0F, -0.0F, 0.0F};
   std::array<std::int8_t, 3> q = {1, 1, 1};
   for (const Norm norm : {Norm::none, Norm::rms}) {
-    const RowScales scales = norm_quant_row(x, norm, {}, 1e-6F, q);
+    const TokenScales scales = norm_quant_row(x, norm, {}, 1e-6F, q);
     EXPECT_EQ(scales.scale, 1e-5F / 127.0F);
     EXPECT_EQ(q, (std::array<std::int8_t, 3>{0, 0, 0}));
   }

@@ -6,6 +6,9 @@
 #include <string>
 #include <vector>
 
+#include "io/test_folder.h"
+#include "trit/io.h"
+
 namespace trit::test {
 
 /// A GGUF file byte by byte, for files that the writer would never write.
@@ -58,5 +61,19 @@ struct GgufBuilder {
     return bytes + data;
   }
 };
+
+/// A file with one F32 tensor of four elements.
+inline GgufBuilder plain_gguf() {
+  GgufBuilder file;
+  file.architecture("trit").tensor({"a", {4}, 0, 0});
+  file.data = std::string(32, '\0');
+  return file;
+}
+
+inline void expect_refused(const std::string& bytes, const std::vector<std::string>& parts) {
+  const TestFolder folder;
+  write_file(folder / "x.gguf", bytes);
+  expect_error([&] { io::open_checkpoint(folder / "x.gguf"); }, parts);
+}
 
 }  // namespace trit::test

@@ -19,7 +19,7 @@ inline bool runs_winograd(std::int64_t height, std::int64_t width,
                           std::int64_t padding, std::span<const float> weight) {
   return stride == 1 && weight_shape[2] == 3 && weight_shape[3] == 3 &&
          runtime::WinogradConvolution::pays(
-             runtime::winograd_kernel(cpu_kernels_for(Backend::automatic).backend),
+             runtime::winograd_kernel(backend_of(cpu_kernels_for(Backend::automatic))),
              {.channels = weight_shape[1],
               .height = height,
               .width = width,

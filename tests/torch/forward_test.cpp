@@ -7,7 +7,7 @@
 
 #include "torch/ops.h"
 #include "torch/reference.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::test {
 namespace {

@@ -2,13 +2,13 @@
 #include "cpu/amx/amx.h"
 #include "cpu/avx512_vnni/avx512_vnni.h"
 #include "cpu/cpu_features.h"
-#include "cpu/dispatch.h"
+#include "cpu/table.h"
 
 namespace trit {
 namespace {
 
 constexpr ManyTokensKernel kManyTokens = {
-    .least_tokens = amx::kFewestTokens,
+    .min_tokens = amx::kMinTokens,
     .token_step = amx::kBlockTokens,
     .arranged_bytes = amx::arranged_bytes,
     .arrange = amx::arrange,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Products of many tokens, AMX (docs/kernels.md, "Product, AMX").
+// Products of many tokens, AMX (docs/design/cpu-amx.md).
 //
 // tdpbssd multiplies a tile of 16 tokens x 64 inputs of q (16 rows of 64 bytes) with one of 64 inputs x 16
 // output rows of weights, four inputs to a dword, and adds to 16 x 16 int32. A line of the AVX-512 panel, 64
@@ -32,7 +32,7 @@ namespace {
 class NextPanel {
  public:
   [[gnu::always_inline]] NextPanel(const ManyTokens& args, std::int64_t regions_of_panel)
-      : lines_(std::min<std::int64_t>(kMostLines, ceil_div(kStepLines, regions_of_panel))),
+      : lines_(std::min<std::int64_t>(kMaxLines, ceil_div(kStepLines, regions_of_panel))),
         bytes_(args.panel_bytes) {}
   [[gnu::always_inline]] void of(const std::uint8_t* panel, bool last) {
     if (panel != panel_) {
@@ -52,7 +52,7 @@ class NextPanel {
   }
 
  private:
-  static constexpr std::int64_t kMostLines = 8;  // of two regions a panel; the one of 16 tokens fetches half
+  static constexpr std::int64_t kMaxLines = 8;  // of two regions a panel; the one of 16 tokens fetches half
   std::int64_t lines_;
   std::int64_t bytes_;
   const std::uint8_t* panel_ = nullptr;
@@ -110,11 +110,11 @@ template <int kTokenTiles>
   unpack.template quarter<3>();
 }
 
-/// `steps` of them, an even number, of 32 tokens x 32 rows where nothing special comes: no end of a region
-/// inside what is unpacked, and kLines (0, 1 or 2) lines of float results to write at each. The tiles are
-/// waited for by instructions that follow, at most 512 of them, so that what a step executes besides its
-/// products and its unpacking takes from the time that it looks ahead: hence this loop beside the general
-/// one.
+/// `steps` of them, an even number, of 32 tokens x 32 rows where nothing special comes: no end of
+/// a region inside what is unpacked, and kLines (0, 1 or 2) lines of float results to write at
+/// each. The tiles are waited for by instructions that follow, at most 512 of them, so that what
+/// a step executes besides its products and its unpacking takes from the time that it looks
+/// ahead: hence this loop beside the general one.
 template <int kLines>
 [[gnu::always_inline]] inline void plain_steps(const ManyTokens& args, std::int64_t steps,
                                                const std::int8_t* q, Unpack<2>& unpack, NextPanel& next_panel,
@@ -287,7 +287,7 @@ ManyTokens tokens_from(const ManyTokens& args, std::int64_t from, std::int64_t t
   ManyTokens part = args;
   part.arranged += from * steps_of(args.k) * kStepInputs;
   part.tokens = tokens;
-  part.row_scale += from;
+  part.token_scale += from;
   part.y = static_cast<char*>(args.y) + from * args.y_stride;
   return part;
 }
@@ -298,7 +298,7 @@ ManyTokens panel_of(const ManyTokens& args, std::int64_t panel) {
   const std::int64_t row = panel * kPanelRows;
   part.panels += panel * args.panel_bytes;
   part.rows = std::min(kPanelRows, args.rows - row);
-  part.scale += args.scale_per_row ? row : 0;
+  part.weight_scale += args.weight_scale_per_row ? row : 0;
   part.bias = args.bias == nullptr ? nullptr : args.bias + row;
   part.y = static_cast<char*>(args.y) + row * args.y_bytes;
   return part;
@@ -324,7 +324,7 @@ void product(const ManyTokens& args) {
       run<1>(tokens_from(one, by_32, by_16), scratch);
     }
   }
-  if (args.y_streams) {
+  if (args.non_temporal) {
     _mm_sfence();  // before anything that tells another thread that y is there
   }
 }

@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #include "cpu/amx/tiles.h"
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::amx {
 namespace {
@@ -21,13 +21,14 @@ constexpr std::int64_t kPanelRows = 64;
 constexpr std::int64_t kAhead = 2;
 constexpr std::int64_t kSlots = 4;
 static_assert(kAhead < kSlots);
-// A tile store after more than about 2,200 cycles without one takes 600 to 800 cycles longer (40 steps of
-// tile products and 4 stores reach 75 % of the peak, 32 steps 95 %): so a tile is stored now and then, to
-// nowhere.
+// A tile store after more than about 2,200 cycles without one takes 600 to 800 cycles
+// longer (40 steps of tile products and 4 stores reach 75 % of the peak, 32 steps 95 %): so
+// a tile is stored now and then, to nowhere.
 constexpr std::int64_t kStepsAwake = 16;
 
 constexpr std::int64_t kRegionSums = 4 * kTileBytes / 4;
 
+// Not base/integer.h: with that template, gcc 12 allocates the registers of the loops in another way.
 constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 constexpr std::int64_t steps_of(std::int64_t k) { return ceil_div(k, kStepInputs); }
 
@@ -41,11 +42,11 @@ struct Shape {
   static constexpr std::int64_t kQBytes = kTokenTiles * kTileBytes;  // of a step
   static constexpr std::int64_t kUnpackedBytes = kWeightTiles * kTileBytes;  // of a step
 };
-constexpr std::int64_t kMostUnpackedBytes = Shape<1>::kUnpackedBytes;
+constexpr std::int64_t kMaxUnpackedBytes = Shape<1>::kUnpackedBytes;
 
 /// What a call works in, all of it in L1.
 struct alignas(64) Scratch {
-  std::int8_t ring[kSlots * kMostUnpackedBytes] = {};
+  std::int8_t ring[kSlots * kMaxUnpackedBytes] = {};
   std::int32_t sums[2][kRegionSums];  // of two regions in turn
   std::int8_t nowhere[kTileBytes];
 };

@@ -23,8 +23,8 @@ class Results {
       : left_(region.tokens() * ceil_div(region.rows(), 16)),
         rows_(region.rows()),
         sums_(sums),
-        row_scale_(args.row_scale + region.token()),
-        scale_(args.scale + (args.scale_per_row ? region.row() : 0)),
+        token_scale_(args.token_scale + region.token()),
+        scale_(args.weight_scale + (args.weight_scale_per_row ? region.row() : 0)),
         bias_(args.bias == nullptr ? nullptr : args.bias + region.row()),
         y_(static_cast<char*>(args.y) + region.token() * args.y_stride + region.row() * args.y_bytes) {}
 
@@ -35,10 +35,10 @@ class Results {
   }
   struct Plain {
     const std::int32_t* sums;
-    const float* row_scale;
+    const float* token_scale;
     char* y;
     std::int64_t y_stride;
-    bool streams;
+    bool non_temporal;
     // Of rows 0 to 15 and 16 to 31. Where there is no bias -0.0, which changes no sum.
     __m512 scale[2];
     __m512 bias[2];
@@ -46,17 +46,17 @@ class Results {
     template <int kHalf>
     [[gnu::always_inline]] void write_line() {
       const __m512 acc = _mm512_cvtepi32_ps(_mm512_load_si512(sums + 16 * kHalf));
-      const __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(*row_scale)), scale[kHalf]);
+      const __m512 scaled = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(*token_scale)), scale[kHalf]);
       const __m512 result = _mm512_add_ps(scaled, bias[kHalf]);
       auto* const to = reinterpret_cast<float*>(y) + 16 * kHalf;
-      if (streams) {
+      if (non_temporal) {
         _mm512_stream_ps(to, result);
       } else {
         _mm512_storeu_ps(to, result);
       }
       if constexpr (kHalf == 1) {
         sums += Shape<2>::kRows;
-        ++row_scale;
+        ++token_scale;
         y += y_stride;
       }
     }
@@ -69,30 +69,31 @@ class Results {
     const bool aligned =
         (reinterpret_cast<std::uintptr_t>(y_) | static_cast<std::uintptr_t>(args.y_stride)) % 64 == 0;
     return {.sums = sums_,
-            .row_scale = row_scale_,
+            .token_scale = token_scale_,
             .y = y_,
             .y_stride = args.y_stride,
-            .streams = args.y_streams && aligned,
-            .scale = {args.scale_per_row ? of(scale_, 0) : one, args.scale_per_row ? of(scale_, 16) : one},
+            .non_temporal = args.non_temporal && aligned,
+            .scale = {args.weight_scale_per_row ? of(scale_, 0) : one,
+                      args.weight_scale_per_row ? of(scale_, 16) : one},
             .bias = {of(bias_, 0), of(bias_, 16)}};
   }
   void end_plain(const Plain& plain, std::int64_t lines) {
     left_ -= lines;
     sums_ = plain.sums;
-    row_scale_ = plain.row_scale;
+    token_scale_ = plain.token_scale;
     y_ = plain.y;
   }
   template <int kTokenTiles>
   [[gnu::always_inline]] void write_line(const ManyTokens& args) {
     avx512_vnni::epilogue_16({.acc = sums_,
                               .rows = rows_,
-                              .row_scale = *row_scale_,
-                              .scale = scale_,
-                              .scale_per_row = args.scale_per_row,
+                              .token_scale = *token_scale_,
+                              .weight_scale = scale_,
+                              .weight_scale_per_row = args.weight_scale_per_row,
                               .bias = bias_,
                               .y_type = args.y_type,
                               .y = y_,
-                              .streams = args.y_streams},
+                              .non_temporal = args.non_temporal},
                              at_);
     next_line<kTokenTiles>(args);
   }
@@ -105,7 +106,7 @@ class Results {
     if (at_ >= rows_) {
       at_ = 0;
       sums_ += Shape<kTokenTiles>::kRows;
-      ++row_scale_;
+      ++token_scale_;
       y_ += args.y_stride;
     }
   }
@@ -113,7 +114,7 @@ class Results {
   std::int64_t left_ = 0;
   std::int64_t rows_ = 0;
   const std::int32_t* sums_ = nullptr;
-  const float* row_scale_ = nullptr;
+  const float* token_scale_ = nullptr;
   const float* scale_ = nullptr;
   const float* bias_ = nullptr;
   char* y_ = nullptr;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The AVX2 row of the kernel table, function by function; the contracts are in trit/kernels.h.
+// The AVX2 row of the kernel table, function by function; the contracts are in cpu/table.h.
 //
 // A panel is 32 output rows. Each of its 32-byte lines is those rows x 4 inputs: byte i holds, in its 2-bit
 // fields from the lowest, the codes t + 1 of the rows l, l + 8, l + 16, l + 24 (l = i / 4) at the input
@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::avx2 {
 

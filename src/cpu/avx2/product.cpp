@@ -3,17 +3,16 @@
 // acc[token][row] = sum over k of q * t, from codes t + 1 in {0, 1, 2}: sum of q * (t + 1), less the sum of
 // q.
 //
-// vpmaddubsw multiplies bytes and adds neighbours into int16, saturating; vpaddw adds those up; every 64
-// lines vpmaddwd by one widens them to int32. No step saturates or wraps: with q in [-128, 127] a pair is
-// within
-// [-512, 508] (twice 2 * q), and 64 of them are within [-32768, 32512]. That is why each field is shifted
-// down to 0..2: used in place as code * 4 it would need widening four times as often, which costs more than
-// the shift. The int32 sums may wrap: their difference from q_sum is exact modulo 2^32, and |sum of q * t| <
-// 2^31.
+// vpmaddubsw multiplies bytes and adds neighbours into int16, saturating; vpaddw adds those up; every
+// 64 lines vpmaddwd by one widens them to int32. No step saturates or wraps: with q in [-128, 127] a
+// pair is within [-512, 508] (twice 2 * q), and 64 of them are within [-32768, 32512]. That is why
+// each field is shifted down to 0..2: used in place as code * 4 it would need widening four times as
+// often, which costs more than the shift. The int32 sums may wrap: their difference from q_sum is
+// exact modulo 2^32, and |sum of q * t| < 2^31.
 //
-// Registers: 8 sums (4 fields x 2 tokens, or 2 x 4 in two passes over the same lines, which are in L1), a
-// line, 2 to 4 codes, a broadcast q, a product, the mask: 16 at most. 4 tokens: 39 operations for 512
-// products.
+// Registers: 8 sums (4 fields x 2 tokens, or 2 x 4 in two passes over the same lines,
+// which are in L1), a line, 2 to 4 codes, a broadcast q, a product, the mask: 16 at most.
+// 4 tokens: 39 operations for 512 products.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -52,13 +51,14 @@ template <int kTokens, int kFirst, int kCount, std::size_t... kField, std::size_
   const std::uint8_t* line = tile.panel + k / 4 * kLineBytes;
   const std::uint8_t* const end = line + lines * kLineBytes;
   const std::int8_t* q = tile.q + k;
-  [[maybe_unused]] const std::int64_t ahead_step = kLineBytes / tile.ahead_parts;
-  [[maybe_unused]] auto ahead = reinterpret_cast<const char*>(tile.panel + tile.ahead + k / 4 * ahead_step);
+  [[maybe_unused]] const std::int64_t prefetch_step = kLineBytes / tile.prefetch_parts;
+  [[maybe_unused]] auto prefetched =
+      reinterpret_cast<const char*>(tile.panel + tile.prefetch_distance + k / 4 * prefetch_step);
   __m256i sums[kTokens * kCount] = {};
   do {
     if constexpr (kFirst == 0) {
-      _mm_prefetch(ahead, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
-      ahead += ahead_step;
+      _mm_prefetch(prefetched, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
+      prefetched += prefetch_step;
     }
     const __m256i codes = load(line);
     const __m256i fields[kCount] = {
@@ -166,16 +166,16 @@ void store(const EpilogueRow& row, std::int64_t at, __m256 y, std::int64_t count
 }  // namespace
 
 void epilogue_row(const EpilogueRow& row) {
-  const __m256 row_scale = _mm256_set1_ps(row.row_scale);
+  const __m256 token_scale = _mm256_set1_ps(row.token_scale);
   for (std::int64_t at = 0; at < row.rows; at += 8) {
     const std::int64_t count = row.rows - at < 8 ? row.rows - at : 8;
     // The first `count` lanes.
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
                                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
     const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(row.acc + at, mask));
-    const __m256 beta =
-        row.scale_per_row ? _mm256_maskload_ps(row.scale + at, mask) : _mm256_broadcast_ss(row.scale);
-    __m256 y = _mm256_mul_ps(_mm256_mul_ps(acc, row_scale), beta);
+    const __m256 beta = row.weight_scale_per_row ? _mm256_maskload_ps(row.weight_scale + at, mask)
+                                                 : _mm256_broadcast_ss(row.weight_scale);
+    __m256 y = _mm256_mul_ps(_mm256_mul_ps(acc, token_scale), beta);
     if (row.bias != nullptr) {
       y = _mm256_add_ps(y, _mm256_maskload_ps(row.bias + at, mask));
     }

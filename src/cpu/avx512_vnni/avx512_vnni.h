@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// The AVX-512 VNNI row of the kernel table, function by function; the contracts are in trit/kernels.h.
+// The AVX-512 VNNI row of the kernel table, function by function; the contracts are in cpu/table.h.
 #pragma once
 
 #include <cstdint>
 
 #include "cpu/cpu_features.h"
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::avx512_vnni {
 
@@ -19,8 +19,6 @@ void product_tile_on(CpuVendor vendor, const ProductTile& args);
 void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
                          std::int64_t in_features, std::uint8_t* panel);
 void product_tile_base3(const ProductTile& args);
-std::int64_t hybrid_scratch_bytes(std::int64_t panel_count);
-void hybrid_product_block(const ProductBlock& args);
 void epilogue_row(const EpilogueRow& args);
 void norm_quant_row(const NormQuantRow& args);
 float abs_sum_row(const float* w, std::int64_t in_features);

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 #include "cpu/avx512_vnni/lanes.h"
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::avx512_vnni {
 namespace {
@@ -27,21 +27,21 @@ namespace {
 /// Results [0, end) of the row in float32, `end` a multiple of 16: what epilogue_16 gives, without its masks,
 /// which Zen 4 takes 13.6 ns for 64 results with, and 8.0 without.
 inline void epilogue_whole(const EpilogueRow& args, std::int64_t end) {
-  const __m512 row_scale = _mm512_set1_ps(args.row_scale);
-  const __m512 scale = _mm512_set1_ps(*args.scale);
+  const __m512 token_scale = _mm512_set1_ps(args.token_scale);
+  const __m512 scale = _mm512_set1_ps(*args.weight_scale);
   float* const y = static_cast<float*>(args.y);
   const auto rows = [&](auto scale_per_row, auto has_bias) __attribute__((always_inline)) {
     for (std::int64_t at = 0; at < end; at += 16) {
       const __m512 acc = _mm512_cvtepi32_ps(_mm512_loadu_si512(args.acc + at));
-      __m512 result = _mm512_mul_ps(acc, row_scale);
-      result = _mm512_mul_ps(result, scale_per_row() ? _mm512_loadu_ps(args.scale + at) : scale);
+      __m512 result = _mm512_mul_ps(acc, token_scale);
+      result = _mm512_mul_ps(result, scale_per_row() ? _mm512_loadu_ps(args.weight_scale + at) : scale);
       if (has_bias()) {
         result = _mm512_add_ps(result, _mm512_loadu_ps(args.bias + at));
       }
       _mm512_storeu_ps(y + at, result);
     }
   };
-  if (args.scale_per_row) {
+  if (args.weight_scale_per_row) {
     args.bias != nullptr ? rows(Constant<true>{}, Constant<true>{})
                          : rows(Constant<true>{}, Constant<false>{});
   } else {
@@ -53,16 +53,16 @@ inline void epilogue_whole(const EpilogueRow& args, std::int64_t end) {
 /// Results [at, at + 16) of the row, those that it has.
 [[gnu::always_inline]] inline void epilogue_16(const EpilogueRow& args, std::int64_t at) {
   const __mmask16 rows = first_lanes(args.rows - at);
-  const __m512 scale =
-      args.scale_per_row ? _mm512_maskz_loadu_ps(rows, args.scale + at) : _mm512_set1_ps(*args.scale);
+  const __m512 scale = args.weight_scale_per_row ? _mm512_maskz_loadu_ps(rows, args.weight_scale + at)
+                                                 : _mm512_set1_ps(*args.weight_scale);
   const __m512 acc = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(rows, args.acc + at));
-  __m512 y = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(args.row_scale)), scale);
+  __m512 y = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(args.token_scale)), scale);
   if (args.bias != nullptr) {
     y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(rows, args.bias + at));
   }
   switch (args.y_type) {
     case DataType::float32:
-      if (args.streams && rows == 0xffff &&
+      if (args.non_temporal && rows == 0xffff &&
           reinterpret_cast<std::uintptr_t>(static_cast<float*>(args.y) + at) % 64 == 0) {
         _mm512_stream_ps(static_cast<float*>(args.y) + at, y);
       } else {

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/avx512_vnni/avx512_vnni.h"
-#include "cpu/avx512_vnni/hybrid.h"
+#include "cpu/avx512_vnni/hybrid/hybrid.h"
 #include "cpu/cpu_features.h"
-#include "cpu/dispatch.h"
+#include "cpu/table.h"
 
 namespace trit {
 namespace {
-
-constexpr BlockKernel kHybrid = {
-    .panels = avx512_vnni::hybrid::kPanels,
-    .tokens = avx512_vnni::hybrid::kTokens,
-    .scratch_bytes = avx512_vnni::hybrid_scratch_bytes,
-    .product_block = avx512_vnni::hybrid_product_block,
-};
 
 constexpr PanelLayout kLayouts[] = {
     {
@@ -27,7 +20,7 @@ constexpr PanelLayout kLayouts[] = {
         // K = 2^17 = 131,072 (exactly -2^31 there; the positive side ends at 127 * 128 K).
         .max_k = 131'072,
         .product_tile = avx512_vnni::product_tile,
-        .block = &kHybrid,
+        .product_part = avx512_vnni::hybrid::product,
     },
     {
         .format = PanelFormat::base3,

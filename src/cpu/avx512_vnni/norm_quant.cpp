@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// RMSNorm + absmax int8 of one row, AVX-512 (docs/kernels.md, "Norm and quantisation"). Two passes over the
+// RMSNorm + absmax int8 of one row, AVX-512 (docs/design/cpu-rows.md). Two passes over the
 // row: the first reads it from memory, the second from cache.
 #include <immintrin.h>
 
@@ -109,14 +109,15 @@ template <typename Element>
   }
 }
 
-/// q = rint(xg * c) and its sum. `streams`: q is on a cache line, and its whole lines go past the caches.
+/// q = rint(xg * c) and its sum. `non_temporal`: q is on a cache line, and its whole lines go past the
+/// caches.
 ///
 /// No clamp is needed: c is 127 / max|xg| but for three roundings of relative error 2^-24 (the terms stay in
 /// the normal range: eps > 0 and a finite r * m bound r, and 1e-5 <= a), or smaller where a = 1e-5, so that
 /// |xg * c| < 127.5 for every input of a row that is not bad.
 template <typename Type, Before kBefore>
 [[gnu::always_inline]] inline std::int32_t quantize(const typename Type::Element* x, const float* norm_weight,
-                                                    std::int64_t n, float factor, bool streams,
+                                                    std::int64_t n, float factor, bool non_temporal,
                                                     std::int8_t* q) {
   const __m512 c = _mm512_set1_ps(factor);
   const __m512i ones = _mm512_set1_epi8(1);
@@ -148,13 +149,13 @@ template <typename Type, Before kBefore>
       return _mm512_cvtps_epi32(_mm512_mul_ps(xg, c));
     };
     const __m512i bytes = pack(codes(at), codes(at + 16), codes(at + 32), codes(at + 48));
-    if (streams) {
+    if (non_temporal) {
       _mm512_stream_si512(reinterpret_cast<__m512i*>(q + at), bytes);
     } else {
       _mm512_storeu_si512(q + at, bytes);
     }
   }
-  if (streams) {
+  if (non_temporal) {
     _mm_sfence();  // before anything that tells another thread that q is there
   }
   return _mm512_reduce_add_epi32(sum);
@@ -184,9 +185,9 @@ void norm_quant(const NormQuantRow& args) {
   const float absmax = product < 1e-5F ? 1e-5F : product;
   const float factor = kBefore == Before::nothing ? 127.0F / absmax : rstd * (127.0F / absmax);
   *args.scale = absmax / 127.0F;
-  *args.q_sum =
-      quantize<Type, kBefore>(x, args.norm_weight, n, factor,
-                              args.streams && reinterpret_cast<std::uintptr_t>(args.q) % 64 == 0, args.q);
+  *args.q_sum = quantize<Type, kBefore>(
+      x, args.norm_weight, n, factor, args.non_temporal && reinterpret_cast<std::uintptr_t>(args.q) % 64 == 0,
+      args.q);
 }
 
 template <typename Type>

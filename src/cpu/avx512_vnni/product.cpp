@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The product tile of 2-bit panels and the epilogue, AVX-512 VNNI (docs/kernels.md, "Product").
+// The product tile of 2-bit panels and the epilogue, AVX-512 VNNI (docs/design/cpu-avx512-vnni.md).
 //
 // A panel is 64 output rows; its line g (64 bytes) holds inputs 4g..4g+3 of all of them: byte i has in its
 // four 2-bit fields the codes t + 1 of rows l, l+16, l+32, l+48 (l = i / 4) at input 4g + i % 4. One AND per
@@ -45,16 +45,16 @@ struct MasksInRegisters {
     // Unseen by the compiler, or it turns them back into memory operands.
     asm("" : "+v"(m0), "+v"(m1), "+v"(m2));
   }
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* ahead) const {
-    const __m512i codes = load_line<kTo>(line, ahead);
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
+    const __m512i codes = load_line<kTo>(line, prefetched);
     return {_mm512_and_si512(codes, m0), _mm512_and_si512(codes, m1), _mm512_and_si512(codes, m2), codes};
   }
 };
 
 /// The same where accumulators take 24 of the 32 registers. Three more loads in 24 cycles cost nothing.
 struct MasksInMemory {
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* ahead) const {
-    const __m512i codes = load_line(line, ahead);
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
+    const __m512i codes = load_line(line, prefetched);
     __m512i f0, f1, f2;  // not a Fields: gcc 12 keeps a struct's asm outputs in memory as well
     asm("vpandd %[m0]%{1to16%}, %[codes], %[f0]\n\t"
         "vpandd %[m1]%{1to16%}, %[codes], %[f1]\n\t"
@@ -131,7 +131,7 @@ void product_tile(const ProductTile& args) { product_tile_on(cpu_vendor(), args)
 
 void epilogue_row(const EpilogueRow& args) {
   std::int64_t at = 0;
-  if (args.y_type == DataType::float32 && !args.streams) {
+  if (args.y_type == DataType::float32 && !args.non_temporal) {
     at = args.rows / 16 * 16;
     epilogue_whole(args, at);
   }

@@ -13,7 +13,7 @@
 #include <utility>
 
 #include "cpu/avx512_vnni/lanes.h"
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::avx512_vnni {
 namespace {
@@ -28,21 +28,21 @@ enum class PrefetchTo { l1, l2 };
 /// last panel is harmless. One asm block, since compilers move prefetches to the front of an unrolled loop,
 /// where four in a row cost a quarter of the bandwidth.
 template <PrefetchTo kTo = PrefetchTo::l2>
-[[gnu::always_inline]] inline __m512i load_line(const std::uint8_t* line, const std::uint8_t* ahead) {
+[[gnu::always_inline]] inline __m512i load_line(const std::uint8_t* line, const std::uint8_t* prefetched) {
   struct [[gnu::may_alias]] Line {
     std::uint8_t bytes[kLineBytes];
   };
   __m512i codes;
   if constexpr (kTo == PrefetchTo::l1) {
     asm("vmovdqu64 %[line], %[codes]\n\t"
-        "prefetcht0 %[ahead]"
+        "prefetcht0 %[prefetched]"
         : [codes] "=v"(codes)
-        : [line] "m"(*reinterpret_cast<const Line*>(line)), [ahead] "m"(*ahead));
+        : [line] "m"(*reinterpret_cast<const Line*>(line)), [prefetched] "m"(*prefetched));
   } else {
     asm("vmovdqu64 %[line], %[codes]\n\t"
-        "prefetcht1 %[ahead]"
+        "prefetcht1 %[prefetched]"
         : [codes] "=v"(codes)
-        : [line] "m"(*reinterpret_cast<const Line*>(line)), [ahead] "m"(*ahead));
+        : [line] "m"(*reinterpret_cast<const Line*>(line)), [prefetched] "m"(*prefetched));
   }
   return codes;
 }
@@ -59,23 +59,23 @@ struct [[gnu::may_alias, gnu::packed]] FourInputs {
 /// The tile of kTokens tokens, kSteps lines at a time into sums of their own: vpdpbusd has a latency of 4 to
 /// 5 cycles, and kTokens * kSteps * (registers of Sums) chains hide it, and no more steps than that needs.
 ///
-/// `decode(line, ahead)` gives a Fields and prefetches from `ahead`, `multiply(sums, fields, q)` adds one
-/// token's products to a Sums, `add` joins two Sums, `finish(sums, q_sum, acc)` writes kPanelRows int32.
-/// Indices are unrolled by packs, not loops, so that the sums are registers from the first pass of either
-/// compiler on.
+/// `decode(line, prefetched)` gives a Fields and prefetches from `prefetched`, `multiply(sums,
+/// fields, q)` adds one token's products to a Sums, `add` joins two Sums, `finish(sums, q_sum, acc)`
+/// writes kPanelRows int32. Indices are unrolled by packs, not loops, so that the sums are registers
+/// from the first pass of either compiler on.
 template <typename Kernel, std::size_t kSteps, std::size_t... kToken>
 [[gnu::always_inline]] inline void tile(const ProductTile& args, std::index_sequence<kToken...> /*tokens*/) {
   constexpr std::size_t kTokens = sizeof...(kToken);
   const Kernel kernel;
   typename Kernel::Sums acc[kSteps * kTokens] = {};
   const std::uint8_t* line = args.panel;
-  const std::uint8_t* ahead = args.panel + args.ahead;
-  const std::int64_t ahead_step = kLineBytes / args.ahead_parts;
+  const std::uint8_t* prefetched = args.panel + args.prefetch_distance;
+  const std::int64_t prefetch_step = kLineBytes / args.prefetch_parts;
   const std::int8_t* const q[kTokens] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
   const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
-    const auto fields = kernel.decode(line + kLineBytes * kStep, ahead);
-    ahead += ahead_step;
+    const auto fields = kernel.decode(line + kLineBytes * kStep, prefetched);
+    prefetched += prefetch_step;
     (Kernel::multiply(acc[kStep * kTokens + kToken], fields, q[kToken] + at + 4 * kStep), ...);
   };
   const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>) __attribute__((always_inline)) {

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
 // The AVX-VNNI row of the kernel table: its product tile. The layout and everything else are avx2's
-// (cpu/avx2/avx2.h draws a panel); the contracts are in trit/kernels.h.
+// (cpu/avx2/avx2.h draws a panel); the contracts are in cpu/table.h.
 #pragma once
 
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::avx_vnni {
 

@@ -2,7 +2,7 @@
 #include "cpu/avx2/avx2.h"
 #include "cpu/avx_vnni/avx_vnni.h"
 #include "cpu/cpu_features.h"
-#include "cpu/dispatch.h"
+#include "cpu/table.h"
 
 namespace trit {
 namespace {

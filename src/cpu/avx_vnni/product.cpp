@@ -75,14 +75,14 @@ template <std::size_t kSteps, std::size_t kFirst, std::size_t... kField, std::si
   constexpr std::size_t kSums = kCount * kTokens;
   __m256i acc[kSteps * kSums] = {};
   const std::uint8_t* line = args.panel;
-  [[maybe_unused]] auto ahead = reinterpret_cast<const char*>(args.panel + args.ahead);
-  [[maybe_unused]] const std::int64_t ahead_step = kLineBytes / args.ahead_parts;
+  [[maybe_unused]] auto prefetched = reinterpret_cast<const char*>(args.panel + args.prefetch_distance);
+  [[maybe_unused]] const std::int64_t prefetch_step = kLineBytes / args.prefetch_parts;
   const std::int8_t* const q[] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
   const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
     if constexpr (kFirst == 0) {
-      _mm_prefetch(ahead, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
-      ahead += ahead_step;
+      _mm_prefetch(prefetched, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
+      prefetched += prefetch_step;
     }
     const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + kStep * kLineBytes));
     const __m256i fields[kCount] = {field<kFirst + kField, kCount>(codes)...};

@@ -12,9 +12,10 @@
 #include <random>
 #include <vector>
 
-#include "cpu/generic/aligned_buffer.h"
-#include "cpu/generic/layout_choice.h"
-#include "cpu/generic/tasks.h"
+#include "base/buffer.h"
+#include "base/tasks.h"
+#include "cpu/generic/layout_measure.h"
+#include "cpu/table.h"
 #include "trit/format.h"
 
 #if defined(__x86_64__)
@@ -25,27 +26,28 @@ namespace trit::generic {
 namespace {
 
 constexpr std::int64_t kInFeatures = 4096;
-/// At 2 bits, flushed from the caches before they are read. Long enough to time (2 ms or more on any machine
-/// with one thread a core), short enough to have.
+/// At 2 bits, flushed from the caches before they are read. Large enough to time (2 ms or more on any machine
+/// with one thread a core), small enough to allocate.
 constexpr std::int64_t kMemoryBytes = std::int64_t{64} << 20;
-/// What a timing reads at least: smaller weights again and again.
+/// The minimum that a timing reads: smaller weights are read again and again.
 constexpr std::int64_t kTimedBytes = std::int64_t{16} << 20;
 /// Passes before the clock starts, after which a last cache holds what it can, and at least as many timed
 /// ones.
 constexpr std::int64_t kWarmPasses = 4;
 constexpr std::int64_t kTimedPasses = 3;
-/// A format that decodes so much slower than the fastest is not chosen, however fast it is with many tokens.
+/// A format that decodes slower than the fastest by more than this is not chosen, however fast it is with many
+/// tokens.
 constexpr double kAlike = 1.02;
 constexpr std::int64_t kManyTokens = 48;
 constexpr int kRounds = 9;
 constexpr int kRoundsOfPages = 3;
 
-class Contender {
+class Candidate {
  public:
-  /// `bytes` of weights at 2 bits each; nothing: any number, from memory. They are written to `memory` for
-  /// each timing; all layouts share it, because how fast a buffer is read depends on the pages that it got
-  /// (up to 1.5x on a virtual machine), and a layout is not to be judged by that.
-  Contender(const PanelLayout& layout, Parallel& parallel, std::optional<std::int64_t> bytes,
+  /// `bytes` of weights at 2 bits each; without it any number, from memory. They are written to `memory` for
+  /// each timing. All layouts share it: how fast a buffer is read depends on its pages (up to 1.5x on a virtual
+  /// machine), and that must not decide between layouts.
+  Candidate(const PanelLayout& layout, Parallel& parallel, std::optional<std::int64_t> bytes,
             AlignedBuffer& memory)
       : layout_(layout),
         parallel_(parallel),
@@ -133,19 +135,15 @@ class Contender {
   }
 
   void run(const std::uint8_t* panel, std::int64_t first, std::int64_t tokens) const {
-    static thread_local AlignedBuffer acc;
-    const auto bytes =
-        static_cast<std::size_t>(layout_.max_tokens * layout_.panel_rows) * sizeof(std::int32_t);
-    if (acc.size() < bytes) {
-      acc = AlignedBuffer(bytes);
-    }
+    std::uint8_t* const acc = thread_buffer<Candidate>(
+        static_cast<std::size_t>(layout_.max_tokens * layout_.panel_rows) * sizeof(std::int32_t));
     layout_.product_tile({.panel = panel,
                           .q = reinterpret_cast<const std::int8_t*>(q_.data()) + first * kInFeatures,
                           .q_stride = kInFeatures,
                           .k = kInFeatures,
                           .tokens = tokens,
                           .q_sum = q_sum_.data() + first,
-                          .acc = reinterpret_cast<std::int32_t*>(acc.data())});
+                          .acc = reinterpret_cast<std::int32_t*>(acc)});
   }
 
   template <typename Body>
@@ -190,47 +188,47 @@ std::string times_text(double ratio) {
 LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel,
                              std::optional<std::int64_t> bytes) {
   AlignedBuffer memory;
-  std::vector<Contender> contenders;
-  contenders.reserve(kernels.layouts.size());
+  std::vector<Candidate> candidates;
+  candidates.reserve(kernels.layouts.size());
   for (const PanelLayout& layout : kernels.layouts) {
     if (layout.available()) {
-      contenders.emplace_back(layout, parallel, bytes, memory);
+      candidates.emplace_back(layout, parallel, bytes, memory);
     }
   }
   std::size_t largest = 0;
-  for (const Contender& contender : contenders) {
-    largest = std::max(largest, contender.bytes());
+  for (const Candidate& candidate : candidates) {
+    largest = std::max(largest, candidate.bytes());
   }
   for (int round = 0; round < kRounds; ++round) {
     if (round % kRoundsOfPages == 0) {
-      memory = AlignedBuffer(largest);  // the old one goes after the new one has come: other pages
+      memory = AlignedBuffer(largest);  // allocated before the old one is freed: on other pages
     }
-    for (Contender& contender : contenders) {
-      contender.one.push_back(contender.one_token());
-      contender.many.push_back(contender.many_tokens());
+    for (Candidate& candidate : candidates) {
+      candidate.one.push_back(candidate.one_token());
+      candidate.many.push_back(candidate.many_tokens());
     }
   }
   std::string why = "measured " +
                     (bytes ? "with " + std::to_string(*bytes / 1'000'000) + " MB" : "from memory") +
                     ", relative to " + std::string(name_of(kernels.layouts.front().format));
-  const Contender& base = contenders.front();
+  const Candidate& base = candidates.front();
   std::vector<double> one, many;  // times relative to the first layout's
-  for (const Contender& contender : contenders) {
-    one.push_back(median_ratio(contender.one, base.one));
-    many.push_back(median_ratio(contender.many, base.many));
+  for (const Candidate& candidate : candidates) {
+    one.push_back(median_ratio(candidate.one, base.one));
+    many.push_back(median_ratio(candidate.many, base.many));
     if (one.size() > 1) {
-      why += "; " + std::string(name_of(contender.layout().format)) + ": one token " +
+      why += "; " + std::string(name_of(candidate.layout().format)) + ": one token " +
              times_text(1 / one.back()) + "x, many tokens " + times_text(1 / many.back()) + "x";
     }
   }
   const double fastest = *std::min_element(one.begin(), one.end());
-  std::size_t best = contenders.size();
-  for (std::size_t i = 0; i < contenders.size(); ++i) {
-    if (one[i] <= kAlike * fastest && (best == contenders.size() || many[i] < many[best])) {
+  std::size_t best = candidates.size();
+  for (std::size_t i = 0; i < candidates.size(); ++i) {
+    if (one[i] <= kAlike * fastest && (best == candidates.size() || many[i] < many[best])) {
       best = i;
     }
   }
-  return {contenders[best].layout().format, why};
+  return {candidates[best].layout().format, why};
 }
 
 }  // namespace trit::generic

@@ -9,8 +9,9 @@
 #include <algorithm>
 #include <atomic>
 
-#include "cpu/generic/aligned_buffer.h"
-#include "cpu/generic/tasks.h"
+#include "base/buffer.h"
+#include "base/integer.h"
+#include "base/tasks.h"
 
 namespace trit::generic {
 namespace {
@@ -25,9 +26,7 @@ constexpr std::int64_t kWorkPerTask = 1 << 24;
 // y from here on, half of an L2, would hardly be there when it is read, and each of its lines would be read
 // from memory before it is written. One thread, 128 tokens, time without over time with it: 1.10 (4096 x
 // 4096, of which reading y from memory takes back a third), 1.13 to 1.15 (2560 x 2560).
-constexpr std::int64_t kStreamedBytes = 1 << 20;
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::int64_t kMinNonTemporalBytes = 1 << 20;
 
 class ManyTokensProduct {
  public:
@@ -39,7 +38,7 @@ class ManyTokensProduct {
         steps_(ceil_div(args.x.tokens, kernel_.token_step)),
         panels_(ceil_div(args.out_features, args.layout.panel_rows)),
         panel_bytes_(padded_ / 4 * args.layout.panel_bytes_per_4),
-        grid_(many_tokens_grid(parallel.threads(), panels_, steps_, most_steps(),
+        grid_(many_tokens_grid(parallel.threads(), panels_, steps_, max_steps(),
                                kernel_.token_step * args.layout.panel_rows * padded_)) {}
 
   void run() {
@@ -49,15 +48,15 @@ class ManyTokensProduct {
   }
 
  private:
-  /// A thread's arranged block. It outlives the call: pages that are new to the process would cost more than
-  /// the arrangement.
+  /// A thread's arranged block. It outlives the call: pages that are new to the
+  /// process would cost more than the arrangement.
   struct Arranged {
     AlignedBuffer buffer;
     std::uint64_t call = 0;
     std::int64_t first_token = 0;
   };
 
-  std::int64_t most_steps() const {
+  std::int64_t max_steps() const {
     const std::int64_t bytes = parallel_.threads() == 1 ? kBlockBytes : kSharedBlockBytes;
     return std::max<std::int64_t>(1, bytes / kernel_.arranged_bytes(kernel_.token_step, padded_));
   }
@@ -97,15 +96,15 @@ class ManyTokensProduct {
         .arranged = arranged,
         .k = padded_,
         .tokens = tokens.size(),
-        .row_scale = args_.x.scale + tokens.begin,
-        .scale = args_.scale + (args_.scale_per_row ? row : 0),
-        .scale_per_row = args_.scale_per_row,
+        .token_scale = args_.x.scale + tokens.begin,
+        .weight_scale = args_.weight_scale + (args_.weight_scale_per_row ? row : 0),
+        .weight_scale_per_row = args_.weight_scale_per_row,
         .bias = args_.bias == nullptr ? nullptr : args_.bias + row,
         .y_type = args_.y_type,
         .y_bytes = y_bytes,
         .y = output(args_, tokens.begin, row),
         .y_stride = args_.out_features * y_bytes,
-        .y_streams = args_.x.tokens * args_.out_features * y_bytes >= kStreamedBytes,
+        .non_temporal = args_.x.tokens * args_.out_features * y_bytes >= kMinNonTemporalBytes,
     });
   }
 
@@ -123,7 +122,7 @@ class ManyTokensProduct {
 }  // namespace
 
 ManyTokensGrid many_tokens_grid(std::int64_t threads, std::int64_t panels, std::int64_t steps,
-                                std::int64_t most_steps, std::int64_t unit_work) {
+                                std::int64_t max_steps, std::int64_t unit_work) {
   // Times in units of a step x a panel: to arrange a step, and what a panel takes besides its steps.
   constexpr double kArrangeTime = 2.0;
   constexpr double kPanelTime = 0.15;
@@ -137,19 +136,20 @@ ManyTokensGrid many_tokens_grid(std::int64_t threads, std::int64_t panels, std::
   double least = 0;
   for (std::int64_t token_parts = 1; token_parts <= std::min(steps, team); ++token_parts) {
     const std::int64_t panel_parts = std::min(panels, team / token_parts);
-    const std::int64_t most_panels = ceil_div(panels, panel_parts);
-    const std::int64_t most_of_part = ceil_div(steps, token_parts);
-    const std::int64_t blocks = ceil_div(most_of_part, most_steps);
-    const double time = static_cast<double>(most_of_part * most_panels) +
-                        kArrangeTime * static_cast<double>(most_of_part) +
-                        kPanelTime * static_cast<double>(blocks * most_panels);
+    const std::int64_t max_panels = ceil_div(panels, panel_parts);
+    const std::int64_t max_steps_of_part = ceil_div(steps, token_parts);
+    const std::int64_t blocks = ceil_div(max_steps_of_part, max_steps);
+    const double time = static_cast<double>(max_steps_of_part * max_panels) +
+                        kArrangeTime * static_cast<double>(max_steps_of_part) +
+                        kPanelTime * static_cast<double>(blocks * max_panels);
     if (token_parts > 1 && time >= least) {
       continue;
     }
     least = time;
     const std::int64_t tasks =
-        threads == 1 ? 1 : std::min(kTasksOfThread, most_of_part * most_panels * unit_work / kWorkPerTask);
-    best = {token_parts, panel_parts, blocks, std::clamp<std::int64_t>(tasks / blocks, 1, most_panels)};
+        threads == 1 ? 1
+                     : std::min(kTasksOfThread, max_steps_of_part * max_panels * unit_work / kWorkPerTask);
+    best = {token_parts, panel_parts, blocks, std::clamp<std::int64_t>(tasks / blocks, 1, max_panels)};
   }
   return best;
 }

@@ -5,15 +5,15 @@
 
 #include <cstdint>
 
+#include "base/tasks.h"
 #include "cpu/generic/product.h"
-#include "cpu/generic/tasks.h"
 
 namespace trit::generic {
 
-/// How a product of many tokens is cut. A step is the kernel's token_step of tokens. Parts of the steps x
-/// parts of the panels are a thread's each; in one of them come blocks of the steps, which are arranged at a
-/// time, and for each block runs of the panels. A block x a run is a task. The pieces of a cut differ by one
-/// unit at most.
+/// How a product of many tokens is cut. A step is the kernel's token_step of tokens. Parts of the
+/// steps x parts of the panels are a thread's each; in one of them come blocks of the steps, which
+/// are arranged at a time, and for each block runs of the panels. A block x a run is a task. The
+/// pieces of a cut differ by one unit at most.
 struct ManyTokensGrid {
   std::int64_t token_parts;
   std::int64_t panel_parts;
@@ -21,10 +21,10 @@ struct ManyTokensGrid {
   std::int64_t runs;    ///< of a part of the panels
   std::int64_t tasks() const { return token_parts * panel_parts * blocks * runs; }
 };
-/// The cut whose slowest thread should be ready first. All arguments >= 1: `most_steps` are what a block may
+/// The cut whose slowest thread should be ready first. All arguments >= 1: `max_steps` are what a block may
 /// have, `unit_work` are the multiply-adds of a panel x a step.
 ManyTokensGrid many_tokens_grid(std::int64_t threads, std::int64_t panels, std::int64_t steps,
-                                std::int64_t most_steps, std::int64_t unit_work);
+                                std::int64_t max_steps, std::int64_t unit_work);
 
 /// Either may be empty, where a part has fewer panels than runs.
 struct ManyTokensTask {

@@ -6,8 +6,7 @@
 //   token block   as many tokens as keep their q in half of an L2 cache
 //   panel         read from memory once per token block, then from L2
 //   token tile    max_tokens or, as evenly as they divide, a few less: 7 tokens in tiles of 6 are 4 + 3,
-//   since a
-//                 tile of one has too few independent sums to fill the pipes
+//                 since a tile of one has too few independent sums to fill the pipes
 //   k range       one, unless K is longer than the kernel's sums or the caches allow
 // With 64-row panels and K = 4096 a panel is 64 KiB; one tile of 6 tokens does 24 dot products per 64 bytes
 // of it, so L2 gives what is needed several times over.
@@ -18,10 +17,9 @@
 #include <limits>
 #include <vector>
 
-#include "cpu/generic/aligned_buffer.h"
-#include "cpu/generic/blocks.h"
+#include "base/buffer.h"
+#include "base/integer.h"
 #include "cpu/generic/many_tokens.h"
-#include "cpu/generic/tasks.h"
 
 namespace trit::generic {
 namespace {
@@ -32,8 +30,6 @@ constexpr std::int64_t kTokenBlockBytes = 512 << 10;
 constexpr std::int64_t kCachedInputs = 32768;
 // Multiply-adds per task, about 5 us at 64 a cycle.
 constexpr std::int64_t kWorkPerTask = 1 << 20;
-
-constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // K cut into ranges of whole groups of 4 inputs (the last group padded), each with its row sums of q.
 class KRanges {
@@ -80,34 +76,28 @@ class KRanges {
   std::vector<std::int32_t> sums_;  // [count][tokens]
 };
 
-// The sums of a tile and of its next range of k. They are a thread's own and outlive the call: a layout's
-// tile may be larger than a stack should hold.
-class TileSums {
- public:
-  explicit TileSums(const PanelLayout& layout) : size_(layout.max_tokens * layout.panel_rows) {
-    const std::size_t bytes = static_cast<std::size_t>(2 * size_) * sizeof(std::int32_t);
-    if (memory().size() < bytes) {
-      memory() = AlignedBuffer(bytes);
-    }
-  }
-  std::int32_t* acc() { return reinterpret_cast<std::int32_t*>(memory().data()); }
-  std::int32_t* partial() { return acc() + size_; }
+// The sums of a tile and of its next range of k: a layout's tile may be larger than a stack should hold.
+struct TileSums {
+  explicit TileSums(const PanelLayout& layout)
+      : size(layout.max_tokens * layout.panel_rows),
+        acc(reinterpret_cast<std::int32_t*>(
+            thread_buffer<TileSums>(static_cast<std::size_t>(2 * size) * sizeof(std::int32_t)))),
+        partial(acc + size) {}
 
- private:
-  static AlignedBuffer& memory() {
-    static thread_local AlignedBuffer buffer;
-    return buffer;
-  }
-  std::int64_t size_;
+  std::int64_t size;
+  std::int32_t* acc;
+  std::int32_t* partial;
 };
 
 // Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
 // the stores, each line costs its latency.
 void prefetch_outputs(const Product& args, std::int64_t row, std::int64_t rows, Part tokens) {
   constexpr std::int64_t kLine = 64;
-  constexpr std::int64_t kMostTokens = 16;  // more are better left to the stores than put out of L1 again
+  constexpr std::int64_t kMaxPrefetchedTokens =
+      16;  // more are better left to the stores than put out of L1 again
   const std::int64_t bytes = rows * static_cast<std::int64_t>(size_of(args.y_type));
-  for (std::int64_t token = tokens.begin; token < std::min(tokens.end, tokens.begin + kMostTokens); ++token) {
+  for (std::int64_t token = tokens.begin; token < std::min(tokens.end, tokens.begin + kMaxPrefetchedTokens);
+       ++token) {
     const std::uint8_t* y = output(args, token, row);
     for (std::int64_t at = 0; at < bytes; at += kLine) {
       __builtin_prefetch(y + at, 1);
@@ -123,18 +113,18 @@ std::int64_t tile_tokens(const PanelLayout& layout, std::int64_t padded) {
 // Where a panel is used by several tiles, each of the first ones fetches its share of the next panel: else
 // the memory would rest during all but the first. Time over that without it, one Xeon core, 4096 x 4096 from
 // memory, 2-bit: 0.94, 0.91, 0.90 for 7, 8, 16 tokens; base-3: 0.97, 0.96, 0.91.
-constexpr std::int64_t kMostAheadParts = 8;
+constexpr std::int64_t kMaxPrefetchParts = 8;
 
 // `begin` is the byte of the panel where this range of k starts.
 void fetch_next_panel(ProductTile& one, std::int64_t panel_bytes, std::int64_t begin, std::int64_t tile,
                       std::int64_t tiles) {
-  if (tile >= kMostAheadParts) {
-    one.ahead = 0;  // the line itself again and again
-    one.ahead_parts = std::numeric_limits<std::int32_t>::max();
+  if (tile >= kMaxPrefetchParts) {
+    one.prefetch_distance = 0;  // the line itself again and again
+    one.prefetch_parts = std::numeric_limits<std::int32_t>::max();
     return;
   }
-  one.ahead_parts = std::min(tiles, kMostAheadParts);
-  one.ahead = panel_bytes - begin + (tile * panel_bytes + begin) / one.ahead_parts;
+  one.prefetch_parts = std::min(tiles, kMaxPrefetchParts);
+  one.prefetch_distance = panel_bytes - begin + (tile * panel_bytes + begin) / one.prefetch_parts;
 }
 
 // One panel x tile `tile` of the block's `tiles`.
@@ -144,7 +134,7 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t row = panel * layout.panel_rows;
   const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
-  std::int32_t* const acc = sums.acc();
+  std::int32_t* const acc = sums.acc;
   const std::int64_t panel_bytes = padded / 4 * layout.panel_bytes_per_4;
   prefetch_outputs(args, row, rows, tokens);
   for (std::int64_t range = 0; range < ranges.count(); ++range) {
@@ -157,14 +147,14 @@ void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::i
         .k = k.size(),
         .tokens = tokens.size(),
         .q_sum = ranges.sums(range) + tokens.begin,
-        .acc = range == 0 ? acc : sums.partial(),
+        .acc = range == 0 ? acc : sums.partial,
     };
     if (tiles > 1) {
       fetch_next_panel(one, panel_bytes, begin, tile, tiles);
     }
     layout.product_tile(one);
     if (range > 0) {
-      std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial(), acc, std::plus<>());
+      std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial, acc, std::plus<>());
     }
   }
   for (std::int64_t i = 0; i < tokens.size(); ++i) {
@@ -195,7 +185,27 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
   }
 }
 
-// By product tiles, a part of the panels x a part of the tokens.
+}  // namespace
+
+std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
+  return static_cast<std::uint8_t*>(args.y) +
+         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
+}
+
+void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc) {
+  const std::int64_t row = panel * args.layout.panel_rows;
+  args.kernels.epilogue_row({
+      .acc = acc,
+      .rows = std::min(args.layout.panel_rows, args.out_features - row),
+      .token_scale = args.x.scale[token],
+      .weight_scale = args.weight_scale + (args.weight_scale_per_row ? row : 0),
+      .weight_scale_per_row = args.weight_scale_per_row,
+      .bias = args.bias == nullptr ? nullptr : args.bias + row,
+      .y_type = args.y_type,
+      .y = output(args, token, row),
+  });
+}
+
 void product_tiles(Parallel& parallel, const Product& args, Part panels, Part tokens) {
   if (panels.size() == 0 || tokens.size() == 0) {
     return;
@@ -218,33 +228,13 @@ void product_tiles(Parallel& parallel, const Product& args, Part panels, Part to
   });
 }
 
-}  // namespace
-
-std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) {
-  return static_cast<std::uint8_t*>(args.y) +
-         (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
-}
-
-void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc) {
-  const std::int64_t row = panel * args.layout.panel_rows;
-  args.kernels.epilogue_row({
-      .acc = acc,
-      .rows = std::min(args.layout.panel_rows, args.out_features - row),
-      .row_scale = args.x.scale[token],
-      .scale = args.scale + (args.scale_per_row ? row : 0),
-      .scale_per_row = args.scale_per_row,
-      .bias = args.bias == nullptr ? nullptr : args.bias + row,
-      .y_type = args.y_type,
-      .y = output(args, token, row),
-  });
-}
-
 void product(Parallel& parallel, const Product& args) {
-  if (args.layout.many_tokens != nullptr && args.x.tokens >= args.layout.many_tokens->least_tokens) {
+  if (args.layout.many_tokens != nullptr && args.x.tokens >= args.layout.many_tokens->min_tokens) {
     return product_many_tokens(parallel, args);
   }
   const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
-  const BlockedPart done = product_blocks(parallel, args);
+  const DonePart done =
+      args.layout.product_part == nullptr ? DonePart{0, 0} : args.layout.product_part(parallel, args);
   product_tiles(parallel, args, {0, panels}, {done.tokens, args.x.tokens});
   product_tiles(parallel, args, {done.panels, panels}, {0, done.tokens});
 }

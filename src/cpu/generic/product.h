@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "base/tasks.h"
+#include "cpu/table.h"
 #include "trit/linear.h"
 
 namespace trit::generic {
@@ -15,14 +17,16 @@ struct Product {
   std::int64_t out_features;
   std::int64_t in_features;
   const std::uint8_t* panels;  // ceil(N / panel_rows) panels, each panel_bytes_per_4 * ceil(K / 4) bytes
-  const float* scale;          // [1] or [N]
-  bool scale_per_row;
+  const float* weight_scale;   // [1] or [N]
+  bool weight_scale_per_row;
   QuantizedRows x;
   const float* bias;  // [N] or null
   DataType y_type;
   void* y;  // [M, N]
 };
 void product(Parallel& parallel, const Product& args);
+/// The part of it that is `panels` x `tokens`, by product tiles.
+void product_tiles(Parallel& parallel, const Product& args, Part panels, Part tokens);
 
 /// Where the result of a token and a row lies.
 std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row);

@@ -6,14 +6,13 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu/generic/tasks.h"
+#include "base/tasks.h"
+#include "cpu/table.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 
 namespace trit {
 namespace {
-
-using generic::Part;
 
 // Elements per task: 5 to 10 us of any of these.
 constexpr std::int64_t kWorkPerTask = 1 << 16;
@@ -21,12 +20,12 @@ constexpr std::int64_t kWorkPerTask = 1 << 16;
 // q from here on goes past the caches, which saves reading each of its lines from memory before it is
 // written. While the last cache still holds q when the product reads it, that read costs more than this
 // saves: 512 tokens of 4096 x 4096 took 2 % longer with it.
-constexpr std::int64_t kStreamedBytes = 32 << 20;
+constexpr std::int64_t kMinNonTemporalBytes = 32 << 20;
 
-void check_shape(std::string_view what, std::int64_t rows, std::int64_t columns, std::int64_t least_rows) {
-  if (rows < least_rows || columns < 1) {
+void check_shape(std::string_view what, std::int64_t rows, std::int64_t columns, std::int64_t min_rows) {
+  if (rows < min_rows || columns < 1) {
     throw Error(std::string(what) + ": shape [" + std::to_string(rows) + ", " + std::to_string(columns) +
-                "], wanted at least [" + std::to_string(least_rows) + ", 1]");
+                "], wanted at least [" + std::to_string(min_rows) + ", 1]");
   }
 }
 
@@ -36,9 +35,9 @@ void for_rows(Parallel& parallel, std::int64_t rows, std::int64_t columns, const
   if (rows == 0) {
     return;
   }
-  const std::int64_t tasks = generic::task_count(parallel, rows, rows * columns, kWorkPerTask);
-  generic::run_tasks(parallel, tasks, [&](std::int64_t task) {
-    const Part part = generic::part_of(rows, tasks, task);
+  const std::int64_t tasks = task_count(parallel, rows, rows * columns, kWorkPerTask);
+  run_tasks(parallel, tasks, [&](std::int64_t task) {
+    const Part part = part_of(rows, tasks, task);
     for (std::int64_t row = part.begin; row < part.end; ++row) {
       body(row);
     }
@@ -81,7 +80,7 @@ void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& 
         .scale = args.scale + token,
         .rstd = args.rstd == nullptr ? &rstd : args.rstd + token,
         .q_sum = args.q_sum + token,
-        .streams = args.tokens * padded >= kStreamedBytes,
+        .non_temporal = args.tokens * padded >= kMinNonTemporalBytes,
     });
   });
 }
@@ -103,7 +102,7 @@ void absmean(const CpuKernels& kernels, Parallel& parallel, const float* w, std:
   });
   const double count = static_cast<double>(out_features) * static_cast<double>(in_features);
   // One task: the sum of the sums is in the contract's environment too.
-  generic::run_tasks(parallel, 1, [&](std::int64_t) {
+  run_tasks(parallel, 1, [&](std::int64_t) {
     *scale = beta_of(static_cast<float>(lane_sum(std::span<const double>(row_sums)) / count));
   });
 }
@@ -134,6 +133,20 @@ void dequantize(const CpuKernels& kernels, Parallel& parallel, const TernaryView
                            weight.scale[static_cast<std::size_t>(per_row ? row : 0)],
                            w + row * weight.in_features);
   });
+}
+
+float abs_sum_row(const CpuKernels& kernels, std::span<const float> w) {
+  return kernels.abs_sum_row(w.data(), std::ssize(w));
+}
+
+void ternarize_pack_row(const CpuKernels& kernels, std::span<const float> w, float inverse,
+                        std::span<std::uint8_t> codes) {
+  kernels.ternarize_pack_row(w.data(), inverse, std::ssize(w), codes.data());
+}
+
+void dequantize_row(const CpuKernels& kernels, std::span<const std::uint8_t> codes, float scale,
+                    std::span<float> w) {
+  kernels.dequantize_row(codes.data(), std::ssize(w), scale, w.data());
 }
 
 }  // namespace trit

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-#include "cpu/dispatch.h"
 #include "cpu/scalar/scalar.h"
+#include "cpu/table.h"
 
 namespace trit {
 namespace {

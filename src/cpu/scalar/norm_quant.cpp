@@ -24,7 +24,7 @@ void norm_quant_row(const NormQuantRow& row) {
   const std::span<const float> norm_weight =
       row.norm_weight == nullptr ? std::span<const float>() : std::span(row.norm_weight, inputs);
   const std::span<std::int8_t> q(row.q, inputs);
-  const RowScales scales = trit::norm_quant_row(x, row.norm, norm_weight, row.eps, q);
+  const TokenScales scales = trit::norm_quant_row(x, row.norm, norm_weight, row.eps, q);
   std::fill(row.q + inputs, row.q + padded_in_features(row.in_features), std::int8_t{0});
   *row.scale = scales.scale;
   *row.rstd = scales.rstd;

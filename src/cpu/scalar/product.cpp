@@ -21,8 +21,8 @@ void product_tile(const ProductTile& tile) {
 
 void epilogue_row(const EpilogueRow& row) {
   for (std::int64_t i = 0; i < row.rows; ++i) {
-    const float beta = row.scale[row.scale_per_row ? i : 0];
-    const float y = epilogue(row.acc[i], row.row_scale, beta, row.bias == nullptr ? nullptr : row.bias + i);
+    const float beta = row.weight_scale[row.weight_scale_per_row ? i : 0];
+    const float y = epilogue(row.acc[i], row.token_scale, beta, row.bias == nullptr ? nullptr : row.bias + i);
     switch (row.y_type) {
       case DataType::float32:
         static_cast<float*>(row.y)[i] = y;

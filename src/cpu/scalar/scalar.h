@@ -4,7 +4,7 @@
 // wraps the plain loops of src/format, and a panel is one stored row.
 #pragma once
 
-#include "trit/kernels.h"
+#include "cpu/table.h"
 
 namespace trit::scalar {
 

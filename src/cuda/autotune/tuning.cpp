@@ -8,7 +8,7 @@
 #include <iterator>
 #include <span>
 
-#include "io/user_cache.h"
+#include "base/user_cache.h"
 #include "trit/crc32c.h"
 #include "trit/error.h"
 
@@ -123,7 +123,7 @@ Tuning Tuning::from_text(std::string_view text, std::string_view key) {
 TuningFile tuning_file(std::string_view key) {
   const char* asked = std::getenv("TRIT_CUDA_TUNING");
   if (asked == nullptr || *asked == '\0') {
-    return {io::cached_file(io::user_cache_folder(), "cuda-tuning", key), false};
+    return {cached_file(user_cache_folder(), "cuda-tuning", key), false};
   }
   return std::string_view(asked) == "off" ? TuningFile{} : TuningFile{asked, true};
 }
@@ -152,7 +152,7 @@ Tuning load_tuning(const TuningFile& file, std::string_view key) {
 }
 
 bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tuning) {
-  return io::write_cached_file(file.path, tuning.text(key));
+  return write_cached_file(file.path, tuning.text(key));
 }
 
 TunedPlans::TunedPlans(std::string_view gpu, const Device& device)

@@ -57,7 +57,7 @@ TuningFile tuning_file(std::string_view key);
 /// warning on standard error. Throws Error where the file that TRIT_CUDA_TUNING names cannot be opened.
 Tuning load_tuning(const TuningFile& file, std::string_view key);
 
-/// Whether it worked (io::write_cached_file).
+/// Whether it worked (write_cached_file).
 bool save_tuning(const TuningFile& file, std::string_view key, const Tuning& tuning);
 
 /// The plans of one GPU's products: measured ones, else default_plan().

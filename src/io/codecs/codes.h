@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The one currency between codecs: a row as bytes, one code t + 1 in {0, 1, 2} per weight. A codec that meets
-// bits which stand for no weight decodes them to 3 or more; pack_codes finds those. To and from the stored
-// form (format.h: 2-bit two's complement, four columns a byte, low bits first) here.
+// The common form between codecs: a row as bytes, one code t + 1 in {0, 1, 2} per weight. A codec decodes
+// bits that are not a weight to 3 or more, which pack_codes finds. These functions convert to and from the
+// packed form (format.h: 2-bit two's complement, four columns a byte, low bits first).
 #pragma once
 
 #include <cstdint>

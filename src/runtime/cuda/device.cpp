@@ -4,7 +4,7 @@
 #include <cuda_runtime_api.h>
 
 #include "runtime/cuda/resources.h"
-#include "trit/kernels.h"
+#include "trit/backend.h"
 
 namespace trit::runtime::gpu {
 namespace {

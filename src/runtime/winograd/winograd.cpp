@@ -64,8 +64,8 @@ void transform_filter(const float* filter, double (&u)[kPatch][kPatch]) {
   }
 }
 
-generic::AlignedBuffer zeros(std::int64_t floats) {
-  generic::AlignedBuffer buffer(static_cast<std::size_t>(floats) * sizeof(float));
+AlignedBuffer zeros(std::int64_t floats) {
+  AlignedBuffer buffer(static_cast<std::size_t>(floats) * sizeof(float));
   std::fill_n(buffer.data(), buffer.size(), std::uint8_t{0});
   return buffer;
 }
@@ -165,9 +165,9 @@ void WinogradConvolution::run(Parallel& parallel, const ConvolutionShape& shape,
   const std::int64_t y_size = shape.out_channels * shape.out_height() * shape.out_width();
   const std::size_t scratch = kernel_->scratch_bytes(shape, rows_per_task);
   parallel.run(batch * tasks, [&](std::int64_t task) {
-    static thread_local generic::AlignedBuffer memory;
+    static thread_local AlignedBuffer memory;
     if (memory.size() < scratch) {
-      memory = generic::AlignedBuffer(scratch);
+      memory = AlignedBuffer(scratch);
     }
     const std::int64_t image = task / tasks;
     const std::int64_t first = task % tasks * rows_per_task;

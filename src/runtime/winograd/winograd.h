@@ -13,8 +13,8 @@
 #include <span>
 #include <vector>
 
-#include "cpu/generic/aligned_buffer.h"
-#include "trit/kernels.h"
+#include "base/buffer.h"
+#include "trit/backend.h"
 #include "trit/parallel.h"
 
 namespace trit::runtime {
@@ -59,7 +59,7 @@ class WinogradConvolution {
 
  private:
   const winograd::Kernel* kernel_;
-  generic::AlignedBuffer transformed_, direct_;
+  AlignedBuffer transformed_, direct_;
   std::vector<float> bias_;  // of whole blocks
 };
 

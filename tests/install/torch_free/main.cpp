@@ -48,7 +48,7 @@ int main() {
     return 1;
   } catch (const trit::Error& error) {
     std::printf("%s: 5 outputs as defined; a missing file says: %s\n",
-                std::string(name_of(kernels.backend)).c_str(), error.what());
+                std::string(name_of(trit::backend_of(kernels))).c_str(), error.what());
   }
   return 0;
 }

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+//
+// The table of CPU kernels: one row per instruction set, read by dispatch, tests and
+// benchmarks alike. src/cpu/<isa>/kernels.cpp fills a row; src/cpu/generic/ does tiling,
+// tails, long K and threads once for all rows.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "trit/backend.h"
+#include "trit/format.h"
+#include "trit/parallel.h"
+#include "trit/quantize.h"
+
+namespace trit {
+
+/// norm_quant of one row; see norm_quant_row in quantize.h for the arithmetic.
+struct NormQuantRow {
+  const void* x;  // [in_features] of x_type
+  DataType x_type;
+  std::int64_t in_features;  // K
+  Norm norm;
+  const float* norm_weight;  // [K], or null for all ones
+  float eps;
+  std::int8_t* q;             // [padded_in_features(K)], the padding is written as zero
+  float* scale;               // s
+  float* rstd;                // r (1 without a norm)
+  std::int32_t* q_sum;        // sum of q, for kernels whose codes are t + 1
+  bool non_temporal = false;  // use non-temporal stores for whole cache lines of q
+};
+
+/// The product of one panel of output rows with a few tokens over a range of k.
+struct ProductTile {
+  const std::uint8_t* panel;  // the panel's codes of the range's first k
+  const std::int8_t* q;       // the first token's code of the range's first k
+  std::int64_t q_stride;      // bytes between tokens
+  std::int64_t k;             // inputs in the range, a multiple of 4 (the padding counts)
+  std::int64_t tokens;        // 1..max_tokens
+  const std::int32_t* q_sum;  // [tokens], sum of q over the range
+  std::int32_t* acc;          // [tokens, panel_rows], written (not added to): sum over the range of q * t
+  // What the kernel prefetches into L2 while it runs: 1 / prefetch_parts of a line for each line of the
+  // panel, starting `prefetch_distance` bytes behind `panel`. 8 KiB cover the latency of memory: 15 to 25 %
+  // more bandwidth than 2 KiB.
+  std::int64_t prefetch_distance = 8192;
+  std::int64_t prefetch_parts = 1;
+};
+
+/// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.
+struct EpilogueRow {
+  const std::int32_t* acc;    // [rows]
+  std::int64_t rows;          // 1..panel_rows
+  float token_scale;          // s of the token
+  const float* weight_scale;  // beta: one value, or one per row
+  bool weight_scale_per_row;
+  const float* bias;  // [rows] or null
+  DataType y_type;
+  void* y;                    // [rows] of y_type
+  bool non_temporal = false;  // use non-temporal stores for whole cache lines of y
+};
+
+/// Panels times a block of tokens over all of k, finished: y = ((float)acc * s) * beta + bias.
+struct ManyTokens {
+  const std::uint8_t* panels;   // the first panel
+  std::int64_t panel_bytes;     // bytes between panels
+  std::int64_t rows;            // output rows of the panels; the last one may hold fewer than panel_rows
+  const std::int8_t* arranged;  // the block's part of what `arrange` made of q
+  std::int64_t k;               // a multiple of 4 (the padding counts)
+  std::int64_t tokens;
+  const float* token_scale;   // [tokens], s
+  const float* weight_scale;  // beta of the first row: one value, or one per row
+  bool weight_scale_per_row;
+  const float* bias;  // [rows] or null
+  DataType y_type;
+  std::int64_t y_bytes;   // of a result
+  void* y;                // the first token's result of the first row
+  std::int64_t y_stride;  // bytes between tokens
+  bool non_temporal;      // y is large: use non-temporal stores
+};
+
+/// A kernel that reads q in an order of its own and writes a row's results while it multiplies the next.
+struct ManyTokensKernel {
+  std::int64_t min_tokens;  ///< fewer go to the product tile
+  std::int64_t token_step;  ///< blocks of tokens begin at multiples of this
+  /// q [tokens, q_stride bytes apart] in the kernel's order, on a cache line. Tokens from n * token_step on
+  /// begin at arranged_bytes(n * token_step, k).
+  std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k);
+  void (*arrange)(const std::int8_t* q, std::int64_t q_stride, std::int64_t tokens, std::int64_t k,
+                  std::int8_t* arranged);
+  void (*product)(const ManyTokens& args);
+};
+
+namespace generic {
+struct Product;
+}
+
+/// y of panels [0, panels) x tokens [0, tokens).
+struct DonePart {
+  std::int64_t panels;
+  std::int64_t tokens;
+};
+
+/// One way to lay out weights, and the functions that write and read it.
+struct PanelLayout {
+  PanelFormat format;
+  /// Whether this CPU can run it, where its row runs.
+  bool (*available)();
+  /// Output rows in one panel, and the bytes of a panel per 4 inputs.
+  std::int64_t panel_rows;
+  std::int64_t panel_bytes_per_4;
+  /// Stored rows (rows <= panel_rows of them, `row_bytes` apart) to one panel; missing
+  /// rows and the padding become zero weights.
+  void (*prepare_panel)(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                        std::int64_t in_features, std::uint8_t* panel);
+
+  /// The product tile: at most this many tokens, at most this many k a call (int32 safety of the codes). A
+  /// caller provides acc for max_tokens x panel_rows.
+  std::int64_t max_tokens;
+  std::int64_t max_k;
+  void (*product_tile)(const ProductTile& tile);
+
+  /// Either is null where there is none.
+  const ManyTokensKernel* many_tokens = nullptr;
+  /// Another way to multiply: writes the part of y that it is faster for, and leaves the rest to the product
+  /// tile.
+  DonePart (*product_part)(Parallel& parallel, const generic::Product& args) = nullptr;
+};
+
+/// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
+/// bits.
+struct CpuKernels {
+  Backend backend;
+  /// Whether this CPU and its operating system can run the row.
+  bool (*available)();
+
+  /// At least one; the first, the default, is available wherever the row is.
+  std::span<const PanelLayout> layouts;
+  /// The same for every layout.
+  void (*epilogue_row)(const EpilogueRow& row);
+
+  void (*norm_quant_row)(const NormQuantRow& row);
+
+  /// lane_sum of |w|, w [in_features].
+  float (*abs_sum_row)(const float* w, std::int64_t in_features);
+  /// clamp(rint(w * inverse), -1, 1) to the stored form, packed_row_bytes(in_features) bytes.
+  void (*ternarize_pack_row)(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);
+  /// w = t * scale (backward passes and tests).
+  void (*dequantize_row)(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w);
+};
+
+// The rows, each defined in src/cpu/<isa>/kernels.cpp. The build decides which of them exist
+// (src/cpu/CMakeLists.txt).
+extern const CpuKernels k_scalar;
+extern const CpuKernels k_avx2;
+extern const CpuKernels k_avx_vnni;
+extern const CpuKernels k_avx512_vnni;
+extern const CpuKernels k_amx;
+
+/// All rows that were compiled in, slowest first.
+std::span<const CpuKernels* const> cpu_kernels();
+
+}  // namespace trit
