@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "train_cifar10/kept_memory.h"
+#include "train_cifar10/caching_allocator.h"
 
 #include <c10/core/CPUAllocator.h>
 #include <sys/mman.h>
@@ -13,15 +13,15 @@
 namespace trit::train {
 namespace {
 
-constexpr std::size_t kSmallest = std::size_t{1} << 20;
+constexpr std::size_t kMinCached = std::size_t{1} << 20;
 constexpr std::size_t kHugePage = std::size_t{2} << 20;
 
-class KeptMemory final : public c10::Allocator {
+class CachingAllocator final : public c10::Allocator {
  public:
-  explicit KeptMemory(c10::Allocator& small) : small_(small) {}
+  explicit CachingAllocator(c10::Allocator& small) : small_(small) {}
 
   c10::DataPtr allocate(std::size_t bytes) override {
-    if (bytes < kSmallest) {
+    if (bytes < kMinCached) {
       return small_.allocate(bytes);
     }
     void* const data = take((bytes + kHugePage - 1) / kHugePage * kHugePage);
@@ -34,21 +34,22 @@ class KeptMemory final : public c10::Allocator {
     default_copy_data(to, from, bytes);
   }
 
-  static KeptMemory& instance() {
-    // Never destroyed: tensors in static variables outlive it otherwise.
-    static auto* const memory = new KeptMemory(*c10::GetDefaultCPUAllocator());  // NOLINT(*-owning-memory)
-    return *memory;
+  static CachingAllocator& instance() {
+    // Never destroyed: tensors in static variables may outlive it.
+    static auto* const allocator =
+        new CachingAllocator(*c10::GetDefaultCPUAllocator());  // NOLINT(*-owning-memory)
+    return *allocator;
   }
 
  private:
-  /// A block of `bytes` or somewhat more, from those that tensors have left or from the system.
+  /// A block of `bytes` or up to a quarter more: a cached one, or a new one from the system.
   void* take(std::size_t bytes) {
     {
       const std::lock_guard lock(mutex_);
-      const auto found = left_.lower_bound(bytes);
-      if (found != left_.end() && found->first <= bytes + bytes / 4) {
+      const auto found = cached_.lower_bound(bytes);
+      if (found != cached_.end() && found->first <= bytes + bytes / 4) {
         void* const data = found->second;
-        left_.erase(found);
+        cached_.erase(found);
         return data;
       }
     }
@@ -56,33 +57,33 @@ class KeptMemory final : public c10::Allocator {
     if (data == nullptr) {
       throw std::bad_alloc();
     }
-    static_cast<void>(madvise(data, bytes, MADV_HUGEPAGE));  // where it is refused, small pages
+    static_cast<void>(madvise(data, bytes, MADV_HUGEPAGE));  // falls back to small pages
     const std::lock_guard lock(mutex_);
     bytes_of_.emplace(data, bytes);
     return data;
   }
 
   static void give_back(void* data) {
-    KeptMemory& memory = instance();
+    CachingAllocator& allocator = instance();
     {
-      const std::lock_guard lock(memory.mutex_);
-      const auto found = memory.bytes_of_.find(data);
-      if (found != memory.bytes_of_.end()) {
-        memory.left_.emplace(found->second, data);
+      const std::lock_guard lock(allocator.mutex_);
+      const auto found = allocator.bytes_of_.find(data);
+      if (found != allocator.bytes_of_.end()) {
+        allocator.cached_.emplace(found->second, data);
         return;
       }
     }
-    memory.small_.raw_deleter()(data);
+    allocator.small_.raw_deleter()(data);
   }
 
   c10::Allocator& small_;
   std::mutex mutex_;
-  std::multimap<std::size_t, void*> left_;
+  std::multimap<std::size_t, void*> cached_;  // by size in bytes
   std::unordered_map<void*, std::size_t> bytes_of_;
 };
 
 }  // namespace
 
-void keep_tensor_memory() { c10::SetCPUAllocator(&KeptMemory::instance(), /*priority=*/1); }
+void install_caching_allocator() { c10::SetCPUAllocator(&CachingAllocator::instance(), /*priority=*/1); }
 
 }  // namespace trit::train

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Memory of large tensors: kept, on whole huge pages, and given back whichever way it was asked for.
-#include "train_cifar10/kept_memory.h"
+// Large tensors: their memory is reused, starts on a huge page, and is freed through either interface.
+#include "train_cifar10/caching_allocator.h"
 
 #include <gtest/gtest.h>
 #include <torch/torch.h>
@@ -13,8 +13,8 @@
 namespace trit::train {
 namespace {
 
-TEST(KeptMemory, TheNextTensorOfTheSizeGetsIt) {
-  keep_tensor_memory();
+TEST(CachingAllocator, ReusesTheMemoryOfAFreedTensor) {
+  install_caching_allocator();
   constexpr std::int64_t kCount = 3 << 20;  // 12 MiB
   torch::Tensor first = torch::ones({kCount});
   const void* const data = first.data_ptr();
@@ -30,8 +30,8 @@ TEST(KeptMemory, TheNextTensorOfTheSizeGetsIt) {
   EXPECT_EQ(much_smaller.sum().item<double>(), kCount / 8);
 }
 
-TEST(KeptMemory, RawAllocations) {
-  keep_tensor_memory();
+TEST(CachingAllocator, RawAllocations) {
+  install_caching_allocator();
   c10::Allocator& allocator = *c10::GetAllocator(c10::kCPU);
   for (const std::size_t bytes : {std::size_t{0}, std::size_t{1}, (std::size_t{1} << 20) - 1,
                                   std::size_t{1} << 20, (std::size_t{2} << 20) + 1}) {
@@ -45,8 +45,8 @@ TEST(KeptMemory, RawAllocations) {
   }
 }
 
-TEST(KeptMemory, FromManyThreads) {
-  keep_tensor_memory();
+TEST(CachingAllocator, IsThreadSafe) {
+  install_caching_allocator();
   std::vector<std::thread> threads;
   for (int thread = 0; thread < 4; ++thread) {
     threads.emplace_back([thread] {
