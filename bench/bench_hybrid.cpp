@@ -13,11 +13,11 @@
 #include <cstring>
 #include <random>
 
-#include "common/aligned_vector.h"
-#include "common/limits.h"
-#include "common/timing.h"
+#include "bench/lib/aligned_vector.h"
+#include "bench/lib/limits.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "cpu/avx512_vnni/hybrid.h"
-#include "report.h"
 #include "trit/linear.h"
 
 namespace {

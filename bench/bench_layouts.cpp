@@ -13,10 +13,10 @@
 #include <fstream>
 #include <functional>
 
-#include "common/huge_buffer.h"
-#include "common/linear_case.h"
-#include "common/timing.h"
-#include "report.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_case.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "trit/layout.h"
 
 namespace {

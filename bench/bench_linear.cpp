@@ -11,11 +11,11 @@
 #include <algorithm>
 #include <optional>
 
-#include "common/huge_buffer.h"
-#include "common/linear_benchmark.h"
-#include "common/linear_report.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_benchmark.h"
+#include "bench/lib/linear_report.h"
+#include "bench/lib/report.h"
 #include "common/progress.h"
-#include "report.h"
 
 namespace {
 

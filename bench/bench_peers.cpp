@@ -20,11 +20,11 @@
 #include <map>
 #include <optional>
 
-#include "common/huge_buffer.h"
-#include "common/linear_benchmark.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_benchmark.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "common/progress.h"
-#include "common/timing.h"
-#include "report.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 

@@ -14,11 +14,11 @@
 #include <optional>
 #include <random>
 
-#include "common/aligned_vector.h"
-#include "common/memory_read.h"
+#include "bench/lib/aligned_vector.h"
+#include "bench/lib/memory_read.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "common/progress.h"
-#include "common/timing.h"
-#include "report.h"
 #include "trit/linear.h"
 
 namespace {

@@ -15,9 +15,9 @@
 #include <memory>
 #include <sstream>
 
-#include "common/huge_buffer.h"
-#include "common/linear_case.h"
-#include "common/machine.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_case.h"
+#include "bench/lib/machine.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 

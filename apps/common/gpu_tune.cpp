@@ -6,8 +6,8 @@
 #include <cmath>
 #include <numeric>
 
-#include "common/gpu_layer.h"
-#include "common/gpu_timing.h"
+#include "bench/lib/gpu_layer.h"
+#include "bench/lib/gpu_timing.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/tuning.h"
 

@@ -9,12 +9,12 @@
 #include <string>
 
 #ifdef TRIT_HAVE_CUDA
-#include "common/gpu_benchmark.h"
+#include "bench/lib/gpu_benchmark.h"
 #include "common/gpu_tune.h"
 #endif
-#include "common/huge_buffer.h"
-#include "common/linear_report.h"
-#include "common/machine.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_report.h"
+#include "bench/lib/machine.h"
 #include "common/progress.h"
 #include "output.h"
 #include "trit/error.h"

@@ -7,7 +7,7 @@
 #include <optional>
 #include <vector>
 
-#include "common/linear_benchmark.h"
+#include "bench/lib/linear_benchmark.h"
 #include "trit/kernels.h"
 
 namespace trit::cli {

@@ -19,7 +19,7 @@
 #include <numeric>
 #include <optional>
 
-#include "common/machine.h"
+#include "bench/lib/machine.h"
 #include "common/progress.h"
 #include "cuda/candidates.h"
 #include "cuda/cublaslt_peer.h"

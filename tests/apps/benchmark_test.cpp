@@ -6,12 +6,12 @@
 #include <set>
 #include <thread>
 
-#include "common/limits.h"
-#include "common/linear_benchmark.h"
-#include "common/linear_report.h"
-#include "common/machine.h"
-#include "common/memory_read.h"
-#include "common/timing.h"
+#include "bench/lib/limits.h"
+#include "bench/lib/linear_benchmark.h"
+#include "bench/lib/linear_report.h"
+#include "bench/lib/machine.h"
+#include "bench/lib/memory_read.h"
+#include "bench/lib/timing.h"
 #include "trit/cpu_caches.h"
 #include "trit/error.h"
 

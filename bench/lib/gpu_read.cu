@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/gpu_read.h"
+#include "bench/lib/gpu_read.h"
 
 #include <algorithm>
 

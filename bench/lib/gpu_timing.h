@@ -9,7 +9,7 @@
 #include <span>
 #include <vector>
 
-#include "common/timing.h"
+#include "bench/lib/timing.h"
 #include "runtime/cuda/resources.h"
 
 namespace trit::apps {

@@ -7,7 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "common/linear_case.h"
+#include "bench/lib/linear_case.h"
 #include "runtime/cuda/resources.h"
 #include "trit/cuda.h"
 #include "trit/parallel.h"

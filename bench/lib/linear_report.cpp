@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/linear_report.h"
+#include "bench/lib/linear_report.h"
 
 #include <fmt/format.h>
 

@@ -9,7 +9,7 @@
 #include <string_view>
 #include <vector>
 
-#include "common/aligned_vector.h"
+#include "bench/lib/aligned_vector.h"
 #include "trit/format.h"
 #include "trit/linear.h"
 

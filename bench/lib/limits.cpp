@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/limits.h"
+#include "bench/lib/limits.h"
 
 namespace trit::apps {
 

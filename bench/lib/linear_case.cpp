@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/linear_case.h"
+#include "bench/lib/linear_case.h"
 
 #include <fmt/format.h>
 

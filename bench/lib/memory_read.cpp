@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/memory_read.h"
+#include "bench/lib/memory_read.h"
 
 #include <algorithm>
 #include <atomic>
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "common/huge_buffer.h"
+#include "bench/lib/huge_buffer.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include "common/gpu_benchmark.h"
+#include "bench/lib/gpu_benchmark.h"
 
 #include <algorithm>
 #include <functional>
 
-#include "common/gpu_layer.h"
-#include "common/gpu_read.h"
-#include "common/gpu_timing.h"
+#include "bench/lib/gpu_layer.h"
+#include "bench/lib/gpu_read.h"
+#include "bench/lib/gpu_timing.h"
 #include "runtime/cuda/device.h"
 #include "runtime/cuda/tuned_plans.h"
 

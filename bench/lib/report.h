@@ -8,7 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 
-#include "common/machine.h"
+#include "bench/lib/machine.h"
 #include "trit/error.h"
 
 namespace trit::bench {

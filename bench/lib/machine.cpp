@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/machine.h"
+#include "bench/lib/machine.h"
 
 #include <algorithm>
 #include <array>

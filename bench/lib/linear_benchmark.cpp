@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/linear_benchmark.h"
+#include "bench/lib/linear_benchmark.h"
 
 #include <fmt/format.h>
 
@@ -7,8 +7,8 @@
 #include <cstring>
 #include <memory>
 
-#include "common/limits.h"
-#include "common/memory_read.h"
+#include "bench/lib/limits.h"
+#include "bench/lib/memory_read.h"
 #include "trit/cpu_caches.h"
 #include "trit/error.h"
 #include "trit/layout.h"

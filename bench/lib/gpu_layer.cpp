@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/gpu_layer.h"
+#include "bench/lib/gpu_layer.h"
 
 #include <algorithm>
 #include <vector>

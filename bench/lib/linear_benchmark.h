@@ -10,8 +10,8 @@
 #include <string_view>
 #include <vector>
 
-#include "common/linear_case.h"
-#include "common/timing.h"
+#include "bench/lib/linear_case.h"
+#include "bench/lib/timing.h"
 #include "trit/kernels.h"
 
 namespace trit::apps {

@@ -8,7 +8,7 @@
 #include <span>
 #include <string>
 
-#include "common/linear_benchmark.h"
+#include "bench/lib/linear_benchmark.h"
 
 namespace trit::apps {
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "common/timing.h"
+#include "bench/lib/timing.h"
 
 #include <algorithm>
 #include <chrono>

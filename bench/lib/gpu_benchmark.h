@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "common/linear_benchmark.h"
+#include "bench/lib/linear_benchmark.h"
 
 namespace trit::apps {
 
