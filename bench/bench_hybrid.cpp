@@ -8,21 +8,22 @@
 //   bench_hybrid --json results/      adds the object "hybrid" to results/<machine>.json
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <cstring>
 #include <random>
 
 #include "bench/lib/aligned_vector.h"
 #include "bench/lib/limits.h"
+#include "bench/lib/program.h"
 #include "bench/lib/report.h"
 #include "bench/lib/timing.h"
 #include "cpu/avx512_vnni/hybrid.h"
 #include "trit/linear.h"
 
+using namespace trit;
+
 namespace {
 
-using namespace trit;
 using nlohmann::ordered_json;
 namespace hybrid = avx512_vnni::hybrid;
 
@@ -122,15 +123,16 @@ ordered_json product(const apps::Int8Peak& peak, std::int64_t n, std::int64_t k,
           {"gain", gain}};
 }
 
-int run(int argc, char** argv) {
-  CLI::App app{"Times the hybrid block against product tiles."};
+}  // namespace
+
+int bench::run(int argc, char** argv) {
+  CommandLine app{"Times the hybrid block against product tiles.", "bench_hybrid --tokens 128"};
   std::string json;
   apps::TimingOptions timing;
   std::vector<std::int64_t> tokens{128, 512};
-  app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
-  app.add_option("--tokens", tokens, "numbers of tokens")->delimiter(',');
-  app.add_option("--rounds", timing.rounds, "rounds; figures are medians over them")
-      ->check(CLI::PositiveNumber);
+  app.add_json(json);
+  app.add_tokens(tokens);
+  app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
   const auto peak = apps::int8_peak(cpu_kernels_for(Backend::avx512_vnni).backend);
   if (!peak) {
@@ -147,15 +149,4 @@ int run(int argc, char** argv) {
     bench::store(json, "hybrid", result);
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_hybrid: {}\n", error.what());
-    return 1;
-  }
 }

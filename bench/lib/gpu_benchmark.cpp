@@ -88,8 +88,8 @@ class GpuBenchmark {
   }
 
   void measure(LinearShape shape, LinearReport& report) {
-    const std::int64_t most = *std::max_element(options_.tokens.begin(), options_.tokens.end());
-    const GpuLayer layer(shape, most, options_.seed, *parallel_, second_level_cache_bytes(), stream());
+    const std::int64_t max_tokens = *std::max_element(options_.tokens.begin(), options_.tokens.end());
+    const GpuLayer layer(shape, max_tokens, options_.seed, *parallel_, second_level_cache_bytes(), stream());
     const int launches = std::max(kLaunches, layer.copies());
     for (const std::int64_t tokens : options_.tokens) {
       const cuda::ProductPlan plan = plans_.plan(tokens, shape.out_features, shape.in_features);

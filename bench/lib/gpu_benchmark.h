@@ -11,12 +11,13 @@ namespace trit::apps {
 
 struct GpuReport {
   std::string device;
-  std::string plans;    // the file of measured plans (gpu_tune.h); empty: the table's
-  LinearReport report;  // limits: the tensor cores' nominal int8 rate at the highest clock, 0 where unknown
+  std::string plans;  // the file of measured plans (gpu_tune.h); empty: the plans of the table
+  LinearReport
+      report;  // limits: the nominal int8 rate of the tensor cores at the maximum clock, 0 if unknown
 };
 
-/// As benchmark_linear; options.backends is not read. Times are of launches in a CUDA graph, each after the
-/// other. Throws trit::Error where there is no GPU.
+/// As benchmark_linear, but ignores options.backends. Times are those of launches that follow each other in a
+/// CUDA graph. Throws trit::Error if there is no GPU.
 GpuReport benchmark_gpu(const LinearBenchmark& options, const TimingProgress& progress = {});
 
 }  // namespace trit::apps

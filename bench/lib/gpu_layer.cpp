@@ -9,7 +9,7 @@ namespace {
 
 namespace gpu = runtime::gpu;
 
-constexpr std::size_t kMostCopies = 256;
+constexpr std::size_t kMaxCopies = 256;
 
 template <typename Value>
 gpu::DeviceMemory upload(const Value* values, std::size_t count, const char* what) {
@@ -20,15 +20,15 @@ gpu::DeviceMemory upload(const Value* values, std::size_t count, const char* wha
 
 }  // namespace
 
-GpuLayer::GpuLayer(LinearShape shape, std::int64_t most_tokens, std::uint64_t seed, Parallel& parallel,
+GpuLayer::GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t seed, Parallel& parallel,
                    std::size_t cache_bytes, cuda::Stream stream)
-    : layer_(make_linear_case(shape, most_tokens, seed, parallel)),
+    : layer_(make_linear_case(shape, max_tokens, seed, parallel)),
       weight_bytes_(cuda::weight_bytes(shape.out_features, shape.in_features)),
-      copies_(static_cast<int>(std::clamp<std::size_t>(3 * cache_bytes / weight_bytes_ + 1, 1, kMostCopies))),
+      copies_(static_cast<int>(std::clamp<std::size_t>(3 * cache_bytes / weight_bytes_ + 1, 1, kMaxCopies))),
       from_memory_(weight_bytes_ * static_cast<std::size_t>(copies_) > 2 * cache_bytes) {
   const auto n = static_cast<std::size_t>(shape.out_features);
   const auto k = static_cast<std::size_t>(shape.in_features);
-  const auto m = static_cast<std::size_t>(most_tokens);
+  const auto m = static_cast<std::size_t>(max_tokens);
   const auto pitch = static_cast<std::size_t>(cuda::quantized_row_bytes(shape.in_features));
   const auto host_pitch = static_cast<std::size_t>(padded_in_features(shape.in_features));
   const gpu::DeviceMemory codes = upload(layer_.weight.codes.data(), layer_.weight.codes.size(), "codes");

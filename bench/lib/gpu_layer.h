@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A layer to measure (linear_case.h) in GPU memory: many copies of its weights, so that they come from memory
-// and not from the second-level cache, and its operands.
+// A layer to measure (linear_case.h) in GPU memory: its operands, and enough copies of its weights that they
+// are read from memory instead of the L2 cache.
 #pragma once
 
 #include <cstddef>
@@ -16,8 +16,8 @@ namespace trit::apps {
 
 class GpuLayer {
  public:
-  /// Draws the case for up to `most_tokens`; all of it is in place when this returns.
-  GpuLayer(LinearShape shape, std::int64_t most_tokens, std::uint64_t seed, Parallel& parallel,
+  /// Draws the case for up to `max_tokens` and waits until all of it is in GPU memory.
+  GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t seed, Parallel& parallel,
            std::size_t cache_bytes, cuda::Stream stream);
 
   LinearShape shape() const { return layer_.shape; }
@@ -30,15 +30,15 @@ class GpuLayer {
            weight_bytes_ * static_cast<std::size_t>(i % copies_);
   }
 
-  /// Of q that is there already, y in float32; without a workspace.
+  /// The product of given q, y in float32; without a workspace.
   cuda::Product product(std::int64_t tokens) const;
-  /// The same of what quantize() writes.
+  /// The product of what quantize() writes.
   cuda::Product product_behind_norm(std::int64_t tokens) const;
   cuda::NormQuant quantize(std::int64_t tokens) const;
 
-  /// Fills y with a value that no product gives.
+  /// Fills y with a value that no product can have.
   void poison(std::int64_t tokens) const;
-  /// Throws Error unless y has the reference's bits (check_outputs).
+  /// Throws Error unless y is bit-identical to the reference (check_outputs).
   void check(std::int64_t tokens, std::string_view who) const;
 
  private:
@@ -49,7 +49,7 @@ class GpuLayer {
   runtime::gpu::DeviceMemory beta_, weights_, x_, norm_, q_, scale_, layer_q_, layer_scale_, y_;
 };
 
-/// Bytes of the GPU's second-level cache.
+/// Bytes of the GPU's L2 cache.
 std::size_t second_level_cache_bytes();
 
 }  // namespace trit::apps

@@ -42,14 +42,14 @@ __global__ __launch_bounds__(kThreads) void read_kernel(const uint4* data, std::
 }  // namespace
 
 std::size_t bytes_to_read() {
-  constexpr std::size_t kMost = std::size_t{4} << 30;
+  constexpr std::size_t kMax = std::size_t{4} << 30;
   constexpr std::size_t kStep = std::size_t{1} << 20;
   std::size_t available = 0;
   std::size_t total = 0;
   if (cudaMemGetInfo(&available, &total) != cudaSuccess) {
     return kStep;
   }
-  return std::max(kStep, std::min(kMost, available / 4 / kStep * kStep));
+  return std::max(kStep, std::min(kMax, available / 4 / kStep * kStep));
 }
 
 void read_on_gpu(const void* data, std::size_t bytes, void* sink, int multiprocessors, cuda::Stream stream) {

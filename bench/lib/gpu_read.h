@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Reading device memory as fast as a kernel can: the limit of what is bound by its weights.
+// Reads device memory as fast as a kernel can: the limit of kernels that are bound by their weights.
 #pragma once
 
 #include <cstddef>
@@ -9,11 +9,11 @@
 
 namespace trit::apps {
 
-/// Bytes to read for a bandwidth: of 1 GiB a part would come from the second-level cache each time (H200:
-/// 4,490 GB/s against 4,553). A quarter of the memory that is free, where that is less.
+/// Bytes to read when measuring the bandwidth: 4 GiB, or a quarter of the free memory if that is less. With
+/// 1 GiB a part would come from the L2 cache each time (H200: 4,490 GB/s instead of 4,553).
 std::size_t bytes_to_read();
 
-/// Reads `bytes` (a multiple of 16) at `data`; `sink` holds 4 bytes that are not written in practice.
+/// Reads `bytes` (a multiple of 16) at `data`. `sink` holds 4 bytes that are never written in practice.
 void read_on_gpu(const void* data, std::size_t bytes, void* sink, int multiprocessors, cuda::Stream stream);
 
 }  // namespace trit::apps

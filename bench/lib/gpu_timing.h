@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The time of launches on a GPU: many of them in a CUDA graph, medians over its replays.
+// The time of a launch on a GPU: many launches in a CUDA graph, medians over its replays.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -33,9 +33,9 @@ class LaunchGraph {
   runtime::gpu::GraphHandle graph_;
 };
 
-/// Microseconds per launch of each graph, interleaved: every round replays each; medians over rounds. A graph
-/// runs for `settle_milliseconds` before its time is taken, so that clock and power are its own and not those
-/// of the one before.
+/// Microseconds per launch of each graph: every round replays each graph once, and the result is a median
+/// over rounds. A graph runs for `settle_milliseconds` before it is timed, so that clock and power settle at
+/// its own level.
 inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const LaunchGraph> graphs, int rounds,
                                        double settle_milliseconds = 0) {
   struct DestroyEvent {
@@ -64,7 +64,7 @@ inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const Laun
   }
   for (int round = 0; round < rounds; ++round) {
     for (std::size_t j = 0; j < graphs.size(); ++j) {
-      // Nobody is always behind the same one.
+      // The order changes: no graph always runs after the same one.
       const std::size_t i = (j + static_cast<std::size_t>(round)) % graphs.size();
       for (double settled = 0; settled < settle_milliseconds;) {
         settled += milliseconds(graphs[i]);

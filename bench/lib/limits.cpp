@@ -9,60 +9,25 @@ namespace {
 constexpr std::int64_t kLoops = 1 << 14;
 constexpr int kChains = 12;  // a latency of 4 to 5 cycles at up to 2 instructions a cycle
 
-// Asm, so that the file needs no instruction set flags and no compiler can shorten it.
-void vnni_burst() {
-  std::int64_t loops = kLoops;
-  asm volatile(
-      "vpternlogd $0xff, %%zmm12, %%zmm12, %%zmm12\n\t"
-      "1:\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm0\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm1\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm2\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm3\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm4\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm5\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm6\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm7\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm8\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm9\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm10\n\t"
-      "vpdpbusd %%zmm12, %%zmm12, %%zmm11\n\t"
-      "dec %0\n\t"
-      "jnz 1b\n\t"
-      "vzeroupper"
-      : "+r"(loops)
-      :
-      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
-        "xmm11", "xmm12");
-}
+// Assembly: the file needs no instruction set flags, and no compiler can shorten the loop.
+#define TRIT_STEP(op, r, i) op " %%" r "12, %%" r "12, %%" r #i "\n\t"
+/// A loop of kChains independent `op` on registers "zmm" or "ymm"; `set` fills register 12 with ones.
+#define TRIT_BURST(set, op, r)                                                                          \
+  std::int64_t loops = kLoops;                                                                          \
+  asm volatile(set "\n\t1:\n\t" TRIT_STEP(op, r, 0) TRIT_STEP(op, r, 1) TRIT_STEP(op, r, 2)             \
+                   TRIT_STEP(op, r, 3) TRIT_STEP(op, r, 4) TRIT_STEP(op, r, 5) TRIT_STEP(op, r, 6)      \
+                       TRIT_STEP(op, r, 7) TRIT_STEP(op, r, 8) TRIT_STEP(op, r, 9) TRIT_STEP(op, r, 10) \
+                           TRIT_STEP(op, r, 11) "dec %0\n\tjnz 1b\n\tvzeroupper"                        \
+               : "+r"(loops)                                                                            \
+               :                                                                                        \
+               : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",  \
+                 "xmm10", "xmm11", "xmm12")
 
-void avx_vnni_burst() {
-  std::int64_t loops = kLoops;
-  asm volatile(
-      "vpcmpeqd %%ymm12, %%ymm12, %%ymm12\n\t"
-      "1:\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm0\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm1\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm2\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm3\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm4\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm5\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm6\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm7\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm8\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm9\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm10\n\t"
-      "%{vex%} vpdpbusd %%ymm12, %%ymm12, %%ymm11\n\t"
-      "dec %0\n\t"
-      "jnz 1b\n\t"
-      "vzeroupper"
-      : "+r"(loops)
-      :
-      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
-        "xmm11", "xmm12");
-}
+void vnni_burst() { TRIT_BURST("vpternlogd $0xff, %%zmm12, %%zmm12, %%zmm12", "vpdpbusd", "zmm"); }
+void avx_vnni_burst() { TRIT_BURST("vpcmpeqd %%ymm12, %%ymm12, %%ymm12", "%{vex%} vpdpbusd", "ymm"); }
+void avx2_burst() { TRIT_BURST("vpcmpeqd %%ymm12, %%ymm12, %%ymm12", "vpmaddubsw", "ymm"); }
 
-// 16 x 64 bytes times 64 x 16 to four sums. The latency is 52 cycles, one starts every 16.
+// 16 x 64 times 64 x 16 bytes into four accumulators. Latency 52 cycles, one instruction every 16.
 constexpr std::int64_t kTileLoops = 1 << 10;
 
 void amx_burst() {
@@ -74,7 +39,7 @@ void amx_burst() {
     std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
   };
   static constexpr Configuration kTiles;
-  // Something to multiply: with zeros the multipliers take less power, and the clock may be higher.
+  // Not zeros, with which the multipliers take less power and the clock may be higher.
   struct Tile {
     alignas(64) std::uint8_t bytes[1024];
     Tile() {
@@ -104,32 +69,6 @@ void amx_burst() {
       : "+r"(loops)
       : "m"(kTiles), "r"(tile.bytes), "r"(std::int64_t{64}), "m"(tile)
       : "cc");
-}
-
-void avx2_burst() {
-  std::int64_t loops = kLoops;
-  asm volatile(
-      "vpcmpeqd %%ymm12, %%ymm12, %%ymm12\n\t"
-      "1:\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm0\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm1\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm2\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm3\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm4\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm5\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm6\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm7\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm8\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm9\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm10\n\t"
-      "vpmaddubsw %%ymm12, %%ymm12, %%ymm11\n\t"
-      "dec %0\n\t"
-      "jnz 1b\n\t"
-      "vzeroupper"
-      : "+r"(loops)
-      :
-      : "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9", "xmm10",
-        "xmm11", "xmm12");
 }
 
 constexpr double operations(int bytes) { return 2.0 * kLoops * kChains * bytes; }

@@ -17,12 +17,12 @@
 namespace trit::apps {
 namespace {
 
-/// Where the system does not say how large the caches are.
+/// If the system does not report the sizes of the caches.
 constexpr std::int64_t kUsualL2 = 1 << 20;
 constexpr std::int64_t kUsualL3 = 32 << 20;
-/// Layers that are rotated, and the buffer of the bandwidth, are this many times the last cache.
+/// Rotated layers, and the buffer for the bandwidth, are this many times the last cache.
 constexpr std::int64_t kBeyondCache = 3;
-/// One run of the memory bandwidth reads this much of its buffer: some milliseconds.
+/// One bandwidth run reads this much of its buffer, in a few milliseconds.
 constexpr std::size_t kMemorySlice = std::size_t{64} << 20;
 
 /// Where the weights of a shape are measured from.
@@ -36,7 +36,7 @@ using Copies = std::vector<PackedLinear>;
 /// One timed layer.
 struct Case {
   const LinearCase* layer;
-  std::shared_ptr<const Copies> copies;  // one, or enough to leave the caches
+  std::shared_ptr<const Copies> copies;  // one, or more than fit into the caches
   LinearResult result;
   std::size_t next = 0;
 
@@ -100,11 +100,13 @@ void check_front(const CpuKernels& kernels, Parallel& parallel, const LinearCase
   }
 }
 
-/// Of a limit: what else the machine does can only add to a time.
-double least(const std::vector<double>& seconds) { return *std::min_element(seconds.begin(), seconds.end()); }
+/// The time of a limit: whatever else the machine does can only add to it.
+double min_of(const std::vector<double>& seconds) {
+  return *std::min_element(seconds.begin(), seconds.end());
+}
 
-/// A product faster than its limit by more than the timer's noise: it is no limit.
-constexpr double kMostShare = 1.03;
+/// A product that is faster than its limit by more than noise shows that the limit is wrong.
+constexpr double kMaxShare = 1.03;
 
 class Benchmark {
  public:
@@ -127,12 +129,13 @@ class Benchmark {
     for (const LinearShape shape : options_.shapes) {
       measure(shape, report);
     }
-    report.memory_gigabytes_per_second = static_cast<double>(memory_->bytes()) / least(memory_seconds_) / 1e9;
+    report.memory_gigabytes_per_second =
+        static_cast<double>(memory_->bytes()) / min_of(memory_seconds_) / 1e9;
     for (std::size_t b = 0; b < options_.backends.size(); ++b) {
       BackendLimits limits{options_.backends[b], {}, 0};
       if (const auto peak = int8_peak(limits.backend)) {
         limits.instruction = peak->instruction;
-        limits.gops = peak->operations * parallel_.threads() / least(peak_seconds_[b]) / 1e9;
+        limits.gops = peak->operations * parallel_.threads() / min_of(peak_seconds_[b]) / 1e9;
       }
       report.limits.push_back(limits);
     }
@@ -285,13 +288,13 @@ class Benchmark {
     result.layer_microseconds = median(layer) * 1e6;
     result.gops = operations / time / 1e9;
     result.weight_gigabytes_per_second = bytes / time / 1e9;
-    result.read_gigabytes_per_second = read_bytes / least(read_seconds) / 1e9;
-    const double by_read = bytes / read_bytes * least(read_seconds) / time;
+    result.read_gigabytes_per_second = read_bytes / min_of(read_seconds) / 1e9;
+    const double by_read = bytes / read_bytes * min_of(read_seconds) / time;
     double by_peak = 0;
     if (const auto peak = int8_peak(result.backend)) {
-      by_peak = operations / (peak->operations * parallel_.threads()) * least(peak_seconds) / time;
+      by_peak = operations / (peak->operations * parallel_.threads()) * min_of(peak_seconds) / time;
     }
-    if (const double share = std::max(by_read, by_peak); share <= kMostShare) {
+    if (const double share = std::max(by_read, by_peak); share <= kMaxShare) {
       result.share = share;
     }
     result.limit = by_peak >= by_read                   ? "int8 peak"

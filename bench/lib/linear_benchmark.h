@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Packed ternary layers, timed beside the limits of the machine and checked against an exact reference in the
-// same run. `trit bench` and bench/bench_linear print what this returns.
+// same run, for `trit bench` and bench_linear.
 #pragma once
 
 #include <cstdint>
@@ -25,10 +25,10 @@ struct LinearBenchmark {
   std::uint64_t seed = 1;  // of weights and activations
 };
 
-/// Where the weights lie when a call begins.
+/// Where the weights are when a call begins.
 enum class WeightsFrom : std::uint8_t {
-  cache,   // the same layer again and again, as in a small network
-  memory,  // layer after layer, more of them than the last cache holds, as in a large one
+  cache,   // the same layer repeatedly, as in a small network
+  memory,  // layer after layer, more than fit into the last cache, as in a large network
 };
 
 /// The int8 peak of one backend on these threads, in the same rounds as the results.
@@ -41,7 +41,7 @@ struct BackendLimits {
 struct LinearResult {
   Backend backend;
   PanelFormat format;  // the layout of the weights
-  bool chosen = true;  // whether choose_layout takes it for as many bytes as are read in turn
+  bool chosen = true;  // whether choose_layout takes it for this many bytes
   LinearShape shape;
   std::int64_t tokens;
   WeightsFrom from;
@@ -50,12 +50,12 @@ struct LinearResult {
   double layer_microseconds;           // RMSNorm, quantisation and product of fp32 inputs, median
   double gops;                         // 2 M N K / time of the product
   double weight_gigabytes_per_second;  // weight_bytes / time of the product
-  /// What reading a buffer of the weights' size from where they lie gives: memory, or the cache that holds
-  /// it; best round.
+  /// The bandwidth of reading a buffer of the weights' size from where they are: memory, or the cache that
+  /// holds them; best round.
   double read_gigabytes_per_second;
-  /// The least time that the limits allow, which is the larger of weight_bytes over the read bandwidth and
-  /// the operations over the int8 peak, over the product's time. Nothing where the product was faster than
-  /// the limit, which is none then: a reading loop that other guests of the machine slowed down.
+  /// The minimum time that the limits allow (the larger of weight_bytes / read bandwidth and operations /
+  /// int8 peak) over the product's time. Nothing if the product was faster: other guests of the machine then
+  /// slowed down the reading loop.
   std::optional<double> share;
   std::string_view limit;  // the limit that binds: "int8 peak", "memory read" or "cache read"
 };
@@ -67,10 +67,9 @@ struct LinearReport {
   std::vector<LinearResult> results;  // by shape, backend, layout, tokens, from
 };
 
-/// Every shape x tokens on every backend in each layout that it has, shape after shape, so that no more than
-/// one shape's weights are in memory. Weights that fit into half of the last cache are measured from there,
-/// weights that do not fit into L2 also, or only, from memory. Throws trit::Error if any output differs from
-/// the reference in any bit.
+/// Every shape x tokens on every backend in each of its layouts. Only one shape's weights are in memory at a
+/// time. Weights that fit into half of the last cache are measured from there; weights that do not fit into
+/// L2 also, or only, from memory. Throws trit::Error unless all outputs are bit-identical to the reference.
 LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgress& progress = {});
 
 /// "cache" or "memory".

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// One layer to measure: random weights and activations, and the outputs that every implementation must give.
+// One layer to measure: random weights and activations, and the exact outputs.
 #pragma once
 
 #include <cstdint>
@@ -22,11 +22,11 @@ struct LinearShape {
 };
 /// "4096x14336": N x K.
 std::string name_of(LinearShape shape);
-/// The inverse; throws Error for anything else, and for numbers beyond 1..16,777,215 (int32 sums).
+/// The inverse. Throws Error for anything else, and for numbers outside 1..16,777,215 (int32 sums).
 LinearShape shape_from_name(std::string_view name);
 
-/// Activations repeat after this many tokens, so that the reference takes seconds and not minutes; a prime,
-/// so that no two tokens of a tile are the same.
+/// Activations repeat after this many tokens, so that the reference takes seconds instead of minutes. A
+/// prime: no two tokens of a tile are the same.
 inline constexpr std::int64_t kDistinctTokens = 37;
 
 struct LinearCase {
@@ -49,7 +49,7 @@ struct LinearCase {
 
 LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel);
 
-/// Throws Error, naming `who` and the first difference, unless y [tokens, N] has the reference's bits.
+/// Throws Error, with `who` and the first difference, unless y [tokens, N] is bit-identical to the reference.
 void check_outputs(const LinearCase& layer, std::int64_t tokens, std::span<const float> y,
                    std::string_view who);
 

@@ -70,22 +70,20 @@ std::string table(const LinearReport& report) {
 }
 
 std::string legend() {
-  return "layout      two_bit: 2 bits a weight, base3: 1.6; * marks the one that is chosen where there are "
-         "two\n"
+  return "layout      two_bit: 2 bits per weight, base3: 1.6; if there are two, * marks the chosen one\n"
          "            (TRIT_LAYOUT=two_bit or base3 forces one)\n"
          "N x K       outputs x inputs of the layer\n"
          "tokens      rows of the input\n"
-         "weights     cache: one layer again and again; memory: more layers in turn than the last cache "
-         "holds\n"
-         "product us  microseconds of the product alone, of inputs that are quantised already\n"
-         "layer us    microseconds of RMSNorm, quantisation of fp32 inputs and product; timed by itself, so "
-         "that\n"
-         "            noise can put it below the product where the two differ by little\n"
-         "GB/s        prepared weights over the product's time\n"
-         "GOP/s       operations over the product's time; a multiply-add is two\n"
-         "share       the least time that the int8 peak and the read bandwidth allow, over the product's; "
-         "limits\n"
-         "            are the best rounds of this run; '-': the product was faster than the reading loop\n";
+         "weights     cache: one layer repeatedly; memory: more layers in turn than fit into the last cache\n"
+         "product us  microseconds of the product alone, of inputs that are already quantised\n"
+         "layer us    microseconds of RMSNorm, quantisation of fp32 inputs and product; timed separately: "
+         "if\n"
+         "            both are close, noise can put it below the product\n"
+         "GB/s        prepared weights / time of the product\n"
+         "GOP/s       operations / time of the product; a multiply-add counts as two\n"
+         "share       minimum time that the int8 peak and the read bandwidth allow / time of the product;\n"
+         "            limits are the best rounds of this run; '-': the product was faster than the\n"
+         "            reading loop\n";
 }
 
 }  // namespace trit::apps

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What benchmark_linear found, for people and for programs: `trit bench` and bench/bench_linear print the
-// same.
+// The result of benchmark_linear as a table and as JSON, for `trit bench` and bench_linear.
 #pragma once
 
 #include <nlohmann/json.hpp>
@@ -15,10 +14,10 @@ namespace trit::apps {
 /// {"limits": [one per report and backend], "results": [all]}, each with its number of threads.
 nlohmann::ordered_json to_json(std::span<const LinearReport> reports);
 
-/// A heading with the limits, then a line per result. Ends with a newline. `*` marks the layout that is
-/// chosen where there are two.
+/// A heading with the limits, then a line per result. Ends with a newline. If a backend has two layouts, `*`
+/// marks the chosen one.
 std::string table(const LinearReport& report);
-/// What each column of the table is, a line or two for each.
+/// Explains each column of the table in a line or two.
 std::string legend();
 
 }  // namespace trit::apps

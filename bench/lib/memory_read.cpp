@@ -16,21 +16,21 @@
 namespace trit::apps {
 namespace {
 
-/// A part is a whole number of these: a page, and four streams of whole lines each.
+/// A part is a multiple of this: a page, which holds four streams of whole cache lines.
 constexpr std::size_t kPage = 4096;
 constexpr int kTrials = 5;
-/// A thread's part at least, about what it takes to wake one: smaller buffers are read by fewer threads, as
-/// small layers are.
-constexpr std::size_t kLeastPart = std::size_t{64} << 10;
+/// The minimum part of a thread; reading it takes about as long as waking a thread. Smaller buffers are read
+/// by fewer threads, as small layers are.
+constexpr std::size_t kMinPart = std::size_t{64} << 10;
 
-/// ORs all bits of a part of memory, so that no load can be left out. `bytes` is a multiple of kPage.
+/// ORs all bits of a part of memory, so that no load can be optimised away. `bytes` is a multiple of kPage.
 using Read = std::uint64_t (*)(const std::uint8_t* data, std::size_t bytes);
 
 #if defined(__x86_64__)
 
-// One stream, line after line, or four, each a quarter of the part; prefetched so many bytes ahead, into L1
-// or, as the kernels do, into L2. (_MM_HINT_T0 is an enumerator for gcc and a number for clang.)
-template <int kStreams, int kAhead, auto kHint = _MM_HINT_T0>
+// One stream, line after line, or four, each a quarter of the part. kDistance is the prefetch distance in
+// bytes, into L1 or, as in the kernels, L2. (_MM_HINT_T0 is an enumerator for gcc and a number for clang.)
+template <int kStreams, int kDistance, auto kHint = _MM_HINT_T0>
 [[gnu::target("avx512f")]] std::uint64_t read_64(const std::uint8_t* data, std::size_t bytes) {
   const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
   const std::size_t step = kStreams == 4 ? 64 : 256;
@@ -40,9 +40,9 @@ template <int kStreams, int kAhead, auto kHint = _MM_HINT_T0>
   __m512i d = a;
   for (std::size_t at = 0; at < bytes / kStreams; at += step) {
     const std::uint8_t* line = data + at;
-    if constexpr (kAhead > 0) {
+    if constexpr (kDistance > 0) {
       for (std::size_t i = 0; i < 4; ++i) {
-        _mm_prefetch(reinterpret_cast<const char*>(line + i * apart + kAhead), kHint);
+        _mm_prefetch(reinterpret_cast<const char*>(line + i * apart + kDistance), kHint);
       }
     }
     a = _mm512_or_si512(a, _mm512_load_si512(line));
@@ -56,7 +56,7 @@ template <int kStreams, int kAhead, auto kHint = _MM_HINT_T0>
   return words[0] | words[1] | words[2] | words[3] | words[4] | words[5] | words[6] | words[7];
 }
 
-template <int kStreams, int kAhead>
+template <int kStreams, int kDistance>
 [[gnu::target("avx2")]] std::uint64_t read_32(const std::uint8_t* data, std::size_t bytes) {
   const std::size_t apart = kStreams == 4 ? bytes / 4 : 64;
   const std::size_t step = kStreams == 4 ? 64 : 256;
@@ -65,8 +65,8 @@ template <int kStreams, int kAhead>
   for (std::size_t at = 0; at < bytes / kStreams; at += step) {
     for (std::size_t i = 0; i < 4; ++i) {
       const auto* line = reinterpret_cast<const __m256i*>(data + at + i * apart);
-      if constexpr (kAhead > 0) {
-        _mm_prefetch(reinterpret_cast<const char*>(line) + kAhead, _MM_HINT_T0);
+      if constexpr (kDistance > 0) {
+        _mm_prefetch(reinterpret_cast<const char*>(line) + kDistance, _MM_HINT_T0);
       }
       a = _mm256_or_si256(a, _mm256_load_si256(line));
       b = _mm256_or_si256(b, _mm256_load_si256(line + 1));
@@ -124,7 +124,7 @@ struct MemoryRead::State {
   Parallel& parallel;
   std::size_t threads;  // that read
   std::size_t part;     // bytes of one thread in one slice
-  std::size_t slices;   // a thread's parts lie behind each other
+  std::size_t slices;   // the parts of a thread are contiguous
   HugeBuffer data;
   Read read = nullptr;
   std::size_t next = 0;
@@ -143,7 +143,7 @@ struct MemoryRead::State {
     next = next + 1 == slices ? 0 : next + 1;
   }
 
-  // Rounds over all candidates, the best time of each: neighbours on the machine only ever slow one down.
+  // Rounds over all candidates, minimum time of each: neighbours on the machine can only slow one down.
   void choose() {
     const std::vector<Read> all = candidates();
     std::vector<double> best(all.size(), 1e30);
@@ -167,11 +167,11 @@ struct MemoryRead::State {
 MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_bytes) {
   const std::size_t slice = slice_bytes == 0 ? bytes : std::min(slice_bytes, bytes);
   const auto threads =
-      std::clamp<std::size_t>(slice / kLeastPart, 1, static_cast<std::size_t>(parallel.threads()));
+      std::clamp<std::size_t>(slice / kMinPart, 1, static_cast<std::size_t>(parallel.threads()));
   const std::size_t part = ((slice + threads - 1) / threads + kPage - 1) / kPage * kPage;
   const std::size_t slices = (bytes + part * threads - 1) / (part * threads);
   state_.reset(new State{parallel, threads, part, slices, HugeBuffer(part * slices * threads)});
-  // By the thread that reads it, so that it lies near; untouched pages are all the same zero page.
+  // The thread that reads a part touches it first, so that it is near. Untouched pages would share one zero page.
   parallel.run(static_cast<std::int64_t>(threads), [this](std::int64_t thread) {
     const std::size_t own = state_->part * state_->slices;
     std::memset(state_->data.data() + static_cast<std::size_t>(thread) * own, 1, own);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// How fast this machine reads memory or a cache: what bounds a product that reads its weights once.
+// How fast this machine reads memory or a cache: the limit of a product that reads its weights once.
 #pragma once
 
 #include <cstddef>
@@ -11,13 +11,12 @@
 
 namespace trit::apps {
 
-/// Reads a buffer, each thread its own part, on huge pages where the system gives them. Which of a few loops
-/// (one stream or four, with and without prefetch, vectors of 16, 32 or 64 bytes) does it is found out at the
-/// start: the fastest one here.
+/// Reads a buffer on huge pages, each thread its own part. The constructor tries a few loops (one stream or
+/// four, with and without prefetch, vectors of 16, 32 or 64 bytes) and takes the fastest.
 class MemoryRead {
  public:
-  /// A buffer of about `bytes`, read in slices of about `slice_bytes`: a buffer larger than the last cache is
-  /// then read from memory although a run takes only milliseconds. 0: one slice.
+  /// A buffer of about `bytes`, read in slices of about `slice_bytes` (0: one slice). Slices let a run take
+  /// only milliseconds although the buffer is larger than the last cache and is read from memory.
   MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_bytes = 0);
   ~MemoryRead();
   MemoryRead(const MemoryRead&) = delete;

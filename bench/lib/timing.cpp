@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
+
+#include "common/progress.h"
 
 namespace trit::apps {
 namespace {
@@ -27,6 +30,15 @@ std::int64_t calls_per_batch(const std::function<void()>& subject, double second
 }
 
 }  // namespace
+
+TimingProgress progress_bar(const std::string& title, const std::string& unit) {
+  return [title, unit, bar = std::shared_ptr<Progress>()](std::int64_t done, std::int64_t total) mutable {
+    if (!bar) {
+      bar = std::make_shared<Progress>(title, total, unit);
+    }
+    bar->update(done);
+  };
+}
 
 std::vector<std::vector<double>> time_interleaved(std::span<const std::function<void()>> subjects,
                                                   const TimingOptions& options,
