@@ -85,7 +85,7 @@ class Run {
   CheckpointStore store_;
   Position position_;
   std::unique_ptr<StepRunner> runner_;
-  std::optional<RunLog> log_;
+  std::unique_ptr<RunLog> log_;
   Clock::time_point last_save_ = Clock::now();
   std::optional<Evaluation> last_evaluation_;
 };
@@ -98,7 +98,8 @@ Run::Run(TrainOptions options, std::unique_ptr<RunFolder> folder, const std::opt
       store_(folder_->checkpoints()) {
   if (checkpoint) read_state(options_.out, [&] { restore(*checkpoint); });
   runner_ = make_step_runner(options_, data_, learner_);
-  log_.emplace(options_, steps(), constants(options_, data_, learner_.device()), position_);
+  log_ =
+      std::make_unique<RunLog>(options_, steps(), constants(options_, data_, learner_.device()), position_);
   say(fmt::format("{}: {} training and {} test images; {} linear layers, {}, {}, {} threads, seed {}",
                   apps::name_of(options_.dataset), data_.images, data_.test.count(), name_of(options_.linear),
                   name_of(options_.precision), learner_.device().str(), at::get_num_threads(),

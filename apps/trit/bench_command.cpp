@@ -47,7 +47,7 @@ void add_bench_command(CLI::App& app, Action& action) {
   const CLI::Option* tokens = command->add_option("--tokens", options->tokens, "rows of the input")
                                   ->type_name("N,...")
                                   ->delimiter(',')
-                                  ->check(apps::whole_number(1, std::int64_t{1} << 20))
+                                  ->check(apps::whole_number(1, 1'000'000))
                                   ->default_str("1,4,8,32,128,512");
   command->add_flag("--quick", options->quick,
                     "4096x4096, 512x4096 and 10x512 with 1, 8 and 128 tokens in fewer rounds: seconds");

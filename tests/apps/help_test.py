@@ -10,9 +10,9 @@ from trit_files import TRIT
 COMMANDS = ("info", "eval", "run", "pack", "convert", "diff", "bench")
 MAX_COLUMNS = 100
 REFUSED = {
-    "a range that no person would write": r"\d{7,}|\[\d+ - |\be\+\d+",
+    "a range that no person would write": r"\d{8,}|\[\d+ - |\de\+\d+",
     "the name of a C++ type": r"\b(U?INT|FLOAT|TEXT|BOOLEAN|ENUM)\b",
-    "CLI11's notation of a condition": r":[A-Z]{4,}|:\{|:\d|FILE:|[A-Z]=",
+    "CLI11's notation of a condition": r":[A-Z]{4,}|:\{|:\d|FILE:|\b[A-Z]=",
 }
 
 
