@@ -5,10 +5,10 @@
     bench_eval.py MODEL --data DIR [--rounds 3] [--threads 1,2] [--json FILE] [--program build/bin/trit]
 
 MODEL is a file that train_cifar10 has exported. The peer has the file's weights as floats, torch.inference_mode, the
-same number of threads and whichever memory format (contiguous or channels_last) is faster at that batch size; on both
-sides only the network is timed, images are normalised before. Predictions on all test images are compared: with the
-peer's, and with its network with activations rounded to 8 bits as the file's layers round them, from which they may
-differ in the last bits of the convolutions alone.
+same number of threads and the memory format (contiguous or channels_last) that is faster at that batch size. On both
+sides only the network is timed; images are normalised before. Predictions on all test images are compared with the
+peer's, and with those of its network with activations rounded to 8 bits as in the file's layers: there only the rounding
+of the convolutions may differ.
 """
 import argparse
 import json
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 
+import measuring
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -109,16 +110,6 @@ def trit_eval(args: argparse.Namespace, batch: int, threads: int, predicted: pat
     return json.loads(output.stdout)
 
 
-def machine() -> dict:
-    field = {}
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-        if ":" in line:
-            key, value = line.split(":", 1)
-            field.setdefault(key.strip(), value.strip())
-    name = f"{field.get('model name', 'unknown CPU')} (family {field.get('cpu family')} model {field.get('model')})"
-    return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=pathlib.Path)
@@ -136,11 +127,11 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         predicted = pathlib.Path(folder) / "predictions"
-        accuracy = trit_eval(args, 128, machine()["cores"], predicted)["accuracy"]
+        accuracy = trit_eval(args, 128, measuring.machine()["cores"], predicted)["accuracy"]
         mine = np.loadtxt(predicted, dtype=int)
     same = {"fp32": int((mine == predictions(network, images)).sum()),
             "fp32 with 8-bit activations": int((mine == predictions(Network(tensors, True).eval(), images)).sum())}
-    print(f"predictions on {len(images)} images the same as the peer's: {same}")
+    print(f"predictions on {len(images)} images that equal the peer's: {same}")
     if same["fp32 with 8-bit activations"] < 0.999 * len(images):
         raise SystemExit("bench_eval: the two networks are not the same")
 
@@ -162,13 +153,8 @@ def main() -> None:
             print(f"{threads} thread(s), batch {batch}: trit {median['trit']:.0f} images/s, torch {median[best]:.0f} ({best}): "
                   f"{ratio:.2f}x", flush=True)
     if args.json:
-        here = machine()
-        data = json.loads(args.json.read_text()) if args.json.exists() else {}
-        if {key: data.get("machine", {}).get(key) for key in here} != here:
-            data = {"machine": here}
-        data["eval"] = {"peer": f"torch {torch.__version__}, eager, fp32", "accuracy": accuracy, "same_predictions": same,
-                        "test_images": len(images), "results": results}
-        args.json.write_text(json.dumps(data, indent=1) + "\n")
+        measuring.store(args.json, "eval", {"peer": f"torch {torch.__version__}, eager, fp32", "accuracy": accuracy,
+                                            "same_predictions": same, "test_images": len(images), "results": results})
 
 
 if __name__ == "__main__":

@@ -21,15 +21,14 @@ import argparse
 import json
 import os
 import pathlib
-import re
 import shutil
 import statistics
 import struct
 import subprocess
 import sys
 import tempfile
-import time
 
+import measuring
 import numpy
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -307,26 +306,10 @@ class Bench:
                 "dd_mb_per_second": size / MB / copied, "peak_mb": peak / MB, "bar_peak_mb": largest / MB + 64}
 
 
-def machine() -> dict:
-    """As bench/report.h has it."""
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    key = lambda name: (re.search(rf"^{name}\s*: (.*)$", text, re.M) or ["", ""])[1]  # noqa: E731
-    cpu = f"{key('model name')} (family {key('cpu family')} model {key('model')})"
-    return {"cpu": cpu, "cores": len(os.sched_getaffinity(0)), "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-
-
 def store(results: pathlib.Path, found: dict) -> None:
-    here = machine()
-    slug = re.sub("[^a-z0-9]+", "-", f"{here['cpu']} {here['cores']} cores".lower()).strip("-")
-    path = results / f"{slug}.json"
-    everything = json.loads(path.read_text()) if path.exists() else {}
-    known = everything.get("machine", {})
-    if (known.get("cpu"), known.get("cores")) != (here["cpu"], here["cores"]):
-        everything = {}
-    everything["machine"] = {**everything.get("machine", {}), **here}
-    everything["io"] = {**everything.get("io", {}), **found}
     results.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(everything, indent=1, ensure_ascii=False) + "\n")
+    path, data = measuring.read_results(results)
+    measuring.store(path, "io", {**data.get("io", {}), **found})
 
 
 def main() -> None:

@@ -1,27 +1,27 @@
 // SPDX-License-Identifier: MIT
 //
 // Which layout of the weights decodes faster, and which one is chosen: layers and models of several sizes,
-// one token, on one thread and on all. A model's layers are read one after the other, as decoding does. The
-// ratio is the time of the faster layout over that of the chosen one, from the same rounds: 1 where the
-// choice was right.
+// one token, on one thread and on all. A model's layers are read one after the other, as in decoding. The
+// ratio is the time of the faster layout over that of the chosen one, from the same rounds: 1 if the choice
+// was right.
 //
 //   bench_layouts --json layouts.json
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
-#include <fstream>
 #include <functional>
 
-#include "common/huge_buffer.h"
-#include "common/linear_case.h"
-#include "common/timing.h"
-#include "report.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_case.h"
+#include "bench/lib/program.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "trit/layout.h"
+
+using namespace trit;
 
 namespace {
 
-using namespace trit;
 using nlohmann::ordered_json;
 
 /// `layers` layers of one shape.
@@ -123,33 +123,34 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
   return result;
 }
 
-int run(int argc, char** argv) {
+}  // namespace
+
+int bench::run(int argc, char** argv) {
   apps::keep_freed_memory();
-  CLI::App app{"Times decoding (one token) with each layout of the weights, and says which one is chosen."};
+  CommandLine app{"Times decoding (one token) with each layout of the weights, and shows the chosen one.",
+                  "bench_layouts --sizes 30x2560x2560 --threads 1 --json layouts.json"};
   std::string json;
   std::string backend = "auto";
-  std::vector<int> threads{1, apps::this_machine().cores};
+  std::vector<int> threads = one_and_all_threads();
   std::vector<std::string> names;
   // Long batches: the first pass of each finds the caches full of the other layout.
   apps::TimingOptions timing{.rounds = 7, .seconds_per_batch = 0.04};
   bool lone = false;
-  app.add_option("--json", json, "file to write");
-  app.add_option("--backend", backend, "kernels (default: the fastest of this CPU)");
-  app.add_option("--threads", threads, "numbers of threads")->delimiter(',');
-  app.add_option("--sizes", names, "LAYERSxNxK,... (default: layers of 8 to 128 MB, and three models)")
-      ->delimiter(',');
+  app.add_json(json, "file to write");
+  app.add_backend(backend);
+  app.add_threads(threads);
+  app.add_option("--sizes", names, "models, as layers x outputs x inputs")
+      ->type_name("LxNxK,...")
+      ->delimiter(',')
+      ->default_str("single layers of 8 to 128 MB and three models");
   app.add_flag("--lone", lone, "prepare every layer by itself, not the layers of a model together");
-  app.add_option("--rounds", timing.rounds,
-                 "rounds of each of four allocations; figures are medians over all")
-      ->check(CLI::PositiveNumber);
+  app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
   std::vector<Size> sizes = usual_sizes();
   if (!names.empty()) {
     sizes.clear();
     std::transform(names.begin(), names.end(), std::back_inserter(sizes), size_from_name);
   }
-  std::sort(threads.begin(), threads.end());
-  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
   ordered_json all{{"machine", bench::to_json(apps::this_machine())},
                    {"backend", name_of(backend_of(kernels))},
@@ -160,22 +161,7 @@ int run(int argc, char** argv) {
     }
   }
   if (!json.empty()) {
-    std::ofstream file(json);
-    file << all.dump(1) << "\n";
-    if (!file.flush()) {
-      throw Error(json + ": cannot be written");
-    }
+    write_json(json, all);
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_layouts: {}\n", error.what());
-    return 1;
-  }
 }

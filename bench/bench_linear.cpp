@@ -8,45 +8,26 @@
 //   bench_linear --hybrid             the hybrid kernel of AVX-512 VNNI against product tiles, on one thread
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdlib>
 #include <optional>
 
-#include "common/huge_buffer.h"
-#include "common/limits.h"
-#include "common/linear_benchmark.h"
-#include "common/linear_report.h"
-#include "common/progress.h"
-#include "report.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/limits.h"
+#include "bench/lib/linear_benchmark.h"
+#include "bench/lib/linear_report.h"
+#include "bench/lib/program.h"
+#include "bench/lib/report.h"
+
+using namespace trit;
 
 namespace {
 
-using namespace trit;
 using nlohmann::ordered_json;
 
-/// What two results of the same measurement have in common.
-bool same_case(const ordered_json& a, const ordered_json& b) {
-  for (const char* key :
-       {"backend", "layout", "threads", "out_features", "in_features", "tokens", "weights_from"}) {
-    if (a.contains(key) != b.contains(key) || (a.contains(key) && a[key] != b[key])) {
-      return false;
-    }
-  }
-  return true;
-}
-
-/// Adds to `all` what is new in `old`: an earlier run's cases that this one has not measured.
-void keep_others(ordered_json& all, const ordered_json& old) {
-  for (const char* list : {"limits", "results"}) {
-    for (const ordered_json& item : old.value(list, ordered_json::array())) {
-      if (std::none_of(all[list].begin(), all[list].end(),
-                       [&](const auto& mine) { return same_case(mine, item); })) {
-        all[list].push_back(item);
-      }
-    }
-  }
-}
+/// The keys in which results of different cases differ.
+constexpr const char* kCaseKeys[] = {"backend",     "layout", "threads",     "out_features",
+                                     "in_features", "tokens", "weights_from"};
 
 /// Product tiles and the hybrid kernel in turn (TRIT_HYBRID), beside the int8 peak of the same rounds.
 ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
@@ -85,30 +66,33 @@ ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
   return results;
 }
 
-int run(int argc, char** argv) {
+}  // namespace
+
+int bench::run(int argc, char** argv) {
   apps::keep_freed_memory();
-  CLI::App app{"Times packed ternary products against the limits of this machine."};
+  CommandLine app{"Times packed ternary products against the limits of this machine.",
+                  "bench_linear --shapes 4096x4096 --tokens 1,128 --json bench/results"};
   std::string json;
   apps::TimingOptions timing;
   std::vector<std::string> names;
-  std::vector<int> threads{1, apps::this_machine().cores};
+  std::vector<int> threads = one_and_all_threads();
   std::vector<std::int64_t> tokens = apps::usual_tokens();
-  std::vector<std::string> shape_names;
+  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
   bool merge = false;
   bool hybrid = false;
-  app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
-  app.add_option("--backend", names, "backends (default: all but scalar)")->delimiter(',');
-  app.add_option("--threads", threads, "numbers of threads")->delimiter(',');
-  app.add_option("--tokens", tokens, "numbers of tokens")->delimiter(',');
-  app.add_option("--shapes", shape_names, "layers, NxK (default: eight)")->delimiter(',');
+  app.add_json(json);
+  app.add_option("--backend", names, "backends")
+      ->type_name("NAME,...")
+      ->delimiter(',')
+      ->default_str("all but scalar");
+  app.add_threads(threads);
+  app.add_tokens(tokens);
+  app.add_shapes(shapes);
   app.add_flag("--hybrid", hybrid,
                "compare the hybrid kernel of AVX-512 VNNI with product tiles, and nothing else");
-  app.add_flag("--merge", merge, "keep what the JSON file says of other cases");
-  app.add_option("--rounds", timing.rounds, "rounds; figures are medians over them")
-      ->check(CLI::PositiveNumber);
+  app.add_flag("--merge", merge, "keep the results of other cases in the JSON file");
+  app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
-  std::sort(threads.begin(), threads.end());
-  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
 
   std::vector<Backend> backends;
   for (const std::string& name : names.empty() ? available_backends() : names) {
@@ -118,11 +102,6 @@ int run(int argc, char** argv) {
   }
   if (backends.empty()) {
     backends.push_back(Backend::scalar);
-  }
-  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
-  if (!shape_names.empty()) {
-    shapes.clear();
-    std::transform(shape_names.begin(), shape_names.end(), std::back_inserter(shapes), apps::shape_from_name);
   }
   if (hybrid) {
     const ordered_json result = compare_hybrid({{Backend::avx512_vnni}, shapes, tokens, 1, timing});
@@ -134,33 +113,19 @@ int run(int argc, char** argv) {
   std::vector<apps::LinearReport> reports;
   for (const int count : threads) {
     const apps::LinearBenchmark options{backends, shapes, tokens, count, timing};
-    std::optional<apps::Progress> progress;
-    reports.push_back(apps::benchmark_linear(options, [&](std::int64_t done, std::int64_t total) {
-      if (!progress) {
-        progress.emplace(fmt::format("bench_linear, {} thread(s)", count), total, "batches");
-      }
-      progress->update(done);
-    }));
-    progress.reset();
+    reports.push_back(apps::benchmark_linear(
+        options, apps::progress_bar(fmt::format("bench_linear, {} thread(s)", count))));
     fmt::print("{}", apps::table(reports.back()));
   }
   if (!json.empty()) {
     ordered_json all = apps::to_json(reports);
     if (merge) {
-      keep_others(all, bench::stored(json, "linear"));
+      const ordered_json old = stored(json, "linear");
+      for (const char* list : {"limits", "results"}) {
+        keep_others(all[list], old.value(list, ordered_json::array()), kCaseKeys);
+      }
     }
     bench::store(json, "linear", all);
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_linear: {}\n", error.what());
-    return 1;
-  }
 }

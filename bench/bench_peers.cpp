@@ -1,37 +1,35 @@
 // SPDX-License-Identifier: MIT
 //
 // Packed ternary layers against oneDNN's matmul on the same product: int8 (the better of s8 and u8
-// activations, s8 weights), bf16 and fp32, each with its weights in the layout that oneDNN asks for. All in
-// one process, on the same threads, interleaved; every subject has its own copies of the weights, more of
-// them than the last cache holds, and takes them in turn. Weights are -1, 0, 1 and activations whole numbers
-// up to 127, so that all sums are exact in every type, and every output of every subject is compared with the
-// reference first.
+// activations, s8 weights), bf16 and fp32, each with its weights in the layout that oneDNN asks for. All run
+// interleaved in one process, on the same threads. Every subject has its own copies of the weights, more than
+// fit into the last cache, and takes them in turn. Weights are -1, 0, 1 and activations whole numbers up to
+// 127, so that all sums are exact in every type. Every output is compared with the reference first.
 //
 //   bench_peers --json results/      adds the object "peers" to results/<machine>.json
 #include <fmt/format.h>
 #include <omp.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <dnnl.hpp>
 #include <map>
-#include <optional>
 
-#include "common/huge_buffer.h"
-#include "common/linear_benchmark.h"
-#include "common/progress.h"
-#include "common/timing.h"
-#include "report.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_benchmark.h"
+#include "bench/lib/program.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "trit/error.h"
 #include "trit/layout.h"
 #include "trit/linear.h"
 
+using namespace trit;
+
 namespace {
 
-using namespace trit;
 using nlohmann::ordered_json;
 using Type = dnnl::memory::data_type;
 
@@ -39,7 +37,8 @@ constexpr std::int64_t kBeyondCache = 3;
 
 struct Options {
   Backend backend = Backend::automatic;
-  std::vector<apps::LinearShape> shapes;
+  std::vector<apps::LinearShape> shapes{{2560, 2560}, {6912, 2560},  {2560, 6912},
+                                        {4096, 4096}, {14336, 4096}, {4096, 14336}};
   std::vector<std::int64_t> tokens{1, 8, 32, 128};
   apps::TimingOptions timing{.rounds = 7};
   std::int64_t last_cache = 0;
@@ -66,8 +65,7 @@ class Peer {
     const std::int64_t n = layer.shape.out_features;
     const std::int64_t k = layer.shape.in_features;
     for (const std::int64_t m : tokens) {
-      // The smallest M chooses the layout of the weights; where another M wants a different one, it gets that
-      // too.
+      // The smallest M chooses the layout of the weights. If another M wants another layout, both are kept.
       const dnnl::memory::desc src({m, k}, operands.src, dnnl::memory::format_tag::ab);
       const dnnl::memory::desc dst({m, n}, operands.dst, dnnl::memory::format_tag::ab);
       const dnnl::memory::desc any({k, n}, operands.weights, dnnl::memory::format_tag::any);
@@ -284,8 +282,8 @@ double ratio(const std::vector<double>& a, const std::vector<double>& b) {
 void measure(const Options& options, apps::LinearShape shape, int threads, ordered_json& results) {
   const auto parallel = make_parallel(threads);
   const CpuKernels& kernels = cpu_kernels_for(options.backend);
-  const std::int64_t most = *std::max_element(options.tokens.begin(), options.tokens.end());
-  const apps::LinearCase layer = apps::make_linear_case(shape, most, 1, *parallel);
+  const std::int64_t max_tokens = *std::max_element(options.tokens.begin(), options.tokens.end());
+  const apps::LinearCase layer = apps::make_linear_case(shape, max_tokens, 1, *parallel);
   const std::int64_t bytes = kBeyondCache * options.last_cache;
   Ours ours(kernels, *parallel, layer, bytes);
   std::vector<std::unique_ptr<Peer>> peers;
@@ -304,16 +302,9 @@ void measure(const Options& options, apps::LinearShape shape, int threads, order
       subjects.emplace_back([&, m] { peer->run(m); });
     }
   }
-  std::optional<apps::Progress> progress;
-  const auto seconds =
-      apps::time_interleaved(subjects, options.timing, [&](std::int64_t done, std::int64_t total) {
-        if (!progress) {
-          progress.emplace(fmt::format("bench_peers {}, {} thread(s)", apps::name_of(shape), threads), total,
-                           "batches");
-        }
-        progress->update(done);
-      });
-  progress.reset();
+  const auto seconds = apps::time_interleaved(
+      subjects, options.timing,
+      apps::progress_bar(fmt::format("bench_peers {}, {} thread(s)", apps::name_of(shape), threads)));
 
   const std::size_t per_m = 2 + peers.size();
   for (std::size_t i = 0; i < options.tokens.size(); ++i) {
@@ -358,11 +349,11 @@ ordered_json means(const ordered_json& results) {
   for (const auto& [key, values] : groups) {
     double product = 0;
     double quantised = 0;
-    double least = values.front().first;
+    double min = values.front().first;
     for (const auto& [a, b] : values) {
       product += std::log(a);
       quantised += std::log(b);
-      least = std::min(least, a);
+      min = std::min(min, a);
     }
     const auto count = static_cast<double>(values.size());
     all.push_back({{"threads", std::get<0>(key)},
@@ -370,51 +361,37 @@ ordered_json means(const ordered_json& results) {
                    {"peer", std::get<2>(key)},
                    {"shapes", values.size()},
                    {"ratio_to_product", std::exp(product / count)},
-                   {"least_ratio_to_product", least},
+                   {"least_ratio_to_product", min},
                    {"ratio_to_quantised_product", std::exp(quantised / count)}});
   }
   return all;
 }
 
-/// An earlier run's results for other shapes, numbers of threads or M.
-void keep_others(ordered_json& results, const ordered_json& old) {
-  for (const ordered_json& item : old.value("results", ordered_json::array())) {
-    const bool measured = std::any_of(results.begin(), results.end(), [&](const ordered_json& mine) {
-      return mine["threads"] == item["threads"] && mine["out_features"] == item["out_features"] &&
-             mine["in_features"] == item["in_features"] && mine["tokens"] == item["tokens"] &&
-             mine["backend"] == item["backend"];
-    });
-    if (!measured) {
-      results.push_back(item);
-    }
-  }
-}
+/// The keys in which results of different cases differ.
+constexpr const char* kCaseKeys[] = {"backend", "threads", "out_features", "in_features", "tokens"};
 
-int run(int argc, char** argv) {
+}  // namespace
+
+int bench::run(int argc, char** argv) {
   apps::keep_freed_memory();
-  CLI::App app{"Times packed ternary products against oneDNN's int8, bf16 and fp32."};
+  CommandLine app{"Times packed ternary products against oneDNN's int8, bf16 and fp32.",
+                  "bench_peers --shapes 4096x4096 --tokens 1,128 --json bench/results"};
   Options options;
   std::string json;
   std::string backend = "auto";
   const apps::Machine machine = apps::this_machine();
-  options.last_cache = std::max<std::int64_t>(machine.l3_bytes, std::int64_t{32} << 20);
-  std::vector<int> threads{1, machine.cores};
-  std::vector<std::string> names{"2560x2560", "6912x2560",  "2560x6912",
-                                 "4096x4096", "14336x4096", "4096x14336"};
+  options.last_cache = machine.last_cache_bytes();
+  std::vector<int> threads = one_and_all_threads();
   bool merge = false;
-  app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
-  app.add_flag("--merge", merge, "keep what the JSON file says of other cases");
-  app.add_option("--backend", backend, "this project's kernels");
-  app.add_option("--threads", threads, "numbers of threads")->delimiter(',');
-  app.add_option("--shapes", names, "layers, NxK")->delimiter(',');
-  app.add_option("--tokens", options.tokens, "numbers of tokens")->delimiter(',');
-  app.add_option("--rounds", options.timing.rounds, "rounds; figures are medians over them")
-      ->check(CLI::PositiveNumber);
+  app.add_json(json);
+  app.add_flag("--merge", merge, "keep the results of other cases in the JSON file");
+  app.add_backend(backend);
+  app.add_threads(threads);
+  app.add_shapes(options.shapes);
+  app.add_tokens(options.tokens);
+  app.add_rounds(options.timing);
   CLI11_PARSE(app, argc, argv);
   options.backend = backend_from_name(backend);
-  std::sort(threads.begin(), threads.end());
-  threads.erase(std::unique(threads.begin(), threads.end()), threads.end());
-  std::transform(names.begin(), names.end(), std::back_inserter(options.shapes), apps::shape_from_name);
 
   const dnnl_version_t* version = dnnl::version();
   const std::string library = fmt::format("oneDNN {}.{}.{}", version->major, version->minor, version->patch);
@@ -431,12 +408,12 @@ int run(int argc, char** argv) {
   }
   omp_set_num_threads(machine.cores);  // what this_machine() counts
   if (merge && !json.empty()) {
-    keep_others(results, bench::stored(json, "peers"));
+    keep_others(results, stored(json, "peers").value("results", ordered_json::array()), kCaseKeys);
   }
   const ordered_json summary = means(results);
   for (const ordered_json& mean : summary) {
     fmt::print(
-        "{} thread(s), {} tokens, {}: {:.2f} (geometric mean of {}; least {:.2f}; with quantisation "
+        "{} thread(s), {} tokens, {}: {:.2f} (geometric mean of {}; minimum {:.2f}; with quantisation "
         "{:.2f})\n",
         mean["threads"].get<int>(), mean["tokens"].get<int>(), mean["peer"].get<std::string>(),
         mean["ratio_to_product"].get<double>(), mean["shapes"].get<int>(),
@@ -446,15 +423,4 @@ int run(int argc, char** argv) {
     bench::store(json, "peers", {{"library", library}, {"means", summary}, {"results", results}});
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_peers: {}\n", error.what());
-    return 1;
-  }
 }

@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: MIT
 //
 // The kernels around the product: norm and quantisation of activations, and what training does to the weights
-// at every step. One row again and again (its 32 KiB of x and g lie in L1 or L2), as many rows as fill half
-// of L2, and rows that stream from memory on one thread and on all, next to the read bandwidth of the same
-// threads. Results are compared with the scalar row's bits first.
+// at every step. Measured on one row that stays in L1 or L2 (32 KiB of x and g), on as many rows as fill half
+// of L2, and on rows from memory, with one thread and with all, beside the read bandwidth of the same
+// threads. All results must first be bit-identical to the scalar kernel's.
 //
 //   bench_rows --json results/      adds the object "rows" to results/<machine>.json
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <cstring>
 #include <memory>
-#include <optional>
 #include <random>
 
-#include "common/aligned_vector.h"
-#include "common/memory_read.h"
-#include "common/progress.h"
-#include "common/timing.h"
+#include "bench/lib/aligned_vector.h"
+#include "bench/lib/memory_read.h"
+#include "bench/lib/program.h"
+#include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "cpu/table.h"
-#include "report.h"
 #include "trit/linear.h"
+
+using namespace trit;
 
 namespace {
 
-using namespace trit;
 using nlohmann::ordered_json;
 
 constexpr std::int64_t kInputs = 4096;
@@ -67,7 +66,7 @@ struct Outputs {
 struct Kernel {
   std::string_view name;
   double bytes_per_input;  // read and written
-  // `streams` as in NormQuantRow: rows that come from memory, as the library does it for so many.
+  // `streams` as in NormQuantRow: rows come from memory, as in the library for this many.
   std::function<void(const CpuKernels&, const Rows&, std::int64_t row, bool streams, Outputs&)> run;
 };
 
@@ -168,14 +167,7 @@ class Benchmark {
         }
       }
     }
-    std::optional<apps::Progress> progress;
-    const auto seconds = apps::time_interleaved(subjects, timing, [&](std::int64_t done, std::int64_t total) {
-      if (!progress) {
-        progress.emplace("bench_rows", total, "batches");
-      }
-      progress->update(done);
-    });
-    progress.reset();
+    const auto seconds = apps::time_interleaved(subjects, timing, apps::progress_bar("bench_rows"));
 
     const std::vector<double> rates{static_cast<double>(one.bytes()) / apps::median(seconds[0]) / 1e9,
                                     static_cast<double>(all.bytes()) / apps::median(seconds[1]) / 1e9};
@@ -242,17 +234,17 @@ class Benchmark {
   std::unique_ptr<Parallel> all_threads_ = make_parallel(0);
 };
 
-int run(int argc, char** argv) {
-  CLI::App app{"Times the kernels around the product."};
+}  // namespace
+
+int bench::run(int argc, char** argv) {
+  CommandLine app{"Times the kernels around the product.", "bench_rows --json bench/results"};
   std::string json;
   apps::TimingOptions timing;
-  app.add_option("--json", json, "file, or folder for <machine>.json, to add the results to");
-  app.add_option("--rounds", timing.rounds, "rounds; figures are medians over them")
-      ->check(CLI::PositiveNumber);
+  app.add_json(json);
+  app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
 
-  const std::int64_t last_cache =
-      std::max<std::int64_t>(apps::this_machine().l3_bytes, std::int64_t{32} << 20);
+  const std::int64_t last_cache = apps::this_machine().last_cache_bytes();
   Benchmark benchmark((2 * last_cache / (kInputs * 4) / kSliceRows + 1) * kSliceRows);
   benchmark.check();
   const ordered_json results = benchmark.measure(timing);
@@ -260,15 +252,4 @@ int run(int argc, char** argv) {
     bench::store(json, "rows", results);
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_rows: {}\n", error.what());
-    return 1;
-  }
 }

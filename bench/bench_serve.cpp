@@ -1,30 +1,30 @@
 // SPDX-License-Identifier: MIT
 //
-// One layer behind standard input, so that external_peers.py can interleave it with other processes:
+// One layer that obeys standard input, so that external_peers.py can interleave it with other processes:
 //
-//   load N K M        prepares copies of the layer, more than the last cache holds, and checks the outputs
-//                     -> "ready"
-//   run SECONDS       quantises fp32 activations (no norm) and multiplies, on the next copies in turn, for
-//   about
-//                     so long -> microseconds of one call
+//   load N K M     prepares copies of the layer, more than fit into the last cache, and checks the outputs
+//                  -> "ready"
+//   run SECONDS    quantises fp32 activations (no norm) and multiplies, each time with the next copy, for
+//                  about so long -> microseconds of one call
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
 #include <memory>
 #include <sstream>
 
-#include "common/huge_buffer.h"
-#include "common/linear_case.h"
-#include "common/machine.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_case.h"
+#include "bench/lib/machine.h"
+#include "bench/lib/program.h"
+#include "common/number_options.h"
 #include "trit/error.h"
 #include "trit/layout.h"
 #include "trit/linear.h"
 
-namespace {
-
 using namespace trit;
+
+namespace {
 
 constexpr std::int64_t kBeyondCache = 3;
 
@@ -36,8 +36,7 @@ class Server {
     copies_.clear();
     next_ = 0;
     layer_ = std::make_unique<apps::LinearCase>(apps::make_linear_case(shape, tokens, 1, *parallel_));
-    const std::int64_t last_cache =
-        std::max<std::int64_t>(apps::this_machine().l3_bytes, std::int64_t{32} << 20);
+    const std::int64_t last_cache = apps::this_machine().last_cache_bytes();
     const PanelFormat format = choose_layout(kernels_, *parallel_, std::ssize(layer_->weight.codes)).format;
     do {
       copies_.emplace_back(kernels_, *parallel_, layer_->weight.view(), format);
@@ -89,13 +88,18 @@ class Server {
   apps::AlignedVector<float> y_;
 };
 
-int run(int argc, char** argv) {
+}  // namespace
+
+int bench::run(int argc, char** argv) {
   apps::keep_freed_memory();
-  CLI::App app{"One layer behind standard input, for external_peers.py."};
+  CommandLine app{"Runs one layer on commands from standard input, for external_peers.py.",
+                  "echo 'load 4096 4096 1' | bench_serve --threads 1"};
   std::string backend = "auto";
   int threads = 0;
-  app.add_option("--backend", backend, "kernels");
-  app.add_option("--threads", threads, "0: all");
+  app.add_backend(backend);
+  app.add_option("--threads", threads, "CPU threads; 0 means all CPUs that this process may use")
+      ->type_name("N")
+      ->check(apps::whole_number(0, apps::kMaxThreads));
   CLI11_PARSE(app, argc, argv);
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
   Server server(kernels, threads);
@@ -121,15 +125,4 @@ int run(int argc, char** argv) {
     std::fflush(stdout);
   }
   return 0;
-}
-
-}  // namespace
-
-int main(int argc, char** argv) {
-  try {
-    return run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_serve: {}\n", error.what());
-    return 1;
-  }
 }

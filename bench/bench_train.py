@@ -4,11 +4,10 @@
 
     bench_train.py --data DIR [--rounds 3] [--train-images 0] [--json FILE] [--program build/bin/train_cifar10]
 
-The programs run one after the other, one epoch each, `rounds` times over (A B C D, A B C D, ...), so that a machine
-that slows down slows all of them; figures are medians over rounds. An epoch's time is that of its training steps,
-batches included, evaluation and start-up excluded, in every program. The peer (peer_train.py) runs with each
-memory format and with the loader that is fastest here (all are tried on a few images first); the ratio that counts
-is against the faster format.
+The programs run in turn, one epoch each, `rounds` times (A B C D, A B C D, ...), so that a machine that slows down slows
+all of them; times are medians over rounds. In every program the time of an epoch is that of its training steps with
+their batches, without evaluation and start-up. The peer (peer_train.py) runs with each memory format and with the
+loader that is fastest here (all are tried on a few images first). The ratio that counts is to the faster format.
 """
 import argparse
 import json
@@ -19,14 +18,10 @@ import subprocess
 import sys
 import tempfile
 
+import measuring
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 LOADERS = ("main", "thread", "workers")
-
-
-def machine() -> dict:
-    models = [line.split(":", 1)[1].strip() for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-              if line.startswith("model name")]
-    return {"cpu": models[0] if models else "unknown", "threads": len(os.sched_getaffinity(0))}
 
 
 def trained(args: argparse.Namespace, linear: str, images: int) -> dict:
@@ -78,7 +73,7 @@ def main() -> None:
     best_peer = min(median["python channels_last"], median["python contiguous"])
     ratios["ternary / best python"] = ternary / best_peer
     result = {"benchmark": "train", "dataset": "cifar10", "train_images": args.train_images or 50000,
-              "batch_size": args.batch_size, "machine": machine(), "peer_loader": loader, "peer_loaders_seconds": tried,
+              "batch_size": args.batch_size, "machine": measuring.machine(), "peer_loader": loader, "peer_loaders_seconds": tried,
               "seconds": seconds, "median_seconds": median, "ratios": ratios}
     text = json.dumps(result, indent=1)
     if args.json:

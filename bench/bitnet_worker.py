@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: MIT
-"""bitnet.cpp's own I2_S kernels (src/ggml-bitnet-mad.cpp of a checkout) behind standard input, for external_peers.py.
+"""bitnet.cpp's own I2_S kernels (src/ggml-bitnet-mad.cpp of a checkout) as a worker of external_peers.py.
 
     bitnet_worker.py --bitnet CHECKOUT --ggml CHECKOUT --threads T --bytes 1500000000
 
-They are compiled here, with the machine's instructions (c++ -O3 -march=native), behind bitnet_kernels.cpp. The product of
-int8 activations alone is timed: quantising them and scaling the sums is bitnet.cpp's llama.cpp's part, and is left out, so
-its figures are lower bounds. Commands as in ggml_worker.py.
+They are compiled here for this machine (c++ -O3 -march=native), with bitnet_kernels.cpp in front. Only the product of int8
+activations is timed. Quantising them and scaling the sums is done by bitnet.cpp's llama.cpp and is left out: the times are
+lower bounds. measuring.serve() has the commands.
 """
 import argparse
 import ctypes
 import os
 import pathlib
 import subprocess
-import sys
 import tempfile
-import time
 
+import measuring
 import numpy
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -32,7 +31,7 @@ def compiled(bitnet: pathlib.Path, ggml: pathlib.Path, folder: str) -> ctypes.CD
     return ctypes.CDLL(str(library))
 
 
-class Layer:
+class Layer(measuring.Layer):
     def __init__(self, library: ctypes.CDLL, threads: int, shape: tuple[int, int, int], beyond: int):
         self.library, self.threads, self.shape = library, threads, shape
         outputs, inputs, tokens = shape
@@ -50,22 +49,13 @@ class Layer:
         self.step()
         got = self.sums - self.q.sum(1, dtype=numpy.int64)[:, None]
         wanted = self.q.astype(numpy.float64) @ weights.T.astype(numpy.float64)
-        self.error = float(numpy.sqrt(numpy.mean((got - wanted) ** 2) / numpy.mean(wanted**2)))
+        self.error = measuring.relative_error(got, wanted)
 
     def step(self) -> None:
         outputs, inputs, tokens = self.shape
         address = [ctypes.c_void_p(array.ctypes.data) for array in (self.copies[self.next], self.q, self.sums)]
         self.library.i2s_sums(ctypes.c_int64(tokens), ctypes.c_int64(outputs), ctypes.c_int64(inputs), *address, self.threads)
         self.next = (self.next + 1) % len(self.copies)
-
-    def run(self, seconds: float) -> float:
-        start, steps = time.perf_counter(), 0
-        while True:
-            self.step()
-            steps += 1
-            taken = time.perf_counter() - start
-            if taken >= seconds:
-                return taken / steps * 1e6
 
 
 def main() -> None:
@@ -77,16 +67,7 @@ def main() -> None:
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         library = compiled(args.bitnet, args.ggml, folder)
-    layer = None
-    print("bitnet.cpp", flush=True)
-    for line in sys.stdin:
-        verb, *values = line.split()
-        if verb == "load":
-            layer = None
-            layer = Layer(library, args.threads, tuple(int(value) for value in values), args.bytes)
-            print(f"ready {layer.error}", flush=True)
-        elif verb == "run":
-            print(layer.run(float(values[0])), flush=True)
+    measuring.serve("bitnet.cpp", lambda shape: Layer(library, args.threads, shape, args.bytes))
 
 
 if __name__ == "__main__":

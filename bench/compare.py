@@ -5,10 +5,10 @@
     compare.py BUILD_A BUILD_B [--rounds 5] [ARGS for bench_linear, such as --shapes 4096x4096 --tokens 1,128]
     compare.py A.json B.json
 
-Builds (folders with bin/bench_linear) are run in turn, ROUNDS times each, so that a machine that changes its speed
-changes both. Prints time of A / time of B per case (above 1: B is faster), the median of the rounds' ratios, and their
-geometric mean. The peak of the machine, which no build changes, is compared as well: how far it is from 1 is what
-this run cannot tell apart. Exit code 1 where the geometric mean is further than --within from 1.
+Builds (folders with bin/bench_linear) run in turn, ROUNDS times each, so that a machine that changes its speed changes
+both. Prints time of A / time of B for each case (above 1: B is faster), the median of the rounds' ratios, and their
+geometric mean. The peak of the machine is compared as well; no build changes it, so its distance from 1 shows the noise
+of this run. Exit code 1 if the geometric mean is further than --within from 1.
 """
 import argparse
 import json
@@ -18,6 +18,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+import measuring
 
 CASE = ("backend", "layout", "threads", "out_features", "in_features", "tokens", "weights_from")
 
@@ -34,10 +36,6 @@ def run(build: pathlib.Path, passed_on: list[str]) -> tuple[dict, dict]:
         output = pathlib.Path(folder) / "result.json"
         subprocess.run([build / "bin" / "bench_linear", "--json", output, *passed_on], check=True, stdout=subprocess.DEVNULL)
         return times(output)
-
-
-def geometric_mean(values: list[float]) -> float:
-    return math.exp(statistics.fmean(math.log(value) for value in values))
 
 
 def main() -> int:
@@ -67,8 +65,8 @@ def main() -> int:
         print(f"{backend:<12} {layout or '':<8} T={threads:<3} {f'{outputs}x{inputs}':>11} M={tokens:<4} {source:<7} {ratio:6.3f}")
     for key in rounds[0][0][1]:
         print(f"{key[0]} peak, {key[1]} thread(s): {statistics.median(a[1][key] / b[1][key] for a, b in rounds):.3f}")
-    mean = geometric_mean(list(ratios.values()))
-    print(f"geometric mean of {len(ratios)}: {mean:.3f} (smallest {min(ratios.values()):.3f}, largest {max(ratios.values()):.3f})")
+    mean = measuring.geometric_mean(ratios.values())
+    print(f"geometric mean of {len(ratios)}: {mean:.3f} (minimum {min(ratios.values()):.3f}, maximum {max(ratios.values()):.3f})")
     return 0 if abs(mean - 1) <= args.within else 1
 
 

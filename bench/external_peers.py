@@ -10,27 +10,27 @@ built and sources that you have fetched; this project ships none of them.
 
 Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
 with BUILD_SHARED_LIBS=ON). --bitnet is a build of bitnet.cpp with its llama.cpp, which chooses among its I2_S kernels
-(since July 2026 tinyBLAS, llamafile_sgemm_i2s, where it is built with GGML_LLAMAFILE). --bitnet-source times its own
-kernels (src/ggml-bitnet-mad.cpp) alone, without the quantisation of activations: "I2_S kernels". Each subject is a process with the same number of threads: fp32 activations in, fp32 outputs,
-the quantisation of activations included. Weights are taken in turn from copies that exceed the last cache three times,
-as in a model that decodes; products are nodes of ggml graphs, as in llama.cpp. Processes take turns, a few tenths of a
-second each, so that a machine that slows down slows all of them; figures are medians, ratios medians of the rounds'
-ratios. Outputs are compared with a reference: this project's bit for bit, the peers' within the error of 8-bit
-activations (2 %).
+(since July 2026 tinyBLAS, llamafile_sgemm_i2s, if it is built with GGML_LLAMAFILE). --bitnet-source times only its own
+kernels (src/ggml-bitnet-mad.cpp), without the quantisation of activations: "I2_S kernels".
+
+Each subject is a process with the same number of threads. It takes fp32 activations, quantises them and returns fp32
+outputs. Weights are taken in turn from copies of three times the last cache, as in a model that decodes; products are
+nodes of ggml graphs, as in llama.cpp. Processes take turns of a few tenths of a second, so that a machine that slows
+down slows all of them. Times are medians, ratios medians of the rounds' ratios. Outputs are compared with a reference:
+those of this project must be bit-identical, those of the peers within the error of 8-bit activations (2 %).
 """
 import argparse
-import json
-import math
 import os
 import pathlib
-import re
 import statistics
 import subprocess
 import sys
 
+import measuring
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPES = "2560x2560,6912x2560,2560x6912,4096x4096,14336x4096,4096x14336"
-LARGEST_ERROR = 0.02
+MAX_ERROR = 0.02
 
 
 class Subject:
@@ -68,25 +68,6 @@ def last_cache_bytes() -> int:
     return max(sum(sizes.values()), 32 << 20)
 
 
-def machine(build: pathlib.Path) -> dict:
-    """As the C++ benchmarks name it: the file of their results."""
-    text = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-    field = {}
-    for line in text:
-        if ":" in line:
-            key, value = line.split(":", 1)
-            field.setdefault(key.strip(), value.strip())
-    name = field.get("model name", "unknown CPU").replace("(R)", "")
-    flags = field.get("flags", "").split()
-    if name.startswith("QEMU") or not re.search(r"\d", name):  # cpu_name in apps/common/machine.cpp
-        has = [text for flag, text in (("amx_int8", "AMX"), ("avx512_vnni", "AVX-512 VNNI"), ("avx_vnni", "AVX-VNNI"),
-                                       ("avx2", "AVX2")) if flag in flags]
-        name = name.split(" Processor")[0].strip() + (f" ({has[0]})" if has else "")
-    else:
-        name = f"{name.strip()} (family {field.get('cpu family')} model {field.get('model')})"
-    return {"cpu": name, "cores": len(os.sched_getaffinity(0))}
-
-
 def measure(ours: list[Subject], peers: list[Subject], shape: str, tokens: int, args: argparse.Namespace) -> list[dict]:
     """A result for each of our backends, beside the same turns of the peers."""
     outputs, inputs = shape.split("x")
@@ -95,7 +76,7 @@ def measure(ours: list[Subject], peers: list[Subject], shape: str, tokens: int, 
     for subject in subjects:
         words = subject.tell(f"load {outputs} {inputs} {tokens}").split()
         checks[subject.name] = float(words[1]) if len(words) > 1 else 0.0
-        if checks[subject.name] > LARGEST_ERROR:
+        if checks[subject.name] > MAX_ERROR:
             raise SystemExit(f"external_peers: {subject.name} {shape}: relative error {checks[subject.name]:.3f}")
     for subject in subjects:
         subject.tell("run 0.05")
@@ -116,21 +97,17 @@ def means(results: list[dict]) -> list[dict]:
         for peer in result["peers"]:
             groups.setdefault((result["backend"], result["threads"], result["tokens"], peer["name"]), []).append(peer["ratio"])
     return [{"backend": key[0], "threads": key[1], "tokens": key[2], "peer": key[3], "shapes": len(ratios),
-             "ratio": math.exp(statistics.fmean(math.log(r) for r in ratios)), "least_ratio": min(ratios)}
+             "ratio": measuring.geometric_mean(ratios), "least_ratio": min(ratios)}
             for key, ratios in sorted(groups.items())]
 
 
-def store(path: pathlib.Path, value: dict, here: dict) -> None:
-    data = json.loads(path.read_text()) if path.exists() else {}
-    if {key: data.get("machine", {}).get(key) for key in here} != here:
-        data = {"machine": here}
-    old = data.get("external_peers", {}).get("results", [])
+def store(path: pathlib.Path, versions: dict, results: list[dict]) -> None:
+    """Results of earlier runs for other cases are kept."""
+    old = measuring.read_results(path)[1].get("external_peers", {}).get("results", [])
     case = ("backend", "threads", "out_features", "in_features", "tokens")
-    new = {tuple(result[key] for key in case) for result in value["results"]}
-    value["results"] += [result for result in old if tuple(result[key] for key in case) not in new]
-    value["means"] = means(value["results"])
-    data["external_peers"] = value
-    path.write_text(json.dumps(data, indent=1) + "\n")
+    new = {tuple(result[key] for key in case) for result in results}
+    results = results + [result for result in old if tuple(result[key] for key in case) not in new]
+    measuring.store(path, "external_peers", {"versions": versions, "means": means(results), "results": results})
 
 
 def main() -> None:
@@ -177,12 +154,12 @@ def main() -> None:
                     print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  {texts}",
                           flush=True)
                 if args.json:  # as it goes: a run that is stopped keeps what it has
-                    store(args.json, {"versions": versions, "means": [], "results": list(results)}, machine(args.build))
+                    store(args.json, versions, results)
         for subject in ours + peers:
             subject.close()
     for mean in means(results):
         print(f"{mean['backend']}, {mean['threads']} thread(s), M={mean['tokens']}, {mean['peer']}: {mean['ratio']:.2f}x (geometric mean of "
-              f"{mean['shapes']}; least {mean['least_ratio']:.2f})")
+              f"{mean['shapes']}; minimum {mean['least_ratio']:.2f})")
 
 
 if __name__ == "__main__":

@@ -1,25 +1,23 @@
 # SPDX-License-Identifier: MIT
-"""One ggml library behind standard input, for external_peers.py: it loads the shared libraries that the user has
-built (ctypes, ggml's public C functions alone) and multiplies as a model does, with ggml_mul_mat in graphs that
-ggml_graph_compute_with_ctx runs.
+"""One ggml library as a worker of external_peers.py. It loads the shared libraries that the user has built (ctypes, only
+public C functions of ggml) and multiplies as a model does, with ggml_mul_mat in graphs that ggml_graph_compute_with_ctx
+runs.
 
     ggml_worker.py --library libggml-cpu.so[,libggml-base.so] --type 35 --threads T --bytes 1500000000
 
-    load N K M     weights of -1, 0, 1 through ggml_quantize_chunk, copied until `bytes` of them lie in memory; the
-                   first product is compared with numpy -> "ready ERROR" (relative, root mean square)
-    run SECONDS    graphs over the copies in turn, for about so long -> microseconds of one product
+Weights are -1, 0, 1, quantised by ggml_quantize_chunk and copied until they take `bytes` bytes; graphs take the copies in
+turn. The first product is compared with NumPy. measuring.serve() has the commands.
 """
 import argparse
 import ctypes
-import sys
-import time
 
+import measuring
 import numpy
 
 GGML_TYPE_F32 = 0
-# A graph is about this many operations, so that starting its threads does not count.
+# A graph has about this many operations, so that starting its threads does not count.
 OPERATIONS_PER_GRAPH = 2e10
-# Larger batches are bound by arithmetic and take ever fewer copies: their outputs are as large as the weights.
+# Maximum size of all outputs. Large batches are bound by arithmetic and need fewer copies of the weights.
 OUTPUT_BYTES = 1 << 29
 
 
@@ -59,7 +57,7 @@ class Ggml:
             cpu_init()
 
 
-class Layer:
+class Layer(measuring.Layer):
     def __init__(self, ggml: Ggml, kind: int, threads: int, shape: tuple[int, int, int], beyond: int):
         self.ggml, self.threads = ggml, threads
         outputs, inputs, tokens = shape
@@ -67,15 +65,15 @@ class Layer:
         weights = random.integers(-1, 2, (outputs, inputs)).astype(numpy.float32)
         x = random.standard_normal((tokens, inputs), dtype=numpy.float32)
 
-        # I2_S asks for a byte a weight and uses a quarter: what is not touched takes no memory.
+        # I2_S asks for a byte per weight and uses a quarter of it; untouched pages take no memory.
         room = outputs * inputs + 4096
         two_bit = outputs * inputs // 4
         copies = max(2, min(beyond // two_bit + 1, OUTPUT_BYTES // (4 * outputs * tokens)))
         per_graph = int(max(1, min(copies, OPERATIONS_PER_GRAPH // (2 * outputs * inputs * tokens))))
-        # The graph's scratch for quantised activations comes from the same context at each run, for good.
+        # Each run allocates scratch for quantised activations from the same context and never frees it.
         scratch = 2 * inputs * tokens + (1 << 18)
-        self.most_runs = 400
-        size = copies * (room + 4 * outputs * tokens + 4096) + 4 * inputs * tokens + (64 << 20) + self.most_runs * scratch
+        self.max_runs = 400
+        size = copies * (room + 4 * outputs * tokens + 4096) + 4 * inputs * tokens + (64 << 20) + self.max_runs * scratch
         self.context = ggml.init(InitParams(size, None, False))
         self.x = ggml.new_tensor_2d(self.context, GGML_TYPE_F32, inputs, tokens)
         ctypes.memmove(ggml.get_data(self.x), x.ctypes.data, x.nbytes)
@@ -93,29 +91,23 @@ class Layer:
             self.graphs.append(graph)
             if start == 0:
                 self.first_result = results[0]
-        self.per_graph, self.next, self.runs = per_graph, 0, 0
+        self.products, self.next, self.runs = per_graph, 0, 0
 
         self.step()
         got = numpy.ctypeslib.as_array((ctypes.c_float * (outputs * tokens)).from_address(ggml.get_data(self.first_result)))
         wanted = x @ weights.T
-        self.error = float(numpy.sqrt(numpy.mean((got.reshape(tokens, outputs) - wanted) ** 2) / numpy.mean(wanted**2)))
+        self.error = measuring.relative_error(got.reshape(tokens, outputs), wanted)
+
+    def close(self) -> None:
+        self.ggml.free(self.context)
 
     def step(self) -> None:
         self.runs += 1
-        if self.runs > self.most_runs:
+        if self.runs > self.max_runs:
             raise SystemExit("ggml_worker: too many runs for the context's memory")
         if self.ggml.compute(self.context, self.graphs[self.next], self.threads) != 0:
             raise SystemExit("ggml_worker: ggml_graph_compute_with_ctx failed")
         self.next = (self.next + 1) % len(self.graphs)
-
-    def run(self, seconds: float) -> float:
-        start, steps = time.perf_counter(), 0
-        while True:
-            self.step()
-            steps += 1
-            taken = time.perf_counter() - start
-            if taken >= seconds:
-                return taken / (steps * self.per_graph) * 1e6
 
 
 def main() -> None:
@@ -126,17 +118,7 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, required=True)
     args = parser.parse_args()
     ggml = Ggml(args.library.split(","))
-    layer = None
-    print("ggml", flush=True)
-    for line in sys.stdin:
-        verb, *values = line.split()
-        if verb == "load":
-            if layer:
-                ggml.free(layer.context)
-            layer = Layer(ggml, args.type, args.threads, tuple(int(value) for value in values), args.bytes)
-            print(f"ready {layer.error}", flush=True)
-        elif verb == "run":
-            print(layer.run(float(values[0])), flush=True)
+    measuring.serve("ggml", lambda shape: Layer(ggml, args.type, args.threads, shape, args.bytes))
 
 
 if __name__ == "__main__":

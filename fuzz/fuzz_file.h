@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What the reader targets share: the input as a file, and everything read of it. An Error is the right answer
-// to a bad file; all else (a crash, a sanitizer's report, a hang, another exception) is found by libFuzzer.
+// Shared by the reader targets: the input as a file, of which everything is read. An Error is correct for a bad
+// file; libFuzzer finds everything else (a crash, a sanitizer report, a hang, another exception).
 #pragma once
 
 #include <algorithm>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// GGUF. The magic is given: it would take the fuzzer's time. A second "GGUF" in the input begins the second
-// part of a split model.
+// GGUF. The magic is added, so that the fuzzer need not find it. A second "GGUF" in the input begins the
+// second part of a split model.
 #include <algorithm>
 #include <string_view>
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // A folder of transformers: config.json, index and two shards, cut out of the input: three u16 lengths, then
-// the texts. Without an index the first shard is opened by its name. The shards' length fields are right.
+// the texts. Without an index the first shard is opened by its name. The length fields of the shards are correct.
 #include <unistd.h>
 
 #include <array>

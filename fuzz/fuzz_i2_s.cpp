@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// I2_S in GGUF: the header around the matrix is given, its sizes are not. Input: columns u64, rows u64, data.
+// I2_S in GGUF: the header around the matrix is valid, its sizes are fuzzed. Input: columns u64, rows u64, data.
 #include <algorithm>
 
 #include "fuzz_file.h"

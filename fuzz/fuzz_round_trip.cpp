@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Own form -> another -> back is the identity: codes bit for bit, scales after the rounding of the format.
+// Stored form -> another format -> back is the identity: codes exactly, scales after the rounding of the format.
 // Input: format, rows, columns / 64, scale per row, then codes (two bits each, modulo 3) and scales.
 #include <unistd.h>
 

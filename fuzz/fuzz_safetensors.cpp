@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Any safetensors file, its length field included: the header, then whichever reader its content asks for.
+// Any safetensors file, including its length field: the header, then the reader for its content.
 #include "fuzz_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Builds the fuzz targets, writes their seeds and runs each: fuzz/run.py [--seconds S | --runs N] [TARGET ...].
 
-Fails on the first crash, leak, sanitizer report, input that takes over a second or allocation above 2 MB (inputs have
-4 KB: only a count that is believed gets there); the input is kept in the folder and named. The corpus that a run found
-is kept for the next one. An input that took too long is run again by itself and counts if it does so again: the
-machine may have been suspended.
+Fails on the first crash, leak, sanitizer report, input that takes over a second or allocation above 2 MB (inputs have at
+most 4 KB: only a count that the reader trusts without checking needs more). The input is saved in the folder and its name
+is printed. The next run starts from the corpus of this one. An input that took too long is run again alone and counts if
+it does so again: the machine may have been suspended.
 """
 
 import argparse
@@ -18,13 +18,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-# One for each reader, the texts beside a model, and: own form -> another -> back is the identity.
+# One for each reader, one for the JSON texts beside a model, and one for round trips between formats.
 TARGETS = {"safetensors": "safetensors.dict", "trit": "safetensors.dict", "torchao": "safetensors.dict",
            "gguf": "gguf.dict", "i2_s": None, "huggingface": "safetensors.dict", "json": "safetensors.dict",
            "round_trip": None}
 TIMED_OUT = 70  # libFuzzer's exit code
 LIMITS = ("-timeout=1", "-rss_limit_mb=1024", "-malloc_limit_mb=2", "-max_len=4096")
-# A stack of 4 frames for each allocation, and 16 MB of freed memory under watch instead of 256: three times faster.
+# 4 stack frames per allocation and a quarantine of 16 MB instead of 256: three times faster.
 ENVIRONMENT = {**os.environ, "ASAN_OPTIONS": "malloc_context_size=4:quarantine_size_mb=16:detect_stack_use_after_return=0",
                "UBSAN_OPTIONS": "print_stacktrace=1"}
 

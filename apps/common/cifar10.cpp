@@ -12,7 +12,7 @@ namespace {
 constexpr std::int64_t kRecords = 10000;
 constexpr std::int64_t kRecordBytes = 1 + ImageDataset::kImageBytes;
 static_assert(kRecords * kRecordBytes == 30'730'000, "the size of each file of the official archive");
-constexpr std::int64_t kRecordsPerRead = 1000;  // 3 MB: the file itself is never held beside the images
+constexpr std::int64_t kRecordsPerRead = 1000;  // 3 MB: the whole file is never in memory
 
 void append(const std::filesystem::path& path, ImageDataset& dataset) {
   DataFile file(path, kRecords * kRecordBytes);

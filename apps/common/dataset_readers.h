@@ -20,16 +20,16 @@ const std::array<std::string, 10>& cifar10_classes();
 const std::array<std::string, 10>& fashion_mnist_classes();
 const std::array<std::string, 10>& drawn_classes();
 
-/// A data file of a known size, read front to back. Errors name the file and the offset.
+/// A data file of a known size, read sequentially. Errors name the file and the offset.
 class DataFile {
  public:
   /// Throws trit::Error unless `path` is a readable file of exactly `size` bytes.
   DataFile(const std::filesystem::path& path, std::uint64_t size);
-  /// Fills `bytes` with what comes next.
+  /// Fills `bytes` with the next bytes.
   void read(std::span<std::uint8_t> bytes);
   /// Offset of the next byte.
   std::uint64_t offset() const { return offset_; }
-  /// "<file>: <what> at offset <offset>": throws it as trit::Error.
+  /// Throws trit::Error("<file>: <what> at offset <offset>").
   [[noreturn]] void fail(const std::string& what, std::uint64_t offset) const;
 
  private:
@@ -38,8 +38,8 @@ class DataFile {
   std::uint64_t offset_ = 0;
 };
 
-/// `folder`, or `folder`/`inner` where that holds `file` and `folder` does not. Throws trit::Error, naming
-/// both places, where neither does.
+/// `folder`, or `folder`/`inner` if that holds `file` and `folder` does not. Throws trit::Error, with both
+/// paths, if neither does.
 std::filesystem::path find_data_folder(const std::filesystem::path& folder, const std::string& inner,
                                        const std::string& file);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What all data sets share: names, places, the network's input.
+// What all data sets share: names, folders, normalisation.
 #include "common/datasets.h"
 
 #include <cstdlib>
@@ -69,7 +69,7 @@ std::filesystem::path default_folder(DatasetName name) {
     return environment("TRIT_CIFAR10");
   }
   std::filesystem::path cache = environment("XDG_CACHE_HOME");
-  if (!cache.is_absolute()) {  // the XDG base directory specification: a relative one is ignored
+  if (!cache.is_absolute()) {  // relative paths are ignored, as the XDG base directory specification demands
     cache = environment("HOME") / ".cache";
   }
   return cache / "trit" / name_of(name);
@@ -81,7 +81,7 @@ void normalize(const ImageDataset& dataset, std::int64_t first, std::int64_t ima
     throw Error("normalize: images " + std::to_string(first) + ".." + std::to_string(first + images) +
                 " of " + std::to_string(dataset.count()) + " into " + std::to_string(x.size()) + " floats");
   }
-  // A byte has 256 values: a table per channel gives the same floats as the two divisions, without them.
+  // A byte has 256 values: a table per channel replaces the two divisions and gives the same floats.
   std::array<std::array<float, 256>, ImageDataset::kChannels> table;
   for (std::size_t channel = 0; channel < table.size(); ++channel) {
     for (std::size_t value = 0; value < 256; ++value) {

@@ -21,7 +21,7 @@ enum class Split : std::uint8_t { train, test };
 std::string_view name_of(DatasetName name);
 /// The inverse; throws trit::Error that lists the names.
 DatasetName dataset_from_name(std::string_view name);
-/// What the labels 0..9 mean.
+/// The names of the labels 0..9.
 const std::array<std::string, 10>& class_names(DatasetName name);
 
 /// Images of 3 x 32 x 32 bytes, channel-major, and their labels.
@@ -39,13 +39,13 @@ struct ImageDataset {
   std::span<const std::uint8_t> image(std::int64_t index) const;
 };
 
-/// Reads a split. `folder` holds the files of `name` or the folder that holds them (cifar-10-batches-bin/,
-/// fashion-mnist/); unused for `drawn`, which is made from a fixed seed (10,000 train, 2,000 test images).
-/// Throws trit::Error that names the file and the offset: a wrong size, a label out of range, a missing file.
+/// Reads a split. `folder` holds the files of `name`, or the folder that holds them (cifar-10-batches-bin/,
+/// fashion-mnist/). `drawn` ignores it: it is generated from a fixed seed (10,000 train, 2,000 test images).
+/// Throws trit::Error, with the file and the offset, for a missing file, a wrong size or a label out of range.
 ImageDataset load_dataset(DatasetName name, Split split, const std::filesystem::path& folder);
 
-/// Where a data set lies when the command line does not say: for cifar10 the environment variable
-/// TRIT_CIFAR10, else the cache folder ($XDG_CACHE_HOME or ~/.cache)/trit/<name>.
+/// The default folder of a data set: for cifar10 the environment variable TRIT_CIFAR10, otherwise
+/// <cache>/trit/<name>, where <cache> is $XDG_CACHE_HOME or ~/.cache.
 std::filesystem::path default_folder(DatasetName name);
 
 /// x[i] = (pixels[i] / 255 - mean) / std in float32, the input of a model trained on `dataset`; x is

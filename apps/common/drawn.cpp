@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// A ten-class data set that needs no download: one shape an image, of random place, size, turn and colours,
-// over a shaded background with clutter and noise. A linear model stays near chance (14 %: the shapes move,
-// and are now brighter, now darker than the background); the small convolutional network of train_cifar10 in
-// float reaches 53 % in one epoch and 93 % in five (AdamW, learning rate 1e-3, batch 128). Integer arithmetic
-// and an own generator: the same bytes on every machine.
+// A ten-class data set that needs no download: one shape per image, with random position, size, rotation and
+// colours, over a shaded background with clutter and noise. A linear model stays near chance (14 %), because
+// the shapes move and are sometimes brighter and sometimes darker than the background. The small convolutional
+// network of train_cifar10 in float reaches 53 % in one epoch and 93 % in five (AdamW, learning rate 1e-3,
+// batch 128). Integer arithmetic and a generator of its own give the same bytes on every machine.
 //
-// Lengths are in 1/16 pixel. A pixel is the mean of 2x2 samples; a sample takes the shape's colour where
-// inside() says so. Image i of a split has label i % 10 and its own generator state, so it does not depend on
+// Lengths are in 1/16 pixel. A pixel is the mean of 2x2 samples; a sample has the colour of the shape if
+// inside() is true. Image i of a split has label i % 10 and its own generator state, so it does not depend on
 // the images before it.
 #include <algorithm>
 #include <cstdlib>
@@ -19,7 +19,7 @@ namespace {
 
 enum Shape { disc, ring, square, frame, triangle, plus, cross, stripes, checker, crescent };
 
-// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one multiplication chain a draw.
+// SplitMix64 (Steele, Lea, Flood 2014): 64 bits of state, one multiplication chain per draw.
 class Generator {
  public:
   explicit Generator(std::uint64_t seed) : state_(seed) {}
@@ -49,8 +49,7 @@ int distance(const Colour& a, const Colour& b) {
   return std::abs(a[0] - b[0]) + std::abs(a[1] - b[1]) + std::abs(a[2] - b[2]);
 }
 
-// A colour that stands out from both ends of the background (of 765 at most; a random pair has 255 on
-// average).
+// A colour that differs clearly from both ends of the background: a random pair differs by 255 of 765.
 Colour standing_out(Generator& random, const Colour& first, const Colour& second) {
   for (;;) {
     const Colour colour = random_colour(random);
@@ -60,8 +59,8 @@ Colour standing_out(Generator& random, const Colour& first, const Colour& second
   }
 }
 
-// Sine of i * 4 degrees in 1/256, i = 0..4: the shapes turn by up to 16 degrees either way. From 22 on a plus
-// could be a cross.
+// Sine of i * 4 degrees in 1/256, i = 0..4: the shapes rotate by up to 16 degrees either way. From 22 degrees
+// on, a plus could be a cross.
 constexpr std::array<int, 5> kSine{0, 18, 36, 53, 71};
 constexpr std::array<int, 5> kCosine{256, 255, 254, 250, 246};
 
@@ -167,7 +166,7 @@ void add_shape(Canvas& canvas, Shape shape, const Placement& place, const Colour
   }
 }
 
-// Uniform noise of -16..15 a channel, then bytes, channel-major.
+// Uniform noise of -16..15 per channel, then bytes, channel-major.
 void store(Generator& random, const Canvas& canvas, std::uint8_t* image) {
   for (std::size_t i = 0; i < canvas.size(); ++i) {
     const std::uint64_t bits = random.next();
@@ -196,7 +195,7 @@ ImageDataset draw_dataset(Split split) {
   dataset.labels.resize(static_cast<std::size_t>(images));
   dataset.pixels.resize(static_cast<std::size_t>(images * ImageDataset::kImageBytes));
   for (std::int64_t i = 0; i < images; ++i) {
-    // The seed of an image is a draw of the generator seeded by its number: neighbours share nothing.
+    // The seed of an image is a draw of the generator seeded by its number: neighbours are independent.
     Generator random(Generator(first_seed + static_cast<std::uint64_t>(i)).next());
     const Colour from = random_colour(random);
     const Colour to = random_colour(random);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Fashion-MNIST (https://github.com/zalandoresearch/fashion-mnist), raw IDX files: big-endian words (magic,
-// then one size per dimension), then bytes. Images are 28x28 grey; here they get two pixels of black on each
-// side and the grey value in all three channels, so that a network for CIFAR-10 takes them.
+// then one size per dimension), then bytes. Images are 28x28 grey. Two black pixels are added on each side and
+// the grey value is copied to three channels, so that a network for CIFAR-10 accepts them.
 #include <algorithm>
 #include <system_error>
 

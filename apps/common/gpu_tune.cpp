@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT
-#include "common/gpu_tune.h"
 
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 
-#include "common/gpu_layer.h"
-#include "common/gpu_timing.h"
+#include "bench/lib/gpu_layer.h"
+#include "bench/lib/gpu_timing.h"
 #include "cuda/autotune/autotune.h"
 #include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "common/linear_benchmark.h"
+#include "bench/lib/linear_benchmark.h"
 
 namespace trit::apps {
 

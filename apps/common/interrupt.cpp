@@ -12,8 +12,8 @@ static_assert(std::atomic<bool>::is_always_lock_free, "a signal handler may only
 
 extern "C" void note_signal(int) {
   arrived.store(true);
-  // The next one, of either kind, ends the process: saving may take long, or hang. SIGHUP goes on being
-  // noted: the kernel and the shell may both send one when a terminal closes.
+  // The next SIGINT or SIGTERM ends the process: saving may take long, or hang. SIGHUP is still only recorded:
+  // the kernel and the shell may both send one when a terminal closes.
   std::signal(SIGINT, SIG_DFL);
   std::signal(SIGTERM, SIG_DFL);
 }
@@ -23,7 +23,7 @@ extern "C" void note_signal(int) {
 void install_interrupt_handler() {
   struct sigaction action {};
   action.sa_handler = note_signal;
-  action.sa_flags = SA_RESTART;  // a read or write in progress goes on
+  action.sa_flags = SA_RESTART;  // a read or write in progress continues
   sigemptyset(&action.sa_mask);
   sigaction(SIGINT, &action, nullptr);
   sigaction(SIGTERM, &action, nullptr);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// Validators for the numbers of a command line. They look at the whole text: what is not one plain decimal
-// number in range is wrong usage (nan, inf, 1e999, "", "3x", "0x10", 99999999999999999999), for whole numbers
-// "010" too, which could be meant as octal. CLI::Range lets nan pass, and what it takes as a number depends
-// on CLI11's version.
+// Validators for the numbers of a command line. The whole text must be one plain decimal number in range:
+// nan, inf, 1e999, "", "3x", "0x10" and 99999999999999999999 are wrong usage, and so is the whole number
+// "010", which could be meant as octal. (CLI::Range accepts nan, and what it takes as a number depends on the
+// version of CLI11.)
 //
 //   app.add_option("--epochs", epochs, "passes")->type_name("N")->check(apps::whole_number(1));
 //   app.add_option("--lr", rate, "learning rate")->type_name("X")->check(apps::number(0));
@@ -19,12 +19,12 @@
 
 namespace trit::apps {
 
-/// Where a whole number has no other limit: far above all counts, and sums of them do not overflow.
-inline constexpr std::int64_t kLargestCount = std::int64_t{1} << 40;
-/// Where a number has no other limit.
-inline constexpr double kLargestNumber = 1e30;
-/// --threads T: from 0, which is all that this process may use, to this many.
-inline constexpr int kMostThreads = 1024;
+/// The largest whole number where nothing else limits it: sums and products of counts do not overflow.
+inline constexpr std::int64_t kMaxCount = std::int64_t{1} << 40;
+/// The largest number where nothing else limits it.
+inline constexpr double kMaxNumber = 1e30;
+/// The largest number of threads; 0 means all CPUs that this process may use.
+inline constexpr int kMaxThreads = 1024;
 
 namespace number_text {
 
@@ -35,7 +35,7 @@ std::string text_of(Value value) {
   return {text, end};
 }
 
-/// The number that all of `text` is; nothing if it is none, or none that Value holds.
+/// The number that is all of `text`; nothing if `text` is no number or does not fit into Value.
 template <typename Value>
 std::optional<Value> parse(const std::string& text) {
   Value value{};
@@ -44,16 +44,17 @@ std::optional<Value> parse(const std::string& text) {
   return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
 }
 
+/// `open`: --help says "1 or more" instead of naming `max`.
 template <typename Value>
-CLI::Validator in_range(Value least, Value most, bool open, const std::string& kind,
+CLI::Validator in_range(Value min, Value max, bool open, const std::string& kind,
                         std::optional<Value> (*parse_number)(const std::string&)) {
-  const std::string range = text_of(least) + " to " + text_of(most);
+  const std::string range = text_of(min) + " to " + text_of(max);
   const auto refuse = [=](std::string& text) {
     const std::optional<Value> value = parse_number(text);
-    return value && *value >= least && *value <= most ? std::string()
-                                                      : "'" + text + "': wanted a " + kind + " from " + range;
+    return value && *value >= min && *value <= max ? std::string()
+                                                   : "'" + text + "': wanted a " + kind + " from " + range;
   };
-  return CLI::Validator(refuse, open ? text_of(least) + " or more" : range);
+  return CLI::Validator(refuse, open ? text_of(min) + " or more" : range);
 }
 
 inline std::optional<std::int64_t> parse_whole(const std::string& text) {
@@ -69,14 +70,14 @@ inline std::optional<double> parse_finite(const std::string& text) {
 
 }  // namespace number_text
 
-/// A whole number from `least` to `most`.
-inline CLI::Validator whole_number(std::int64_t least, std::int64_t most = kLargestCount) {
-  return number_text::in_range(least, most, most == kLargestCount, "whole number", number_text::parse_whole);
+/// A whole number from `min` to `max`.
+inline CLI::Validator whole_number(std::int64_t min, std::int64_t max = kMaxCount) {
+  return number_text::in_range(min, max, max >= kMaxCount, "whole number", number_text::parse_whole);
 }
 
-/// A finite number from `least` to `most`.
-inline CLI::Validator number(double least, double most = kLargestNumber) {
-  return number_text::in_range(least, most, most == kLargestNumber, "number", number_text::parse_finite);
+/// A finite number from `min` to `max`.
+inline CLI::Validator number(double min, double max = kMaxNumber) {
+  return number_text::in_range(min, max, max >= kMaxNumber, "number", number_text::parse_finite);
 }
 
 /// A transform: "5GB" (10^9), "500MiB" (2^20) or "1000" to a number of bytes, at least 1.
@@ -93,7 +94,7 @@ inline CLI::Validator byte_size() {
     }
     return "'" + text + "': wanted a size such as 1000, 500MiB or 5GB";
   };
-  return CLI::Validator(to_bytes, "1000, 500MiB, 5GB, ...");
+  return CLI::Validator(to_bytes, "such as 1000, 500MiB or 5GB");
 }
 
 }  // namespace trit::apps

@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 constexpr auto kBetweenDraws = std::chrono::milliseconds(100);
 constexpr std::size_t kBarCells = 24;
 
-// One column less than the terminal has: a full last column would wrap on some.
+// One column less than the terminal has: some wrap after a full last column.
 std::size_t line_width() {
   winsize size{};
   const bool known = ioctl(STDERR_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 1;

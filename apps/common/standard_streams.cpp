@@ -16,14 +16,14 @@
 namespace trit::apps {
 namespace {
 
-// The other way round: reading from the input and writing to the outputs fails, as it does where they are
-// closed. open() takes the lowest number that is free, which is `descriptor`: those below are occupied.
+// Opens /dev/null in the wrong direction: reading from the input and writing to the outputs fails, as for
+// closed descriptors. open() takes the lowest free number, which is `descriptor`: those below are occupied.
 void occupy(int descriptor) {
   if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) {
     return;
   }
   if (::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY) != descriptor) {
-    std::_Exit(1);  // no /dev/null, and nowhere to say so
+    std::_Exit(1);  // no /dev/null, and no way to report it
   }
 }
 
@@ -56,7 +56,7 @@ void check_standard_output() {
 }
 
 void write_error(std::string_view text) noexcept {
-  // Not std::fputs: one write() a message, so that those of several processes do not mix.
+  // One write() per message, unlike std::fputs: messages of several processes do not mix.
   while (!text.empty()) {
     const ssize_t written = ::write(STDERR_FILENO, text.data(), text.size());
     if (written < 0 && errno == EINTR) {

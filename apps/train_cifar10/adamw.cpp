@@ -42,8 +42,8 @@ torch::Tensor AdamW::step(LossClosure closure) {
                       options.beta1(), options.beta2(), options.weight_decay(), options.eps(),
                       /*amsgrad=*/false,
                       /*maximize=*/false);
-    // at::_fused_adamw_ does not move the version counters, by which BitLinear sees at once that its packed
-    // weight is old.
+    // at::_fused_adamw_ does not change the version counters, by which BitLinear sees that its packed weight
+    // is outdated.
     for (const torch::Tensor& parameter : parameters) parameter.unsafeGetTensorImpl()->bump_version();
   }
   return loss;
@@ -73,7 +73,7 @@ void AdamW::step(const torch::Tensor& learning_rate, const torch::Tensor& found_
       parameter.unsafeGetTensorImpl()->bump_version();  // as above
     }
   }
-  at::_foreach_add_(counts, found_inf, -1);  // a step that was left out does not count
+  at::_foreach_add_(counts, found_inf, -1);  // a skipped step does not count
 }
 
 AdamW::Lists AdamW::lists_of(std::size_t group) {
@@ -82,7 +82,7 @@ AdamW::Lists AdamW::lists_of(std::size_t group) {
     const torch::Tensor& parameter = param_groups_[group].params()[i];
     torch::Tensor gradient = parameter.grad();
     if (!gradient.defined()) continue;
-    // The fused kernel walks raw memory: all of its tensors must have the parameter's strides.
+    // The fused kernel reads raw memory: all of its tensors must have the strides of the parameter.
     if (gradient.strides() != parameter.strides()) gradient = torch::empty_like(parameter).copy_(gradient);
     const Moments& moments = moments_[group][i];
     lists.parameters.push_back(parameter);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// AdamW (arXiv:1711.05101) in one pass over memory per parameter: at::_fused_adamw_, where
-// torch::optim::AdamW of LibTorch runs a dozen element-wise operations over each (2.3 ms against 0.6 ms a
-// step for 2 M weights).
+// AdamW (arXiv:1711.05101) in one pass over memory per parameter, by at::_fused_adamw_. LibTorch's
+// torch::optim::AdamW runs a dozen element-wise operations over each (2.3 ms a step for 2 M weights, against
+// 0.6 ms).
 #pragma once
 
 #include <torch/torch.h>
@@ -20,7 +20,7 @@ struct AdamWOptions : public torch::optim::OptimizerCloneableOptions<AdamWOption
   TORCH_ARG(double, beta2) = 0.999;
   TORCH_ARG(double, eps) = 1e-8;
   TORCH_ARG(double, weight_decay) = 1e-2;
-  /// Learning rate of convolutions (parameters of more than two dimensions) as a share of lr.
+  /// Learning rate of convolutions (parameters of more than two dimensions) as a factor of lr.
   TORCH_ARG(double, convolution_factor) = 1.0;
 
  public:
@@ -36,14 +36,14 @@ class AdamW : public torch::optim::Optimizer {
   /// Parameters without a gradient are left as they are.
   torch::Tensor step(LossClosure closure = nullptr) override;
 
-  /// The step on a GPU whose learning rate (float32 [1]) and whose being taken (found_inf, float32 [], 0) are
-  /// decided there: the host waits for nothing, and a CUDA graph may hold it.
+  /// A step on a GPU. The learning rate (float32 [1]) and found_inf (float32 []; the step is skipped unless it
+  /// is 0) are read there: the host does not wait, and the step can be part of a CUDA graph.
   void step(const torch::Tensor& learning_rate, const torch::Tensor& found_inf);
 
   /// Sets lr of every group; that of the convolutions to convolution_factor times it.
   void set_learning_rate(double value);
 
-  /// The state, by reference: "<parameter>.exp_avg", ".exp_avg_sq", ".step". Restoring is copying into it.
+  /// The state, by reference: "<parameter>.exp_avg", ".exp_avg_sq", ".step". To restore it, copy into it.
   std::map<std::string, torch::Tensor> named_state() const;
 
  private:

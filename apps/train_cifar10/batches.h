@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// Training batches: shuffled, cropped, flipped and normalised by a thread of their own, three ahead.
+// Training batches: shuffled, cropped, flipped and normalised by a thread of its own, up to two batches before
+// they are needed.
 //
-// Augmentation: the image is padded with 4 zero pixels on each side, a 32x32 window is cut at a uniform
-// position (9 x 9 of them) and mirrored with probability 1/2. Order and augmentation depend on (seed, epoch,
-// position) alone: see random.h.
+// Augmentation: the image is padded with 4 zero pixels on each side; a 32x32 window is cut out at a uniformly
+// drawn position (9 x 9 of them) and mirrored with probability 1/2. Order and augmentation depend only on
+// (seed, epoch, position): see random.h.
 #pragma once
 
 #include <array>
@@ -20,7 +21,7 @@
 
 namespace trit::train {
 
-/// Where a training image is cut out of its padded self.
+/// The window that is cut out of a padded training image.
 struct Crop {
   int top = 4, left = 4;  // 0..8; 4 is the image itself
   bool mirror = false;
@@ -32,7 +33,7 @@ Crop random_crop(std::uint64_t seed, std::int64_t epoch, std::int64_t position);
 /// The epoch's permutation of 0..count-1.
 std::vector<std::uint32_t> epoch_order(std::uint64_t seed, std::int64_t epoch, std::int64_t count);
 
-/// (pixel / 255 - mean) / std for each channel and byte: the bits that apps::normalize gives.
+/// (pixel / 255 - mean) / std for each channel and byte: bit-identical to apps::normalize.
 using NormalizeTable = std::array<std::array<float, 256>, 3>;
 NormalizeTable normalize_table(const apps::ImageDataset& dataset);
 
@@ -51,13 +52,13 @@ struct Batch {
 class EpochBatches {
  public:
   struct Options {
-    std::int64_t images;  // the first so many of the data set
+    std::int64_t images;  // the first ones of the data set
     std::int64_t batch_size;
     std::uint64_t seed;
     std::int64_t epoch;
     std::int64_t first_batch;
   };
-  /// `dataset` must stay.
+  /// `dataset` must outlive it.
   EpochBatches(const apps::ImageDataset& dataset, const Options& options);
   ~EpochBatches();
   EpochBatches(const EpochBatches&) = delete;
@@ -66,7 +67,7 @@ class EpochBatches {
   /// The next batch, valid until the following call, or null at the epoch's end.
   const Batch* next();
 
-  /// Batches of a whole epoch.
+  /// Number of batches of a whole epoch.
   static std::int64_t count(std::int64_t images, std::int64_t batch_size) {
     return (images + batch_size - 1) / batch_size;
   }

@@ -21,7 +21,7 @@ struct NamedType {
 constexpr std::array<NamedType, 4> kTypes{
     {{"F32", torch::kFloat32}, {"F64", torch::kFloat64}, {"I64", torch::kInt64}, {"U8", torch::kUInt8}}};
 constexpr const char* kFormat = "train_cifar10 checkpoint 1";
-constexpr std::size_t kKept = 2;
+constexpr std::size_t kMaxFiles = 2;
 
 std::uint32_t crc_of_text(std::string_view text, std::uint32_t crc) {
   return crc32c(std::as_bytes(std::span(text)), crc);
@@ -48,15 +48,14 @@ class Checksum {
 void save_checkpoint(const std::filesystem::path& path, const Checkpoint& checkpoint) {
   const std::string state = checkpoint.state.dump();
   Checksum checksum(state);
-  std::vector<torch::Tensor> kept;  // what the spans below point into
+  std::vector<torch::Tensor> owners;  // of the memory that the spans below refer to
   std::vector<io::TensorToWrite> tensors;
   for (const auto& [name, tensor] : checkpoint.tensors) {
     const torch::Tensor plain = tensor.detach().cpu().contiguous();
     const auto type = std::find_if(kTypes.begin(), kTypes.end(),
                                    [&](const NamedType& t) { return t.type == plain.scalar_type(); });
-    if (type == kTypes.end())
-      throw Error(fmt::format("checkpoint: tensor {} has a type without a name", name));
-    kept.push_back(plain);
+    if (type == kTypes.end()) throw Error(fmt::format("checkpoint: tensor {} has an unsupported type", name));
+    owners.push_back(plain);
     const std::span<const std::byte> data(static_cast<const std::byte*>(plain.const_data_ptr()),
                                           plain.nbytes());
     checksum.add(name, type->name, {plain.sizes().data(), plain.sizes().size()}, data);
@@ -99,7 +98,7 @@ Checkpoint load_checkpoint(const std::filesystem::path& path) {
 void CheckpointStore::save(std::int64_t step, const Checkpoint& checkpoint) const {
   save_checkpoint(folder_ / fmt::format("checkpoint-{:010}.safetensors", step), checkpoint);
   const std::vector<std::filesystem::path> all = files();
-  for (std::size_t i = 0; i + kKept < all.size(); ++i) std::filesystem::remove(all[i]);
+  for (std::size_t i = 0; i + kMaxFiles < all.size(); ++i) std::filesystem::remove(all[i]);
 }
 
 std::vector<std::filesystem::path> CheckpointStore::files() const {
@@ -108,7 +107,7 @@ std::vector<std::filesystem::path> CheckpointStore::files() const {
     const std::string name = entry.path().filename().string();
     if (name.starts_with("checkpoint-") && name.ends_with(".safetensors")) result.push_back(entry.path());
   }
-  std::sort(result.begin(), result.end());  // names have ten digits: their order is that of the steps
+  std::sort(result.begin(), result.end());  // names have ten digits and sort like the steps
   return result;
 }
 
@@ -123,7 +122,7 @@ std::optional<Checkpoint> CheckpointStore::load_newest(
     }
   }
   if (!all.empty())
-    throw Error(fmt::format("{}: no checkpoint is whole; nothing to go on from", folder_.string()));
+    throw Error(fmt::format("{}: all checkpoints are damaged; there is nothing to resume", folder_.string()));
   return std::nullopt;
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Checkpoints: everything that a run needs to go on as if it had never stopped. One is a safetensors file
-// whose metadata holds the state as JSON and a CRC-32C of the state and of every tensor; it is written
-// atomically, and the one before it stays until the next.
+// Checkpoints: everything that a run needs to resume as if it had never stopped. A checkpoint is a safetensors
+// file whose metadata holds the state as JSON and a CRC-32C of the state and of every tensor. It is written
+// atomically, and the previous one is kept.
 #pragma once
 
 #include <torch/torch.h>
@@ -34,8 +34,8 @@ class CheckpointStore {
   /// Saves as the checkpoint of `step` and deletes all but the last two.
   void save(std::int64_t step, const Checkpoint& checkpoint) const;
 
-  /// The newest checkpoint that is whole; `warn` hears of each one that is not. None if the folder has none.
-  /// Throws trit::Error if it has some and none is whole.
+  /// The newest intact checkpoint; `warn` is called for each damaged one. Nothing if the folder has none.
+  /// Throws trit::Error if all of them are damaged.
   std::optional<Checkpoint> load_newest(const std::function<void(const std::string&)>& warn) const;
 
   /// Files of checkpoints, oldest first.

@@ -5,37 +5,33 @@
 
 namespace trit::train {
 
-Evaluation evaluate(SimpleBitNetCNN& network, const apps::ImageDataset& dataset, torch::Device device,
+Evaluation evaluate(SimpleBitNetCNN& network, std::int64_t images, std::int64_t batch_size,
+                    const std::function<ImageBatch(std::int64_t first, std::int64_t count)>& batch,
                     const std::function<bool()>& stop) {
-  constexpr std::int64_t kBatch = 250;
   const torch::NoGradGuard no_gradients;
   network->eval();
-  Evaluation result;
-  std::int64_t correct = 0;
-  for (std::int64_t first = 0; first < dataset.count() && !stop(); first += kBatch) {
-    const std::int64_t images = std::min(kBatch, dataset.count() - first);
-    torch::Tensor x = torch::empty({images, 3, 32, 32});
-    apps::normalize(dataset, first, images,
-                    {x.mutable_data_ptr<float>(), static_cast<std::size_t>(x.numel())});
-    const torch::Tensor labels =
-        torch::from_blob(const_cast<std::uint8_t*>(dataset.labels.data() + first), {images}, torch::kUInt8)
-            .to(device, torch::kInt64);
-    const torch::Tensor logits =
-        network(x.to(device).contiguous(at::MemoryFormat::ChannelsLast)).to(torch::kFloat32);
-    result.loss +=
-        torch::nn::functional::cross_entropy(
-            logits, labels, torch::nn::functional::CrossEntropyFuncOptions().reduction(torch::kSum))
-            .item<double>();
-    const torch::Tensor classes = logits.argmax(1);
-    correct += classes.eq(labels).sum().item<std::int64_t>();
-    const torch::Tensor bytes = classes.to(torch::kCPU, torch::kUInt8).contiguous();
-    result.predictions.insert(result.predictions.end(), bytes.const_data_ptr<std::uint8_t>(),
-                              bytes.const_data_ptr<std::uint8_t>() + images);
+  // Sums stay on the device: a GPU's host waits once, at the end.
+  const auto sum = torch::nn::CrossEntropyLossOptions().reduction(torch::kSum);
+  torch::Tensor loss, correct;
+  std::vector<torch::Tensor> classes;
+  for (std::int64_t first = 0; first < images && !stop(); first += batch_size) {
+    const auto [x, labels] = batch(first, std::min(batch_size, images - first));
+    const torch::Tensor logits = network(x);
+    classes.push_back(logits.argmax(1));
+    const torch::Tensor batch_loss =
+        torch::nn::functional::cross_entropy(logits, labels, sum).to(torch::kDouble);
+    const torch::Tensor batch_correct = classes.back().eq(labels).sum();
+    loss = loss.defined() ? loss + batch_loss : batch_loss;
+    correct = correct.defined() ? correct + batch_correct : batch_correct;
   }
   network->train();
-  const auto images = static_cast<double>(std::max<std::int64_t>(1, dataset.count()));
-  result.loss /= images;
-  result.accuracy = 100.0 * static_cast<double>(correct) / images;
+  Evaluation result;
+  if (classes.empty()) return result;
+  result.loss = loss.item<double>() / static_cast<double>(images);
+  result.accuracy = 100.0 * static_cast<double>(correct.item<std::int64_t>()) / static_cast<double>(images);
+  const torch::Tensor bytes = torch::cat(classes).to(torch::kByte).cpu();
+  const auto* const begin = bytes.const_data_ptr<std::uint8_t>();
+  result.predictions.assign(begin, begin + bytes.numel());
   return result;
 }
 

@@ -5,7 +5,6 @@
 #include <functional>
 #include <vector>
 
-#include "common/datasets.h"
 #include "train_cifar10/network.h"
 
 namespace trit::train {
@@ -16,9 +15,15 @@ struct Evaluation {
   std::vector<std::uint8_t> predictions;  // class of each image
 };
 
-/// The network on a whole data set, in fp32 as the exported model runs. `stop` is asked between batches; an
-/// evaluation that was stopped is without meaning.
-Evaluation evaluate(SimpleBitNetCNN& network, const apps::ImageDataset& dataset, torch::Device device,
+/// x [images, 3, 32, 32] in channels-last order and labels int64 [images], on the network's device.
+struct ImageBatch {
+  torch::Tensor x, labels;
+};
+
+/// The network on `images` images in fp32, as the exported model runs. batch(first, count) returns the images
+/// [first, first + count). `stop` is asked between batches; a stopped evaluation means nothing.
+Evaluation evaluate(SimpleBitNetCNN& network, std::int64_t images, std::int64_t batch_size,
+                    const std::function<ImageBatch(std::int64_t first, std::int64_t count)>& batch,
                     const std::function<bool()>& stop);
 
 }  // namespace trit::train

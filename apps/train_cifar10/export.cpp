@@ -10,7 +10,7 @@ namespace {
 
 using nlohmann::ordered_json;
 
-/// The graph: each node names the nodes before it that it reads.
+/// The graph: each node lists the earlier nodes that it reads.
 class Graph {
  public:
   Graph() { nodes_.push_back({{"op", "input"}}); }
@@ -30,19 +30,16 @@ ordered_json convolution(const char* name) {
   return {{"op", "conv2d"}, {"name", name}, {"stride", 1}, {"padding", 1}};
 }
 
-ordered_json linear(const char* name, LinearKind kind) {
-  return {{"op", kind == LinearKind::ternary ? "bit_linear" : "linear"},
-          {"name", name},
-          {"norm", "rms"},
-          {"eps", 1e-6}};
+ordered_json linear(const char* name) {
+  return {{"op", "bit_linear"}, {"name", name}, {"norm", "rms"}, {"eps", 1e-6}};
 }
 
-std::string model_json(LinearKind kind, const apps::ImageDataset& dataset) {
+std::string model_json(const apps::ImageDataset& dataset) {
   const ordered_json relu{{"op", "relu"}}, pool{{"op", "max_pool2d"}, {"kernel", 2}, {"stride", 2}};
   Graph graph;
   graph.then(convolution("conv1")).then(relu).then(pool);
   graph.then(convolution("conv2")).then(relu).then(pool);
-  graph.then({{"op", "flatten"}}).then(linear("fc1", kind)).then(relu).then(linear("fc2", kind));
+  graph.then({{"op", "flatten"}}).then(linear("fc1")).then(relu).then(linear("fc2"));
   const ordered_json input{
       {"shape", {apps::ImageDataset::kChannels, apps::ImageDataset::kHeight, apps::ImageDataset::kWidth}},
       {"mean", dataset.mean},
@@ -55,12 +52,12 @@ std::string model_json(LinearKind kind, const apps::ImageDataset& dataset) {
 
 void export_model(const std::filesystem::path& path, const SimpleBitNetCNN& network,
                   const apps::ImageDataset& dataset) {
-  const std::string graph = model_json(network->linear(), dataset);
+  const std::string graph = model_json(dataset);
   const std::string name(apps::name_of(dataset.name));
   if (network->linear() == LinearKind::ternary) {
     trit::nn::save_packed(*network, path, graph, {{"trit.dataset", name}});
   } else {
-    // A graph of float layers with a norm, which `trit pack` makes ternary ones of: not one to run.
+    // bit_linear nodes with float weights are an input for `trit pack`; they do not run.
     trit::nn::save_packed(*network, path, {}, {{"trit.dataset", name}, {"trit.model", graph}});
   }
 }

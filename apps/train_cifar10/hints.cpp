@@ -23,7 +23,7 @@ bool is_program(const fs::path& path) {
   return fs::is_regular_file(path, failure) && access(path.c_str(), X_OK) == 0;
 }
 
-/// As short as a shell takes it: relative to the current folder where it lies below that.
+/// Relative to the current folder if `path` is below it, for a shell.
 std::string callable(const fs::path& path) {
   std::error_code failure;
   const fs::path relative = path.lexically_relative(fs::current_path(failure));
@@ -66,7 +66,7 @@ std::string resume_command(const TrainOptions& options) {
   const auto add = [&](const char* name, const std::string& value) {
     if (options.given.contains(name)) command += fmt::format(" --{} {}", name, shell_quoted(value));
   };
-  // What a checkpoint does not record.
+  // Options that a checkpoint does not record.
   add("data", options.data.string());
   add("device", options.device);
   add("threads", std::to_string(options.threads));
@@ -79,7 +79,7 @@ std::string resume_command(const TrainOptions& options) {
 std::vector<std::string> closing_hints(const TrainOptions& options) {
   std::vector<std::string> lines;
   const std::string dataset(apps::name_of(options.dataset));
-  // The twin's layers, float ones behind a norm, are none that the runtime has.
+  // The runtime has no float layers with a norm, which the fp32 twin consists of.
   const std::string trit = options.linear == LinearKind::ternary ? find_program("trit") : "";
   if (!trit.empty()) {
     std::string command = fmt::format("{} eval {} --dataset {}", trit,
@@ -92,7 +92,7 @@ std::vector<std::string> closing_hints(const TrainOptions& options) {
   }
   if (const std::string tensorboard = find_program("tensorboard"); !tensorboard.empty()) {
     lines.push_back(
-        fmt::format("look at its curves: {} --logdir {}", tensorboard, shell_quoted(options.out.string())));
+        fmt::format("view its curves: {} --logdir {}", tensorboard, shell_quoted(options.out.string())));
   }
   return lines;
 }
@@ -105,7 +105,7 @@ std::string note_on_accuracy(apps::DatasetName dataset, double accuracy, std::in
                                : dataset == apps::DatasetName::cifar10
                                    ? "20 epochs on all 50,000 images reach 80 %"
                                    : "more epochs, or more images, reach more";
-  return fmt::format("{}: that is close to chance (10 %), as is to be expected after few steps (here {}); {}",
+  return fmt::format("{}: this is close to chance (10 %), as expected after few steps (here {}); {}",
                      apps::name_of(dataset), steps, expected);
 }
 

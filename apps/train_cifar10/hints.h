@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What the program says a user may do next: commands that work as they are printed, and what accuracy to
-// expect.
+// Suggestions for the user: commands that work as they are printed, and the accuracy to expect.
 #pragma once
 
 #include <cstdint>
@@ -12,22 +11,22 @@
 
 namespace trit::train {
 
-/// "'" around what a shell would not take as one word as it is.
+/// `text` as one word of a shell: quoted if need be.
 std::string shell_quoted(const std::string& text);
 
-/// The program that is running, as it can be called from here; its neighbour `name`, one in a `.venv/bin`
-/// above it, or one on PATH. Empty if there is none.
+/// How to call the running program from the current folder.
+/// find_program: the program `name` beside it, in a `.venv/bin` above it, or on PATH; empty if there is none.
 std::string this_program();
 std::string find_program(const std::string& name);
 
-/// The command that goes on with an interrupted run.
+/// The command that resumes an interrupted run.
 std::string resume_command(const TrainOptions& options);
 
-/// After the export: how to evaluate the model without torch and how to look at the curves. A program that
-/// is not on this machine is left out.
+/// After the export: how to evaluate the model without torch and how to view the curves. Programs that are not
+/// on this machine are left out.
 std::vector<std::string> closing_hints(const TrainOptions& options);
 
-/// For an accuracy (percent) close to chance: that it is, and what more steps reach. Else empty.
+/// A note for an accuracy (percent) close to chance: what more steps reach. Empty for other accuracies.
 std::string note_on_accuracy(apps::DatasetName dataset, double accuracy, std::int64_t steps);
 
 }  // namespace trit::train

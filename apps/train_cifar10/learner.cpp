@@ -4,7 +4,6 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <fmt/format.h>
 
-#include <cmath>
 #include <string>
 
 #include "trit/error.h"
@@ -23,7 +22,7 @@ SimpleBitNetCNN seeded_network(const TrainOptions& options, torch::Device device
   SimpleBitNetCNN network(options.linear);
   network->to(device);
   if (device.is_cuda()) {
-    // Convolutions in channels-last order take their weights, and give their gradients, in the same.
+    // Convolutions in channels-last order read weights and write gradients in that order.
     for (torch::Tensor& parameter : network->parameters()) {
       if (parameter.dim() == 4)
         parameter.set_data(parameter.data().contiguous(at::MemoryFormat::ChannelsLast));
@@ -69,48 +68,13 @@ Learner::Learner(const TrainOptions& options, torch::Device device)
                                                    .convolution_factor(options.convolution_factor)),
       scaler_(device, trit::amp::GradScalerOptions().enabled(options.precision == Precision::fp16)) {}
 
-Learner::StepResult Learner::step(const Batch& batch, double learning_rate) {
+Learner::Output Learner::forward(const torch::Tensor& x, const torch::Tensor& labels) {
   namespace F = torch::nn::functional;
-  constexpr std::int64_t kChannels = 3, kSize = 32, kImage = kChannels * kSize * kSize;
-  const torch::Tensor x = torch::from_blob(batch.pixels.data(), {batch.images, kChannels, kSize, kSize},
-                                           {kImage, 1, kSize * kChannels, kChannels})
-                              .to(device_);
-  const torch::Tensor labels =
-      torch::from_blob(batch.labels.data(), {batch.images}, torch::kInt64).to(device_);
-
-  optimizer_.set_learning_rate(learning_rate);
-  optimizer_.zero_grad(/*set_to_none=*/true);
-  torch::Tensor logits, loss;
-  {
-    const trit::amp::AutocastGuard autocast(device_.type(), compute_type(options_.precision),
-                                            options_.precision != Precision::fp32);
-    logits = network_(x);
-    loss = F::cross_entropy(logits.to(torch::kFloat32), labels,
-                            F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing));
-  }
-  StepResult result{.loss = loss.item<double>(),
-                    .correct = logits.detach().argmax(1).eq(labels).sum().item<std::int64_t>()};
-  if (!std::isfinite(result.loss)) {
-    result.taken = false;
-    return result;
-  }
-
-  scaler_.scale(loss).backward();
-  bool finite = true;
-  if (options_.clip > 0.0) {
-    scaler_.unscale_(optimizer_);
-    finite = std::isfinite(torch::nn::utils::clip_grad_norm_(network_->parameters(), options_.clip));
-  }
-  // The scaler skips the step itself, and lowers its scale, when it has seen Inf or NaN.
-  if (scaler_.is_enabled()) {
-    result.taken = scaler_.step(optimizer_);
-    scaler_.update();
-  } else if (finite) {
-    optimizer_.step();
-  } else {
-    result.taken = false;
-  }
-  return result;
+  const trit::amp::AutocastGuard autocast(device_.type(), compute_type(options_.precision),
+                                          options_.precision != Precision::fp32);
+  const torch::Tensor logits = network_(x).to(torch::kFloat32);
+  return {logits, F::cross_entropy(logits, labels,
+                                   F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing))};
 }
 
 std::map<std::string, torch::Tensor> Learner::tensors() const {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The part of a run that learns: network, optimiser, loss scaler. One call is one step.
+// Network, optimiser and loss scaler.
 #pragma once
 
 #include <torch/torch.h>
@@ -10,36 +10,34 @@
 #include <string>
 
 #include "train_cifar10/adamw.h"
-#include "train_cifar10/batches.h"
 #include "train_cifar10/network.h"
 #include "train_cifar10/options.h"
 #include "trit/torch.h"
 
 namespace trit::train {
 
-/// "auto", "cpu", "cuda" or "cuda:N" as a device. Throws trit::Error for a GPU where torch sees none, or
-/// fewer, or this build has no kernels for it.
+/// The device "auto", "cpu", "cuda" or "cuda:N". Throws trit::Error for a GPU that torch does not see, and
+/// for any GPU if this build has no kernels for it.
 torch::Device device_from_name(const std::string& name);
 
 class Learner {
  public:
-  struct StepResult {
-    double loss = 0.0;         // of the batch, mean
-    std::int64_t correct = 0;  // images whose largest logit was their label's
-    bool taken = true;         // false: loss or gradient was not finite and the parameters are as before
-  };
-
-  /// Parameters are drawn with options.seed.
+  /// The parameters are drawn with options.seed.
   Learner(const TrainOptions& options, torch::Device device);
 
-  StepResult step(const Batch& batch, double learning_rate);
+  struct Output {
+    torch::Tensor logits;  // float32 [images, 10]
+    torch::Tensor loss;    // float32 [], mean over the batch
+  };
+  /// Logits and loss of x [images, 3, 32, 32] and labels int64 [images], in the precision of the options.
+  Output forward(const torch::Tensor& x, const torch::Tensor& labels);
 
   SimpleBitNetCNN& network() { return network_; }
   AdamW& optimizer() { return optimizer_; }
   trit::amp::GradScaler& scaler() { return scaler_; }
   torch::Device device() const { return device_; }
 
-  /// Parameters, optimiser state and generator by reference, under stable names; restoring copies into them.
+  /// Parameters, optimiser state and generator by reference, under stable names; restore() copies into them.
   std::map<std::string, torch::Tensor> tensors() const;
   nlohmann::json scaler_state() const { return scaler_.state_dict(); }
   /// Throws trit::Error if a tensor is missing or has another shape or type.

@@ -6,7 +6,7 @@
 
 #include "common/progress.h"
 #include "common/standard_streams.h"
-#include "train_cifar10/kept_memory.h"
+#include "train_cifar10/caching_allocator.h"
 #include "train_cifar10/options.h"
 #include "train_cifar10/trainer.h"
 
@@ -14,7 +14,7 @@ int main(int argc, char** argv) {
   trit::apps::prepare_standard_streams();
   const trit::train::TrainOptions options = trit::train::parse_command_line(argc, argv);
   trit::apps::install_interrupt_handler();
-  trit::train::keep_tensor_memory();
+  trit::train::install_caching_allocator();
   try {
     return trit::train::train(options);
   } catch (const std::exception& error) {

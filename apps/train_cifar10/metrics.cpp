@@ -47,10 +47,10 @@ EpochMetrics metrics_from_json(const nlohmann::json& json) {
 }
 
 void check_metrics_file_is_new(const std::filesystem::path& path) {
-  std::error_code ignored;  // what cannot be looked at cannot be written, which shows when it is tried
+  std::error_code ignored;  // a path that cannot be examined fails when it is written
   if (std::filesystem::is_regular_file(path, ignored) && std::filesystem::file_size(path, ignored) > 0) {
-    throw Error(fmt::format(
-        "{} has content that is not of this run; move it away, or choose another --metrics", path.string()));
+    throw Error(
+        fmt::format("{} has content of another run; move it, or choose another --metrics", path.string()));
   }
 }
 

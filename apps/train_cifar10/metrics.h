@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What is known of each finished epoch, and the file of it: one JSON object a line.
+// The metrics of each finished epoch, and their file: one JSON object per line.
 #pragma once
 
 #include <cstdint>
@@ -25,17 +25,17 @@ struct EpochMetrics {
 nlohmann::ordered_json to_json(const EpochMetrics& metrics);
 EpochMetrics metrics_from_json(const nlohmann::json& json);
 
-/// Throws trit::Error for a regular file that has content: a run that begins would lose it.
+/// Throws trit::Error for a regular file with content, which a new run would overwrite.
 void check_metrics_file_is_new(const std::filesystem::path& path);
 
 /// The lines of a metrics file. `constants` (data set, seed, ...) are added to every line.
 class MetricsFile {
  public:
-  /// Starts the file with the epochs of `history`: a resumed run drops what was written after its checkpoint.
+  /// Starts the file with the epochs of `history`: a resumed run drops lines from after its checkpoint.
   /// Throws trit::Error if it cannot be written, or if `history` is empty and the file is not.
   MetricsFile(std::filesystem::path path, nlohmann::ordered_json constants,
               const std::vector<EpochMetrics>& history);
-  /// Appends a line and hands it to the operating system.
+  /// Appends a line and flushes it.
   void append(const EpochMetrics& metrics);
 
  private:

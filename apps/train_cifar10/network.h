@@ -18,7 +18,7 @@
 namespace trit::train {
 
 /// y = Linear(RMSNorm(x)), without bias; parameters "weight" and "norm.weight" as BitLinear's.
-/// (Not for clone(), which would make a plain Linear of it.)
+/// (clone() would turn it into a plain Linear.)
 class NormLinearImpl : public torch::nn::LinearImpl {
  public:
   NormLinearImpl(std::int64_t in_features, std::int64_t out_features);

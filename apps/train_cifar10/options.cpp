@@ -5,44 +5,85 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <array>
 #include <limits>
-#include <map>
+#include <memory>
 #include <string_view>
+#include <utility>
 
+#include "common/help.h"
 #include "common/number_options.h"
 #include "trit/error.h"
 
 namespace trit::train {
 namespace {
 
-const std::map<std::string, LinearKind> kLinearKinds{{"ternary", LinearKind::ternary},
-                                                     {"fp32", LinearKind::fp32}};
-const std::map<std::string, Precision> kPrecisions{
+/// The names of an enumeration's values on the command line.
+template <typename Value>
+using Names = std::vector<std::pair<std::string, Value>>;
+template <typename Value>
+const Names<Value> kNames;
+template <>
+const Names<apps::DatasetName> kNames<apps::DatasetName>{{"cifar10", apps::DatasetName::cifar10},
+                                                         {"fashion-mnist", apps::DatasetName::fashion_mnist},
+                                                         {"drawn", apps::DatasetName::drawn}};
+template <>
+const Names<LinearKind> kNames<LinearKind>{{"ternary", LinearKind::ternary}, {"fp32", LinearKind::fp32}};
+template <>
+const Names<Precision> kNames<Precision>{
     {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp16", Precision::fp16}};
-const std::map<std::string, Schedule> kSchedules{
+template <>
+const Names<Schedule> kNames<Schedule>{
     {"cosine", Schedule::cosine}, {"onecycle", Schedule::onecycle}, {"constant", Schedule::constant}};
 
 template <typename Value>
-std::string name_in(const std::map<std::string, Value>& names, Value value) {
-  for (const auto& [name, candidate] : names) {
+std::string name_in(Value value) {
+  for (const auto& [name, candidate] : kNames<Value>) {
     if (candidate == value) return name;
   }
   throw Error("a value that has no name");
 }
 
 template <typename Value>
-std::vector<std::string> keys(const std::map<std::string, Value>& names) {
-  std::vector<std::string> result;
-  for (const auto& [name, value] : names) result.push_back(name);
-  return result;
+Value value_of(const std::string& text) {
+  for (const auto& [name, value] : kNames<Value>) {
+    if (name == text) return value;
+  }
+  throw Error(fmt::format("'{}' is not a value of this option", text));
 }
 
-/// The command line's texts for the options that are enumerations here.
-struct Texts {
-  std::string dataset, linear, schedule, precision;
-};
+/// --name NAME for an enumeration.
+template <typename Value>
+void add_choice(CLI::App& app, const char* name, Value& value, const char* help) {
+  std::vector<std::string> names;
+  for (const auto& [text, unused] : kNames<Value>) names.push_back(text);
+  app.add_option_function<std::string>(
+         name, [&value](const std::string& text) { value = value_of<Value>(text); }, help)
+      ->type_name("NAME")
+      ->default_str(name_in(value))
+      ->check(CLI::IsMember(names));
+}
 
-// What is wrong with the name of a device; whether there is such a GPU shows later.
+/// Calls visit(name, value) for each option that decides the result; checkpoints record these.
+template <typename Options, typename Visit>
+void for_each_recorded(Options& options, const Visit& visit) {
+  visit("dataset", options.dataset);
+  visit("train-images", options.train_images);
+  visit("linear", options.linear);
+  visit("epochs", options.epochs);
+  visit("batch-size", options.batch_size);
+  visit("lr", options.learning_rate);
+  visit("conv-lr-factor", options.convolution_factor);
+  visit("weight-decay", options.weight_decay);
+  visit("clip", options.clip);
+  visit("label-smoothing", options.label_smoothing);
+  visit("warmup-epochs", options.warmup_epochs);
+  visit("schedule", options.schedule);
+  visit("seed", options.seed);
+  visit("precision", options.precision);
+}
+
+// What is wrong with the name of a device, or an empty text. Whether there is such a GPU is checked later.
 std::string device_name(const std::string& name) {
   const std::string_view number = name.starts_with("cuda:") ? std::string_view(name).substr(5) : "";
   const bool numbered = !number.empty() && number.size() <= 3 &&
@@ -54,80 +95,76 @@ std::string device_name(const std::string& name) {
 
 std::string not_empty(const std::string& path) { return path.empty() ? "an empty path" : ""; }
 
-void add_options(CLI::App& app, TrainOptions& options, Texts& texts) {
-  const auto at_least_one = apps::whole_number(1);
-  const auto non_negative = apps::number(0);
-  app.add_option("--data", options.data, "folder of the data set (default: TRIT_CIFAR10 or the cache folder)")
-      ->check(not_empty);
-  app.add_option("--dataset", texts.dataset, "data set")
-      ->check(CLI::IsMember({"cifar10", "fashion-mnist", "drawn"}));
-  app.add_option("--train-images", options.train_images, "train on the first N images only (0: all)")
-      ->check(apps::whole_number(0));
-  app.add_option("--linear", texts.linear, "linear layers: ternary, or their fp32 twins")
-      ->check(CLI::IsMember(keys(kLinearKinds)));
-  app.add_option("--epochs", options.epochs, "passes over the training images")->check(at_least_one);
-  app.add_option("--batch-size", options.batch_size, "images per step")->check(at_least_one);
-  app.add_option("--lr", options.learning_rate, "highest learning rate of AdamW")->check(non_negative);
-  app.add_option("--conv-lr-factor", options.convolution_factor,
-                 "learning rate of the convolutions, as a share of --lr")
-      ->check(non_negative);
-  app.add_option("--weight-decay", options.weight_decay, "weight decay of AdamW")->check(non_negative);
-  app.add_option("--clip", options.clip, "largest norm of the gradient (0: no clipping)")
-      ->check(non_negative);
-  app.add_option("--label-smoothing", options.label_smoothing, "label smoothing of the loss")
-      ->check(apps::number(0, 0.999));
-  app.add_option("--warmup-epochs", options.warmup_epochs, "epochs of linear warm-up")->check(non_negative);
-  app.add_option("--schedule", texts.schedule, "learning rate schedule")
-      ->check(CLI::IsMember(keys(kSchedules)));
-  app.add_option("--seed", options.seed, "seed of weights, data order and augmentation")
+void add_options(CLI::App& app, TrainOptions& options) {
+  const auto add_count = [&](const char* name, std::int64_t& value, std::int64_t min, const char* help) {
+    app.add_option(name, value, help)->type_name("N")->check(apps::whole_number(min));
+  };
+  const auto add_number = [&](const char* name, double& value, const char* help,
+                              double max = apps::kMaxNumber) {
+    app.add_option(name, value, help)->type_name("X")->check(apps::number(0, max));
+  };
+  const auto add_path = [&](const char* name, std::filesystem::path& path, const char* type,
+                            const char* help) {
+    app.add_option(name, path, help)->type_name(type)->check(not_empty);
+  };
+  add_path("--data", options.data, "FOLDER",
+           "folder of the data set; if not given, TRIT_CIFAR10 or the cache folder");
+  add_choice(app, "--dataset", options.dataset, "data set");
+  add_count("--train-images", options.train_images, 0, "train on the first N images; 0 means all");
+  add_choice(app, "--linear", options.linear, "linear layers: ternary ones, or their fp32 twins");
+  add_count("--epochs", options.epochs, 1, "passes over the training images");
+  add_count("--batch-size", options.batch_size, 1, "images per step");
+  add_number("--lr", options.learning_rate, "peak learning rate of AdamW");
+  add_number("--conv-lr-factor", options.convolution_factor,
+             "learning rate of the convolutions, as a factor of --lr");
+  add_number("--weight-decay", options.weight_decay, "weight decay of AdamW");
+  add_number("--clip", options.clip, "maximum norm of the gradient; 0 means no clipping");
+  add_number("--label-smoothing", options.label_smoothing, "label smoothing of the loss", 0.999);
+  add_number("--warmup-epochs", options.warmup_epochs, "epochs of linear warm-up");
+  add_choice(app, "--schedule", options.schedule, "learning rate schedule");
+  app.add_option("--seed", options.seed, "seed of the weights, the data order and the augmentation")
+      ->type_name("N")
       ->check(apps::whole_number(0, std::numeric_limits<std::int64_t>::max()));
-  app.add_option("--precision", texts.precision, "arithmetic of float layers; half types run under autocast")
-      ->check(CLI::IsMember(keys(kPrecisions)));
+  add_choice(app, "--precision", options.precision,
+             "arithmetic of the float layers; bf16 and fp16 run under autocast");
   app.add_option("--device", options.device,
-                 "where to train: auto, cpu, cuda or cuda:N, the GPU of that number")
+                 "where to train: auto, cpu, cuda, or cuda:N for the GPU of that number")
+      ->type_name("NAME")
       ->check(device_name);
-  app.add_option("--threads", options.threads, "CPU threads (0: all CPUs that this process may use)")
-      ->check(apps::whole_number(0, apps::kMostThreads));
-  app.add_option("--out", options.out, "folder of the run: checkpoints, metrics, model.safetensors")
-      ->check(not_empty);
-  app.add_flag("--resume", options.resume, "go on with the run in --out, with its options");
-  app.add_option("--metrics", options.metrics,
-                 "metrics, one JSON object an epoch (default: OUT/metrics.jsonl)")
-      ->check(not_empty);
-  app.add_option("--checkpoint-seconds", options.checkpoint_seconds, "time between checkpoints")
-      ->check(non_negative);
-  app.add_option("--predictions", options.predictions,
-                 "at the end, write the class predicted for each test image, one a line")
-      ->check(not_empty);
+  app.add_option("--threads", options.threads, "CPU threads; 0 means all CPUs that this process may use")
+      ->type_name("N")
+      ->check(apps::whole_number(0, apps::kMaxThreads));
+  add_path("--out", options.out, "FOLDER", "folder of the run: checkpoints, metrics, model.safetensors");
+  app.add_flag("--resume", options.resume, "resume the run in --out, with its options");
+  add_path("--metrics", options.metrics, "FILE",
+           "metrics, one JSON object per epoch; if not given, metrics.jsonl in --out");
+  add_number("--checkpoint-seconds", options.checkpoint_seconds, "seconds between checkpoints");
+  add_path("--predictions", options.predictions, "FILE",
+           "at the end, write the predicted class of each test image here, one per line");
 }
 
 }  // namespace
 
-std::string name_of(LinearKind kind) { return name_in(kLinearKinds, kind); }
-std::string name_of(Precision precision) { return name_in(kPrecisions, precision); }
-std::string name_of(Schedule schedule) { return name_in(kSchedules, schedule); }
+std::string name_of(LinearKind kind) { return name_in(kind); }
+std::string name_of(Precision precision) { return name_in(precision); }
+std::string name_of(Schedule schedule) { return name_in(schedule); }
 
 TrainOptions parse_command_line(int argc, char** argv) {
   TrainOptions options;
-  Texts texts{std::string(apps::name_of(options.dataset)), name_of(options.linear), name_of(options.schedule),
-              name_of(options.precision)};
   CLI::App app("Trains SimpleBitNetCNN, whose linear layers are ternary, and exports it packed.",
                "train_cifar10");
+  app.formatter(std::make_shared<apps::HelpFormatter>());
   app.option_defaults()->always_capture_default();
   app.footer(
-      "What to expect: 20 epochs reach 80 % on CIFAR-10 and 99.7 % on the drawn images (51 % after one epoch "
-      "on all\n"
-      "10,000 of them; an epoch on 4,000 is 32 steps and stays at chance, 10 %).");
-  add_options(app, options, texts);
+      "What to expect: 20 epochs reach 80 % on CIFAR-10 and 99.7 % on the drawn images. On the drawn images\n"
+      "one epoch reaches 51 %; with --train-images 4000 it has only 32 steps and stays at chance, 10 %.\n\n"
+      "Example: train_cifar10 --dataset drawn --epochs 1 --out runs/drawn");
+  add_options(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     std::exit(app.exit(error) == 0 ? 0 : 2);
   }
-  options.dataset = apps::dataset_from_name(texts.dataset);
-  options.linear = kLinearKinds.at(texts.linear);
-  options.schedule = kSchedules.at(texts.schedule);
-  options.precision = kPrecisions.at(texts.precision);
   for (const CLI::Option* option : app.get_options()) {
     if (option->count() > 0) options.given.insert(option->get_lnames().front());
   }
@@ -135,20 +172,15 @@ TrainOptions parse_command_line(int argc, char** argv) {
 }
 
 nlohmann::json to_json(const TrainOptions& options) {
-  return {{"dataset", apps::name_of(options.dataset)},
-          {"train-images", options.train_images},
-          {"linear", name_of(options.linear)},
-          {"epochs", options.epochs},
-          {"batch-size", options.batch_size},
-          {"lr", options.learning_rate},
-          {"conv-lr-factor", options.convolution_factor},
-          {"weight-decay", options.weight_decay},
-          {"clip", options.clip},
-          {"label-smoothing", options.label_smoothing},
-          {"warmup-epochs", options.warmup_epochs},
-          {"schedule", name_of(options.schedule)},
-          {"seed", options.seed},
-          {"precision", name_of(options.precision)}};
+  nlohmann::json json;
+  for_each_recorded(options, [&]<typename Value>(const char* name, const Value& value) {
+    if constexpr (std::is_enum_v<Value>) {
+      json[name] = name_in(value);
+    } else {
+      json[name] = value;
+    }
+  });
+  return json;
 }
 
 TrainOptions resume_options(TrainOptions options, const nlohmann::json& recorded) {
@@ -165,20 +197,14 @@ TrainOptions resume_options(TrainOptions options, const nlohmann::json& recorded
         fmt::format("--{} {} differs from the run in {}, which has {}; leave it out, or start another run",
                     name, current.at(name).dump(), options.out.string(), value.dump()));
   }
-  options.dataset = apps::dataset_from_name(recorded.at("dataset").get<std::string>());
-  options.train_images = recorded.at("train-images");
-  options.linear = kLinearKinds.at(recorded.at("linear"));
+  for_each_recorded(options, [&]<typename Value>(const char* name, Value& value) {
+    if constexpr (std::is_enum_v<Value>) {
+      value = value_of<Value>(recorded.at(name).get<std::string>());
+    } else {
+      value = recorded.at(name).get<Value>();
+    }
+  });
   options.epochs = epochs;
-  options.batch_size = recorded.at("batch-size");
-  options.learning_rate = recorded.at("lr");
-  options.convolution_factor = recorded.at("conv-lr-factor");
-  options.weight_decay = recorded.at("weight-decay");
-  options.clip = recorded.at("clip");
-  options.label_smoothing = recorded.at("label-smoothing");
-  options.warmup_epochs = recorded.at("warmup-epochs");
-  options.schedule = kSchedules.at(recorded.at("schedule"));
-  options.seed = recorded.at("seed");
-  options.precision = kPrecisions.at(recorded.at("precision"));
   return options;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// What a training run is told on its command line. The values that decide the result are stored in every
-// checkpoint; a resumed run takes them from there and refuses a command line that contradicts them.
+// The command line of a training run. Every checkpoint records the options that decide the result; a resumed
+// run takes them from there and refuses a command line that contradicts them.
 #pragma once
 
 #include <cstdint>
@@ -23,19 +23,18 @@ std::string name_of(Precision precision);
 std::string name_of(Schedule schedule);
 
 struct TrainOptions {
-  // What is learnt, and from what.
+  // Model and data.
   apps::DatasetName dataset = apps::DatasetName::cifar10;
-  std::int64_t train_images = 0;  // the first so many images; 0: all
+  std::int64_t train_images = 0;  // the first ones; 0: all
   LinearKind linear = LinearKind::ternary;
 
   // The recipe (docs/training.md).
   std::int64_t epochs = 20;
   std::int64_t batch_size = 128;
-  double learning_rate = 4e-3;  // the highest one of the schedule
-  double convolution_factor =
-      0.35;                   // the convolutions' share of it: latent ternary weights want larger steps
-  double weight_decay = 0.2;  // of matrices and convolutions; norm weights and biases have none
-  double clip = 0.0;          // largest norm of the gradient; 0: none
+  double learning_rate = 4e-3;       // the peak of the schedule
+  double convolution_factor = 0.35;  // of the convolutions: latent ternary weights need larger steps
+  double weight_decay = 0.2;         // of matrices and convolutions; norm weights and biases have none
+  double clip = 0.0;                 // maximum norm of the gradient; 0: no clipping
   double label_smoothing = 0.0;
   double warmup_epochs = 2.0;
   Schedule schedule = Schedule::cosine;
@@ -43,7 +42,7 @@ struct TrainOptions {
   Precision precision = Precision::fp32;
 
   // Where and how it runs.
-  std::string device = "auto";  // auto, cpu, cuda
+  std::string device = "auto";  // auto, cpu, cuda or cuda:N
   int threads = 0;              // 0: all that this process may use
   std::filesystem::path data;   // empty: apps::default_folder(dataset)
   std::filesystem::path out = "runs/train_cifar10";
@@ -56,16 +55,15 @@ struct TrainOptions {
   std::set<std::string> given;
 };
 
-/// Options from the command line. Prints the help or a message and ends the process (0, or 2 for a usage
-/// error).
+/// Parses the command line. For --help or wrong usage it prints a message and ends the process with 0 or 2.
 TrainOptions parse_command_line(int argc, char** argv);
 
 /// The options that decide the result, as {"epochs": 20, ...}; keys are the names on the command line.
 nlohmann::json to_json(const TrainOptions& options);
 
-/// A resumed run's options: `options` with every value of `recorded` (to_json of the run's start). Throws
-/// trit::Error that names the first option that the command line gave with another value; the number of
-/// epochs of a constant schedule may be raised.
+/// The options of a resumed run: `options` with every value of `recorded` (to_json at the start of the run).
+/// Throws trit::Error that names the first option with another value on the command line. With a constant
+/// schedule the number of epochs may be raised.
 TrainOptions resume_options(TrainOptions options, const nlohmann::json& recorded);
 
 }  // namespace trit::train

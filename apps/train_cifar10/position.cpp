@@ -15,6 +15,15 @@ double share(double sum, std::int64_t images) {
 
 }  // namespace
 
+void Position::add(std::int64_t steps, const StepSums& sums) {
+  batch += steps;
+  step += steps;
+  skipped = sums.skipped;
+  loss_sum += sums.loss_sum;
+  loss_images += sums.loss_images;
+  correct += sums.correct;
+}
+
 double Position::mean_loss() const { return share(loss_sum, loss_images); }
 double Position::accuracy() const { return share(100.0 * static_cast<double>(correct), loss_images); }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Counter-based random numbers: number i of a stream is a pure function of (seed, stream, epoch, i), so a run
-// that goes on in the middle of an epoch, or prepares its images in another order, draws the same ones.
+// Counter-based random numbers: number i of a stream is a pure function of (seed, stream, epoch, i). A run that
+// resumes in the middle of an epoch, or prepares its images in another order, therefore draws the same ones.
 #pragma once
 
 #include <cstdint>

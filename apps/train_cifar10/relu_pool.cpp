@@ -13,8 +13,8 @@
 #include "train_cifar10/gpu/kernels.h"
 #endif
 
-// The inner loops run over channels, contiguous in memory, and are left to the compiler: one copy for
-// AVX-512, one for AVX2 and one for any x86-64, chosen when the program is loaded.
+// The compiler vectorises the inner loops over channels, which are contiguous in memory: one copy for AVX-512,
+// one for AVX2 and one for any x86-64, chosen when the program is loaded.
 #define TRIT_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 
 namespace trit::train {
@@ -79,7 +79,7 @@ inline __attribute__((always_inline)) void scatter_row_of(const T* dy, const std
   }
 }
 
-// float is what training runs on by default; the other types take the plain copy.
+// Training uses float by default; other types use the plain copy.
 TRIT_CLONES void pool_row(const float* top, const float* bottom, std::int64_t columns, std::int64_t channels,
                           float* y, std::uint8_t* choice) {
   pool_row_of(top, bottom, columns, channels, y, choice);

@@ -4,9 +4,9 @@
 //
 //   y[n, c, i, j] = max(0, max of x[n, c, 2i..2i+1, 2j..2j+1])
 //
-// Same values and gradients as at::max_pool2d(at::relu(x), 2): the gradient goes to the first largest input
-// of a window and nowhere if that is not positive; NaN passes through, and so does -0.0 on a CPU. What is
-// kept for backward is one byte an output instead of an int64 index and the two activations.
+// Values and gradients are those of at::max_pool2d(at::relu(x), 2): the gradient goes to the first maximum of a
+// window, and nowhere if that is not positive. NaN passes through, and so does -0.0 on a CPU. Backward needs
+// one byte per output instead of an int64 index and the two activations.
 #pragma once
 
 #include <torch/torch.h>

@@ -24,7 +24,7 @@ bool is_leftover(const fs::path& path) {
 
 void remove_leftovers(const fs::path& folder) {
   for (const auto& entry : fs::directory_iterator(folder)) {
-    std::error_code ignored;  // it costs room on the disk, no more
+    std::error_code ignored;  // a leftover only takes space
     if (is_leftover(entry.path())) fs::remove(entry.path(), ignored);
   }
 }
@@ -37,7 +37,7 @@ bool has_checkpoint(const fs::path& checkpoints) {
   return false;
 }
 
-/// What a run that ended before its first checkpoint leaves: nothing that would be missed.
+/// Whether a run that ended before its first checkpoint leaves such a file: nobody will miss it.
 bool is_remnant(const fs::directory_entry& entry) {
   const std::string name = entry.path().filename().string();
   return is_leftover(entry.path()) || name == ".lock" ||
@@ -46,12 +46,12 @@ bool is_remnant(const fs::directory_entry& entry) {
          name.starts_with("events.out.tfevents.");
 }
 
-/// A folder for a new run. `begun`: a run has been here, so that remnants are its.
+/// Checks that a folder is free for a new run. `begun`: a run began here and left the remnants.
 void check_has_no_content(const fs::path& path, bool begun) {
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
     if (is_remnant(entry) && (begun || name == ".lock" || name == "checkpoints")) continue;
-    throw Error(fmt::format("{} holds a run already ({}); go on with it by --resume, or choose another --out",
+    throw Error(fmt::format("{} already holds a run ({}); resume it with --resume, or choose another --out",
                             path.string(), name));
   }
 }
@@ -67,7 +67,7 @@ void check_resumable(const fs::path& path, const fs::path& checkpoints) {
   std::error_code failure;
   const bool there = fs::exists(path, failure);
   if (there && has_checkpoint(checkpoints)) return;
-  throw Error(fmt::format("no run in {} to resume: {}; without --resume a new one begins there",
+  throw Error(fmt::format("no run in {} to resume: {}; without --resume a new run begins there",
                           path.string(), there ? "it has no checkpoint" : "there is no such folder"));
 }
 
@@ -80,12 +80,12 @@ RunFolder::RunFolder(const fs::path& path, bool resume) : path_(path) {
   if (!begun && fs::is_directory(path_, failure)) check_has_no_content(path_, begun);  // creating nothing
   fs::create_directories(checkpoints(), failure);
   if (failure)
-    throw Error(fmt::format("cannot make the folder {}: {}", checkpoints().string(), failure.message()));
+    throw Error(fmt::format("cannot create the folder {}: {}", checkpoints().string(), failure.message()));
 
   const std::string lock_path = (path_ / ".lock").string();
   lock_ = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
   if (lock_ < 0) throw Error(fmt::format("cannot write {}: {}", lock_path, std::strerror(errno)));
-  // The kernel drops the lock with its process, however that ends.
+  // The kernel releases the lock when the process ends, in whatever way.
   if (flock(lock_, LOCK_EX | LOCK_NB) != 0) {
     const int code = errno;
     close(lock_);

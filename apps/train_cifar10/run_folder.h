@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// The folder of a run: one process at a time, and never over another run.
+// The folder of a run. Only one process works in it, and no run overwrites another.
 //
 //   OUT/checkpoints/checkpoint-<step>.safetensors   the last two
-//   OUT/metrics.jsonl                               one JSON object an epoch
-//   OUT/events.out.tfevents.*                       the same and more for TensorBoard
+//   OUT/metrics.jsonl                               one JSON object per epoch
+//   OUT/events.out.tfevents.*                       for TensorBoard: the same and the steps
 //   OUT/model.safetensors                           at the end: the packed model
 //   OUT/.lock                                       held while a process works here
 #pragma once
@@ -15,10 +15,10 @@ namespace trit::train {
 
 class RunFolder {
  public:
-  /// Locks the folder until destruction. Throws trit::Error where another process holds it, and where it is
-  /// not a folder or not writable.
-  /// With `resume` it must hold a run with a checkpoint; nothing is created otherwise. Without, it is made if
-  /// need be and must have no content, apart from what a run leaves that ended before its first checkpoint.
+  /// Locks the folder until destruction. Throws trit::Error if another process holds it, and if it is not a
+  /// folder or not writable.
+  /// With `resume` it must hold a run with a checkpoint, and nothing is created. Without, it is created if need
+  /// be and must be empty, except for what a run leaves that ended before its first checkpoint.
   RunFolder(const std::filesystem::path& path, bool resume);
   ~RunFolder();
   RunFolder(const RunFolder&) = delete;

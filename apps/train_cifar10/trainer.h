@@ -5,8 +5,8 @@
 
 namespace trit::train {
 
-/// Trains, checkpoints, evaluates and exports as the options say. Returns the process's exit code: 0, or 130
-/// if it was interrupted (after saving). Throws trit::Error and c10::Error.
+/// Trains, saves checkpoints, evaluates and exports as the options say. Returns the exit code: 0, or 130 if
+/// interrupted (after saving). Throws trit::Error and c10::Error.
 int train(TrainOptions options);
 
 }  // namespace trit::train

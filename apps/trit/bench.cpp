@@ -9,13 +9,12 @@
 #include <string>
 
 #ifdef TRIT_HAVE_CUDA
-#include "common/gpu_benchmark.h"
-#include "common/gpu_tune.h"
+#include "bench/lib/gpu_benchmark.h"
+#include "bench/lib/gpu_tune.h"
 #endif
-#include "common/huge_buffer.h"
-#include "common/linear_report.h"
-#include "common/machine.h"
-#include "common/progress.h"
+#include "bench/lib/huge_buffer.h"
+#include "bench/lib/linear_report.h"
+#include "bench/lib/machine.h"
 #include "output.h"
 #include "trit/error.h"
 
@@ -27,30 +26,24 @@ using nlohmann::ordered_json;
 constexpr int kQuickRounds = 5;
 
 apps::LinearReport measure(const BenchOptions& options, Backend backend, int threads) {
-  std::optional<apps::Progress> progress;
-  const std::string title = fmt::format("bench, {} thread{}", threads, threads == 1 ? "" : "s");
   apps::TimingOptions timing;
   if (options.quick) {
     timing.rounds = kQuickRounds;
   }
+  const std::string title = fmt::format("bench, {} thread{}", threads, threads == 1 ? "" : "s");
   return apps::benchmark_linear({.backends = {backend},
                                  .shapes = options.shapes,
                                  .tokens = options.tokens,
                                  .threads = threads,
                                  .timing = timing},
-                                [&](std::int64_t done, std::int64_t total) {
-                                  if (!progress) {
-                                    progress.emplace(title, total, "batches");
-                                  }
-                                  progress->update(done);
-                                });
+                                apps::progress_bar(title));
 }
 
 #ifdef TRIT_HAVE_CUDA
 void print_tuning(const apps::TuneReport& report) {
   std::string text =
       fmt::format("{}\n{:>12} {:>6}  {:<22} {:>8}  {:<22} {:>8} {:>6} {:>6}\n", report.device, "N x K",
-                  "tokens", "the table's plan", "us", "the fastest", "us", "ratio", "plans");
+                  "tokens", "plan of the table", "us", "fastest plan", "us", "ratio", "plans");
   double worst = 1;
   for (const apps::TunedProduct& product : report.products) {
     worst = std::max(worst, product.ratio());
@@ -59,10 +52,10 @@ void print_tuning(const apps::TuneReport& report) {
                         product.table_microseconds, product.best_plan, product.best_microseconds,
                         product.ratio(), product.plans);
   }
-  text += fmt::format("the table's time over the fastest: geometric mean {:.3f}, largest {:.3f}; {:.1f} s\n",
+  text += fmt::format("time of the table's plan / fastest: geometric mean {:.3f}, maximum {:.3f}; {:.1f} s\n",
                       report.mean_ratio, worst, report.seconds);
-  text += report.file.empty() ? "not kept: TRIT_CUDA_TUNING=off, or there is no cache that can be written\n"
-                              : fmt::format("kept in {}\n", report.file.string());
+  text += report.file.empty() ? "not saved: TRIT_CUDA_TUNING=off, or the cache folder is not writable\n"
+                              : fmt::format("saved in {}\n", report.file.string());
   print(text);
 }
 
@@ -88,19 +81,12 @@ ordered_json to_json(const apps::TuneReport& report) {
 }
 
 int run_gpu_tune(const BenchOptions& options, const apps::TimingOptions& timing) {
-  std::optional<apps::Progress> progress;
   const apps::TuneReport report = apps::tune_gpu({.backends = {Backend::cuda},
                                                   .shapes = options.shapes,
                                                   .tokens = options.tokens,
                                                   .threads = 1,
                                                   .timing = timing},
-                                                 [&](std::int64_t done, std::int64_t total) {
-                                                   if (!progress) {
-                                                     progress.emplace("tuning", total, "products");
-                                                   }
-                                                   progress->update(done);
-                                                 });
-  progress.reset();
+                                                 apps::progress_bar("tuning", "products"));
   if (options.json) {
     print_json(to_json(report));
   } else {
@@ -130,12 +116,13 @@ int run_gpu_bench(const BenchOptions& options) {
     all.update(apps::to_json(std::span(&measured.report, 1)));
     print_json(all);
   } else {
-    print(measured.device + ", " + apps::table(measured.report) +
-          "\nproduct us: one product in a CUDA graph of them; layer us: RMSNorm, quantisation and product of "
-          "fp32 inputs.\nGB/s: packed weights. Weights from memory: more layers in turn than L2 holds. The "
-          "read "
-          "bandwidth is\nmeasured in the same run; the int8 peak is the GPU's nominal one. Plans: " +
-          (measured.plans.empty() ? "the table's" : measured.plans) + ".\n");
+    print(
+        measured.device + ", " + apps::table(measured.report) +
+        "\nproduct us: one product of a CUDA graph of many; layer us: RMSNorm, quantisation and product of "
+        "fp32"
+        "\ninputs. GB/s: packed weights. Weights from memory: more layers in turn than fit into L2. The read"
+        "\nbandwidth is measured in the same run; the int8 peak is the nominal one of the GPU. Plans: " +
+        (measured.plans.empty() ? "the table's" : measured.plans) + ".\n");
   }
   return 0;
 }
@@ -157,7 +144,9 @@ int run_bench(const BenchOptions& options) {
     return run_gpu_bench(options);
   }
   if (options.tune) {
-    throw Error("--tune is of the backend cuda (--backend cuda); layouts for a CPU are chosen without it");
+    throw Error(
+        "--tune needs --backend cuda, the only backend that is tuned (layouts for a CPU are chosen without "
+        "it)");
   }
   const Backend backend = backend_of(cpu_kernels_for(options.backend));
   std::vector<int> threads{1};

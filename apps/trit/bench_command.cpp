@@ -25,7 +25,7 @@ apps::LinearShape shape_of(const std::string& text) {
   }
 }
 
-// Nothing is kept or written half-way: Ctrl-C may end the process where it stands.
+// Nothing is written before the end: Ctrl-C may end the process at once.
 extern "C" void end_at_once(int) { _exit(kInterrupted); }
 
 }  // namespace
@@ -36,34 +36,33 @@ void add_bench_command(CLI::App& app, Action& action) {
   add_backend_option(*command, options->backend);
   command
       ->add_option("--threads", options->threads,
-                   "threads; 0 is all that this process may use; if not given, once one thread and once all")
-      ->type_name("T")
-      ->check(apps::whole_number(0, apps::kMostThreads));
+                   "CPU threads; 0 means all CPUs that this process may use; if not given, one and then all")
+      ->type_name("N")
+      ->check(apps::whole_number(0, apps::kMaxThreads));
   const auto shapes = std::make_shared<std::vector<std::string>>();
-  command->add_option("--shapes", *shapes, "layers, outputs x inputs")
+  command->add_option("--shapes", *shapes, "layers, as outputs x inputs")
       ->type_name("NxK,...")
       ->delimiter(',')
       ->default_str("six of common models, two of SimpleBitNetCNN");
-  const CLI::Option* tokens =
-      command->add_option("--tokens", options->tokens, "rows of the input (the batch)")
-          ->type_name("M,...")
-          ->delimiter(',')
-          ->check(apps::whole_number(1, std::int64_t{1} << 20))
-          ->default_str("1,4,8,32,128,512");
+  const CLI::Option* tokens = command->add_option("--tokens", options->tokens, "rows of the input")
+                                  ->type_name("N,...")
+                                  ->delimiter(',')
+                                  ->check(apps::whole_number(1, 1'000'000))
+                                  ->default_str("1,4,8,32,128,512");
   command->add_flag("--quick", options->quick,
-                    "seconds: 4096x4096, 512x4096, 10x512 with 1, 8, 128 tokens, and fewer rounds");
+                    "4096x4096, 512x4096 and 10x512 with 1, 8 and 128 tokens in fewer rounds: seconds");
   command->add_flag(
       "--tune", options->tune,
-      "cuda: time the kernels' plans for these shapes and tokens, and keep the fastest for this "
-      "GPU model");
+      "cuda: time the plans of the kernels for these shapes and tokens, and save the fastest for this GPU "
+      "model");
   add_json_option(*command, options->json);
   command->footer(
-      "Where a backend has two layouts of the weights, both are measured; * marks the one that is chosen.\n"
+      "If a backend has two layouts of the weights, both are measured and * marks the chosen one.\n"
       "TRIT_LAYOUT=two_bit or base3 forces one, here and in every other command; auto or unset chooses.\n"
-      "The whole table takes a few minutes on two cores, --quick less than one; the memory in use is up to\n"
-      "nine times the last cache. With --backend cuda it takes seconds, and --threads changes nothing; what\n"
-      "--tune has kept (in $XDG_CACHE_HOME/trit or ~/.cache/trit) is used by every command with that\n"
-      "backend: TRIT_CUDA_TUNING=off leaves it out, TRIT_CUDA_TUNING=FILE names another file.\n"
+      "The whole table takes a few minutes on two cores, --quick less than one, and up to nine times the\n"
+      "last cache of memory. With --backend cuda it takes seconds, and --threads has no effect. Every\n"
+      "command with that backend uses the plans that --tune has saved (in $XDG_CACHE_HOME/trit or\n"
+      "~/.cache/trit); TRIT_CUDA_TUNING=off ignores them, TRIT_CUDA_TUNING=FILE names another file.\n\n"
       "Example: trit bench --shapes 4096x4096,14336x4096 --tokens 1,128 --threads 1 --json");
   command->callback([options, shapes, tokens, &action] {
     if (options->quick && tokens->empty()) {

@@ -19,7 +19,7 @@ std::vector<LayerRow> describe(const io::Checkpoint& checkpoint, bool with_codes
     row.float_bytes = static_cast<std::uint64_t>(4 * weights);
     row.bits_per_weight = weights == 0 ? 0 : 8 * static_cast<double>(row.stored_bytes) / weights;
     if (tensor.kind == io::TensorKind::ternary) {
-      // A GGUF file keeps its scales in the blocks: to know them is to read the tensor.
+      // A GGUF file stores its scales in the blocks: knowing them requires reading the tensor.
       if (checkpoint.format() != io::Format::gguf || with_codes) {
         row.scale = checkpoint.scale(tensor);
       }

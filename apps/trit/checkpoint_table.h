@@ -8,8 +8,8 @@
 
 namespace trit::cli {
 
-/// The rows of `trit info` for a file of any format, from its headers alone; with `with_codes` all of the
-/// codes are read, and the scales that lie among them (GGUF).
+/// The rows of `trit info` for a file of any format. Only its headers are read; with `with_codes` also all
+/// codes, and the scales stored among them (GGUF).
 std::vector<LayerRow> describe(const io::Checkpoint& checkpoint, bool with_codes);
 
 }  // namespace trit::cli

@@ -32,13 +32,19 @@ CLI::Validator path_check() {
       "", "path");
 }
 
+void add_required_path(CLI::App& command, const std::string& name, std::string& path,
+                       const std::string& help) {
+  command.add_option(name, path, help)->required()->type_name("FILE")->check(path_check());
+}
+
 void check_is_model(const std::filesystem::path& path) {
   const bool folder = std::filesystem::is_directory(path);
   if (folder || io::detect_format(path) == io::Format::gguf) {
-    throw Error(fmt::format(
-        "{}: {}, which is not a model that runs here; wanted a model file of this library (docs/format.md). "
-        "\"trit convert IN OUT --to trit\" makes one of a file that this library has written",
-        path.string(), folder ? "a folder" : "a GGUF file"));
+    throw Error(
+        fmt::format("{}: {}, which trit cannot run; wanted a model file (docs/format.md). \"trit convert IN "
+                    "OUT --to trit\" "
+                    "makes one from a file that trit has written",
+                    path.string(), folder ? "a folder" : "a GGUF file"));
   }
 }
 
@@ -57,16 +63,16 @@ CLI::Option* add_backend_option(CLI::App& command, Backend& backend) {
                       fmt::join(available_backends(), ", ")));
             }
           },
-          "kernels to use; auto is the fastest of this CPU, cuda an NVIDIA GPU (TRIT_BACKEND forces one "
-          "everywhere)")
-      ->type_name("B")
+          "kernels to use: auto is the fastest of this CPU, cuda an NVIDIA GPU; TRIT_BACKEND overrides it")
+      ->type_name("NAME")
       ->default_str("auto");
 }
 
 void add_threads_option(CLI::App& command, int& threads) {
-  command.add_option("--threads", threads, "threads; 0 (the default) is all CPUs that this process may use")
-      ->type_name("T")
-      ->check(apps::whole_number(0, apps::kMostThreads));
+  command.add_option("--threads", threads, "CPU threads; 0 means all CPUs that this process may use")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(apps::whole_number(0, apps::kMaxThreads));
 }
 
 void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,
@@ -78,12 +84,12 @@ void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConve
             convention = text == "multiply" ? io::ScaleConvention::multiply : io::ScaleConvention::divide;
           },
           help)
-      ->type_name("multiply|divide")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"multiply", "divide"}));
 }
 
 void add_json_option(CLI::App& command, bool& json) {
-  command.add_flag("--json", json, "print one JSON object on standard output");
+  command.add_flag("--json", json, "print one JSON object to standard output");
 }
 
 }  // namespace trit::cli

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// What the subcommands of `trit` share. Each lives in its own file: add_<name>_command declares its options
-// and hands over what to run. Exit codes: 0 done, 1 failed (an exception), 2 wrong usage, 130 interrupted.
+// What the subcommands of `trit` share. Each has a file of its own, where add_<name>_command declares its
+// options and sets the action to run.
+// Exit codes: 0 done, 1 failed (an exception), 2 wrong usage, 130 interrupted.
 #pragma once
 
 #include <CLI/CLI.hpp>
@@ -21,7 +22,7 @@ inline constexpr int kFailed = 1;
 inline constexpr int kUsage = 2;
 inline constexpr int kInterrupted = 130;
 
-/// What the chosen subcommand does; returns the exit code. Throws for a failure.
+/// What the chosen subcommand does. Returns the exit code; throws for a failure.
 using Action = std::function<int()>;
 
 void add_info_command(CLI::App& app, Action& action);
@@ -35,18 +36,21 @@ void add_bench_command(CLI::App& app, Action& action);
 /// Bytes of a file, or of the files in a folder.
 std::uint64_t bytes_of(const std::filesystem::path& path);
 
-/// For an option or argument that names a file or folder: "-" and "" are wrong usage, for standard input and
+/// For an option or argument that names a file or folder. "-" and "" are wrong usage: standard input and
 /// output are not supported.
 CLI::Validator path_check();
+/// A required file or folder: a positional argument, or an option if `name` begins with "--".
+void add_required_path(CLI::App& command, const std::string& name, std::string& path,
+                       const std::string& help);
 /// Throws trit::Error for a file or folder of another project, which `eval` and `run` cannot run.
 void check_is_model(const std::filesystem::path& path);
 
-/// --backend B. A name that does not exist is wrong usage and lists what this machine has; one that the
-/// machine lacks fails when it is first used.
+/// --backend NAME. An unknown name is wrong usage, and the message lists what this machine has. A backend
+/// that the machine lacks fails when it is first used.
 CLI::Option* add_backend_option(CLI::App& command, Backend& backend);
-/// --threads T; 0, the default, is all CPUs that this process may use.
+/// --threads N; 0, the default, means all CPUs that this process may use.
 void add_threads_option(CLI::App& command, int& threads);
-/// --scale-convention multiply|divide
+/// --scale-convention multiply or divide; nothing if not given.
 void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,
                                  const std::string& help);
 /// --json

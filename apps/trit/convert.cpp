@@ -27,7 +27,7 @@ struct ConvertArguments {
   bool json = false;
 };
 
-/// Ends a conversion; nothing is left behind.
+/// Thrown to end a conversion without leaving an output file.
 struct Interrupted {};
 
 std::string text_of(const std::string& path) {
@@ -83,14 +83,14 @@ int convert(const ConvertArguments& arguments) {
   }
   const auto start = std::chrono::steady_clock::now();
   io::ConvertOptions options = options_of(arguments);
-  // With --to hf the convention is that of OUT; the one of IN may be another, where its config.json says so.
+  // With --to hf the convention is that of the output; the config.json of the input may say another for it.
   const auto source = io::open_checkpoint(
       arguments.input,
       {.scale_convention = arguments.convention, .config_wins = options.to == io::Format::huggingface});
   if (const auto graph = source->metadata().find("trit.model"); graph != source->metadata().end()) {
     check_graph(graph->second, arguments.input);
   }
-  const std::uint64_t before = bytes_of(arguments.input);  // OUT may be IN
+  const std::uint64_t before = bytes_of(arguments.input);  // the output may replace the input
   constexpr std::uint64_t kMegabyte = 1'000'000;
   std::unique_ptr<apps::Progress> progress;
   options.progress = [&](std::uint64_t done, std::uint64_t total) {
@@ -122,51 +122,47 @@ int convert(const ConvertArguments& arguments) {
 
 void add_convert_command(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<ConvertArguments>();
-  CLI::App* command = app.add_subcommand("convert", "a model from one file format to another");
-  command
-      ->add_option("input", arguments->input,
-                   "file (this library's, GGUF, safetensors) or folder of transformers")
+  CLI::App* command = app.add_subcommand("convert", "convert a model from one file format to another");
+  add_required_path(*command, "input", arguments->input,
+                    "model file, GGUF, safetensors file or folder of transformers");
+  add_required_path(*command, "output", arguments->output, "file to write; with --to hf, a new folder");
+  command->add_option("--to", arguments->to, "format of the output")
       ->required()
-      ->type_name("IN")
-      ->check(path_check());
-  command->add_option("output", arguments->output, "file to write; with --to hf a new folder")
-      ->required()
-      ->type_name("OUT")
-      ->check(path_check());
-  command->add_option("--to", arguments->to, "format of OUT")
-      ->required()
-      ->type_name("trit|hf|gguf")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"trit", "hf", "gguf"}));
   command
-      ->add_option("--type", arguments->type,
-                   "--to gguf: type of the ternary matrices, tq2_0 if not given; an error if IN has none")
-      ->type_name("tq1_0|tq2_0|q2_0")
+      ->add_option(
+          "--type", arguments->type,
+          "--to gguf: type of the ternary matrices; an error if the input has none; tq2_0 if not given")
+      ->type_name("NAME")
       ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0"}));
   add_scale_convention_option(
       *command, arguments->convention,
-      "what weight_scale does in packed layers of transformers: in IN where no config.json says "
-      "it, and in OUT with --to hf (if not given, as the model's own config.json has it, or multiply: "
-      "linear_class autobitlinear)");
+      "what weight_scale does in packed layers of transformers: in the input, if no config.json says so, and "
+      "in the output with --to hf; if not given, as in the config.json of the model, otherwise multiply");
   command
-      ->add_option("--map", arguments->map,
-                   "new names: JSON object, regular expression -> replacement or null")
+      ->add_option(
+          "--map", arguments->map,
+          "new names of tensors: a JSON object of regular expressions and their replacements, null to "
+          "drop a tensor")
       ->type_name("FILE")
-      ->check(CLI::ExistingFile);
-  command->add_option("--config", arguments->config, "--to hf: config.json to start from, if IN carries none")
+      ->check(CLI::Validator(CLI::ExistingFile).description(""));
+  command
+      ->add_option("--config", arguments->config, "--to hf: config.json to start from, if the input has none")
       ->type_name("FILE")
-      ->check(CLI::ExistingFile);
-  command->add_option("--architecture", arguments->architecture, "--to gguf: general.architecture")
+      ->check(CLI::Validator(CLI::ExistingFile).description(""));
+  command
+      ->add_option("--architecture", arguments->architecture, "--to gguf: the value of general.architecture")
       ->type_name("NAME");
   command
       ->add_option("--shard-size", arguments->shard_bytes,
-                   "--to hf: largest size of a weight file; if not given, there is one file")
+                   "--to hf: maximum size of a weight file; if not given, all weights go into one")
       ->type_name("SIZE")
       ->transform(apps::byte_size());
   add_json_option(*command, arguments->json);
   command->footer(
-      "Codes are kept as they are; what a format cannot hold is an error that names the tensor. GGUF rounds "
-      "scales to "
-      "float16.\n"
+      "Codes are copied unchanged. A tensor that the format cannot store is an error that names it. GGUF\n"
+      "rounds scales to float16.\n\n"
       "Example: trit convert bitnet-b1.58-2B-4T/ model.gguf --to gguf --type tq1_0");
   command->callback([arguments, &action] { action = [arguments] { return convert(*arguments); }; });
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// trit diff: which tensors of two models differ, in codes, scales or elements. Exit codes as diff(1) has
-// them.
+// trit diff: the tensors of two models that differ in codes, scales or elements. Exit codes as for diff(1).
 #include <fmt/format.h>
 
 #include <memory>
@@ -108,32 +107,25 @@ int diff(const DiffArguments& arguments) {
 void add_diff_command(CLI::App& app, Action& action) {
   const auto arguments = std::make_shared<DiffArguments>();
   CLI::App* command =
-      app.add_subcommand("diff", "which tensors of two models differ, whatever their file formats");
-  command->add_option("first", arguments->first, "model, in any format that convert reads")
-      ->required()
-      ->type_name("A")
-      ->check(path_check());
-  command->add_option("second", arguments->second, "model to compare with")
-      ->required()
-      ->type_name("B")
-      ->check(path_check());
+      app.add_subcommand("diff", "list the tensors that differ between two models, whatever their formats");
+  add_required_path(*command, "first", arguments->first, "model, in any format that convert reads");
+  add_required_path(*command, "second", arguments->second, "model to compare with");
   command
-      ->add_option(
-          "--tolerance", arguments->tolerance,
-          "largest relative difference of scales and float elements that counts as equal (0.001 for float16 "
-          "scales)")
+      ->add_option("--tolerance", arguments->tolerance,
+                   "largest relative difference of scales and float elements that counts as equal; 0.001 "
+                   "suits float16 "
+                   "scales")
       ->type_name("X")
       ->capture_default_str()
       ->check(apps::number(0, 1));
   add_scale_convention_option(
       *command, arguments->convention,
-      "what weight_scale does in packed layers of transformers, where no config.json says it");
+      "what weight_scale does in packed layers of transformers, if no config.json says so");
   add_json_option(*command, arguments->json);
   command->footer(
-      "Prints one line for each tensor that differs, or \"equal: 21 tensors\". Elements and scales compare "
-      "by "
-      "value: -0 equals\n"
-      "0, NaN equals NaN, an infinity equals itself alone. Exit codes: 0 equal, 1 different, 2 failed.\n"
+      "Prints one line for each tensor that differs, or \"equal: 21 tensors\". Elements and scales are\n"
+      "compared by value: -0 equals 0, NaN equals NaN, an infinity equals only itself.\n"
+      "Exit codes: 0 equal, 1 different, 2 failed.\n\n"
       "Example: trit diff model.safetensors model.gguf --tolerance 0.001");
   command->callback([arguments, &action] { action = [arguments] { return diff(*arguments); }; });
 }

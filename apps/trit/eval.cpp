@@ -35,7 +35,7 @@ struct EvalOptions {
 
 constexpr std::int64_t kBatchOnCpu = 128;
 constexpr std::int64_t kBatchOnGpu = 1000;
-/// Batches that a GPU is given at a time: one is copied while another is computed.
+/// Batches that a GPU gets at a time: one is copied while another is computed.
 constexpr std::int64_t kBatchesPerRun = 16;
 
 struct EvalResult {
@@ -76,7 +76,7 @@ void check_shapes(const Model& model, const EvalOptions& options) {
   }
 }
 
-// The network's own mean and std go before the data set's.
+// The mean and std of the model take precedence over the data set's.
 void take_normalisation(const ModelInput& input, ImageDataset& images) {
   if (input.mean.size() == images.mean.size() && input.std.size() == images.std.size()) {
     std::ranges::copy(input.mean, images.mean.begin());
@@ -84,7 +84,7 @@ void take_normalisation(const ModelInput& input, ImageDataset& images) {
   }
 }
 
-// The first of the largest; -1, no class, where one is NaN.
+// The first of the largest outputs; -1, no class, if one is NaN.
 int predicted_class(std::span<const float> outputs) {
   if (std::ranges::any_of(outputs, [](float v) { return std::isnan(v); })) {
     return -1;
@@ -102,15 +102,15 @@ void count(const ImageDataset& images, std::span<const float> y, EvalResult& res
   }
 }
 
-/// The model on `count` images from `first` on; a CPU is given floats, normalised into `x`.
+/// Runs the model on images. A CPU gets floats, normalised into `x_`.
 class Runner {
  public:
-  Runner(const Model& model, const ImageDataset& images, std::int64_t most)
+  Runner(const Model& model, const ImageDataset& images, std::int64_t max_images)
       : model_(model), images_(images), on_gpu_(model.backend() == Backend::cuda) {
-    x_.resize(on_gpu_ ? 0 : static_cast<std::size_t>(most * ImageDataset::kImageBytes));
+    x_.resize(on_gpu_ ? 0 : static_cast<std::size_t>(max_images * ImageDataset::kImageBytes));
   }
 
-  /// Returns the seconds in the model; a GPU's count normalisation too.
+  /// Runs `count` images from `first` on. Returns the seconds in the model, on a GPU with normalisation.
   double run(std::int64_t first, std::int64_t count, std::span<float> y) {
     const auto values = static_cast<std::size_t>(count * ImageDataset::kImageBytes);
     const std::span<float> x = std::span(x_).first(on_gpu_ ? 0 : values);
@@ -135,13 +135,13 @@ class Runner {
   std::vector<float> x_;
 };
 
-/// Nothing if interrupted. One batch is normalised at a time: the images stay bytes.
+/// Returns nothing if interrupted. Images stay bytes; one batch is normalised at a time.
 std::optional<EvalResult> evaluate(const Model& model, const ImageDataset& images, std::int64_t total,
                                    std::int64_t batch) {
   batch = std::min(batch, total);
   Runner runner(model, images, batch);
   std::vector<float> y(static_cast<std::size_t>(batch * 10));
-  runner.run(0, batch, y);  // once untimed: the first run of a shape builds its plan
+  runner.run(0, batch, y);  // untimed: the first run of a shape builds its plan
   EvalResult result;
   apps::Progress progress("eval", total, "images");
   const auto start = Clock::now();
@@ -173,7 +173,7 @@ void report(const EvalOptions& options, const Model& model, const ImageDataset& 
   const auto total = static_cast<double>(result.predictions.size());
   const double accuracy = 100.0 * static_cast<double>(result.correct) / total;
   const std::string backend(name_of(model.backend()));
-  say(fmt::format("{}: {:.2f} % of {} {} test images right", options.model, accuracy,
+  say(fmt::format("{}: {:.2f} % of {} {} test images correct", options.model, accuracy,
                   result.predictions.size(), name_of(images.name)));
   say(fmt::format(
       "{:.0f} images/s in the model ({:.0f} with normalisation), batch {}, backend {}, dense layers {}, "
@@ -260,45 +260,40 @@ int eval(EvalOptions options) {
 void add_eval_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<EvalOptions>();
   CLI::App* command = app.add_subcommand("eval", "accuracy and images/s of a model on test images");
-  command->add_option("model", options->model, "model file")
-      ->required()
-      ->type_name("MODEL")
-      ->check(path_check());
+  add_required_path(*command, "model", options->model, "model file");
   command
       ->add_option("--data", options->data,
-                   "folder with the data set's files; if not given TRIT_CIFAR10 or the cache folder")
-      ->type_name("DIR")
+                   "folder with the data set's files; if not given, TRIT_CIFAR10 or the cache folder")
+      ->type_name("FOLDER")
       ->check(path_check());
   command
-      ->add_option(
-          "--dataset", options->dataset,
-          "cifar10, fashion-mnist or drawn; if not given the one whose classes the model names, else cifar10")
+      ->add_option("--dataset", options->dataset,
+                   "test images; if not given, those whose classes the model names, otherwise cifar10")
       ->type_name("NAME")
       ->check(CLI::IsMember({"cifar10", "fashion-mnist", "drawn"}));
   add_backend_option(*command, options->runtime.backend);
   add_threads_option(*command, options->runtime.threads);
-  command->add_option("--batch", options->batch, "images a run")
-      ->type_name("IMAGES")
+  command->add_option("--batch", options->batch, "images per run")
+      ->type_name("N")
       ->default_str("128, on a GPU 1000")
       ->check(apps::whole_number(1, 65536));
-  command->add_option("--limit", options->limit, "only the first N images")
+  command->add_option("--limit", options->limit, "evaluate only the first N images")
       ->type_name("N")
       ->check(apps::whole_number(1));
-  command->add_option("--predictions", options->predictions, "write the predicted classes here, one a line")
+  command
+      ->add_option("--predictions", options->predictions,
+                   "file to write the predicted classes to, one per line")
       ->type_name("FILE")
       ->check(path_check());
   add_json_option(*command, options->json);
   command->footer(
-      "images_per_second counts the time in the model alone; images_per_second_with_preprocessing adds "
-      "turning\n"
-      "bytes into normalised floats and comparing with the labels. One run before the clock starts is not "
-      "counted.\n"
-      "A GPU normalises the images itself, within the time in the model, and is given 16 batches at a time.\n"
-      "An image with a NaN among its outputs has class -1 and counts as wrong.\n"
-      "TRIT_DENSE=onednn-bf16-pairs multiplies in pairs of bf16 numbers on a CPU with AMX: convolutions are "
-      "up "
-      "to\n"
-      "4 times faster, and single predictions may differ from other machines' (1 of 20,000).\n"
+      "images_per_second counts the time in the model only; images_per_second_with_preprocessing adds\n"
+      "normalising the images and comparing with the labels. One run before the clock starts is not\n"
+      "counted. A GPU normalises the images itself, within the time in the model, and gets 16 batches\n"
+      "at a time. An image with a NaN among its outputs gets class -1 and counts as wrong.\n"
+      "On a CPU with AMX, TRIT_DENSE=onednn-bf16-pairs splits each float32 into two bf16 numbers:\n"
+      "convolutions are up to 4 times faster, and 1 of 20,000 predictions may differ from other\n"
+      "machines.\n\n"
       "Example: trit eval runs/cifar10/model.safetensors --data ~/.cache/trit/cifar10 --json");
   command->callback([options, &action] { action = [options] { return eval(*options); }; });
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// trit info: what a file holds. Works for whole models, for packed matrices, for any safetensors file, and
-// for the files of other projects (docs/formats.md).
+// trit info: what a file contains. Works for whole models, packed matrices, any safetensors file, and the
+// files of other projects (docs/formats.md).
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
@@ -33,7 +33,7 @@ std::string metadata(const io::SafetensorsFile& file, std::string_view key) {
   return found == file.metadata().end() ? "" : found->second;
 }
 
-/// Not a float file with a network, which "trit pack" makes one. Two keys: a damaged file may lack one.
+/// False for a float file with a network, which "trit pack" can pack. Two keys: a damaged file may lack one.
 bool is_stored_form(const io::SafetensorsFile& file) {
   return file.metadata().contains("trit.layout") || file.metadata().contains("trit.version");
 }
@@ -113,8 +113,7 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
   print_json(object);
 }
 
-/// A file of another project, or one that is too large to be read for a look: from its headers alone, unless
-/// the codes are asked for.
+/// A file of another project, or a large one: only its headers are read, unless the codes are asked for.
 int info_of_checkpoint(const InfoOptions& options) {
   const auto checkpoint =
       io::open_checkpoint(options.model, {.scale_convention = options.convention, .config_wins = true});
@@ -133,7 +132,7 @@ int info_of_checkpoint(const InfoOptions& options) {
 int info(const InfoOptions& options) {
   check_standard_output();
   const io::Format format = io::detect_format(options.model);
-  // Up to here a file is read whole, which takes milliseconds, and everything in it is checked.
+  // A file up to this size is read whole, which takes milliseconds, and everything in it is checked.
   constexpr std::uint64_t kLargestReadWhole = 16'000'000;
   const bool own = format == io::Format::trit || format == io::Format::safetensors;
   if (!own || (!options.codes && options.backend == Backend::scalar &&
@@ -143,8 +142,8 @@ int info(const InfoOptions& options) {
   const io::SafetensorsFile file = io::SafetensorsFile::open(options.model);
   std::optional<Model> model;
   if (is_stored_form(file) && file.metadata().contains("trit.model")) {
-    // Loading checks everything. The scalar backend unless asked: what a file holds does not depend on the
-    // machine.
+    // Loading checks everything. The default is the scalar backend: what a file contains does not depend on
+    // the machine.
     model = Model::load(options.model, {.backend = options.backend, .threads = 1});
   }
   const Model* graph = model ? &*model : nullptr;
@@ -163,25 +162,20 @@ int info(const InfoOptions& options) {
 void add_info_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<InfoOptions>();
   CLI::App* command = app.add_subcommand("info", "layers, shapes, bytes and scales of a file");
-  command
-      ->add_option("model", options->model,
-                   "model file, GGUF, any safetensors file, or a folder of transformers")
-      ->required()
-      ->type_name("MODEL")
-      ->check(path_check());
-  command->add_flag("--codes", options->codes, "add the shares of the weights -1, 0 and +1");
+  add_required_path(*command, "model", options->model,
+                    "model file, GGUF, any safetensors file, or a folder of transformers");
+  command->add_flag("--codes", options->codes, "add the shares of weights that are -1, 0 and +1");
   add_scale_convention_option(
       *command, options->convention,
-      "what weight_scale does in packed layers of transformers, where no config.json says it");
+      "what weight_scale does in packed layers of transformers, if no config.json says so");
   add_backend_option(*command, options->backend)->default_str("scalar");
   add_json_option(*command, options->json);
   command->footer(
-      "bytes counts all of a layer's tensors (weight, scale, norm, bias); bits/weight its weight and scale "
-      "alone.\n"
-      "With --backend a model is loaded for it: the layout of its ternary weights and the library of its "
-      "dense\n"
-      "layers are shown, with cuda the bytes in GPU memory.\n"
-      "Of files above 16 MB, and of other projects', the headers alone are read; with --codes everything.\n"
+      "\"bytes\" counts all tensors of a layer (weight, scale, norm, bias); \"bits/weight\" only its\n"
+      "weight and scale. With --backend the model is loaded for that backend, and the layout of its\n"
+      "ternary weights and the library of its dense layers are shown; with cuda also the bytes in GPU\n"
+      "memory. Only the headers are read of files above 16 MB and of other projects' files, unless\n"
+      "--codes is given.\n\n"
       "Example: trit info model.safetensors --codes");
   command->callback([options, &action] { action = [options] { return info(*options); }; });
 }

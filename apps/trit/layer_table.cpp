@@ -75,7 +75,7 @@ std::vector<LayerRow> tensors_of(const io::SafetensorsFile& file, bool with_code
   std::set<std::string> scales;
   for (const auto& [name, tensor] : file.tensors()) {
     if (scales.contains(name)) {
-      continue;  // "<name>_scale" sorts behind its matrix and is part of that row
+      continue;  // "<name>_scale" follows its matrix and is part of that row
     }
     const auto packed = stored_form ? find_packed(file, name) : std::nullopt;
     if (!packed) {
@@ -125,7 +125,7 @@ CodeCounts count_codes(const TernaryView& matrix) {
       codes[(byte >> (2 * field)) & 3U] += bytes[byte];
     }
   }
-  // The padding of a row counts as zeros above; it is no weight.
+  // The padding of a row was counted as zeros, but is no weight.
   const auto padding = static_cast<std::uint64_t>(
       matrix.out_features * (4 * packed_row_bytes(matrix.in_features) - matrix.in_features));
   return {codes[3], codes[0] - padding, codes[1]};

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
-// trit: look at, evaluate, run and make packed ternary models, without torch.
+// trit: inspects, evaluates, runs, makes and converts packed ternary models, without torch.
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <exception>
+#include <memory>
 #include <new>
 #include <sstream>
 
 #include "command.h"
+#include "common/help.h"
 #include "output.h"
 #include "trit/backend.h"
 
@@ -16,15 +18,18 @@ namespace {
 
 int run(int argc, char** argv) {
   using namespace trit::cli;
-  CLI::App app{"Packed ternary (1.58-bit) models: look at them, evaluate them, run them, make them.", "trit"};
+  CLI::App app{"Inspects, evaluates, runs, makes and converts packed ternary (1.58-bit) models.", "trit"};
+  app.formatter(std::make_shared<trit::apps::HelpFormatter>());
   app.set_version_flag("--version", "trit " TRIT_VERSION);
   app.require_subcommand(1);
-  app.footer(
-      fmt::format("Backends of this machine: {}.\n"
-                  "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted; of diff: 0 equal, 1 "
-                  "different, 2 failed.\n"
-                  "\"trit COMMAND --help\" shows a command's options and an example.",
-                  fmt::join(trit::available_backends(), ", ")));
+  app.footer(fmt::format(
+      "Every command takes --json; info, eval, run and bench take --backend; eval, run and bench take\n"
+      "--threads. \"trit COMMAND --help\" shows all options of a command and an example.\n"
+      "Backends of this machine: {}.\n"
+      "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted;\n"
+      "of diff: 0 equal, 1 different, 2 failed.\n\n"
+      "Example: trit info model.safetensors",
+      fmt::join(trit::available_backends(), ", ")));
   Action action;
   add_info_command(app, action);
   add_eval_command(app, action);

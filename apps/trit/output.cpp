@@ -11,7 +11,7 @@ namespace trit::cli {
 namespace {
 
 // Bytes of the UTF-8 character at the start of `text`; 0 if there is none. Overlong forms and surrogates
-// pass: terminals draw them as a replacement character.
+// count as characters: terminals draw a replacement character.
 std::size_t utf8_length(std::string_view text) {
   const auto first = static_cast<unsigned char>(text[0]);
   const std::size_t length = first < 0x80                    ? 1

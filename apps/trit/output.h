@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Standard output carries results that programs read (JSON, the table of `trit info`); what people read goes
-// to standard error (common/standard_streams.h).
+// Results for programs (JSON, the table of `trit info`) go to standard output, messages for people to standard
+// error (common/standard_streams.h).
 #pragma once
 
 #include <cstdint>
@@ -18,7 +18,7 @@ using apps::check_standard_output;
 using apps::print;
 using apps::say;
 
-/// One JSON object and a newline to standard output. Text that is not UTF-8 (file names) gets U+FFFD.
+/// One JSON object and a newline to standard output. Text that is not UTF-8 (file names) is replaced by U+FFFD.
 void print_json(const nlohmann::ordered_json& object);
 
 /// "[3, 32, 32]".

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// trit pack: the float matrices of a model to the stored form (docs/format.md), all else copied.
+// trit pack: converts the float matrices of a model to the stored form (docs/format.md) and copies the rest.
 #include <fmt/format.h>
 
 #include <chrono>
@@ -26,7 +26,7 @@ struct PackOptions {
   bool json = false;
 };
 
-/// Ends packing; nothing is left behind.
+/// Thrown to end packing without leaving an output file.
 struct Interrupted {};
 
 void report(const PackOptions& options, const io::Checkpoint& source, const PackPlan& plan,
@@ -36,7 +36,7 @@ void report(const PackOptions& options, const io::Checkpoint& source, const Pack
                   plan.packed.size(), source.tensors().size(), options.scale, grouped(after), grouped(before),
                   seconds));
   if (const std::string left = left_float_text(plan.left_float, "left float: "); !left.empty()) {
-    say(left + (options.filter.empty() ? "; --filter packs what it names" : ""));
+    say(left + (options.filter.empty() ? "; --filter can select them" : ""));
   }
   if (!plan.config_problem.empty()) {
     say("not used: " + printable(plan.config_problem));
@@ -75,7 +75,7 @@ std::string refuse_expression(const std::string& text) {
     static_cast<void>(std::regex(text));
     return "";
   } catch (const std::regex_error& error) {
-    return "'" + text + "' is no regular expression: " + error.what();
+    return "'" + text + "' is not a regular expression: " + error.what();
   }
 }
 
@@ -124,43 +124,33 @@ int pack(const PackOptions& options) {
 
 void add_pack_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<PackOptions>();
-  CLI::App* command = app.add_subcommand("pack", "float matrices of a model to 2 bits a weight");
-  command
-      ->add_option("input", options->input,
-                   "safetensors file, GGUF, or folder of transformers (shards too), with float matrices")
-      ->required()
-      ->type_name("IN")
-      ->check(path_check());
-  command->add_option("output", options->output, "file to write; may be IN itself")
-      ->required()
-      ->type_name("OUT")
-      ->check(path_check());
+  CLI::App* command = app.add_subcommand("pack", "pack the float matrices of a model to 2 bits per weight");
+  add_required_path(*command, "input", options->input,
+                    "safetensors file, GGUF or folder of transformers, with float matrices");
+  add_required_path(*command, "output", options->output, "file to write; may be the input itself");
   command
       ->add_option(
           "--filter", options->filter,
-          "pack the 2-D float tensors whose name this regular expression finds; if not given, the weights of "
-          "linear layers")
+          "pack the 2-D float tensors whose names contain a match of this regular expression; if not given, "
+          "the weights of linear layers")
       ->check(CLI::Validator(refuse_expression, "", "regular expression"))
       ->type_name("REGEX");
-  command->add_option("--scale", options->scale, "one scale a matrix (tensor) or one an output row (row)")
-      ->type_name("tensor|row")
+  command->add_option("--scale", options->scale, "one scale per matrix or per output row")
+      ->type_name("NAME")
       ->capture_default_str()
       ->check(CLI::IsMember({"tensor", "row"}));
   add_scale_convention_option(*command, options->convention,
-                              "what weight_scale does in layers of transformers that are packed already, "
-                              "where no config.json says it");
+                              "what weight_scale does in layers of transformers that are already packed, "
+                              "if no config.json says so");
   add_json_option(*command, options->json);
   command->footer(
-      "F32, F16, BF16 and F64 matrices of linear layers are packed; other tensors and the metadata are "
-      "copied.\n"
-      "Embeddings, the output layer of a language model (lm_head), and what modules_to_not_convert of\n"
-      "config.json names stay float unless --filter names them; what stayed float is printed. In a model "
-      "file\n"
-      "the graph says which layers are linear, and a packed one becomes ternary. A NaN or an infinity is an\n"
-      "error. The output file is written whole or not at all.\n"
-      "Packing a model that was not trained with ternary layers costs most of its accuracy.\n"
-      "Example: trit pack float.safetensors packed.safetensors --filter '^layers\\..*proj\\.weight$' --scale "
-      "row");
+      "F32, F16, BF16 and F64 matrices of linear layers are packed; other tensors and the metadata are\n"
+      "copied. Embeddings, the output layer of a language model (lm_head) and the modules that\n"
+      "modules_to_not_convert in config.json lists stay float unless --filter selects them; the tensors\n"
+      "that stay float are printed. In a model file the graph says which layers are linear, and a packed\n"
+      "one becomes ternary. A NaN or an infinity is an error. The output file is written completely or\n"
+      "not at all. Packing a model that was not trained with ternary layers costs most of its accuracy.\n\n"
+      "Example: trit pack in.safetensors out.safetensors --filter 'proj\\.weight$' --scale row");
   command->callback([options, &action] { action = [options] { return pack(*options); }; });
 }
 

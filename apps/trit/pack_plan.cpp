@@ -17,7 +17,7 @@ namespace trit::cli {
 namespace {
 
 constexpr std::string_view kWeight = ".weight";
-// std::regex recurses once a character: a name from a hostile file must not exhaust the stack.
+// std::regex recurses for every character: a name from a hostile file must not exhaust the stack.
 constexpr std::size_t kLongestName = 4096;
 
 bool matches(const std::regex& filter, std::string_view name) {
@@ -38,14 +38,13 @@ class Choice {
     }
   }
 
-  // Empty: to be packed.
+  // Empty if it is to be packed.
   std::string why_float(const io::TensorInfo& tensor) const {
     const bool matrix = tensor.shape.size() == 2 && tensor.shape[0] > 0 && tensor.shape[1] > 0;
     if (filter_ && !matches(*filter_, tensor.name)) {
       return "not asked for";
     }
-    // In a graph the nodes say what a matrix is, and ternary_graph() refuses those that are no linear
-    // layer's.
+    // In a graph the nodes say what a matrix is; ternary_graph() refuses those of other layers.
     if (matrix && (filter_ || (has_graph_ && tensor.name.ends_with(kWeight)))) {
       return "";
     }
@@ -59,7 +58,7 @@ class Choice {
   bool has_graph_;
 };
 
-// Whether the row has the values -a, 0 and +a alone: weights that are ternary already.
+// Whether the row has only the values -a, 0 and +a: the weights are already ternary.
 bool first_row_is_ternary(const io::Checkpoint& source, const io::TensorInfo& tensor) {
   std::vector<float> row(static_cast<std::size_t>(tensor.shape[1]));
   source.read_floats(tensor, 0, row);
@@ -69,12 +68,12 @@ bool first_row_is_ternary(const io::Checkpoint& source, const io::TensorInfo& te
                      [&](float value) { return value == 0 || std::abs(value) == largest; });
 }
 
-// The layer that a matrix belongs to: "fc1" for "fc1.weight", else empty.
+// The layer of a matrix: "fc1" for "fc1.weight", otherwise empty.
 std::string layer_of(std::string_view name) {
   return name.ends_with(kWeight) ? std::string(name.substr(0, name.size() - kWeight.size())) : std::string();
 }
 
-// The graph with its linear nodes over packed matrices made bit_linear.
+// The graph, in which linear nodes with packed matrices become bit_linear.
 std::string ternary_graph(const std::string& text, const PackPlan& plan, const std::string& path) {
   auto graph = nlohmann::ordered_json::parse(text, nullptr, false);
   if (!graph.is_object() || !graph.contains("nodes") || !graph["nodes"].is_array()) {
@@ -89,7 +88,7 @@ std::string ternary_graph(const std::string& text, const PackPlan& plan, const s
     if (!plan.packed.contains(weight)) {
       continue;
     }
-    // A bit_linear node may come with float weights: it says which norm lies in front.
+    // A bit_linear node may have float weights: it says which norm precedes them.
     if (node["op"] != "linear" && node["op"] != "bit_linear") {
       throw Error(
           fmt::format("{}: {} belongs to a node of op {}; only the weight of a linear or bit_linear node "
@@ -130,7 +129,7 @@ PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string
       continue;
     }
     if (source.find(name + "_scale") != nullptr) {
-      throw Error(fmt::format("{}: {} cannot be packed: there is a tensor {}_scale already", path,
+      throw Error(fmt::format("{}: {} cannot be packed: there already is a tensor {}_scale", path,
                               printable(name), printable(name)));
     }
     plan.packed.insert(std::move(name));

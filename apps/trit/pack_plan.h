@@ -29,15 +29,15 @@ struct PackPlan {
   std::string config_problem;    // why the config.json that came with the model was not used
 };
 
-/// Packs the float matrices of the linear layers, which the graph of the file names ("trit.model"), or else
-/// the config.json that came with the model and the names of the tensors (io::find_linear_weights). With
-/// `filter` (a regular expression, ECMAScript, found anywhere in the name): the 2-D float tensors that it
-/// accepts. The input's metadata is kept; in a graph a "linear" node whose weight is packed becomes
-/// "bit_linear" with norm "none". Throws trit::Error if nothing is left to pack, a "<name>_scale" exists
-/// already, or a packed matrix is no linear node's weight.
+/// Packs the float matrices of the linear layers. The graph of the file ("trit.model") names them; without a
+/// graph, the config.json that came with the model and the names of the tensors do (io::find_linear_weights).
+/// With `filter` (an ECMAScript regular expression, matched anywhere in the name): the 2-D float tensors that
+/// match. The metadata is copied; in a graph, a "linear" node whose weight is packed becomes "bit_linear" with
+/// norm "none". Throws trit::Error if there is nothing to pack, a "<name>_scale" already exists, or a packed
+/// matrix is not the weight of a linear node.
 PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string>& filter);
 
-/// "a.weight, b.weight and 3 more (an embedding); c (3 dimensions)" after `before`; empty if there is none.
+/// `before` + "a.weight, b.weight and 3 more (an embedding); c (3 dimensions)"; empty if there are none.
 std::string left_float_text(const std::vector<LeftFloat>& left, const std::string& before);
 
 }  // namespace trit::cli

@@ -15,8 +15,8 @@
 namespace trit::cli {
 namespace {
 
-// Elements of a task: 50 to 100 us of either pass. A round of tasks is some megabytes, so that the progress
-// moves and an interrupt is seen.
+// Elements of a task: 50 to 100 us of either pass. A round of tasks is a few megabytes, so that progress and
+// interrupts are handled often enough.
 constexpr std::int64_t kElementsPerTask = std::int64_t{1} << 18;
 constexpr std::int64_t kTasksPerRound = 64;
 
@@ -127,7 +127,7 @@ std::vector<float> PackedModel::scale(const io::TensorInfo& tensor) const {
   auto found = scales_.find(tensor.index);
   if (found == scales_.end()) {
     std::vector<float> computed = compute_scale(tensor);
-    // The sum of finite |w| can leave float32.
+    // The sum of finite |w| can overflow float32.
     check_finite(computed, -1, 0, std::string(tensor.name) + "_scale");
     found = scales_.emplace(tensor.index, std::move(computed)).first;
   }

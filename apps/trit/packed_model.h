@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// A checkpoint as `trit pack` leaves it, computed while it is read: its float matrices ternary, a few rows at
-// a time on all threads, so that a model larger than the memory can be packed.
+// The checkpoint that `trit pack` writes, computed while it is read: float matrices become ternary a few rows
+// at a time, on all threads, so that a model larger than the memory can be packed.
 #pragma once
 
 #include <functional>
@@ -16,12 +16,12 @@ namespace trit::cli {
 
 class PackedModel final : public io::Checkpoint {
  public:
-  /// `source` and `plan` must outlive it. `read` is called with the bytes of `source` that were read since
-  /// the last call; every matrix that is packed is read twice, for its scale and for its codes.
+  /// `source` and `plan` must outlive it. `read` is called with the number of bytes of `source` that were read
+  /// since the last call. Every packed matrix is read twice, for its scale and for its codes.
   PackedModel(const io::Checkpoint& source, const PackPlan& plan, ScaleGranularity granularity,
               std::function<void(std::uint64_t bytes)> read);
 
-  /// The sum of all that `read` is called with when everything is read.
+  /// The sum of all values that `read` gets.
   std::uint64_t bytes_to_read() const;
 
   // Error that names the tensor and the place of a NaN or an infinity.
@@ -38,7 +38,7 @@ class PackedModel final : public io::Checkpoint {
   }
   bool is_packed(const io::TensorInfo& tensor) const;
   bool is_converted(const io::TensorInfo& tensor) const;
-  /// body(values [K], row) for so many rows, on all threads; Error for a value that is not finite.
+  /// Calls body(values [K], row) for `rows` rows, on all threads. Error for a value that is not finite.
   void for_rows(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                 const std::function<void(std::span<const float> values, std::int64_t row)>& body) const;
   std::vector<float> compute_scale(const io::TensorInfo& tensor) const;

@@ -17,9 +17,9 @@
 namespace trit::cli {
 namespace {
 
-// Rows a run: bounds the memory for what lies between the layers, whatever the size of x.
+// Rows per run: limits the memory for activations, whatever the size of x.
 constexpr std::int64_t kRowsPerRun = 128;
-/// A GPU cuts them into pieces itself.
+/// A GPU splits them itself.
 constexpr std::int64_t kRowsPerRunOnGpu = 8192;
 
 struct RunOptions {
@@ -52,8 +52,7 @@ const io::TensorView& find_input(const io::SafetensorsFile& file, const Model& m
     for (const auto& [name, tensor] : file.tensors()) {
       names += (names.empty() ? "" : ", ") + printable(name);
     }
-    throw Error(
-        fmt::format("{}: holds no tensor \"x\" (it holds: {})", path, names.empty() ? "nothing" : names));
+    throw Error(fmt::format("{}: has no tensor \"x\" (it has: {})", path, names.empty() ? "nothing" : names));
   }
   const io::TensorView& x = file.at("x");
   const auto& wanted = model.input().shape;
@@ -128,27 +127,17 @@ int run(const RunOptions& options) {
 void add_run_command(CLI::App& app, Action& action) {
   const auto options = std::make_shared<RunOptions>();
   CLI::App* command =
-      app.add_subcommand("run", "run a model on tensor \"x\" of a file, write \"y\" to another");
-  command->add_option("model", options->model, "model file")
-      ->required()
-      ->type_name("MODEL")
-      ->check(path_check());
-  command
-      ->add_option("--input", options->input,
-                   "safetensors file with \"x\" [batch, the model's input]: F32, F16 or BF16")
-      ->required()
-      ->type_name("X")
-      ->check(path_check());
-  command
-      ->add_option("--output", options->output, "safetensors file to write, with \"y\" [batch, output]: F32")
-      ->required()
-      ->type_name("Y")
-      ->check(path_check());
+      app.add_subcommand("run", "run a model on tensor \"x\" of a file and write \"y\" to another");
+  add_required_path(*command, "model", options->model, "model file");
+  add_required_path(*command, "--input", options->input,
+                    "safetensors file with \"x\" [batch, the model's input]: F32, F16 or BF16");
+  add_required_path(*command, "--output", options->output,
+                    "safetensors file to write, with \"y\" [batch, output]: F32");
   add_backend_option(*command, options->runtime.backend);
   add_threads_option(*command, options->runtime.threads);
   add_json_option(*command, options->json);
   command->footer(
-      "The output file is written whole or not at all.\n"
+      "The output file is written completely or not at all.\n\n"
       "Example: trit run model.safetensors --input x.safetensors --output y.safetensors");
   command->callback([options, &action] { action = [options] { return run(*options); }; });
 }

@@ -10,7 +10,7 @@
 namespace trit::cli {
 namespace {
 
-// The data of a file need not be aligned for its type: memcpy reads it.
+// The data of a file need not be aligned for its type: read with memcpy.
 template <typename Value, typename Convert>
 std::vector<float> converted(std::span<const std::byte> data, Convert convert) {
   std::vector<float> values(data.size() / sizeof(Value));
@@ -22,7 +22,7 @@ std::vector<float> converted(std::span<const std::byte> data, Convert convert) {
   return values;
 }
 
-// in_features from the metadata, which is text from a file: a whole number that needs B bytes a row.
+// in_features from the metadata: a whole number that needs B bytes per row.
 std::int64_t stored_in_features(const io::SafetensorsFile& file, const std::string& name,
                                 std::int64_t row_bytes) {
   const std::string key = in_features_key(name);

@@ -12,11 +12,11 @@
 
 namespace trit::cli {
 
-/// Whether to_floats takes it: F32, F16, BF16, F64.
+/// Whether to_floats accepts it: F32, F16, BF16, F64.
 bool is_float(std::string_view dtype);
 
-/// The values as float32: F16 and BF16 exactly, F64 rounded. Throws trit::Error, naming the tensor, for
-/// others.
+/// The values as float32: F16 and BF16 exactly, F64 rounded. Other types are a trit::Error that names the
+/// tensor.
 std::vector<float> to_floats(const io::TensorView& tensor, std::string_view name);
 
 /// A matrix in the stored form, found in a file.
@@ -27,14 +27,13 @@ struct PackedMatrix {
 };
 
 /// The matrix whose codes are the tensor `name`: uint8 [N, B] with a float32 tensor "<name>_scale" of [1] or
-/// [N]. Nothing if the file holds no such pair. in_features is `in_features` if given, else what the metadata
-/// "trit.in_features.<name>" says, else 4 * B. Throws trit::Error where codes or scales are invalid
-/// (check()).
+/// [N]. Nothing if the file has no such pair. in_features is `in_features` if given, otherwise the metadata
+/// "trit.in_features.<name>", otherwise 4 * B. Throws trit::Error for invalid codes or scales (check()).
 std::optional<PackedMatrix> find_packed(const io::SafetensorsFile& file, const std::string& name,
                                         std::optional<std::int64_t> in_features = {});
 
-/// Metadata key for the in_features of a packed matrix that are not a multiple of 4: codes [N, B] alone do
-/// not tell (4B-3 .. 4B).
+/// Metadata key for the in_features of a packed matrix, needed if they are not a multiple of 4: codes [N, B]
+/// leave 4B-3 .. 4B open.
 std::string in_features_key(std::string_view name);
 
 }  // namespace trit::cli

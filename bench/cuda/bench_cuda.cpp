@@ -2,24 +2,25 @@
 //
 // Products on a GPU against cuBLASLt in bfloat16, int8 and fp8 (e4m3), in one process: the product alone,
 // between ordinary edges of a CUDA graph and with programmatic dependent launch, and a whole layer
-// (norm_quant in front). Up to 256 tokens the weights rotate over more than the second-level cache holds.
-// Every product that is timed is checked first: ours bit for bit, the integer peer exactly, the others within
-// rounding.
+// (norm_quant in front). Up to 256 tokens the weights rotate over more copies than fit into the L2 cache.
+// Every timed product is checked first: ours for bit-identical outputs, the integer peer for exact ones, the
+// others within rounding.
 //
 //   bench_cuda --json FILE            the table of README.md
-//   bench_cuda --tune --json FILE     every tile, split and plan instead, for the choice among them
+//   bench_cuda --tune --json FILE     every tile, split and plan instead, to choose among them
 #include <fmt/format.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <fstream>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <optional>
 
-#include "common/machine.h"
+#include "bench/lib/machine.h"
+#include "bench/lib/program.h"
+#include "bench/lib/report.h"
+#include "common/number_options.h"
 #include "common/progress.h"
 #include "cuda/candidates.h"
 #include "cuda/cublaslt_peer.h"
@@ -35,12 +36,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct MatrixShape {
-  std::int64_t out_features, in_features;
-};
-
-const std::vector<MatrixShape> kShapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
-                                       {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
+const std::vector<apps::LinearShape> kShapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
+                                             {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
 const std::vector<std::int64_t> kTokens{1, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384};
 
 constexpr std::int64_t kMaxRotatedTokens = 256;
@@ -49,12 +46,12 @@ constexpr int kSamples = 16384;
 
 struct Options {
   std::string json;
-  int rounds = 7;
+  apps::TimingOptions timing{.rounds = 7};
   bool tune = false;
   double settle_milliseconds = 120;
   double rotated_megabytes = 320;  // of weights; the second-level cache of an H200 holds 60
   std::vector<std::int64_t> tokens = kTokens;
-  std::vector<std::string> shapes;
+  std::vector<apps::LinearShape> shapes = kShapes;
 };
 
 /// Copies of one matrix of weights, launch i reads copy i % count.
@@ -93,19 +90,12 @@ class Benchmark {
     // First, while the card is cool: these are bound by memory.
     ordered_json rows = ordered_json::object();
     if (!options_.tune) {
-      rows = measure_row_kernels(device_, memory_read_, options_.rounds, stream());
+      rows = measure_row_kernels(device_, memory_read_, options_.timing.rounds, stream());
     }
-    std::vector<MatrixShape> shapes;
-    for (const MatrixShape& shape : kShapes) {
-      const std::string name = fmt::format("{}x{}", shape.out_features, shape.in_features);
-      if (options_.shapes.empty() || std::ranges::find(options_.shapes, name) != options_.shapes.end()) {
-        shapes.push_back(shape);
-      }
-    }
-    apps::Progress progress("bench_cuda", static_cast<std::int64_t>(shapes.size() * options_.tokens.size()),
-                            "products");
+    const std::vector<apps::LinearShape>& shapes = options_.shapes;
+    apps::Progress progress("bench_cuda", std::ssize(shapes) * std::ssize(options_.tokens), "products");
     std::int64_t done = 0;
-    for (const MatrixShape& shape : shapes) {
+    for (const apps::LinearShape& shape : shapes) {
       prepare_weights(shape);
       for (const std::int64_t tokens : options_.tokens) {
         results.push_back(options_.tune ? tune(shape, tokens) : measure(shape, tokens));
@@ -125,7 +115,7 @@ class Benchmark {
  private:
   cudaStream_t stream() const { return stream_.get(); }
 
-  void prepare_weights(const MatrixShape& shape) {
+  void prepare_weights(const apps::LinearShape& shape) {
     const std::int64_t count = shape.out_features * shape.in_features;
     packed_ = {};
     for (Rotation& rotation : peers_) {
@@ -160,7 +150,7 @@ class Benchmark {
     cuda::Product product;
   };
 
-  Operands make_operands(const MatrixShape& shape, std::int64_t tokens) const {
+  Operands make_operands(const apps::LinearShape& shape, std::int64_t tokens) const {
     Operands o;
     const auto inputs = static_cast<std::size_t>(tokens * shape.in_features);
     o.q = DeviceBuffer<std::int8_t>(inputs);
@@ -200,7 +190,7 @@ class Benchmark {
     return tokens <= kMaxRotatedTokens ? rotation.count() : 1;
   }
   /// Enough launches for about a millisecond, or the whole rotation.
-  int launches(const MatrixShape& shape, std::int64_t tokens, int copies) const {
+  int launches(const apps::LinearShape& shape, std::int64_t tokens, int copies) const {
     const double operations = 2.0 * static_cast<double>(tokens * shape.out_features * shape.in_features);
     const double bytes = static_cast<double>(shape.out_features * shape.in_features) / 4;
     const double microseconds = std::max({operations / 1.2e9, bytes / 3.5e6, 4.0});
@@ -208,7 +198,7 @@ class Benchmark {
     return (std::max(wanted, copies) + copies - 1) / copies * copies;
   }
 
-  void require_right(const Operands& o, const MatrixShape& shape, std::int64_t tokens,
+  void require_right(const Operands& o, const apps::LinearShape& shape, std::int64_t tokens,
                      const std::string& name, Result result, Element type, const void* y) const {
     const std::int8_t* weights = result == Result::scaled_bfloat16 ? dense_.data() : peer_dense_.data();
     const std::int64_t wrong = count_wrong(y, result, type, o.q.data(), weights, o.row_scale.data(), kBeta,
@@ -219,21 +209,21 @@ class Benchmark {
     }
   }
 
-  Graph graph_of(const Candidate& candidate, const MatrixShape& shape, std::int64_t tokens,
+  Graph graph_of(const Candidate& candidate, const apps::LinearShape& shape, std::int64_t tokens,
                  bool programmatic) const {
     const int rotated = copies(packed_, tokens);
     return {stream(), launches(shape, tokens, rotated),
             [&](int i) { candidate.launch(packed_.copy(i % rotated), programmatic, stream()); }};
   }
 
-  void check_candidate(const Candidate& candidate, const Operands& o, const MatrixShape& shape,
+  void check_candidate(const Candidate& candidate, const Operands& o, const apps::LinearShape& shape,
                        std::int64_t tokens) const {
     o.y.fill_bytes(poison_byte(Result::scaled_bfloat16));
     candidate.launch(packed_.copy(0), false, stream());
     require_right(o, shape, tokens, candidate.name, Result::scaled_bfloat16, Element::int8, o.y.data());
   }
 
-  ordered_json tune(const MatrixShape& shape, std::int64_t tokens) const {
+  ordered_json tune(const apps::LinearShape& shape, std::int64_t tokens) const {
     const Operands o = make_operands(shape, tokens);
     const std::vector<Candidate> candidates = all_candidates(device_, o.product);
     std::vector<Graph> graphs;
@@ -242,7 +232,7 @@ class Benchmark {
       graphs.push_back(graph_of(candidate, shape, tokens, false));
       graphs.push_back(graph_of(candidate, shape, tokens, true));
     }
-    const std::vector<double> times = time_graphs(stream(), graphs, options_.rounds);
+    const std::vector<double> times = time_graphs(stream(), graphs, options_.timing.rounds);
     std::vector<std::size_t> order(candidates.size());
     std::iota(order.begin(), order.end(), std::size_t{0});
     std::ranges::sort(order, {}, [&](std::size_t i) { return times[2 * i + 1]; });
@@ -265,7 +255,7 @@ class Benchmark {
     DeviceBuffer<std::uint8_t> q, y;
     std::optional<Graph> graph;
   };
-  Peer make_peer(const Operands& o, const MatrixShape& shape, std::int64_t tokens, Element type) const {
+  Peer make_peer(const Operands& o, const apps::LinearShape& shape, std::int64_t tokens, Element type) const {
     const PeerProduct product(library_, type, tokens, shape.out_features, shape.in_features);
     const Rotation& rotation = peers_[static_cast<std::size_t>(type)];
     Peer peer;
@@ -297,7 +287,7 @@ class Benchmark {
     return peer;
   }
 
-  ordered_json measure(const MatrixShape& shape, std::int64_t tokens) const {
+  ordered_json measure(const apps::LinearShape& shape, std::int64_t tokens) const {
     const Operands o = make_operands(shape, tokens);
     const Candidate ours = dispatched(device_, o.product);
     std::vector<std::string> names;
@@ -349,8 +339,8 @@ class Benchmark {
       peers.push_back(std::move(peer));
     }
     // The power limit binds where the tensor cores are busy.
-    const std::vector<double> times =
-        time_graphs(stream(), graphs, options_.rounds, tokens >= 128 ? options_.settle_milliseconds : 0);
+    const std::vector<double> times = time_graphs(stream(), graphs, options_.timing.rounds,
+                                                  tokens >= 128 ? options_.settle_milliseconds : 0);
     ordered_json microseconds = ordered_json::object();
     for (std::size_t i = 0; i < names.size(); ++i) {
       microseconds[names[i]] = times[i];
@@ -375,17 +365,21 @@ class Benchmark {
   std::array<Rotation, 3> peers_;
 };
 
+}  // namespace
+
 int run(int argc, char** argv) {
-  CLI::App app{"Times products and row kernels on a GPU against cuBLASLt."};
+  CommandLine app{"Times products and row kernels on a GPU against cuBLASLt.",
+                  "bench_cuda --shapes 4096x4096 --tokens 1,128 --json results.json"};
   Options options;
-  app.add_option("--json", options.json, "file for the results");
-  app.add_option("--rounds", options.rounds, "rounds; figures are medians over them")
-      ->check(CLI::PositiveNumber);
+  app.add_json(options.json, "file to write");
+  app.add_rounds(options.timing);
   app.add_option("--settle", options.settle_milliseconds,
-                 "milliseconds that a product of 128 tokens or more runs before it is timed");
+                 "milliseconds that a product of 128 tokens or more runs before it is timed")
+      ->type_name("X")
+      ->check(apps::number(0));
   app.add_flag("--tune", options.tune, "time every tile, split and plan instead of the peers");
-  app.add_option("--tokens", options.tokens, "numbers of tokens")->delimiter(',');
-  app.add_option("--shapes", options.shapes, "NxK, several by commas")->delimiter(',');
+  app.add_tokens(options.tokens);
+  app.add_shapes(options.shapes);
   CLI11_PARSE(app, argc, argv);
 
   const ordered_json results = Benchmark(options).run();
@@ -395,24 +389,9 @@ int run(int argc, char** argv) {
                results["memory_read_gigabytes_per_second"].get<double>(), results["rows"].dump());
   }
   if (!options.json.empty()) {
-    std::ofstream file(options.json);
-    file << results.dump(1) << "\n";
-    file.flush();
-    if (!file) {
-      throw Error(options.json + ": cannot be written");
-    }
+    write_json(options.json, results);
   }
   return 0;
 }
 
-}  // namespace
 }  // namespace trit::bench
-
-int main(int argc, char** argv) {
-  try {
-    return trit::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    fmt::print(stderr, "bench_cuda: {}\n", error.what());
-    return 1;
-  }
-}

@@ -26,8 +26,7 @@ enum class Element { int8, bfloat16, float8 };  // float8: e4m3
 void convert(const std::int8_t* from, std::int64_t count, Element type, void* to, cudaStream_t stream);
 
 enum class Result { int32, bfloat16, scaled_bfloat16 };
-/// The byte to fill y with before a product: no result consists of it (NaN; a sum that K < 10^6 does not
-/// reach).
+/// The byte to fill y with before a product. No result consists of it: NaN, or a sum that needs K >= 10^6.
 constexpr int poison_byte(Result result) { return result == Result::int32 ? 0x80 : 0xff; }
 /// Of `samples` outputs at random places of y [M, N] how many are wrong, plus how many 32-bit words of the
 /// whole of y still are poison, with which the caller has filled it.

@@ -10,7 +10,7 @@
 #include <memory>
 #include <string>
 
-#include "common/gpu_timing.h"
+#include "bench/lib/gpu_timing.h"
 #include "trit/error.h"
 
 namespace trit::bench {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "common/gpu_read.h"
+#include "bench/lib/gpu_read.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
 

@@ -3,7 +3,7 @@
 // Gradients and autocast. Straight-through: round and clamp have gradient one and scales are constant, so
 // with xn = x * r * g the layer's derivative is that of y = xn · (beta t)ᵀ + b:
 //   dxn = dY · (beta t)      dW = dYᵀ · (s q)      db = sum of dY's rows
-// and dx, dg follow from dxn by the norm's true Jacobian. Saved: q (1 byte an activation), s, the packed
+// and dx, dg follow from dxn by the Jacobian of the norm. Saved: q (1 byte per activation), s, the packed
 // weight, and for the norm x by reference, g and r. W itself is not needed.
 #include <ATen/autocast_mode.h>
 #include <torch/csrc/autograd/autograd_not_implemented_fallback.h>
@@ -28,8 +28,8 @@ optional<Tensor> defined_or_none(const Tensor& tensor) {
 }
 Tensor value_or_undefined(const optional<Tensor>& tensor) { return tensor ? *tensor : Tensor(); }
 
-// The backward is not differentiable itself. With create_graph its results carry a node that says so when a
-// second backward reaches it, rather than being constants silently.
+// The backward is not differentiable. With create_graph its results carry a node that throws if a second
+// backward reaches it; otherwise they would silently be constants.
 variable_list once_differentiable(const char* name, variable_list gradients) {
   if (!torch::GradMode::is_enabled()) {
     return gradients;
@@ -94,7 +94,7 @@ Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& g
   return gradients;
 }
 
-// trit::bit_linear, the overload that packs by itself: what tracing and compiling see.
+// trit::bit_linear, the overload that packs the weight: the one that tracing and compiling see.
 class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
@@ -121,7 +121,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
       const torch::NoGradGuard no_grad;
       const auto saved = context->get_saved_variables();
       auto& data = context->saved_data;
-      // Edges are numbered over the tensors that were given: x, weight, bias?, norm_weight?.
+      // Edges count only the tensors that were given: x, weight, bias?, norm_weight?.
       std::size_t edge = 2;
       const bool bias = data["bias"].toBool() && context->needs_input_grad(edge++);
       const bool norm_weight = data["norm_weight"].toBool() && context->needs_input_grad(edge++);
@@ -150,8 +150,8 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
   }
 };
 
-// The other overload, with the packed weight: a node of our own, since torch::autograd::Function's way
-// through a dictionary costs the host more than the layer's launches.
+// The other overload, with the packed weight. A node of our own: torch::autograd::Function saves its state in
+// a dictionary, which costs the host more time than launching the layer.
 class BitLinearNode : public torch::autograd::Node {
  public:
   variable_list apply(variable_list&& grads) override {
@@ -252,7 +252,7 @@ class RMSNormFunction : public torch::autograd::Function<RMSNormFunction> {
   }
 };
 
-// Whether one of the tensors that are there fulfils a condition.
+// Whether one of the given tensors fulfils a condition.
 template <typename Condition>
 bool any_of(const Condition& condition, const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
             const optional<Tensor>& norm_weight) {
@@ -284,7 +284,7 @@ std::tuple<Tensor, Tensor> rms_norm_autograd(const Tensor& x, const optional<Ten
   return {outputs[0], outputs[1]};
 }
 
-// Autocast: x alone becomes half, and with it y. W, g, b and beta stay as they are (float32).
+// Autocast: only x, and with it y, becomes half. W, g, b and beta stay float32.
 template <c10::DispatchKey key, c10::DeviceType device>
 Tensor bit_linear_autocast(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {

@@ -148,8 +148,7 @@ Tensor packed_linear_prepared(const Tensor& q, const Tensor& scale, const Tensor
   return product(q, scale, q_sum, weight->cpu(), bias, dtype);
 }
 
-// The type of the backward's float products. CPUs have no float16 GEMM to speak of, and float32 is more
-// exact.
+// The type of the float products of backward. CPUs have no fast float16 GEMM, and float32 is more accurate.
 ScalarType product_type(ScalarType grad) {
   return grad == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat;
 }

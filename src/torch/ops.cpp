@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The operators: schemas, shapes (Meta), the composite layer, and typed calls. A device adds one file like
-// cpu.cpp with TORCH_LIBRARY_IMPL(trit, <device>, m); trit::bit_linear is composed of the others and needs
-// nothing.
+// cpu.cpp with TORCH_LIBRARY_IMPL(trit, <device>, m). trit::bit_linear is composed of the other operators.
 #include "torch/ops.h"
 
 #include <ATen/core/dispatch/Dispatcher.h>
@@ -94,15 +93,6 @@ Tensor output_of(const Tensor& x, const Tensor& y) {
 
 Tensor rows_of(const Tensor& x) { return x.reshape_symint({-1, x.sym_size(-1)}); }
 
-Tensor bit_linear_composite(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
-  check_layer(x, weight, bias, norm_weight);
-  const auto quantized = ops::norm_quant(rows_of(x), norm_weight, rms, eps);
-  const auto scale = ops::absmean(weight, per_row);
-  const auto codes = ops::ternarize_pack(weight, scale);
-  return output_of(x, ops::packed_linear(quantized, codes, scale, weight.sym_size(1), bias, x.scalar_type()));
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward_composite(const Tensor& x, const Packed& packed,
                                                                         const optional<Tensor>& bias,
                                                                         const optional<Tensor>& norm_weight,
@@ -128,12 +118,17 @@ Tensor linear_backward_input_composite(const Tensor& grad, const Packed& weight)
   return ops::linear_backward_input(grad, weight->codes(), weight->scale(), weight->in_features());
 }
 
+Tensor bit_linear_composite(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
+                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
+  check_layer(x, weight, bias, norm_weight);
+  return std::get<0>(bit_linear_train_composite(x, weight, bias, norm_weight, rms, eps, per_row));
+}
+
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                      bool rms, double eps) {
   check_layer(x, weight, bias, norm_weight);
-  const auto quantized = ops::norm_quant(rows_of(x), norm_weight, rms, eps);
-  return output_of(x, ops::packed_linear(quantized, packed, bias, x.scalar_type()));
+  return std::get<0>(bit_linear_forward_composite(x, packed, bias, norm_weight, rms, eps));
 }
 
 }  // namespace

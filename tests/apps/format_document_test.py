@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What docs/format.md says is true: its example file to the byte, its golden vector, its Python."""
+"""Checks docs/format.md: its example file to the byte, its golden vector, its Python."""
 import json
 import pathlib
 import re

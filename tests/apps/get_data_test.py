@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""scripts/get_data.py against a server on this machine: resume, checksum, truncation, corrupt archives, and which
-data set it settles on where a source fails. Never leaves this machine."""
+"""scripts/get_data.py against a server on this machine: resume, checksum, truncation, corrupt archives, and the
+data set that it falls back to if a source fails. Needs no network."""
 import hashlib
 import http.server
 import io
@@ -33,7 +33,7 @@ def archive(records: int = RECORDS, label: int = 3) -> bytes:
 
 
 class Server:
-    """Serves `body`. `cut_after`: each answer ends after so many bytes, as if the line broke; None: whole."""
+    """Serves `body`. `cut_after`: each answer ends after so many bytes, as if the connection broke; None: complete."""
 
     def __init__(self, body: bytes, cut_after: int | None = None, ranges: bool = True, slow: bool = False) -> None:
         self.requests: list[str | None] = []  # the Range header of each

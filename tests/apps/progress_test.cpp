@@ -29,7 +29,7 @@ ProgressState half_way() {
           .seconds = 10};
 }
 
-TEST(ProgressLine, SaysRateAndRemainingTime) {
+TEST(ProgressLine, ShowsRateAndRemainingTime) {
   EXPECT_EQ(
       progress_line(half_way(), 200),
       "epoch 3/20 [============>           ]  50%  25000/50000 images  2500 images/s  ETA 0:10  loss 1.23");
@@ -120,7 +120,7 @@ TEST(Progress, OneLineOnATerminal) {
   }
 }
 
-TEST(Interrupt, FirstIsNotedSecondEnds) {
+TEST(Interrupt, FirstIsRecordedSecondEndsTheProcess) {
   const pid_t child = fork();
   if (child == 0) {
     install_interrupt_handler();
@@ -140,7 +140,7 @@ TEST(Interrupt, FirstIsNotedSecondEnds) {
   EXPECT_EQ(WTERMSIG(status), SIGTERM);
 }
 
-TEST(Interrupt, EveryHangupIsNoted) {
+TEST(Interrupt, EveryHangupIsRecorded) {
   for (const bool ignored : {false, true}) {
     const pid_t child = fork();
     if (child == 0) {

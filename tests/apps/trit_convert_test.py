@@ -29,8 +29,8 @@ class ConvertTest(CommandTest):
         return write_safetensors(self.root / name, tensors, OWN)
 
     def measured(self, *arguments) -> tuple[int, float]:
-        """Peak resident kilobytes and processor seconds of the command. Measured by an interpreter of its own: a
-        process counts what its parent had resident when it was made."""
+        """Peak resident kilobytes and processor seconds of the command. Measured by a separate interpreter: a process
+        counts the resident memory that its parent had when it was created."""
         script = ("import resource, subprocess, sys\n"
                   "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n"
                   "usage = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
@@ -41,7 +41,7 @@ class ConvertTest(CommandTest):
         return int(kilobytes), float(seconds)
 
     def assert_at_most(self, figure: float, bound: float, what) -> None:
-        """Not under a sanitizer (TRIT_SANITIZED), whose own memory and time these figures are then."""
+        """Not under a sanitizer (TRIT_SANITIZED), whose memory and time would be measured instead."""
         if "TRIT_SANITIZED" not in os.environ:
             self.assertLessEqual(figure, bound, what)
 
@@ -174,7 +174,7 @@ class ConvertTest(CommandTest):
         self.succeeds("diff", floats, self.root / "out")
 
     def test_scales_that_float16_holds_badly(self) -> None:
-        """A scale below float16's normal range is told; that of zeros means nothing."""
+        """A warning for a scale below the normal range of float16, but not for that of a zero block."""
         codes = {"small": b"\x34" * 64, "zero": b"\0" * 64}
         for name, scale in (("small", 8e-8), ("zero", 1e-5)):
             own = write_safetensors(self.root / name, {"w.weight": ("U8", [1, 64], codes[name]),
@@ -190,7 +190,7 @@ class ConvertTest(CommandTest):
                 self.succeeds("diff", own, self.root / "back")
 
     def test_a_large_file_is_looked_at_by_its_headers(self) -> None:
-        """1 GB: at most 50 ms and 32 MB. The file is sparse; what is not touched costs nothing."""
+        """1 GB: at most 50 ms and 32 MB. The file is sparse; untouched pages cost nothing."""
         path = self.sparse("large", {"w.weight": ("U8", [1 << 15, 1 << 15], 1 << 30)}, OWN)
         self.succeeds("info", path)
         kilobytes, seconds = self.measured("info", path)
@@ -211,8 +211,7 @@ class ConvertTest(CommandTest):
         self.assert_at_most(kilobytes, (32 + 64) * 1024, "pack")
 
     def sparse(self, name: str, tensors: dict, metadata: dict | None = None):
-        """A file whose tensors are zeros that take no room on the disk: name -> (dtype, shape, bytes), with the scales
-        of packed matrices in front."""
+        """A sparse file whose tensors are zeros: name -> (dtype, shape, bytes), after the scales of packed matrices."""
         header: dict = {"__metadata__": metadata} if metadata else {}
         offset, scales = 0, b""
         if metadata:
@@ -231,7 +230,7 @@ class ConvertTest(CommandTest):
         return path
 
     def test_an_interrupt_leaves_nothing(self) -> None:
-        """16 billion weights: seconds of work for each of them. The signal comes once the output has been begun."""
+        """16 billion weights: seconds of work for each of them. The signal is sent when the output exists."""
         rows, columns = 1 << 17, 1 << 17
         own = self.sparse("own", {"w.weight": ("U8", [rows, columns // 4], rows * columns // 4)}, OWN)
         floats = self.sparse("floats", {"w.weight": ("BF16", [1 << 16, 1 << 17], 1 << 34)})

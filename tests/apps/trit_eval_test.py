@@ -6,7 +6,7 @@ import random
 import struct
 import unittest
 
-from trit_files import (DRAWN, CommandTest, chain, f32, image_model, numel, pack_codes, stored_form,
+from trit_files import (CommandTest, chain, f32, image_model, pack_codes, stored_form,
                         write_safetensors)
 
 RECORD, RECORDS = 3073, 10_000

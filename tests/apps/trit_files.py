@@ -83,7 +83,7 @@ def checksum(tensors: dict, metadata: dict) -> str:
 
 
 def pack_codes(rows: list[list[int]]) -> bytes:
-    """Weights -1, 0, +1 to the stored form: four a byte, low bits first, two's complement."""
+    """Weights -1, 0, +1 to the stored form: four per byte, low bits first, two's complement."""
     out = bytearray()
     for row in rows:
         for first in range(0, len(row), 4):
@@ -92,7 +92,7 @@ def pack_codes(rows: list[list[int]]) -> bytes:
 
 
 def lcg(count: int) -> list[int]:
-    """v = s >> 16 of s = (1103515245 s + 12345) mod 2^31, from s = 1: the golden vectors are made of it."""
+    """v = s >> 16 of s = (1103515245 s + 12345) mod 2^31, from s = 1: the source of the golden vectors."""
     state, values = 1, []
     for _ in range(count):
         state = (1103515245 * state + 12345) & 0x7fffffff
@@ -138,7 +138,7 @@ def image_model(path: pathlib.Path, mean: list[float] = [0.5] * 3, std: list[flo
 
 
 class CommandTest(unittest.TestCase):
-    """Each test has a folder of its own, self.root."""
+    """Each test has its own folder, self.root."""
 
     def setUp(self) -> None:
         folder = tempfile.TemporaryDirectory()

@@ -140,7 +140,7 @@ class PackTest(CommandTest):
         self.refuses(tensors, "--filter", "nowhere", says=("nothing to pack", "'nowhere'"))
 
     def test_what_a_linear_layer_holds(self) -> None:
-        """Without a graph: by config.json and names. --filter packs what it is asked to."""
+        """Without a graph: chosen by config.json and names. --filter overrides both."""
         floats = ("F32", [1, 4], f32([1, 0.5, 0, -0.25]))
         tensors = {name: floats for name in (
             "model.embed_tokens.weight", "wpe.weight", "lm_head.weight", "l.0.norm.weight", "l.0.q_proj.weight",

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""trit against damaged files, full disks and signals: a message and an exit code, never a crash, never a
-half-written output."""
+"""trit with damaged files, full disks and signals: a message and an exit code, never a crash or a partial
+output."""
 import os
 import random
 import resource
@@ -100,7 +100,7 @@ class DamageTest(CommandTest):
 
 
 class DiskTest(CommandTest):
-    """The limit on the size of a file stands for a full disk: the write fails, here with EFBIG."""
+    """A limit on the file size simulates a full disk: the write fails, here with EFBIG."""
 
     def limited(self, *arguments) -> str:
         def limit() -> None:

@@ -88,7 +88,7 @@ class UsageTest(CommandTest):
         self.succeeds("info", own)
 
     def test_output_is_checked_before_the_work(self) -> None:
-        """The input is missing as well: what is said first was looked at first."""
+        """The input is missing as well: the message shows which was checked first."""
         (self.root / "folder").mkdir()
         model = image_model(self.root / "model.safetensors")
         for output in (self.root / "no" / "file", self.root / "folder"):

@@ -2,41 +2,35 @@
 # SPDX-License-Identifier: MIT
 """Q2_0, TQ1_0 and TQ2_0 against ggml's own code: interop_ggml.py [--trit build/bin/trit] [--folder .cache/ggml].
 
-The package gguf knows no Q2_0, so ggml itself is asked: its source is in PyPI's llama-cpp-python, of which the library
-ggml-base alone is built (a minute; kept in the folder for the next time). ggml opens the files that `trit convert`
-writes and decodes their blocks; the bytes are those of its own quantiser; and what it quantises is read back.
-Not one of the default tests: it takes a download of 77 MB and a C compiler. `make interop` runs it.
+The Python package gguf has no Q2_0. The source of ggml is in PyPI's llama-cpp-python, of which only the library ggml-base
+is built (a minute; the folder keeps it). ggml opens the files that `trit convert` writes and decodes their blocks; the
+bytes equal those of its own quantiser; and files that it quantises are read back. Needs a download of 77 MB and a C
+compiler.
 """
-import argparse
 import ctypes
-import os
 import subprocess
 import sys
 import tarfile
-import tempfile
-import unittest
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from interop_library import download, load_library, main
+
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 TYPES = {"tq1_0": 34, "tq2_0": 35, "q2_0": 42}
 
 
 def build_ggml(folder: Path) -> Path:
-    """The library ggml-base, made if it is not there."""
+    """The library ggml-base, built if it does not exist."""
     library = folder / "build" / "libggml-base.so"
     if library.exists():
         return library
-    folder.mkdir(parents=True, exist_ok=True)
     archive = folder / f"{PACKAGE.replace('-', '_')}-{VERSION}.tar.gz"
     if not archive.exists():
-        print(f"interop: downloading {PACKAGE} {VERSION}", flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                        "--no-binary", PACKAGE, "--dest", folder, f"{PACKAGE}=={VERSION}"], check=True)
+        download(PACKAGE, VERSION, folder, "--no-binary")
     inside = f"{archive.name.removesuffix('.tar.gz')}/vendor/llama.cpp/ggml/"
     with tarfile.open(archive) as tar:
         tar.extractall(folder, [member for member in tar if member.name.startswith(inside)], filter="data")
-    (folder / inside / "ggml.pc.in").touch()  # which the package leaves out; CMake wants to copy it
+    (folder / inside / "ggml.pc.in").touch()  # missing in the package; CMake copies it
     print("interop: building ggml-base", flush=True)
     tools = Path(sys.executable).parent
     cmake = tools / "cmake"
@@ -54,20 +48,15 @@ class Parameters(ctypes.Structure):
 
 
 class Ggml:
-    """The functions of ggml that are needed here."""
+    """The functions of ggml that the tests need."""
 
     def __init__(self, library: Path):
-        self.library = ctypes.CDLL(str(library))
-        for name, result, arguments in (
-                ("gguf_init_from_file", ctypes.c_void_p, [ctypes.c_char_p, Parameters]),
-                ("gguf_get_n_tensors", ctypes.c_int64, [ctypes.c_void_p]),
-                ("gguf_find_tensor", ctypes.c_int64, [ctypes.c_void_p, ctypes.c_char_p]),
-                ("gguf_get_tensor_type", ctypes.c_int, [ctypes.c_void_p, ctypes.c_int64]),
-                ("gguf_get_tensor_offset", ctypes.c_size_t, [ctypes.c_void_p, ctypes.c_int64]),
-                ("gguf_get_data_offset", ctypes.c_size_t, [ctypes.c_void_p]),
-                ("gguf_free", None, [ctypes.c_void_p])):
-            function = getattr(self.library, name)
-            function.restype, function.argtypes = result, arguments
+        handle, text, index = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int64
+        self.library = load_library(library, {
+            "gguf_init_from_file": (handle, text, Parameters), "gguf_get_n_tensors": (index, handle),
+            "gguf_find_tensor": (index, handle, text), "gguf_get_tensor_type": (ctypes.c_int, handle, index),
+            "gguf_get_tensor_offset": (ctypes.c_size_t, handle, index), "gguf_get_data_offset": (ctypes.c_size_t, handle),
+            "gguf_free": (None, handle)})
 
     def row_function(self, name: str):
         function = getattr(self.library, name)
@@ -107,7 +96,6 @@ class Ggml:
 
 
 def tests(ggml: Ggml) -> type:
-    sys.path.insert(0, str(Path(__file__).parent))
     import numpy
     from gguf import GGUFWriter
     from safetensors.numpy import load_file
@@ -144,7 +132,7 @@ def tests(ggml: Ggml) -> type:
                     data = ggml.quantize(kind, t * numpy.float32(0.25), t.size // block * size)
                     path = self.root / "x"
                     writer = GGUFWriter(path, "bitnet")
-                    # gguf knows no Q2_0: it is told the bytes' shape, and the number is put right in the file.
+                    # gguf has no Q2_0: it gets the shape of the bytes, and the type is corrected in the file.
                     writer.add_tensor("w.weight", data.reshape(6, -1).view(numpy.int8))
                     writer.write_header_to_file()
                     writer.write_kv_data_to_file()
@@ -164,16 +152,5 @@ def tests(ggml: Ggml) -> type:
     return AgainstGgml
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trit", type=Path, default=ROOT / "build" / "bin" / "trit")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "ggml")
-    arguments = parser.parse_args()
-    os.environ["TRIT_COMMAND"] = str(arguments.trit.resolve())
-    ggml = Ggml(build_ggml(arguments.folder))
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(tests(ggml))
-    sys.exit(0 if unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful() else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__.splitlines()[0], "ggml", lambda folder: tests(Ggml(build_ggml(folder))))

@@ -8,26 +8,19 @@ within the int8 of its own activations for ternary ones. No text: the files have
 llama.cpp comes as the library inside PyPI's xllamacpp (34 MB, a binary wheel; kept in the folder), of which nothing else is used.
 Not one of the default tests; `make interop` runs it.
 """
-import argparse
 import ctypes
-import os
-import subprocess
-import sys
-import unittest
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from interop_library import download, load_library, main
+
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
 
 
 def fetch_library(folder: Path) -> Path:
     library = folder / "xllamacpp" / "xllamacpp.abi3.so"
     if not library.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        print(f"interop: downloading {PACKAGE} {VERSION}", flush=True)
-        subprocess.run([sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-                        "--only-binary", ":all:", "--dest", folder, f"{PACKAGE}=={VERSION}"], check=True)
+        download(PACKAGE, VERSION, folder, "--only-binary")
         with zipfile.ZipFile(next(folder.glob(f"{PACKAGE}-{VERSION}-*.whl"))) as wheel:
             wheel.extractall(folder)
     return library
@@ -41,20 +34,17 @@ class Struct(ctypes.Structure):
 
 class LlamaCpp:
     def __init__(self, library: Path):
-        self.library = ctypes.CDLL(str(library))
         pointer, integer = ctypes.c_void_p, ctypes.c_int32
-        for name, result, arguments in (
-                ("llama_backend_init", None, []),
-                ("llama_model_default_params", Struct, []), ("llama_context_default_params", Struct, []),
-                ("llama_model_load_from_file", pointer, [ctypes.c_char_p, Struct]),
-                ("llama_init_from_model", pointer, [pointer, Struct]),
-                ("llama_batch_get_one", Struct, [pointer, integer]), ("llama_decode", integer, [pointer, Struct]),
-                ("llama_get_logits_ith", ctypes.POINTER(ctypes.c_float), [pointer, integer]),
-                ("llama_model_get_vocab", pointer, [pointer]), ("llama_vocab_n_tokens", integer, [pointer]),
-                ("llama_free", None, [pointer]), ("llama_model_free", None, [pointer])):
-            function = getattr(self.library, name)
-            function.restype, function.argtypes = result, arguments
-        # Its log would hide the test's.
+        self.library = load_library(library, {
+            "llama_backend_init": (None,),
+            "llama_model_default_params": (Struct,), "llama_context_default_params": (Struct,),
+            "llama_model_load_from_file": (pointer, ctypes.c_char_p, Struct),
+            "llama_init_from_model": (pointer, pointer, Struct),
+            "llama_batch_get_one": (Struct, pointer, integer), "llama_decode": (integer, pointer, Struct),
+            "llama_get_logits_ith": (ctypes.POINTER(ctypes.c_float), pointer, integer),
+            "llama_model_get_vocab": (pointer, pointer), "llama_vocab_n_tokens": (integer, pointer),
+            "llama_free": (None, pointer), "llama_model_free": (None, pointer)})
+        # Its log would hide that of the tests.
         self.log = ctypes.CFUNCTYPE(None, integer, ctypes.c_char_p, pointer)(lambda level, text, data: None)
         self.library.llama_log_set(self.log, None)
         self.library.llama_backend_init()
@@ -80,7 +70,6 @@ class LlamaCpp:
 
 
 def tests(llama: LlamaCpp) -> type:
-    sys.path.insert(0, str(Path(__file__).parent))
     import numpy
     import torch
     import transformers
@@ -142,16 +131,5 @@ def tests(llama: LlamaCpp) -> type:
     return AgainstLlamaCpp
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--trit", type=Path, default=ROOT / "build" / "bin" / "trit")
-    parser.add_argument("--folder", type=Path, default=ROOT / ".cache" / "llama_cpp")
-    arguments = parser.parse_args()
-    os.environ["TRIT_COMMAND"] = str(arguments.trit.resolve())
-    llama = LlamaCpp(fetch_library(arguments.folder))
-    suite = unittest.defaultTestLoader.loadTestsFromTestCase(tests(llama))
-    sys.exit(0 if unittest.TextTestRunner(verbosity=2).run(suite).wasSuccessful() else 1)
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__.splitlines()[0], "llama_cpp", lambda folder: tests(LlamaCpp(fetch_library(folder))))

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// A data set in GPU memory, as bytes: CIFAR-10's training images are 154 MB.
+// A data set in GPU memory, as bytes: the training images of CIFAR-10 take 154 MB.
 #pragma once
 
 #include <torch/torch.h>
@@ -18,22 +18,15 @@ class Images {
   std::int64_t count() const { return labels_.numel(); }
   torch::Device device() const { return labels_.device(); }
 
-  /// x [images, 3, 32, 32] in channels-last order and labels int64 [images].
-  struct Batch {
-    torch::Tensor x, labels;
-  };
-  /// The images [first, first + images) as they are.
-  Batch batch(std::int64_t first, std::int64_t images) const;
-  /// What a batch of the training order is made with; the caller fills in the rest.
-  Batch batch(BatchKernel kernel, torch::ScalarType type) const;
+  /// The images [first, first + images), normalised but not augmented.
+  ImageBatch batch(std::int64_t first, std::int64_t images) const;
+  /// A training batch. The caller fills in the fields of `kernel` that are not the data set's.
+  ImageBatch batch(BatchKernel kernel, torch::ScalarType type) const;
 
  private:
   torch::Tensor pixels_;  // uint8 [count, 3, 32, 32]
   torch::Tensor labels_;  // uint8 [count]
   torch::Tensor table_;   // float32 [3, 256]
 };
-
-/// evaluate() of the same images without leaving the GPU: the host waits once.
-Evaluation evaluate(SimpleBitNetCNN& network, const Images& images);
 
 }  // namespace trit::train::gpu

@@ -41,7 +41,7 @@ __device__ __forceinline__ Element<kType> element_of(float value) {
   }
 }
 
-// A thread makes one pixel; a block's threads are all of one image.
+// A thread computes one pixel; all threads of a block belong to one image.
 template <DataType kType>
 __global__ __launch_bounds__(kThreads) void batch_kernel(const BatchKernel a) {
   static_assert(kPlane % kThreads == 0);
@@ -81,7 +81,7 @@ __global__ __launch_bounds__(kThreads) void batch_kernel(const BatchKernel a) {
 /// In place of an index in a window: no gradient (relu_pool.cpp).
 constexpr std::uint8_t kNone = 4;
 
-// A thread makes one output.
+// A thread computes one output.
 template <DataType kType>
 __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -110,7 +110,7 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   a.choice[i] = off ? kNone : index;
 }
 
-// A thread makes the four inputs' gradients of one output.
+// A thread computes the gradients of the four inputs of one output.
 template <DataType kType>
 __global__ __launch_bounds__(kThreads) void pool_backward_kernel(const PoolBackward a) {
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
@@ -159,21 +159,22 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const FinishStep a) {
   __syncthreads();
   if (threadIdx.x == 0) {
     Progress& p = *a.progress;
+    StepSums& sums = p.sums;
     const float loss = *a.loss;
     if (is_finite(loss)) {
-      p.loss_sum += static_cast<double>(loss) * static_cast<double>(a.images);
-      p.loss_images += a.images;
-      p.correct += *correct;
+      sums.loss_sum += static_cast<double>(loss) * static_cast<double>(a.images);
+      sums.loss_images += a.images;
+      sums.correct += *correct;
     }
-    p.last_loss = loss;
-    p.skipped = *a.found_inf > 0.0F ? p.skipped + 1 : 0;
-    p.longest_skipped = p.skipped > p.longest_skipped ? p.skipped : p.longest_skipped;
+    sums.last_loss = loss;
+    sums.skipped = *a.found_inf > 0.0F ? sums.skipped + 1 : 0;
+    sums.max_skipped = sums.skipped > sums.max_skipped ? sums.skipped : sums.max_skipped;
     p.image += a.images;
     p.step += 1;
   }
 }
 
-// launcher.operator()<type>() of the type that is only known at run time.
+// Calls launcher.operator()<type>() for a type that is known only at run time.
 template <typename Launcher>
 void for_type(DataType type, const Launcher& launcher) {
   switch (type) {

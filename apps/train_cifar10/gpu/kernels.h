@@ -1,34 +1,29 @@
 // SPDX-License-Identifier: MIT
 //
-// The parts of a training step on a GPU that LibTorch has no operator for: raw pointers and a stream, free of
-// torch, no allocation and no synchronisation, so that a whole step may be one CUDA graph. What changes from
-// step to step is read from GPU memory: nothing is passed by the host.
+// The parts of a training step on a GPU for which LibTorch has no operator. They take raw pointers and a
+// stream, and neither allocate nor synchronise, so that a whole step can be one CUDA graph. Everything that
+// changes from step to step is read from GPU memory; the host passes nothing.
 #pragma once
 
 #include <cstdint>
 
+#include "train_cifar10/step_sums.h"
 #include "trit/cuda.h"
 
 namespace trit::train::gpu {
 
 using trit::cuda::Stream;
 
-/// Where the run stands; finish_step moves it on.
+/// How far the run has come, in GPU memory; finish_step updates it.
 struct Progress {
   std::int64_t epoch;
   std::int64_t image;  // position in the epoch's order of the next batch's first image
   std::int64_t step;   // of the whole run
-  // Over the steps since the host last wrote this:
-  double loss_sum;           // over images of steps with a finite loss
-  std::int64_t loss_images;  // such images
-  std::int64_t correct;
-  std::int64_t skipped;          // steps in a row that were left out, up to now
-  std::int64_t longest_skipped;  // the most in a row
-  double last_loss;
+  StepSums sums;       // over the steps since the host last wrote this
 };
 
-/// A batch: images [first, first + images) of `order`, cropped and mirrored as EpochBatches does it, to the
-/// same values, in channels-last order; and the step's learning rate.
+/// Makes a batch, with the values of EpochBatches: images [first, first + images) of `order`, cropped,
+/// mirrored and normalised, in channels-last order. Also reads the step's learning rate.
 struct BatchKernel {
   const std::uint8_t* pixels;  // [count, 3, 32, 32]
   const std::uint8_t* labels;  // [count]
@@ -46,8 +41,8 @@ struct BatchKernel {
 };
 void make_batch(const BatchKernel& args, Stream stream);
 
-/// y [N, H/2, W/2, C] = max(0, the largest of 2 x 2) of x [N, H, W, C] and the chosen one as relu_pool.h
-/// keeps it; `rows` = N H/2, `columns` = W/2.
+/// y [N, H/2, W/2, C] = max(0, maximum of 2 x 2) of x [N, H, W, C]; `choice` says which of the four it was,
+/// as in relu_pool.cpp. `rows` = N H/2, `columns` = W/2.
 struct Pool {
   DataType type;
   std::int64_t rows, columns, channels;
@@ -66,7 +61,7 @@ struct PoolBackward {
 };
 void relu_max_pool_backward(const PoolBackward& args, Stream stream);
 
-/// found[0] = 1 if one of the values is Inf or NaN, else 0; both pointers to floats, the second may be null.
+/// found[0] = 1 if *a or *b is Inf or NaN, else 0. `b` may be null.
 void find_not_finite(const float* a, const float* b, float* found, Stream stream);
 
 /// Adds a step to `progress`. logits [images, classes].
@@ -75,7 +70,7 @@ struct FinishStep {
   const float* logits;
   const std::int64_t* labels;
   std::int64_t images, classes;
-  const float* found_inf;  // [1], > 0: the step was left out
+  const float* found_inf;  // [1], > 0: the step was skipped
   Progress* progress;
 };
 void finish_step(const FinishStep& args, Stream stream);

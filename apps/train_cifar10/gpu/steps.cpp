@@ -14,8 +14,8 @@
 namespace trit::train::gpu {
 namespace {
 
-// cuDNN tries its algorithms and LibTorch makes its workspaces in the first step; the allocator has settled
-// by the third.
+// The first step lets cuDNN try its algorithms and LibTorch make its workspaces; by the third the allocator
+// has settled.
 constexpr int kStepsBeforeCapture = 3;
 
 torch::Tensor to_device(std::int64_t count, torch::ScalarType type, const void* values,
@@ -23,8 +23,7 @@ torch::Tensor to_device(std::int64_t count, torch::ScalarType type, const void* 
   return torch::from_blob(const_cast<void*>(values), {count}, type).to(device);
 }
 
-torch::Tensor learning_rates(const TrainOptions& options, std::int64_t images, torch::Device device) {
-  const std::int64_t batches = EpochBatches::count(images, options.batch_size);
+torch::Tensor learning_rates(const TrainOptions& options, std::int64_t batches, torch::Device device) {
   std::vector<float> rates(static_cast<std::size_t>(batches * options.epochs));
   for (std::size_t step = 0; step < rates.size(); ++step) {
     rates[step] = static_cast<float>(learning_rate(options, batches, static_cast<std::int64_t>(step)));
@@ -38,60 +37,48 @@ torch::ScalarType input_type(Precision precision) {
                                         : torch::kHalf;
 }
 
-// torch::nn::utils::clip_grad_norm_ without waiting for the norm, which it returns.
-torch::Tensor clip_gradients(std::vector<torch::Tensor>& gradients, double largest) {
+// torch::nn::utils::clip_grad_norm_ that does not wait for the norm, which it returns.
+torch::Tensor clip_gradients(std::vector<torch::Tensor>& gradients, double max_norm) {
   const torch::Tensor norm = torch::stack(at::_foreach_norm(gradients)).norm();
-  at::_foreach_mul_(gradients, (largest / (norm + 1e-6)).clamp_max(1.0));
+  at::_foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0));
   return norm;
 }
 
 }  // namespace
 
-Steps::Steps(const TrainOptions& options, Learner& learner, const Images& dataset, std::int64_t images)
+Steps::Steps(const TrainOptions& options, const TrainingData& data, Learner& learner)
     : options_(options),
       learner_(learner),
-      dataset_(dataset),
-      images_(images),
-      stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, dataset.device().index())),
-      progress_(torch::zeros({sizeof(Progress)}, torch::dtype(torch::kByte).device(dataset.device()))),
-      order_(torch::zeros({images}, torch::dtype(torch::kInt).device(dataset.device()))),
-      rates_(learning_rates(options, images, dataset.device())),
+      train_(data.train, learner.device()),
+      test_(data.test, learner.device()),
+      images_(data.images),
+      stream_(c10::cuda::getStreamFromPool(/*isHighPriority=*/false, train_.device().index())),
+      progress_(torch::zeros({sizeof(Progress)}, torch::dtype(torch::kByte).device(train_.device()))),
+      order_(torch::zeros({images_}, torch::dtype(torch::kInt).device(train_.device()))),
+      rates_(learning_rates(options, data.batches, train_.device())),
       learning_rate_(torch::zeros({1}, rates_.options())) {
   at::globalContext().setBenchmarkCuDNN(true);
-  at::globalContext().setAllowTF32CuDNN(false);  // --precision fp32 means it
+  at::globalContext().setAllowTF32CuDNN(false);  // --precision fp32 means fp32
 }
 
-void Steps::begin_epoch(std::int64_t epoch, std::int64_t batch, std::int64_t step, std::int64_t skipped) {
-  const std::vector<std::uint32_t> order = epoch_order(options_.seed, epoch, images_);
-  order_.copy_(to_device(images_, torch::kInt, order.data(), dataset_.device()));
-  now_ = {.epoch = epoch,
-          .image = batch * options_.batch_size,
-          .step = step,
-          .loss_sum = 0.0,
-          .loss_images = 0,
-          .correct = 0,
-          .skipped = skipped,
-          .longest_skipped = skipped,
-          .last_loss = 0.0};
+void Steps::begin_epoch(const Position& position) {
+  const std::vector<std::uint32_t> order = epoch_order(options_.seed, position.epoch, images_);
+  order_.copy_(to_device(images_, torch::kInt, order.data(), train_.device()));
+  now_ = {.epoch = position.epoch,
+          .image = position.batch * options_.batch_size,
+          .step = position.step,
+          .sums = {.skipped = position.skipped}};
 }
 
-Progress Steps::run(std::int64_t count) {
-  now_ = {.epoch = now_.epoch,
-          .image = now_.image,
-          .step = now_.step,
-          .loss_sum = 0.0,
-          .loss_images = 0,
-          .correct = 0,
-          .skipped = now_.skipped,
-          .longest_skipped = now_.skipped,
-          .last_loss = 0.0};
-  progress_.copy_(to_device(sizeof(Progress), torch::kByte, &now_, dataset_.device()));
-  // What the default stream has written (this, an evaluation, a restored checkpoint) is complete for ours.
+StepRunner::Done Steps::run(std::int64_t max_steps) {
+  now_.sums = {.skipped = now_.sums.skipped, .max_skipped = now_.sums.skipped};
+  progress_.copy_(to_device(sizeof(Progress), torch::kByte, &now_, train_.device()));
+  // Our stream must see all that the default stream has written: this, an evaluation, a restored checkpoint.
   c10::cuda::getCurrentCUDAStream().synchronize();
   {
     const c10::cuda::CUDAStreamGuard guard(stream_);
     std::int64_t image = now_.image;
-    for (std::int64_t i = 0; i < count; ++i) {
+    for (std::int64_t i = 0; i < max_steps; ++i) {
       const std::int64_t images = std::min(options_.batch_size, images_ - image);
       take_step(images);
       image += images;
@@ -100,11 +87,17 @@ Progress Steps::run(std::int64_t count) {
   stream_.synchronize();
   const torch::Tensor host = progress_.cpu();
   std::memcpy(&now_, host.const_data_ptr(), sizeof(Progress));
-  // Replays write the weights without moving the counters by which a BitLinear knows them.
+  // A replayed graph writes the weights without changing the version counters that BitLinear checks.
   for (const torch::Tensor& parameter : learner_.network()->parameters()) {
     parameter.unsafeGetTensorImpl()->bump_version();
   }
-  return now_;
+  return {max_steps, now_.sums};
+}
+
+Evaluation Steps::evaluate(const std::function<bool()>& stop) {
+  constexpr std::int64_t kBatch = 2000;  // 260 MB of float activations
+  const auto batch = [this](std::int64_t first, std::int64_t count) { return test_.batch(first, count); };
+  return train::evaluate(learner_.network(), test_.count(), kBatch, batch, stop);
 }
 
 void Steps::take_step(std::int64_t images) {
@@ -121,14 +114,13 @@ void Steps::take_step(std::int64_t images) {
     steps.graph->capture_begin();
     step_on_device(images);
     steps.graph->capture_end();
-    // The gradients are the graph's: the next eager step makes its own.
+    // The graph owns these gradients: the next step outside a graph makes its own.
     learner_.optimizer().zero_grad(/*set_to_none=*/true);
     steps.graph->replay();
   }
 }
 
 void Steps::step_on_device(std::int64_t images) {
-  namespace F = torch::nn::functional;
   auto* const progress = reinterpret_cast<Progress*>(progress_.mutable_data_ptr());
   BatchKernel kernel{};
   kernel.order = order_.const_data_ptr<std::int32_t>();
@@ -137,19 +129,11 @@ void Steps::step_on_device(std::int64_t images) {
   kernel.images = images;
   kernel.rates = rates_.const_data_ptr<float>();
   kernel.learning_rate = learning_rate_.mutable_data_ptr<float>();
-  const auto [x, labels] = dataset_.batch(kernel, input_type(options_.precision));
+  const auto [x, labels] = train_.batch(kernel, input_type(options_.precision));
 
   AdamW& optimizer = learner_.optimizer();
   optimizer.zero_grad(/*set_to_none=*/true);
-  torch::Tensor logits, loss;
-  {
-    const bool half = options_.precision != Precision::fp32;
-    const trit::amp::AutocastGuard autocast(torch::kCUDA,
-                                            half ? input_type(options_.precision) : torch::kHalf, half);
-    logits = learner_.network()->forward(x).to(torch::kFloat);
-    loss = F::cross_entropy(logits, labels,
-                            F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing));
-  }
+  const auto [logits, loss] = learner_.forward(x, labels);
   trit::amp::GradScaler& scaler = learner_.scaler();
   scaler.scale(loss).backward();
 

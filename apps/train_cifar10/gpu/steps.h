@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Training steps on a GPU with no work for the host between them: batch, forward, backward, clipping, loss
-// scaling, optimiser and bookkeeping of a step are one CUDA graph, and what changes from step to step (the
-// place in the data, the learning rate, the sums) lies in GPU memory.
+// Training steps on a GPU without host work between them. Batch, forward, backward, clipping, loss scaling,
+// optimiser and bookkeeping of a step are one CUDA graph. What changes from step to step (position in the
+// data, learning rate, sums) is kept in GPU memory.
 #pragma once
 
 #include <ATen/cuda/CUDAGraph.h>
@@ -12,19 +12,17 @@
 #include <memory>
 
 #include "train_cifar10/gpu/images.h"
-#include "train_cifar10/learner.h"
+#include "train_cifar10/step_runner.h"
 
 namespace trit::train::gpu {
 
-class Steps {
+class Steps final : public StepRunner {
  public:
-  /// `learner` must stay. Trains on the first `images` images.
-  Steps(const TrainOptions& options, Learner& learner, const Images& dataset, std::int64_t images);
+  Steps(const TrainOptions& options, const TrainingData& data, Learner& learner);
 
-  /// The steps of an epoch from `batch` on follow; `step` counts from the start of the run.
-  void begin_epoch(std::int64_t epoch, std::int64_t batch, std::int64_t step, std::int64_t skipped);
-  /// Takes `count` steps and waits for them. Sums are over these steps.
-  Progress run(std::int64_t count);
+  void begin_epoch(const Position& position) override;
+  Done run(std::int64_t max_steps) override;
+  Evaluation evaluate(const std::function<bool()>& stop) override;
 
  private:
   void take_step(std::int64_t images);
@@ -32,16 +30,16 @@ class Steps {
 
   TrainOptions options_;
   Learner& learner_;
-  const Images& dataset_;
-  std::int64_t images_;
-  c10::cuda::CUDAStream stream_;  // captures cannot be made on the default stream
-  torch::Tensor progress_;        // uint8 [sizeof(Progress)], the GPU's
+  Images train_, test_;
+  std::int64_t images_;           // of an epoch
+  c10::cuda::CUDAStream stream_;  // the default stream cannot be captured
+  torch::Tensor progress_;        // uint8 [sizeof(Progress)], on the GPU
   torch::Tensor order_;           // int32 [images]
-  torch::Tensor rates_;           // float32 [steps]
+  torch::Tensor rates_;           // float32 [steps of the run]
   torch::Tensor learning_rate_;   // float32 [1]
   Progress now_{};
 
-  /// Steps of one batch size: the first few as they come, then one graph.
+  /// Steps of one batch size: the first few are run one by one, then captured in a graph.
   struct Captured {
     int seen = 0;
     std::unique_ptr<at::cuda::CUDAGraph> graph;

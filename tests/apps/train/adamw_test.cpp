@@ -41,7 +41,7 @@ void set_gradients(Parameters& parameters, int step, bool channels_last) {
 
 // The fused kernel rounds in another order: 1e-6 relative is some ulp of the sums, a wrong decay or bias
 // correction is above 1e-3.
-TEST(AdamW, FollowsLibTorchs) {
+TEST(AdamW, EqualsLibTorchs) {
   for (const bool channels_last : {false, true}) {
     Parameters ours = draw_parameters(), theirs = draw_parameters();
     AdamW optimizer(ours, AdamWOptions(1e-2).weight_decay(0.1));
@@ -63,7 +63,7 @@ TEST(AdamW, FollowsLibTorchs) {
   }
 }
 
-TEST(AdamW, LeavesParametersWithoutGradientAlone) {
+TEST(AdamW, SkipsParametersWithoutGradient) {
   Parameters parameters = draw_parameters();
   AdamW optimizer(parameters, AdamWOptions(1e-2));
   parameters["fc.weight"].mutable_grad() = torch::ones({33, 65});
@@ -75,7 +75,7 @@ TEST(AdamW, LeavesParametersWithoutGradientAlone) {
 }
 
 // BitLinear packs its weights anew when this number has moved.
-TEST(AdamW, MovesTheVersionOfParameters) {
+TEST(AdamW, ChangesTheVersionOfParameters) {
   Parameters parameters = draw_parameters();
   AdamW optimizer(parameters, AdamWOptions(1e-2));
   set_gradients(parameters, 0, false);
@@ -84,7 +84,7 @@ TEST(AdamW, MovesTheVersionOfParameters) {
   EXPECT_GT(parameters["fc.weight"]._version(), before);
 }
 
-TEST(AdamW, GoesOnFromItsState) {
+TEST(AdamW, ResumesFromItsState) {
   Parameters straight = draw_parameters(), resumed = draw_parameters();
   AdamW first(straight, AdamWOptions(1e-2));
   for (int step = 0; step < 3; ++step) {

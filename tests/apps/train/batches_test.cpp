@@ -62,7 +62,7 @@ TEST(Augment, EqualsTheDefinitionForEveryCrop) {
   }
 }
 
-TEST(Augment, TableHasTheBitsOfNormalize) {
+TEST(Augment, TableIsBitIdenticalToNormalize) {
   apps::ImageDataset dataset = numbered_images(1);
   for (int byte = 0; byte < 256; ++byte) {
     for (int c = 0; c < 3; ++c)
@@ -117,7 +117,7 @@ Seen read_all(const apps::ImageDataset& dataset, const EpochBatches::Options& op
   return seen;
 }
 
-TEST(EpochBatches, HoldEveryImageOnceAndItsAugmentation) {
+TEST(EpochBatches, HoldEveryImageOnceWithItsAugmentation) {
   const apps::ImageDataset dataset = numbered_images(70);
   const Seen seen =
       read_all(dataset, {.images = 70, .batch_size = 16, .seed = 5, .epoch = 2, .first_batch = 0});
@@ -133,7 +133,7 @@ TEST(EpochBatches, HoldEveryImageOnceAndItsAugmentation) {
   }
 }
 
-TEST(EpochBatches, GoOnInTheMiddleWithTheSameBatches) {
+TEST(EpochBatches, ResumeInTheMiddleOfAnEpoch) {
   const apps::ImageDataset dataset = numbered_images(70);
   const Seen all =
       read_all(dataset, {.images = 65, .batch_size = 10, .seed = 1, .epoch = 0, .first_batch = 0});
@@ -147,7 +147,7 @@ TEST(EpochBatches, GoOnInTheMiddleWithTheSameBatches) {
   }
 }
 
-TEST(EpochBatches, MayBeLeftBeforeTheEnd) {
+TEST(EpochBatches, CanStopBeforeTheEnd) {
   const apps::ImageDataset dataset = numbered_images(200);
   for (int taken = 0; taken < 20; ++taken) {
     EpochBatches batches(dataset, {.images = 200, .batch_size = 8, .seed = 1, .epoch = 0, .first_batch = 0});

@@ -54,7 +54,7 @@ TEST_F(CheckpointTest, ReadsBackWhatWasWritten) {
   expect_equal(load_checkpoint(folder / "c"), sample(1));
 }
 
-TEST_F(CheckpointTest, NoticesEveryFlippedBitAndEveryTruncation) {
+TEST_F(CheckpointTest, DetectsEveryFlippedBitAndEveryTruncation) {
   save_checkpoint(folder / "c", sample(1));
   const std::vector<char> whole = bytes_of(folder / "c");
   const auto seed = std::random_device{}();

@@ -18,6 +18,7 @@
 #include "train_cifar10/output_paths.h"
 #include "train_cifar10/position.h"
 #include "train_cifar10/run_folder.h"
+#include "train_cifar10/run_log.h"
 #include "train_cifar10/schedule.h"
 #include "trit/error.h"
 
@@ -56,7 +57,7 @@ TEST_F(RunFolderTest, RefusesContentUnlessResumed) {
   EXPECT_EQ(error_of([&] { RunFolder(path, true); }), "");
   EXPECT_EQ(content(path / "metrics.jsonl"), "{}\n");
 }
-TEST_F(RunFolderTest, BeginsAnewWhereARunEndedBeforeItsFirstCheckpoint) {
+TEST_F(RunFolderTest, StartsOverAfterARunWithoutACheckpoint) {
   { const RunFolder folder(path, false); }
   std::ofstream(path / "metrics.jsonl").flush();
   std::ofstream(path / "events.out.tfevents.0000000001.host.1.0") << "events";
@@ -68,14 +69,14 @@ TEST_F(RunFolderTest, BeginsAnewWhereARunEndedBeforeItsFirstCheckpoint) {
   std::ofstream(path / "metrics.jsonl") << "{}\n";  // a finished epoch is something to lose
   EXPECT_NE(error_of([&] { RunFolder(path, false); }).find("metrics.jsonl"), std::string::npos);
 }
-TEST_F(RunFolderTest, ResumesNothingAndCreatesNothingWhereThereIsNoRun) {
+TEST_F(RunFolderTest, RefusesToResumeWithoutARunAndCreatesNothing) {
   EXPECT_NE(error_of([&] { RunFolder(path, true); }).find("there is no such folder"), std::string::npos);
   EXPECT_FALSE(std::filesystem::exists(path));
   std::filesystem::create_directories(path);
   EXPECT_NE(error_of([&] { RunFolder(path, true); }).find("no run in " + path.string()), std::string::npos);
   EXPECT_TRUE(std::filesystem::is_empty(path));
 }
-TEST_F(RunFolderTest, LeavesAForeignFolderAsItIs) {
+TEST_F(RunFolderTest, DoesNotTouchAForeignFolder) {
   std::filesystem::create_directories(path);
   // Another program's curves are not a remnant of ours.
   for (const char* name : {"thesis.tex", "events.out.tfevents.0000000001.host.1.0"}) {
@@ -96,7 +97,7 @@ TEST_F(RunFolderTest, IsForOneProcess) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   EXPECT_EQ(status, 0);
 }
-TEST_F(RunFolderTest, RemovesWhatAKilledWriterLeft) {
+TEST_F(RunFolderTest, RemovesTemporaryFilesOfAKilledWriter) {
   { const RunFolder folder(path, false); }
   const auto checkpoint = path / "checkpoints" / "checkpoint-0000000001.safetensors";
   std::ofstream(checkpoint) << "whole";
@@ -107,7 +108,7 @@ TEST_F(RunFolderTest, RemovesWhatAKilledWriterLeft) {
   EXPECT_FALSE(std::filesystem::exists(checkpoint.string() + ".tmp-17-0"));
   EXPECT_FALSE(std::filesystem::exists(path / "model.safetensors.tmp-17-1"));
 }
-TEST_F(RunFolderTest, SaysWhyItCannotBeMade) {
+TEST_F(RunFolderTest, ReportsWhyItCannotBeCreated) {
   std::ofstream(path.string()) << "a file";
   EXPECT_NE(error_of([&] { RunFolder(path, false); }).find(path.string()), std::string::npos);
 }
@@ -145,7 +146,7 @@ TEST_F(MetricsTest, StartWithTheHistoryOfTheCheckpoint) {
   EXPECT_EQ(json.at("dataset"), "drawn");
   EXPECT_EQ(metrics_from_json(json).train_loss, 1.0 / 3.0);  // every bit
 }
-TEST_F(MetricsTest, WriteWhatIsNotFiniteAsNullAndReadIt) {
+TEST_F(MetricsTest, WriteNonFiniteValuesAsNull) {
   const double infinity = std::numeric_limits<double>::infinity();
   const double nan = std::numeric_limits<double>::quiet_NaN();
   const EpochMetrics lost{.epoch = 3,
@@ -174,14 +175,44 @@ TEST_F(MetricsTest, WriteWhatIsNotFiniteAsNullAndReadIt) {
   ASSERT_EQ(restored.history.size(), 1U);
   EXPECT_TRUE(std::isnan(restored.history[0].test_loss));
 }
-TEST_F(MetricsTest, LeaveAForeignFileAlone) {
+TEST_F(MetricsTest, DoNotOverwriteAForeignFile) {
   std::filesystem::create_directories(path);
   std::ofstream(path / "notes.txt") << "mine";
   EXPECT_NE(error_of([&] { MetricsFile(path / "notes.txt", {}, {}); }).find("notes.txt"), std::string::npos);
   EXPECT_EQ(content(path / "notes.txt"), "mine");
 }
 
-TEST(Position, AnEpochWithoutOneGoodStepIsLost) {
+TEST_F(MetricsTest, EventsAreEveryStepOfAShortRunAndEvery50thOfALongOne) {
+  std::filesystem::create_directories(path);
+  TrainOptions options;
+  options.out = path;
+  const RunLog short_run(options, 1000, {}, {});
+  for (const std::int64_t step : {0, 1, 49, 998, 999}) {
+    EXPECT_EQ(short_run.steps_to_event(step), 1) << step;
+  }
+  const RunLog long_run(options, 1101, {}, {});
+  EXPECT_EQ(long_run.steps_to_event(0), 1);
+  EXPECT_EQ(long_run.steps_to_event(1), 49);
+  EXPECT_EQ(long_run.steps_to_event(50), 50);
+  EXPECT_EQ(long_run.steps_to_event(1049), 1);
+  EXPECT_EQ(long_run.steps_to_event(1090), 10);
+  EXPECT_EQ(long_run.steps_to_event(1100), 1);
+}
+
+TEST(Position, AddsTheSumsOfSteps) {
+  Position position{.epoch = 1, .batch = 2, .step = 12, .loss_sum = 10.0, .loss_images = 20, .correct = 5};
+  position.add(3, {.loss_sum = 6.0, .loss_images = 12, .correct = 3, .skipped = 1, .max_skipped = 2});
+  EXPECT_EQ(position.epoch, 1);
+  EXPECT_EQ(position.batch, 5);
+  EXPECT_EQ(position.step, 15);
+  EXPECT_EQ(position.skipped, 1);
+  EXPECT_EQ(position.mean_loss(), 0.5);
+  EXPECT_EQ(position.accuracy(), 25.0);
+  position.add(1, {});  // a step that is taken ends the sequence of skipped ones
+  EXPECT_EQ(position.skipped, 0);
+}
+
+TEST(Position, AnEpochOfSkippedStepsIsLost) {
   constexpr std::int64_t kBatches = 4;
   Position position{.epoch = 2, .batch = kBatches, .step = 12, .skipped = 3, .loss_images = 50};
   EXPECT_EQ(lost_epoch(position, kBatches, false), "");  // one of four was taken
@@ -197,7 +228,7 @@ TEST(Position, AnEpochWithoutOneGoodStepIsLost) {
 }
 
 using OutputPathsTest = Folder;
-TEST_F(OutputPathsTest, AreLookedAtBeforehand) {
+TEST_F(OutputPathsTest, AreCheckedBeforeTheRun) {
   std::filesystem::create_directories(path / "folder");
   std::ofstream(path / "file") << "content";
   TrainOptions options;
@@ -243,12 +274,12 @@ TEST(Hints, AreCommandsThatAShellTakes) {
   EXPECT_TRUE(command.ends_with(" --out 'my runs/a' --resume --data images --threads 2")) << command;
 }
 
-TEST(Hints, SayWhatToExpectOfAFewSteps) {
+TEST(Hints, ExplainAnAccuracyCloseToChance) {
   EXPECT_NE(note_on_accuracy(apps::DatasetName::drawn, 10.0, 32).find("99.7 %"), std::string::npos);
   EXPECT_EQ(note_on_accuracy(apps::DatasetName::drawn, 51.0, 79), "");
 }
 
-TEST(Schedule, HasItsCorners) {
+TEST(Schedule, HasTheExpectedValues) {
   TrainOptions options;
   options.learning_rate = 1.0;
   options.epochs = 10;
@@ -275,7 +306,7 @@ TEST(Schedule, HasItsCorners) {
   EXPECT_DOUBLE_EQ(learning_rate(options, 100, 20), 1.0);
 }
 
-TEST(ResumeOptions, TakesWhatWasRecordedAndNamesWhatContradicts) {
+TEST(ResumeOptions, UsesRecordedValuesAndNamesContradictions) {
   TrainOptions start;
   start.seed = 7;
   start.batch_size = 64;

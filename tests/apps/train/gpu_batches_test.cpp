@@ -70,7 +70,7 @@ class OnGpu {
   DeviceArray<float> table_;
 };
 
-TEST_F(GpuBatches, AreTheCpus) {
+TEST_F(GpuBatches, AreBitIdenticalToTheCpus) {
   constexpr std::int64_t kImages = 23, kBatch = 8;
   for (const std::uint64_t seed : {std::uint64_t{0}, std::uint64_t{7}, std::uint64_t{1} << 63}) {
     const apps::ImageDataset dataset = random_images(kImages + 4);  // training takes the first ones
@@ -81,15 +81,7 @@ TEST_F(GpuBatches, AreTheCpus) {
       const DeviceArray<std::int32_t> device_order{std::span<const std::int32_t>(signed_order)};
       EpochBatches batches(
           dataset, {.images = kImages, .batch_size = kBatch, .seed = seed, .epoch = epoch, .first_batch = 0});
-      train::gpu::Progress progress{.epoch = epoch,
-                                    .image = 0,
-                                    .step = 3,
-                                    .loss_sum = 0,
-                                    .loss_images = 0,
-                                    .correct = 0,
-                                    .skipped = 0,
-                                    .longest_skipped = 0,
-                                    .last_loss = 0};
+      train::gpu::Progress progress{.epoch = epoch, .image = 0, .step = 3, .sums = {}};
       while (const train::Batch* const batch = batches.next()) {
         use_policy(progress.step);
         const DeviceArray<train::gpu::Progress> device_progress{
@@ -119,7 +111,7 @@ TEST_F(GpuBatches, AreTheCpus) {
   }
 }
 
-TEST_F(GpuBatches, OfATestAreTheImagesAsTheyAre) {
+TEST_F(GpuBatches, OfTestImagesAreNotAugmented) {
   const apps::ImageDataset dataset = random_images(5);
   const train::NormalizeTable table = train::normalize_table(dataset);
   train::gpu::BatchKernel kernel{};

@@ -43,7 +43,7 @@ def resume(folder: pathlib.Path, *options) -> None:
 
 
 def broken_off(folder: pathlib.Path, options: list, number: signal.Signals) -> None:
-    """A run that gets a signal once it has a checkpoint in the middle of things; it must not have ended by itself."""
+    """Sends a signal to a run once it has a checkpoint within an epoch; the run must not have ended before."""
     process = program.start(*options, "--checkpoint-seconds", 0.05, "--out", folder)
     program.wait_for(lambda: list((folder / "checkpoints").glob("*.safetensors")), process)
     process.send_signal(number)

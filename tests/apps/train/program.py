@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What the tests of the program share: running it, and a data set."""
+"""Shared by the tests of the program: running it, and a data set."""
 import json
 import os
 import pathlib
@@ -12,7 +12,7 @@ PROGRAM = pathlib.Path(sys.argv[1]).resolve() if len(sys.argv) > 1 else None
 
 
 def dataset_options() -> list[str]:
-    """Real images where the machine has them, else the drawn ones."""
+    """Real images if the machine has them, otherwise the drawn ones."""
     if os.environ.get("TRIT_CIFAR10"):
         return ["--dataset", "cifar10"]
     return ["--dataset", "drawn"]

@@ -61,7 +61,7 @@ def check_data(scratch: pathlib.Path) -> None:
 
 
 def check_device(scratch: pathlib.Path) -> None:
-    """A GPU that is not there, whether or not another one is."""
+    """A GPU that does not exist, whether or not there is another one."""
     result = program.run(*SMALL, "--device", "cuda:99", "--out", scratch / "d", code=1)
     assert "--device cuda:99: " in result.stderr, result.stderr
     assert any(text in result.stderr for text in ("no CUDA device", "no CUDA kernels", "this machine has")), result.stderr
@@ -69,7 +69,7 @@ def check_device(scratch: pathlib.Path) -> None:
 
 
 def check_outputs(scratch: pathlib.Path) -> None:
-    """A path that cannot be written shows before the training, not after it."""
+    """A path that cannot be written is reported before the training, not after it."""
     (scratch / "place").mkdir()
     for option in ("--predictions", "--metrics"):
         for path in (scratch / "nowhere" / "file", scratch / "place"):
@@ -80,7 +80,7 @@ def check_outputs(scratch: pathlib.Path) -> None:
 
 
 def check_no_run(scratch: pathlib.Path) -> None:
-    """--resume goes on with a run; a mistyped folder is none."""
+    """--resume needs a run; a mistyped folder has none."""
     refused(f"no run in {scratch / 'typo'} to resume", "--out", scratch / "typo", "--resume")
     assert not (scratch / "typo").exists()
     (scratch / "empty").mkdir()
@@ -122,7 +122,7 @@ def check_two_processes(scratch: pathlib.Path) -> None:
 
 
 def check_full_disk(scratch: pathlib.Path) -> None:
-    """A limit on the size of files stands for the disk that is full: the write fails in the same place."""
+    """A limit on the file size simulates a full disk: the write fails in the same place."""
     run = scratch / "full"
     program.run(*SMALL, "--epochs", 1, "--schedule", "constant", "--out", run)
     before = tree(run / "checkpoints")
@@ -138,7 +138,7 @@ def check_full_disk(scratch: pathlib.Path) -> None:
 
 
 def check_lost_run(scratch: pathlib.Path) -> None:
-    """A learning rate that blows up: an error that says since when, not a model of NaN, for as many steps an epoch."""
+    """A learning rate that diverges: an error that says since when, and no model of NaN."""
     run = scratch / "lost"
     refused("not finite", *SMALL, "--epochs", 100, "--lr", 1e30, "--clip", 0, "--warmup-epochs", 0, "--out", run)
     assert not (run / "model.safetensors").exists()

@@ -43,7 +43,7 @@ TEST(ReluMaxPool, EqualsAtenInValueAndGradient) {
   }
 }
 
-// Few values, so that windows have equal maxima: the first one gets the gradient. Zeros and negative ones get
+// Few values: windows have equal maxima, of which the first gets the gradient. Zeros and negative ones get
 // none.
 TEST(ReluMaxPool, BreaksTiesAsAten) {
   torch::manual_seed(2);

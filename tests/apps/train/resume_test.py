@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A run that is killed, interrupted and resumed ends with the bits of one that was left alone.
+"""A run that is killed, interrupted and resumed ends bit-identical to one that was not.
 
     resume_test.py build/bin/train_cifar10 [--kills 4] [--epochs 2] [--train-images 1500] [--data FOLDER] [--seed S]
 
@@ -50,7 +50,7 @@ def kill_often(options: list, folder: pathlib.Path, kills: int, seconds: float) 
 
 
 def interrupt_once(options: list, folder: pathlib.Path, number: signal.Signals) -> None:
-    """Ctrl-C, SIGTERM and a closed terminal save and exit with 130; the command that is printed goes on."""
+    """Ctrl-C, SIGTERM and a closed terminal save and exit with 130; the printed command resumes the run."""
     process = program.start(*options, "--out", folder)
     program.wait_for(lambda: has_checkpoint(folder), process)
     process.send_signal(number)
@@ -59,12 +59,12 @@ def interrupt_once(options: list, folder: pathlib.Path, number: signal.Signals) 
     output, errors = process.communicate(timeout=300)
     assert process.returncode == 130, (number, process.returncode, output, errors)
     assert not list(folder.rglob("*.tmp-*")), list(folder.rglob("*"))
-    command = output.splitlines()[-1].removeprefix("interrupted; go on with: ")
+    command = output.splitlines()[-1].removeprefix("interrupted; resume with: ")
     subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.DEVNULL, timeout=500)
 
 
 def hangup_without_a_terminal(options: list, folder: pathlib.Path) -> None:
-    """Under nohup a closed terminal is not noticed."""
+    """Under nohup a closed terminal has no effect."""
     process = program.start(*options, "--out", folder, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
     program.wait_for(lambda: has_checkpoint(folder), process)
     process.send_signal(signal.SIGHUP)
@@ -73,7 +73,7 @@ def hangup_without_a_terminal(options: list, folder: pathlib.Path) -> None:
 
 
 def corrupt_newest(options: list, straight: pathlib.Path) -> None:
-    """A damaged newest checkpoint: a warning, and on from the one before."""
+    """If the newest checkpoint is damaged, the run warns and resumes from the previous one."""
     newest = sorted((straight / "checkpoints").glob("*.safetensors"))[-1]
     damaged = bytearray(newest.read_bytes())
     damaged[len(damaged) // 2] ^= 16

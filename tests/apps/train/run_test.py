@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""A short run from beginning to end: it learns, and writes what it says.
+"""A short run from beginning to end: it learns, and writes all of its files.
 
     run_test.py build/bin/train_cifar10
 """
@@ -21,7 +21,7 @@ PROGRAMS = program.PROGRAM.parent
 
 
 def check_events(folder: pathlib.Path) -> None:
-    """The event file, read by TensorBoard's own reader, says what metrics.jsonl says."""
+    """The event file, read by TensorBoard, agrees with metrics.jsonl."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
@@ -38,28 +38,38 @@ def check_events(folder: pathlib.Path) -> None:
 
 
 def check_hints(output: str) -> None:
-    """What is printed at the end is typed in, and works."""
-    hints = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("evaluate it", "look at")))
+    """The commands that are printed at the end work."""
+    hints = dict(line.split(": ", 1) for line in output.splitlines() if line.startswith(("evaluate it", "view its")))
     trit = PROGRAMS / "trit"
     assert ("evaluate it without torch" in hints) == trit.exists(), output
     if trit.exists():
         command = hints["evaluate it without torch"]
         result = subprocess.run(["sh", "-c", command], check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        assert "images right" in result.stdout, (command, result.stdout)
-    command = hints["look at its curves"]
+        assert "images correct" in result.stdout, (command, result.stdout)
+    command = hints["view its curves"]
     result = subprocess.run(["sh", "-c", f"{command} --inspect"], check=True, stdout=subprocess.PIPE, text=True, timeout=200)
     assert "epoch/test_accuracy" in result.stdout, (command, result.stdout)
 
 
 def check_float_twin(scratch: pathlib.Path) -> None:
-    """The runtime has no float layer with a norm: no command is printed that could not run the file."""
+    """The runtime has no float layer with a norm: no command is printed that could not run the file, which is an input
+    for `trit pack`."""
     result = program.run("--dataset", "drawn", "--train-images", 100, "--epochs", 1, "--linear", "fp32", "--out", scratch / "twin")
-    assert "evaluate it" not in result.stdout and "look at its curves" in result.stdout, result.stdout
-    assert (scratch / "twin" / "model.safetensors").exists()
+    assert "evaluate it" not in result.stdout and "view its curves" in result.stdout, result.stdout
+    model, packed, trit = scratch / "twin" / "model.safetensors", scratch / "packed", PROGRAMS / "trit"
+    data = model.read_bytes()
+    header = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+    graph = json.loads(header["__metadata__"]["trit.model"])
+    layers = [node for node in graph["nodes"] if node["op"].endswith("linear")]
+    assert [(node["op"], node["name"], node["norm"]) for node in layers] == [("bit_linear", name, "rms") for name in ("fc1", "fc2")]
+    assert header["fc1.weight"]["dtype"] == "F32", header
+    if trit.exists():
+        subprocess.run([trit, "pack", model, packed], check=True, stderr=subprocess.DEVNULL)
+        subprocess.run([trit, "eval", packed, "--dataset", "drawn", "--limit", "10"], check=True, stderr=subprocess.DEVNULL)
 
 
 def check_few_steps(scratch: pathlib.Path) -> None:
-    """A run that ends close to chance says that this is to be expected, and a plot of values that are null is drawn."""
+    """A run that ends close to chance says that this is expected, and null values can be plotted."""
     result = program.run("--dataset", "drawn", "--train-images", 100, "--epochs", 1, "--out", scratch / "few")
     assert "close to chance" in result.stdout and "99.7 %" in result.stdout, result.stdout
     metrics = scratch / "null.jsonl"
@@ -71,7 +81,7 @@ def check_few_steps(scratch: pathlib.Path) -> None:
 
 
 def check_long_run(scratch: pathlib.Path) -> None:
-    """The curve of a run of more than 1,000 steps has each 50th, the first and the last."""
+    """The curve of a run of more than 1,000 steps has every 50th step, the first and the last."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder = scratch / "long"
@@ -83,7 +93,7 @@ def check_long_run(scratch: pathlib.Path) -> None:
 
 
 def check_streams(scratch: pathlib.Path) -> None:
-    """The exit code and the files are those of the work, wherever the messages go."""
+    """The exit code and the files do not depend on where the messages go."""
     options = f"--dataset drawn --train-images 100 --batch-size 50 --epochs 1 --threads 1 --out {shlex.quote(str(scratch))}/streams"
     program.run(*shlex.split(options))
     wanted = (scratch / "streams" / "model.safetensors").read_bytes()

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+#include "bench/lib/gpu_layer.h"
+
+#include <algorithm>
+#include <vector>
+
+namespace trit::apps {
+namespace {
+
+namespace gpu = runtime::gpu;
+
+constexpr std::size_t kMaxCopies = 256;
+
+template <typename Value>
+gpu::DeviceMemory upload(const Value* values, std::size_t count, const char* what) {
+  gpu::DeviceMemory memory = gpu::allocate_device(count * sizeof(Value), what);
+  gpu::check(cudaMemcpy(memory.get(), values, count * sizeof(Value), cudaMemcpyHostToDevice), what);
+  return memory;
+}
+
+}  // namespace
+
+GpuLayer::GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t seed, Parallel& parallel,
+                   std::size_t cache_bytes, cuda::Stream stream)
+    : layer_(make_linear_case(shape, max_tokens, seed, parallel)),
+      weight_bytes_(cuda::weight_bytes(shape.out_features, shape.in_features)),
+      copies_(static_cast<int>(std::clamp<std::size_t>(3 * cache_bytes / weight_bytes_ + 1, 1, kMaxCopies))),
+      from_memory_(weight_bytes_ * static_cast<std::size_t>(copies_) > 2 * cache_bytes) {
+  const auto n = static_cast<std::size_t>(shape.out_features);
+  const auto k = static_cast<std::size_t>(shape.in_features);
+  const auto m = static_cast<std::size_t>(max_tokens);
+  const auto pitch = static_cast<std::size_t>(cuda::quantized_row_bytes(shape.in_features));
+  const auto host_pitch = static_cast<std::size_t>(padded_in_features(shape.in_features));
+  const gpu::DeviceMemory codes = upload(layer_.weight.codes.data(), layer_.weight.codes.size(), "codes");
+  beta_ = upload(layer_.weight.scale.data(), layer_.weight.scale.size(), "a scale");
+  weights_ = gpu::allocate_device(weight_bytes_ * static_cast<std::size_t>(copies_), "weights");
+  for (int i = 0; i < copies_; ++i) {
+    cuda::prepare_weights(reinterpret_cast<const std::uint8_t*>(codes.get()), shape.out_features,
+                          shape.in_features, const_cast<std::uint8_t*>(weights(i)), stream);
+  }
+  x_ = upload(layer_.x.data(), m * k, "x");
+  norm_ = upload(layer_.norm_weight.data(), k, "a norm");
+  scale_ = upload(layer_.scale.data(), m, "scales");
+  q_ = gpu::allocate_device(m * pitch, "q");
+  gpu::check(cudaMemset(q_.get(), 0, m * pitch), "q");
+  gpu::check(
+      cudaMemcpy2D(q_.get(), pitch, layer_.q.data(), host_pitch, host_pitch, m, cudaMemcpyHostToDevice), "q");
+  layer_q_ = gpu::allocate_device(m * pitch, "q");
+  layer_scale_ = gpu::allocate_device(m * sizeof(float), "scales");
+  y_ = gpu::allocate_device(m * n * sizeof(float), "y");
+  gpu::check(cudaDeviceSynchronize(), "preparing a layer");
+}
+
+cuda::Product GpuLayer::product(std::int64_t tokens) const {
+  return {.weights = weights(0),
+          .out_features = shape().out_features,
+          .in_features = shape().in_features,
+          .q = reinterpret_cast<const std::int8_t*>(q_.get()),
+          .token_scale = reinterpret_cast<const float*>(scale_.get()),
+          .tokens = tokens,
+          .weight_scale = reinterpret_cast<const float*>(beta_.get()),
+          .y = y_.get()};
+}
+
+cuda::Product GpuLayer::product_behind_norm(std::int64_t tokens) const {
+  cuda::Product product = this->product(tokens);
+  product.q = reinterpret_cast<const std::int8_t*>(layer_q_.get());
+  product.token_scale = reinterpret_cast<const float*>(layer_scale_.get());
+  return product;
+}
+
+cuda::NormQuant GpuLayer::quantize(std::int64_t tokens) const {
+  return {.x = x_.get(),
+          .tokens = tokens,
+          .in_features = shape().in_features,
+          .x_stride = shape().in_features,
+          .norm = Norm::rms,
+          .norm_weight = reinterpret_cast<const float*>(norm_.get()),
+          .q = reinterpret_cast<std::int8_t*>(layer_q_.get()),
+          .scale = reinterpret_cast<float*>(layer_scale_.get())};
+}
+
+void GpuLayer::poison(std::int64_t tokens) const {
+  // NaN.
+  gpu::check(
+      cudaMemset(y_.get(), 0xff, static_cast<std::size_t>(tokens * shape().out_features) * sizeof(float)),
+      "y");
+}
+
+void GpuLayer::check(std::int64_t tokens, std::string_view who) const {
+  std::vector<float> found(static_cast<std::size_t>(tokens * shape().out_features));
+  gpu::check(cudaDeviceSynchronize(), "a product");
+  gpu::check(cudaMemcpy(found.data(), y_.get(), found.size() * sizeof(float), cudaMemcpyDeviceToHost), "y");
+  check_outputs(layer_, tokens, found, who);
+}
+
+std::size_t second_level_cache_bytes() {
+  int device = 0;
+  int bytes = 0;
+  gpu::check(cudaGetDevice(&device), "the current GPU");
+  gpu::check(cudaDeviceGetAttribute(&bytes, cudaDevAttrL2CacheSize, device), "the size of the GPU's cache");
+  return static_cast<std::size_t>(bytes);
+}
+
+}  // namespace trit::apps
