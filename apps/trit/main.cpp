@@ -11,6 +11,7 @@
 #include "command.h"
 #include "output.h"
 #include "trit/kernels.h"
+#include "trit/version.h"
 
 namespace {
 

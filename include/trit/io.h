@@ -22,7 +22,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/format.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit::io {
 
@@ -267,3 +270,5 @@ struct CodeCounts {
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor);
 
 }  // namespace trit::io
+
+TRIT_EXPORT_END

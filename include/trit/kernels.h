@@ -11,8 +11,11 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/format.h"
 #include "trit/quantize.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -197,3 +200,5 @@ Backend requested_backend(Backend backend);
 std::vector<std::string> available_backends();
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -10,10 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/format.h"
 #include "trit/kernels.h"
 #include "trit/parallel.h"
 #include "trit/quantize.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -98,3 +101,5 @@ class PackedLinear {
 };
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -14,7 +14,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/kernels.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -100,3 +103,5 @@ void check_model(const io::Checkpoint& checkpoint);
 void check_graph(std::string_view graph, const std::string& what);
 
 }  // namespace trit
+
+TRIT_EXPORT_END
