@@ -13,7 +13,7 @@ CUDA ?= $(if $(and $(shell command -v nvidia-smi),$(or $(shell command -v nvcc),
 BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help train test bench data fuzz interop format lint setup configure clean
+.PHONY: help train build test bench data fuzz interop format lint docs setup configure clean
 
 help: ## this list
 	@echo "trit: ternary (1.58-bit) linear layers. Targets:"
@@ -23,6 +23,9 @@ help: ## this list
 train: configure ## train SimpleBitNetCNN on CIFAR-10, export it packed, run it without torch
 	@$(BUILD) --target bin/trit bin/train_cifar10
 	@$(BIN)/python scripts/train.py $(ARGS)
+
+build: configure ## build everything
+	@$(BUILD)
 
 test: configure ## build everything and run all tests (real images: TRIT_CIFAR10=FOLDER)
 	@$(BUILD)
@@ -49,6 +52,12 @@ format: setup ## format the C++ sources in place
 lint: configure ## clang-format and clang-tidy, as CI does
 	@$(BIN)/python scripts/lint.py $(ARGS)
 
+docs: ## the API reference of include/trit by Doxygen: build-docs/html/index.html
+	@$(PYTHON) scripts/setup.py --docs
+	@mkdir -p build-docs
+	@sed -n 's/^#define TRIT_VERSION "\(.*\)"/PROJECT_NUMBER = \1/p' include/trit/version.h | cat Doxyfile - | doxygen -
+	@echo "build-docs/html/index.html"
+
 setup: ## system packages and .venv; every other target calls it
 	@$(PYTHON) scripts/setup.py
 
@@ -62,4 +71,4 @@ $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-cuda build-cuda-torch build-fuzz build-no-torch
+	rm -rf build build-debug build-asan build-cuda build-cuda-torch build-fuzz build-aarch64 build-no-torch build-docs

@@ -8,6 +8,7 @@ it does so again: the machine may have been suspended.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import re
@@ -36,9 +37,8 @@ def find_clang() -> str | None:
 def build(folder: Path, jobs: int) -> None:
     local = ROOT / ".venv" / "bin"
     tool = lambda name: str(local / name) if (local / name).exists() else name  # noqa: E731
-    subprocess.run([tool("cmake"), "-S", ROOT, "-B", folder, "-G", "Ninja", f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
-                    f"-DCMAKE_CXX_COMPILER={find_clang()}", "-DTRIT_FUZZ=ON", "-DTRIT_TORCH=OFF", "-DTRIT_TESTS=OFF",
-                    "-DTRIT_BENCH=OFF", "-DTRIT_ONEDNN=OFF"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([tool("cmake"), "--preset", "fuzz", "-B", folder, f"-DCMAKE_MAKE_PROGRAM={tool('ninja')}",
+                    f"-DCMAKE_CXX_COMPILER={find_clang()}"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     subprocess.run([tool("cmake"), "--build", folder, f"-j{jobs}", "--target", "write_seeds",
                     *(f"fuzz_{target}" for target in TARGETS)], check=True)
 
@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--total-seconds", type=int, help="for all targets together")
     parser.add_argument("--runs", type=int, help="executions of each target, instead of a time")
     parser.add_argument("--build", type=Path, default=ROOT / "build-fuzz")
-    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="for building")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="for building, and targets at a time")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0 takes another one each time")
     parser.add_argument("--if-clang", action="store_true", help="where there is no clang, say so and be content")
     parser.add_argument("--json", type=Path, help="file for the figures; those of other targets in it are kept")
@@ -117,11 +117,12 @@ def main() -> None:
     subprocess.run([arguments.build / "bin" / "write_seeds", arguments.build / "seeds"], check=True)
     targets = arguments.targets or list(TARGETS)
     seconds = arguments.total_seconds // len(targets) if arguments.total_seconds else arguments.seconds
-    for name in targets:
-        result = Target(arguments.build, name, arguments.seed).run(arguments.runs, seconds)
-        if arguments.json:
-            known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
-            arguments.json.write_text(json.dumps({**known, name: result}, indent=1) + "\n")
+    with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
+        results = pool.map(lambda name: Target(arguments.build, name, arguments.seed).run(arguments.runs, seconds), targets)
+        for name, result in zip(targets, results):
+            if arguments.json:
+                known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
+                arguments.json.write_text(json.dumps({**known, name: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

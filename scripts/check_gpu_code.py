@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Compiles src/cuda and src/runtime/cuda for sm_80 and sm_90a and fails when the machine code is not what the kernels were written for.
+"""Fails when the machine code of src/cuda and src/runtime/cuda is not what the kernels were written for.
 
-    check_gpu_code.py [--log FILE]     FILE: the output of a build of trit_cuda_objects, instead of building
+    check_gpu_code.py [--build FOLDER]     FOLDER: a build with TRIT_CUDA=ON; default: build-cuda, built here
+
+What ptxas said lies beside each object (cmake/keep_ptxas_log.sh).
 
 Looked at, for each kernel and architecture:
   * registers, at most the number stated here (from them follows how many blocks a multiprocessor runs at a time)
@@ -21,7 +23,7 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build-cuda"
+SOURCES = ("src/cuda", "src/runtime/cuda")
 
 # Kernel (a pattern of its name in C++) -> registers at most, and why that many.
 REGISTERS = {
@@ -80,24 +82,31 @@ def find_cuobjdump(nvcc: str) -> str | None:
     return None
 
 
-def build(nvcc: str) -> str:
-    """All objects anew: ptxas speaks only when it works."""
+def build(nvcc: str) -> pathlib.Path:
     cmake = shutil.which("cmake", path=f"{ROOT / '.venv/bin'}:{os.environ['PATH']}")
     if cmake is None:
         sys.exit("check_gpu_code: no cmake in .venv or on the PATH")
     configure = [cmake, "--preset", "cuda", f"-DCMAKE_CUDA_COMPILER={nvcc}"]
     make = [cmake, "--build", "--preset", "cuda", "--target", "trit_cuda_objects", "trit_cuda_sm90_objects", "trit_runtime_cuda_objects", "--parallel", str(os.cpu_count())]
-    for folder in ("src/cuda", "src/runtime/cuda"):
-        for path in (BUILD / folder).rglob("*.cu.o"):
-            path.unlink()
-    output = ""
     for command in (configure, make):
-        result = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        output += result.stdout
-        if result.returncode != 0:
-            print(re.sub(r"^(ptxas info|    0 bytes stack).*\n", "", result.stdout, flags=re.MULTILINE))
+        if subprocess.run(command, cwd=ROOT).returncode != 0:
             sys.exit(f"check_gpu_code: {' '.join(command)} failed")
-    return output
+    return ROOT / "build-cuda"
+
+
+def objects(folder: pathlib.Path) -> list[pathlib.Path]:
+    return sorted(path for part in SOURCES for path in (folder / part).rglob("*.cu.o") if "racecheck" not in str(path))
+
+
+def logs(folder: pathlib.Path) -> str:
+    """What ptxas said of every object."""
+    texts = []
+    for path in objects(folder):
+        log = path.with_name(path.name + ".ptxas")
+        if not log.exists() or log.stat().st_mtime < path.stat().st_mtime - 60:
+            sys.exit(f"check_gpu_code: {log} is missing or older than its object")
+        texts.append(log.read_text())
+    return "".join(texts)
 
 
 def short_name(function: str) -> str:
@@ -131,14 +140,14 @@ def check_log(log: str) -> bool:
     return clean and kernels > 0
 
 
-def check_instructions(cuobjdump: str) -> bool:
+def check_instructions(cuobjdump: str, folder: pathlib.Path) -> bool:
     clean = True
     for source, wanted in INSTRUCTIONS.items():
-        objects = sorted((BUILD / "src/cuda").rglob(f"{source}.cu.o"))
-        if not objects:
+        found = [path for path in objects(folder) if path.as_posix().endswith(f"/{source}.cu.o")]
+        if not found:
             print(f"check_gpu_code: no object of {source}.cu", file=sys.stderr)
             clean = False
-        for path in objects:
+        for path in found:
             text = subprocess.run([cuobjdump, "--dump-sass", path], capture_output=True, text=True, check=True).stdout
             parts = re.split(r"^\s*arch = (\w+)$", text, flags=re.MULTILINE)
             code: dict[str, str] = {}
@@ -153,18 +162,19 @@ def check_instructions(cuobjdump: str) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--log", type=pathlib.Path)
+    parser.add_argument("--build", type=pathlib.Path)
     args = parser.parse_args()
     nvcc = find_nvcc()
     if nvcc is None:
         print("check_gpu_code: not checked: no nvcc on the PATH, as CUDACXX or in /usr/local/cuda")
         return 0
-    clean = check_log(args.log.read_text() if args.log else build(nvcc))
+    folder = args.build or build(nvcc)
+    clean = check_log(logs(folder))
     cuobjdump = find_cuobjdump(nvcc)
     if cuobjdump is None:
         print("check_gpu_code: machine code not looked at: no cuobjdump beside nvcc, on the PATH or in .venv")
     else:
-        clean = check_instructions(cuobjdump) and clean
+        clean = check_instructions(cuobjdump, folder) and clean
     print(f"check_gpu_code: {'as it should be' if clean else 'see above'}")
     return 0 if clean else 1
 

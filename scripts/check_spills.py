@@ -4,13 +4,13 @@
 
     check_spills.py OBJECT...                 object files of the library: those of src/cpu/*/product*.cpp are looked at
     check_spills.py --compiler clang++ [--commands build/compile_commands.json]
-                                              compiles those sources anew, with this compiler, and looks at the result
+                                              compiles those sources with this compiler first
 
-A product kernel lives in registers alone: gcc 12 has spilled accumulators of such loops at a third of their speed
-without a word. This disassembles each object (objdump), takes the innermost loops that hold the kernel's dot
-product instruction, and looks for vector loads relative to the stack. (Stores alone are none: AMX kernels unpack
-weights to scratch there, which tile loads read.) An object in which no such loop is found is a failure too: then
-this script looks for the wrong thing.
+A product kernel keeps its accumulators in registers. gcc 12 has silently spilled them, which made such loops three
+times slower. This script disassembles each object (objdump), takes the innermost loops that contain the kernel's dot
+product instruction, and looks for vector loads relative to the stack. Stores alone are allowed: AMX kernels unpack
+weights to scratch memory on the stack, which tile loads read. An object without such a loop is a failure too: then
+this script looks for the wrong instruction.
 """
 import argparse
 import json
@@ -22,7 +22,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-# Folder of src/cpu -> the instructions that its inner loops are made of.
+# Folder of src/cpu -> the dot product instruction of its inner loops.
 KERNELS = {
     "avx2": r"vpmaddubsw",
     "avx_vnni": r"(\{vex\} )?vpdpbusd",
@@ -45,7 +45,7 @@ def functions(path: str) -> dict[str, list[Instruction]]:
 
 
 def innermost_loops(code: list[Instruction]) -> list[list[Instruction]]:
-    """Bodies of backward jumps that hold no smaller one."""
+    """Bodies of backward jumps that contain no smaller loop."""
     index = {address: i for i, (address, _, _) in enumerate(code)}
     ranges = set()
     for i, (address, mnemonic, operands) in enumerate(code):
@@ -57,7 +57,7 @@ def innermost_loops(code: list[Instruction]) -> list[list[Instruction]]:
 
 
 def reads_stack(operands: str, stack: str) -> bool:
-    """A vector instruction with a source in memory below the frame; AT&T syntax: the destination comes last."""
+    """Whether a vector instruction reads the stack. AT&T syntax: the destination comes last."""
     return bool(re.search(r"%[xyz]mm", operands) and re.search(stack + r"[^)]*\)(\{[^}]*\})*,", operands))
 
 
@@ -65,7 +65,7 @@ def check(path: str, dot: str) -> bool:
     loops = 0
     clean = True
     for name, code in functions(path).items():
-        # %rbp is the frame only where the function says so, else it is a register like any other.
+        # %rbp is the frame pointer only in functions that set it; elsewhere it is a general register.
         framed = any(m == "mov" and o == "%rsp,%rbp" for _, m, o in code)
         stack = r"\(%r(?:sp|bp)" if framed else r"\(%rsp"
         for body in innermost_loops(code):
@@ -84,7 +84,7 @@ def check(path: str, dot: str) -> bool:
 
 
 def compile_with(compiler: str, commands: pathlib.Path, folder: str) -> list[str]:
-    """Objects of all product kernels, by the build's own commands but for the compiler and its warnings."""
+    """Objects of all product kernels, compiled by the build's commands with another compiler and without warnings."""
     objects = []
     for entry in json.loads(commands.read_text()):
         if not re.search(r"src/cpu/\w+/product\w*\.cpp$", entry["file"]):

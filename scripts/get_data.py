@@ -8,8 +8,9 @@ auto (the default) takes the first that works:
   2. CIFAR-10 in the cache folder, downloaded there first if need be (180 MB unpacked),
   3. Fashion-MNIST from the package dataset-fashion-mnist of Debian and Ubuntu (no root needed),
   4. the drawn set, which needs no files.
-Naming a data set forces it; that it cannot be had is then an error. A break in the download is resumed by the next
-run. Nothing half-written is ever put in place. Exit codes: 0, 1 failed, 2 wrong usage, 130 interrupted.
+With --dataset NAME, only that data set is tried, and failing to get it is an error. The next run resumes a download
+that broke off. A data set appears in the cache only when it is complete. Exit codes: 0, 1 failed, 2 wrong usage,
+130 interrupted.
 """
 import argparse
 import os
@@ -49,15 +50,15 @@ def find(dataset: str, data: str | None, cache: pathlib.Path) -> tuple[str, path
     try:
         return "cifar10", cifar10.fetch(cache, patient=False)
     except DataError as error:
-        why = ["CIFAR-10 COULD NOT BE HAD.", str(error)]
+        why = ["COULD NOT GET CIFAR-10.", str(error)]
     how = ["For CIFAR-10: give the folder of its binary version with --data FOLDER or TRIT_CIFAR10=FOLDER."]
     try:
         folder = fashion_mnist.fetch(cache)
     except DataError as error:
-        box([*why, "Nor could Fashion-MNIST:", str(error),
-             "Going on with the DRAWN set; all accuracies below are about it.", *how])
+        box([*why, "Could not get Fashion-MNIST either:", str(error),
+             "Using the DRAWN set instead; all accuracies below refer to it.", *how])
         return "drawn", None
-    box([*why, "Going on with FASHION-MNIST; all accuracies below are about it.", *how])
+    box([*why, "Using FASHION-MNIST instead; all accuracies below refer to it.", *how])
     return "fashion-mnist", folder
 
 
@@ -75,7 +76,7 @@ def main() -> int:
         say(f"{error.filename or cache_folder()}: {error.strerror}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the next run goes on from here")
+        say("interrupted; the next run resumes")
         return 130
     print(name if folder is None else f"{name} {folder}")
     return 0

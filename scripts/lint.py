@@ -2,23 +2,31 @@
 # SPDX-License-Identifier: MIT
 """clang-format and clang-tidy over the project's C++ sources, with the versions of .venv.
 
-    lint.py [--build FOLDER]... [--jobs N] [--format-only] [--tidy-only] [FILE...]
+    lint.py [--build FOLDER]... [--jobs N] [--format-only] [--tidy-only] [--no-cache] [FILE...]
 
-FOLDER holds compile_commands.json (default: build, and build-cuda-torch where it is configured: the GPU's half on the host);
-files that none of them compiles are not given to clang-tidy, headers are checked through the sources that include them. Exit
-code 1 when a tool finds something.
+FOLDER holds compile_commands.json (default: build, and build-cuda-torch where it is configured). Files that none of them
+compiles are not given to clang-tidy; headers are checked through the sources that include them. Exit code 1 when a tool
+finds something.
+
+A source in which nothing was found is not checked again until it, a header that it includes, its command line,
+.clang-tidy or the version of clang-tidy changes. What it includes is known once it has been built. The results lie
+in the user's cache folder, trit/lint.
 """
 import argparse
 import concurrent.futures
+import functools
+import hashlib
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOOLS = pathlib.Path(sys.executable).parent  # .venv/bin
+CACHE_SECONDS = 30 * 24 * 3600  # a result that nobody asked for in this time is removed
 
 
 def check_format(files: list[str]) -> bool:
@@ -37,27 +45,89 @@ def gcc_headers() -> list[str]:
             "--extra-arg=-Wno-deprecated-declarations", "--extra-arg=-Wno-ignored-gch"]
 
 
+def cache_folder() -> pathlib.Path:
+    cache = os.environ.get("XDG_CACHE_HOME", "")
+    return (pathlib.Path(cache) if os.path.isabs(cache) else pathlib.Path.home() / ".cache") / "trit" / "lint"
+
+
+@functools.cache
+def content_hash(path: str) -> str:
+    return hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+
+
+def included_files(build: pathlib.Path) -> dict[str, list[str]]:
+    """Object -> the files that it was made from, as ninja knows them."""
+    ninja = TOOLS / "ninja" if (TOOLS / "ninja").exists() else "ninja"
+    text = subprocess.run([ninja, "-C", build, "-t", "deps"], capture_output=True, text=True).stdout
+    found: dict[str, list[str]] = {}
+    current: list[str] = []
+    for line in text.splitlines():
+        if line.startswith("    "):
+            current.append(str(build / line.strip()))
+        elif line.endswith("(VALID)"):
+            current = found.setdefault(str(build / line.split(": #deps")[0]), [])
+        else:
+            current = []
+    return found
+
+
+def key_of(entry: dict, includes: dict[str, list[str]], tools: str) -> str | None:
+    """A hash of all that the result for a source depends on, the same in another checkout; None if that is not known."""
+    files = includes.get(os.path.join(entry["directory"], entry["output"]))
+    if files is None:
+        return None
+    digest = hashlib.sha256((tools + entry["command"].replace(str(ROOT), "")).encode())
+    # gcc does not list what is in a precompiled header.
+    if precompiled := re.search(r"-include (\S+)", entry["command"]):
+        files = [*files, *includes.get(f"{precompiled[1]}.gch", [])]
+    for path in sorted({entry["file"], *map(os.path.normpath, files)}):
+        try:
+            digest.update(f"{path.removeprefix(str(ROOT))} {content_hash(path)}\n".encode())
+        except OSError:
+            return None
+    return digest.hexdigest()
+
+
 def tidy(file: str, build: pathlib.Path, extra: list[str]) -> tuple[str, float, int, str]:
     start = time.monotonic()
     result = subprocess.run([TOOLS / "clang-tidy", "-p", build, "--quiet", *extra, ROOT / file], capture_output=True, text=True)
     return file, time.monotonic() - start, result.returncode, result.stdout + result.stderr
 
 
-def check_tidy(files: list[str], builds: list[pathlib.Path], jobs: int) -> bool:
+def check_tidy(files: list[str], builds: list[pathlib.Path], jobs: int, use_cache: bool) -> bool:
     folder_of: dict[str, pathlib.Path] = {}
-    for build in builds:
-        for entry in json.loads((build / "compile_commands.json").read_text()):
-            folder_of.setdefault(entry["file"], build)
-    sources = [file for file in files if str(ROOT / file) in folder_of]
+    keys: dict[str, str | None] = {}
+    version = subprocess.run([TOOLS / "clang-tidy", "--version"], capture_output=True, text=True, check=True).stdout
     extra = gcc_headers()
+    tools = version + content_hash(str(ROOT / ".clang-tidy")) + " ".join(extra)
+    for build in builds:
+        includes = included_files(build) if use_cache else {}
+        for entry in json.loads((build / "compile_commands.json").read_text()):
+            if folder_of.setdefault(entry["file"], build) is build:
+                keys[entry["file"]] = key_of(entry, includes, tools)
+    sources = [file for file in files if str(ROOT / file) in folder_of]
+    key = {file: keys[str(ROOT / file)] for file in sources}
+    cache = cache_folder()
+    known = {file for file in sources if key[file] and (cache / key[file]).exists()}
+    for file in known:
+        (cache / key[file]).touch()
+    wanted = [file for file in sources if file not in known]
     start, clean = time.monotonic(), True
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for file, seconds, code, output in pool.map(lambda file: tidy(file, folder_of[str(ROOT / file)], extra), sources):
+        for file, seconds, code, output in pool.map(lambda file: tidy(file, folder_of[str(ROOT / file)], extra), wanted):
             print(f"lint: clang-tidy {file} ({seconds:.0f} s){'' if code == 0 else ': found'}", flush=True)
             if code != 0:
                 clean = False
                 print(output, flush=True)
-    print(f"lint: clang-tidy, {len(sources)} sources in {time.monotonic() - start:.0f} s: {'nothing found' if clean else 'see above'}", flush=True)
+            elif key[file]:
+                cache.mkdir(parents=True, exist_ok=True)
+                (cache / key[file]).touch()
+    if cache.exists():
+        for old in cache.iterdir():
+            if time.time() - old.stat().st_mtime > CACHE_SECONDS:
+                old.unlink(missing_ok=True)
+    print(f"lint: clang-tidy, {len(wanted)} sources in {time.monotonic() - start:.0f} s, {len(known)} known from before: "
+          f"{'nothing found' if clean else 'see above'}", flush=True)
     return clean
 
 
@@ -76,6 +146,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--format-only", action="store_true")
     parser.add_argument("--tidy-only", action="store_true")
+    parser.add_argument("--no-cache", action="store_true", help="check every source again")
     parser.add_argument("files", nargs="*", help="relative to the checkout; default: all that git knows")
     args = parser.parse_args()
 
@@ -85,7 +156,7 @@ def main() -> int:
     if not args.tidy_only:
         clean = check_format(files)
     if not args.format_only:
-        clean = check_tidy([file for file in files if file.endswith(".cpp")], configured(args.build), args.jobs) and clean
+        clean = check_tidy([file for file in files if file.endswith(".cpp")], configured(args.build), args.jobs, not args.no_cache) and clean
     return 0 if clean else 1
 
 

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Prepares this checkout: system packages, then the virtual environment .venv with requirements.txt.
+"""Prepares this checkout: installs missing system packages, then requirements.txt into the virtual environment .venv.
 
     python3 scripts/setup.py            what `make train` and `make test` call first
+    python3 scripts/setup.py --docs     doxygen alone, for `make docs`
 
-Done already: returns at once. A stamp in .venv holds a hash of requirements.txt, this file and the Python version; it is
-written last, so an interrupted set-up is made good by the next run. Nothing is installed outside .venv except
-Debian packages that are missing, and those only where that needs no password.
+It returns at once when nothing has changed. A stamp in .venv holds a hash of requirements.txt, this file and the Python
+version. The stamp is written last, so the next run completes an interrupted set-up. Outside .venv only missing Debian
+packages are installed, and only where that needs no password.
 """
 import sys
 
@@ -35,7 +36,6 @@ NEEDED_FILES = {
     "usr/include/CLI/CLI.hpp": "libcli11-dev",
     "usr/include/fmt/format.h": "libfmt-dev",
     "usr/include/gtest/gtest.h": "libgtest-dev",
-    "usr/include/benchmark/benchmark.h": "libbenchmark-dev",
     "etc/ssl/certs/ca-certificates.crt": "ca-certificates",  # https downloads of the data sets
 }
 
@@ -73,7 +73,7 @@ def missing_packages() -> list[str]:
 
 
 def install_packages(packages: list[str]) -> None:
-    """With apt-get, as root or by password-less sudo; else prints the command and exits."""
+    """Installs them by apt-get, as root or by password-less sudo; otherwise prints the command and exits."""
     install = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     if shutil.which("apt-get") is None:
         sys.exit("setup: missing libraries, by their Debian names: " + " ".join(packages) +
@@ -101,10 +101,10 @@ def works(python: pathlib.Path) -> bool:
 
 
 def make_venv() -> None:
-    """Everything of requirements.txt into .venv; the stamp goes last.
+    """Installs requirements.txt into .venv, then writes the stamp.
 
-    Updated in place, which is quick where little has changed: one that was finished before, or that a user made. One
-    that was left unfinished, or belongs to another Python or folder (its scripts hold its path), is made anew."""
+    A finished .venv, or one that a user made, is updated in place, which is quick where little has changed. One that
+    was left unfinished, or belongs to another Python or folder (its scripts contain its path), is made again."""
     python = VENV / "bin" / "python"
     config = VENV / "pyvenv.cfg"
     made_by = config.read_text() if config.exists() else ""
@@ -133,10 +133,14 @@ def is_done() -> bool:
 
 
 def main() -> None:
+    if sys.argv[1:] == ["--docs"]:
+        if shutil.which("doxygen") is None:
+            install_packages(["doxygen"])
+        return
     if is_done():
         return
     checkout = os.open(ROOT, os.O_RDONLY)
-    fcntl.flock(checkout, fcntl.LOCK_EX)  # of two makes at once the second waits and finds everything done
+    fcntl.flock(checkout, fcntl.LOCK_EX)  # of two makes at once the second waits, then finds everything done
     if is_done():
         return
     packages = missing_packages()
@@ -149,9 +153,9 @@ if __name__ == "__main__":
     try:
         main()
     except subprocess.CalledProcessError as error:
-        sys.exit(f"setup: '{' '.join(map(str, error.cmd))}' failed with exit code {error.returncode}; run the same make again to go on")
+        sys.exit(f"setup: '{' '.join(map(str, error.cmd))}' failed with exit code {error.returncode}; run the same make again to continue")
     except OSError as error:
         sys.exit(f"setup: {error}")
     except KeyboardInterrupt:
-        say("interrupted; the next run goes on from here")
+        say("interrupted; the next run continues")
         sys.exit(130)

@@ -13,6 +13,7 @@
 #include "common/help.h"
 #include "output.h"
 #include "trit/backend.h"
+#include "trit/version.h"
 
 namespace {
 

@@ -8,6 +8,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// Where a layer runs. `automatic` is the fastest that this machine has.
@@ -47,3 +51,5 @@ Backend requested_backend(Backend backend);
 std::vector<std::string> available_backends();
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -7,6 +7,10 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// The caches of one level that hold data.
@@ -33,3 +37,5 @@ struct CpuCaches {
 const CpuCaches& cpu_caches();
 
 }  // namespace trit
+
+TRIT_EXPORT_END

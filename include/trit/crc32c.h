@@ -5,6 +5,10 @@
 #include <cstdint>
 #include <span>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// CRC-32C (Castagnoli, reflected polynomial 0x82f63b78) of `bytes`, continued from `crc`, the CRC of the
@@ -15,3 +19,5 @@ std::uint32_t crc32c(std::span<const std::byte> bytes, std::uint32_t crc = 0);
 std::uint32_t crc32c_combine(std::uint32_t first, std::uint32_t second, std::uint64_t second_bytes);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -17,10 +17,13 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "trit/export.h"
 #include "trit/format.h"
 #include "trit/quantize.h"
 
 struct CUstream_st;
+
+TRIT_EXPORT_BEGIN
 
 namespace trit::cuda {
 
@@ -119,3 +122,5 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
 void product(const Device& device, const Product& args, Stream stream);
 
 }  // namespace trit::cuda
+
+TRIT_EXPORT_END

@@ -11,6 +11,9 @@
 #include <cstdint>
 
 #include "trit/cuda.h"
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit::cuda {
 
@@ -77,3 +80,5 @@ bool norm_backward_fits(const NormBackward& args);
 void norm_backward(const NormBackward& args, Stream stream);
 
 }  // namespace trit::cuda
+
+TRIT_EXPORT_END

@@ -4,6 +4,10 @@
 #include <stdexcept>
 #include <string>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// Every failure that this library reports. The message names what was found and what would be accepted: the
@@ -14,3 +18,5 @@ class Error : public std::runtime_error {
 };
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -17,6 +17,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// Element type of activations and outputs.
@@ -72,3 +76,5 @@ std::uint16_t float_to_bfloat16(float value);
 std::uint16_t float_to_float16(float value);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

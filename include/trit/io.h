@@ -22,7 +22,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/format.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit::io {
 
@@ -271,3 +274,5 @@ struct CodeCounts {
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor);
 
 }  // namespace trit::io
+
+TRIT_EXPORT_END

@@ -7,7 +7,10 @@
 #include <string>
 
 #include "trit/backend.h"
+#include "trit/export.h"
 #include "trit/parallel.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -28,3 +31,5 @@ struct LayoutChoice {
 LayoutChoice choose_layout(const CpuKernels& kernels, Parallel& parallel, std::int64_t weight_bytes);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -10,9 +10,12 @@
 #include <vector>
 
 #include "trit/backend.h"
+#include "trit/export.h"
 #include "trit/format.h"
 #include "trit/parallel.h"
 #include "trit/quantize.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -108,3 +111,5 @@ class PackedLinear {
 };
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -15,6 +15,9 @@
 #include <vector>
 
 #include "trit/backend.h"
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -100,3 +103,5 @@ void check_model(const io::Checkpoint& checkpoint);
 void check_graph(std::string_view graph, const std::string& what);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -12,6 +12,10 @@
 #include <functional>
 #include <memory>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit {
 
 /// Runs tasks on threads. Every task starts with the default floating-point environment
@@ -48,3 +52,5 @@ class DefaultFloatingPoint {
 std::unique_ptr<Parallel> make_parallel(int threads = 0);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

@@ -9,7 +9,10 @@
 #include <span>
 #include <vector>
 
+#include "trit/export.h"
 #include "trit/format.h"
+
+TRIT_EXPORT_BEGIN
 
 namespace trit {
 
@@ -68,3 +71,5 @@ void bit_linear_row(std::span<const float> x, const TernaryView& weight, Norm no
                     std::span<float> y);
 
 }  // namespace trit
+
+TRIT_EXPORT_END

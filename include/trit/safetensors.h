@@ -13,6 +13,10 @@
 #include <string_view>
 #include <vector>
 
+#include "trit/export.h"
+
+TRIT_EXPORT_BEGIN
+
 namespace trit::io {
 
 /// One tensor of a file. `data` points into the mapping.
@@ -74,3 +78,5 @@ void write_file_atomically(const std::filesystem::path& path,
                            std::span<const std::span<const std::byte>> parts);
 
 }  // namespace trit::io
+
+TRIT_EXPORT_END

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""CIFAR-10, the binary version: six files of 10,000 records of 3073 bytes, in one archive."""
+"""CIFAR-10, binary version: an archive of six files, each with 10,000 records of 3,073 bytes."""
 import contextlib
 import gzip
 import os
@@ -12,13 +12,13 @@ import zlib
 from .common import DataError, check_labels, check_sizes, locked, made_whole, say, valid_folder
 from .download import download
 
-# The two variables exist for the tests.
+# The environment variables are for the tests.
 URL = os.environ.get("TRIT_CIFAR10_URL", "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz")
 MD5 = os.environ.get("TRIT_CIFAR10_MD5", "c32a1d4ab5d03f1284b67883e8d87530")
 INNER = "cifar-10-batches-bin"
 RECORD = 1 + 3 * 32 * 32
 SIZES = {f"{name}.bin": 10_000 * RECORD for name in [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]}
-RETRY_AFTER = 3600  # seconds for which a failed download is not tried again, unless asked for by name
+RETRY_AFTER = 3600  # seconds after a failure during which --dataset auto does not try again
 
 
 def valid(folder: pathlib.Path) -> pathlib.Path:
@@ -26,7 +26,7 @@ def valid(folder: pathlib.Path) -> pathlib.Path:
 
 
 def unpack(archive: pathlib.Path, folder: pathlib.Path) -> None:
-    """Takes the wanted files out of the archive, each under its own name only, and checks them."""
+    """Extracts the files listed in SIZES, without their paths, and checks them."""
     inner = folder / INNER
     inner.mkdir()
     try:
@@ -50,7 +50,7 @@ def in_cache(cache: pathlib.Path) -> pathlib.Path | None:
 
 
 def fetch(cache: pathlib.Path, patient: bool) -> pathlib.Path:
-    """The cache's CIFAR-10, downloaded if need be; patient: even if that failed a short while ago."""
+    """The folder of CIFAR-10 in the cache, downloaded first if it is missing. `patient`: also after a recent failure."""
     failed = cache / "cifar10.failed"
     with locked(cache):
         if found := in_cache(cache):

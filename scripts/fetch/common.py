@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What fetching any data set needs: checks of files, the lock on the cache, folders put in place whole."""
+"""Shared by all data sets: checks of files, the lock on the cache, atomic replacement of folders."""
 import contextlib
 import fcntl
 import pathlib
@@ -13,7 +13,7 @@ NEW, OLD = ".new-", ".old-"  # in the names of temporary folders beside the data
 
 
 class DataError(Exception):
-    """What cannot be had, and why."""
+    """Why a data set is missing or invalid."""
 
 
 def say(text: str) -> None:
@@ -43,7 +43,7 @@ def check_idx(path: pathlib.Path, magic: int, shape: list[int]) -> None:
 
 
 def valid_folder(folder: pathlib.Path, inner: str, sizes: dict[str, int]) -> pathlib.Path:
-    """`folder` if it, or `inner` in it, holds the files in their right sizes."""
+    """Returns `folder`. DataError unless the files, with their exact sizes, are in it or in its subfolder `inner`."""
     if not folder.is_dir():
         raise DataError(f"{folder}: there is no such folder")
     nested = not (folder / next(iter(sizes))).exists() and (folder / inner).is_dir()
@@ -53,7 +53,7 @@ def valid_folder(folder: pathlib.Path, inner: str, sizes: dict[str, int]) -> pat
 
 @contextlib.contextmanager
 def locked(cache: pathlib.Path) -> Iterator[None]:
-    """Two processes do not fetch the same thing twice, nor write to one .part file."""
+    """Only one process at a time fetches data into `cache`."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / ".lock").open("w") as lock:
         try:
@@ -61,14 +61,14 @@ def locked(cache: pathlib.Path) -> Iterator[None]:
         except BlockingIOError:
             say("another process is fetching data; waiting for it")
             fcntl.flock(lock, fcntl.LOCK_EX)
-        for pattern in (f"*{NEW}*", f"*{OLD}*"):  # of a run that was killed
+        for pattern in (f"*{NEW}*", f"*{OLD}*"):  # left by a run that was killed
             for folder in cache.glob(pattern):
                 shutil.rmtree(folder, ignore_errors=True)
         yield
 
 
 def put_in_place(made: pathlib.Path, target: pathlib.Path) -> None:
-    """Renames a complete folder to its place; what was there (and was not valid) goes."""
+    """Renames a complete folder to `target`. An invalid folder that is there already is removed."""
     if target.exists():
         old = pathlib.Path(tempfile.mkdtemp(prefix=f"{target.name}{OLD}", dir=target.parent))
         target.rename(old / target.name)
@@ -78,7 +78,7 @@ def put_in_place(made: pathlib.Path, target: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def made_whole(target: pathlib.Path) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
-    """A folder that becomes `target` when the block ends well, and one for what is needed on the way."""
+    """Two new folders: one that is renamed to `target` when the block succeeds, and one for temporary files."""
     with tempfile.TemporaryDirectory(prefix=f"{target.name}{NEW}", dir=target.parent) as new:
         made, scratch = pathlib.Path(new) / target.name, pathlib.Path(new) / "scratch"
         made.mkdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""One file over HTTP(S): resumed where it broke off, checked, with short time-outs."""
+"""Downloads one file over HTTP(S), with resumption, a checksum and short time-outs."""
 import hashlib
 import http.client
 import pathlib
@@ -20,7 +20,7 @@ CHUNK = 1 << 16
 
 
 class Meter:
-    """Bytes so far: one line that is redrawn on a terminal, else a line every ten seconds."""
+    """Progress: one line that is redrawn on a terminal, otherwise a new line every ten seconds."""
 
     def __init__(self, title: str, start: int, total: int | None) -> None:
         self.title, self.first, self.total = title, start, total
@@ -52,7 +52,7 @@ class Meter:
 
 
 def check_name_resolves(url: str) -> None:
-    """getaddrinfo has no time-out of its own; a dead resolver would hold the job up for minutes."""
+    """getaddrinfo has no time-out of its own: with a dead resolver it blocks for minutes."""
     parts = urllib.parse.urlsplit(url)
     if urllib.request.getproxies().get(parts.scheme):
         return
@@ -68,7 +68,7 @@ def check_name_resolves(url: str) -> None:
     thread.start()
     thread.join(CONNECT_SECONDS)
     if not answer:
-        raise DataError(f"{url}: no answer about {parts.hostname} in {CONNECT_SECONDS} s")
+        raise DataError(f"{url}: no address for {parts.hostname} within {CONNECT_SECONDS} s")
     if isinstance(answer[0], OSError):
         raise DataError(f"{url}: {parts.hostname}: {answer[0].strerror}")
 
@@ -79,19 +79,19 @@ def total_of(response: http.client.HTTPResponse, start: int) -> int | None:
 
 
 def fetch_rest(url: str, part: pathlib.Path) -> None:
-    """Appends to `part` what it lacks. Raises DataError for the network, OSError for the disk."""
+    """Appends the missing bytes to `part`. Raises DataError for network errors, OSError for disk errors."""
     start = part.stat().st_size if part.exists() else 0
     request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         response = urllib.request.urlopen(request, timeout=CONNECT_SECONDS)
     except urllib.error.HTTPError as error:
-        if error.code == 416 and start:  # nothing past `start`: the file is whole, or the checksum will tell
+        if error.code == 416 and start:  # no bytes after `start`: the file is complete, and the checksum is compared next
             return
         raise DataError(f"{url}: {error.code} {error.reason}") from None
     except (OSError, http.client.HTTPException) as error:
         raise DataError(f"{url}: {getattr(error, 'reason', None) or error}") from None
     with response:
-        if start and response.status != 206:  # the server sends everything again
+        if start and response.status != 206:  # the server does not resume: it sends the whole file
             start = 0
         total = total_of(response, start)
         meter = Meter(part.name.removesuffix(".part"), start, total)
@@ -123,7 +123,7 @@ def md5_of(path: pathlib.Path) -> str:
 
 
 def download(url: str, md5: str, part: pathlib.Path) -> None:
-    """Fills `part` with the file whose checksum is `md5`."""
+    """Downloads `url` to `part` and compares its MD5 with `md5`."""
     check_name_resolves(url)
     for attempt in range(1, ATTEMPTS + 1):
         resumed = part.exists() and part.stat().st_size > 0
@@ -131,7 +131,7 @@ def download(url: str, md5: str, part: pathlib.Path) -> None:
         try:
             fetch_rest(url, part)
         except DataError as error:
-            # Worth another try only where bytes came: then the next one goes on from there.
+            # Another attempt is useful only if bytes arrived: it resumes after them.
             if attempt == ATTEMPTS or not (part.exists() and part.stat().st_size > 0):
                 raise
             say(str(error))
@@ -143,4 +143,4 @@ def download(url: str, md5: str, part: pathlib.Path) -> None:
         part.unlink()
         if attempt == ATTEMPTS or not resumed:
             raise DataError(f"{url}: MD5 {found} of {size} bytes, wanted {md5}")
-        say(f"MD5 {found} of {size} resumed bytes, wanted {md5}: once more from the start")
+        say(f"MD5 {found} of {size} resumed bytes, wanted {md5}: starting again")

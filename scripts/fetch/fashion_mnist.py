@@ -31,14 +31,14 @@ def apt(arguments: list[str], folder: pathlib.Path) -> None:
     except FileNotFoundError:
         raise DataError("there is no apt-get on this system") from None
     except subprocess.TimeoutExpired:
-        raise DataError(f"apt-get {arguments[-1]}: no end after 600 s") from None
+        raise DataError(f"apt-get {arguments[-1]}: not finished after 600 s") from None
     if result.returncode != 0:
         last = [line for line in result.stdout.splitlines() if line.strip()][-1:]
         raise DataError(f"apt-get {arguments[-2]} {arguments[-1]}: {' '.join(last) or result.returncode}")
 
 
 def archives_of_package(folder: pathlib.Path) -> pathlib.Path:
-    """The folder with the package's .gz files: the installed package's, else unpacked below `folder`."""
+    """The folder of the package's .gz files: where it is installed, or unpacked below `folder`."""
     installed = pathlib.Path("/") / PLACE
     if all((installed / f"{name}.gz").is_file() for name in SIZES):
         return installed
@@ -46,8 +46,8 @@ def archives_of_package(folder: pathlib.Path) -> pathlib.Path:
     try:
         apt(["download", PACKAGE], folder)
     except DataError as error:
-        # A fresh image has no package lists. They can be fetched into a folder of our own, without root.
-        say(f"{error}; once more with fresh package lists")
+        # A fresh image has no package lists. Fetching them into a folder of ours needs no root.
+        say(f"{error}; trying again with fresh package lists")
         own = ["-o", f"Dir::State::Lists={folder}/lists", "-o", f"Dir::Cache={folder}/cache"]
         for name in ("lists/partial", "cache/archives/partial"):
             (folder / name).mkdir(parents=True)

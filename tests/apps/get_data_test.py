@@ -184,7 +184,7 @@ class GetDataTest(unittest.TestCase):
         # The package may be installed on this machine; there is no apt-get on the PATH of this test.
         taken = result.stdout.split()[0]
         self.assertIn(taken, ("drawn", "fashion-mnist"))
-        self.assertIn("CIFAR-10 COULD NOT BE HAD", result.stderr)
+        self.assertIn("COULD NOT GET CIFAR-10", result.stderr)
         self.assertIn(taken.upper(), result.stderr)
         if taken == "drawn":
             self.assertEqual(result.stdout, "drawn\n")
@@ -192,7 +192,7 @@ class GetDataTest(unittest.TestCase):
         again = self.get()  # the failure is remembered: no second wait
         self.assertIn("minutes ago", again.stderr)
 
-    def test_what_is_forced_must_be_had(self) -> None:
+    def test_a_named_data_set_is_required(self) -> None:
         result = self.get("--dataset", "cifar10")
         self.assertEqual((result.returncode, result.stdout), (1, ""))
         self.assertEqual(self.get("--dataset", "drawn").stdout, "drawn\n")

@@ -61,7 +61,7 @@ TEST_P(EpilogueTest, RandomRows) {
   for (const PanelLayout& layout : kernels().layouts) {
     most = std::max(most, layout.panel_rows);
   }
-  for (int i = 0; i < 6000 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < random_cases(6000) && !HasFatalFailure(); ++i) {
     const std::int64_t any = uniform(1, most);
     const auto rows = static_cast<std::size_t>(uniform(0, 1) == 0 ? any : (any + 15) / 16 * 16);
     std::vector<std::int32_t> acc(rows);

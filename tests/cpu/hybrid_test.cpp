@@ -113,7 +113,7 @@ TEST_P(HybridTest, LongRows) {
 }
 
 TEST_P(HybridTest, RandomShapes) {
-  for (int i = 0; i < 300; ++i) {
+  for (int i = 0; i < random_cases(300); ++i) {
     compare(uniform(1, 40), uniform(1, 400), uniform(1, i % 10 == 0 ? 3000 : 500));
   }
 }

@@ -87,7 +87,7 @@ class LinearTest : public LayoutTest {
 
 TEST_P(LinearTest, RandomLayers) {
   const auto parallel = make_parallel(1);
-  for (int i = 0; i < 600 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < random_cases(600) && !HasFatalFailure(); ++i) {
     const Layer layer = random_layer(uniform(1, 14), uniform(1, 140), uniform(1, 700));
     const std::vector<float> wanted = oracle(layer);
     const PackedLinear packed(kernels(), *parallel, layer.matrix.view(), layout().format);

@@ -141,7 +141,7 @@ TEST_P(ProductTest, ManyTokens) {
 
 // The tile by itself, as its contract says: a range of k inside longer rows, tokens any distance apart.
 TEST_P(ProductTest, Tile) {
-  for (int i = 0; i < 300 && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < random_cases(300) && !HasFatalFailure(); ++i) {
     const std::int64_t rows = layout().panel_rows;
     const std::int64_t whole = 4 * uniform(1, 100);
     const std::int64_t first = 4 * uniform(0, whole / 4 - 1);

@@ -10,7 +10,7 @@
 namespace trit::test {
 namespace {
 
-constexpr int kShapes = 100'000;
+const int kShapes = random_cases(100'000);
 
 struct Shape {
   std::int64_t m, n, k;

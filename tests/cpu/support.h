@@ -6,6 +6,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -57,6 +58,11 @@ inline std::uint64_t run_seed() {
     return value;
   }();
   return seed;
+}
+
+/// `count` random cases; a twentieth of them where sanitizers make each many times slower (TRIT_SANITIZED).
+inline int random_cases(int count) {
+  return std::getenv("TRIT_SANITIZED") != nullptr ? std::max(count / 20, 1) : count;
 }
 
 /// A test of one backend of this machine; its random numbers depend on the run's seed and the test's name
