@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Products of many tokens, AMX (docs/kernels.md, "Product, AMX").
+// Products of many tokens, AMX (docs/design/cpu-amx.md).
 //
 // tdpbssd multiplies a tile of 16 tokens x 64 inputs of q (16 rows of 64 bytes) with one of 64 inputs x 16
 // output rows of weights, four inputs to a dword, and adds to 16 x 16 int32. A line of the AVX-512 panel, 64

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// RMSNorm + absmax int8 of one row, AVX-512 (docs/kernels.md, "Norm and quantisation"). Two passes over the
+// RMSNorm + absmax int8 of one row, AVX-512 (docs/design/cpu-rows.md). Two passes over the
 // row: the first reads it from memory, the second from cache.
 #include <immintrin.h>
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The product tile of 2-bit panels and the epilogue, AVX-512 VNNI (docs/kernels.md, "Product").
+// The product tile of 2-bit panels and the epilogue, AVX-512 VNNI (docs/design/cpu-avx512-vnni.md).
 //
 // A panel is 64 output rows; its line g (64 bytes) holds inputs 4g..4g+3 of all of them: byte i has in its
 // four 2-bit fields the codes t + 1 of rows l, l+16, l+32, l+48 (l = i / 4) at input 4g + i % 4. One AND per

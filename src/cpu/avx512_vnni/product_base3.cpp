@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The product tile of base-3 panels, AVX-512 VNNI and VBMI (docs/kernels.md, "1.6-bit panels").
+// The product tile of base-3 panels, AVX-512 VNNI and VBMI (docs/design/cpu-base3.md).
 //
 // A panel is 80 output rows; its line g (64 bytes) holds inputs 4g..4g+3 of all of them: byte i is
 //   b = c0 + 3 c1 + 9 c2 + 27 c3 + 81 c4,   c = t + 1 of rows l, l+16, l+32, l+48, l+64 at input 4g + i % 4

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // Weights, AVX-512: the stored form to panels, and what training does to the float matrix at each step
-// (docs/kernels.md, "Weights").
+// (docs/design/cpu-rows.md).
 #include <immintrin.h>
 
 #include <cstdint>

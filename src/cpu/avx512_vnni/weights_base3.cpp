@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The stored form to base-3 panels, AVX-512 VBMI (docs/kernels.md, "1.6-bit panels").
+// The stored form to base-3 panels, AVX-512 VBMI (docs/design/cpu-base3.md).
 #include <immintrin.h>
 
 #include <array>
