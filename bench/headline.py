@@ -84,4 +84,20 @@ def accuracy(load: Load) -> str:
     return table(["linear layers"] + [f"seed {seed}" for seed in seeds] + ["mean", "model file"], rows)
 
 
+def file_sizes(load: Load) -> str:
+    sizes = load("accuracy_xeon_avx512")["file_bytes"]
+    return f"{sizes['ternary'] / 1000:,.0f} KB instead of {sizes['fp32'] / 1000:,.0f} KB"
+
+
+def layer_step(load: Load) -> str:
+    """A layer's training step over the compiled bfloat16 layer's, 16,384 tokens."""
+    return f"{mean(r['step_ratio'] for r in load('train_layer_h200')['rows'] if r['candidate'] == 'trit, exact backward' and r['tokens'] == 16384):.2f}"
+
+
+def programmatic(load: Load) -> str:
+    one = next(p for p in load(H200)["products"] if (*shape_of(p), p["tokens"]) == (*SHAPE, 1))
+    return time_text(one["microseconds"]["trit_programmatic"])
+
+
 TABLES = {"speed": speed, "accuracy": accuracy}
+FIGURES = {"file_sizes": file_sizes, "layer_step": layer_step, "programmatic": programmatic}

@@ -7,7 +7,8 @@
     tables.py --print RESULT.json    prints the tables of one file, which may be of another machine
 
 Each file of bench/results makes one page, but those listed in PAGES, which share one. A table whose object a file lacks is
-left out. README.md has its tables between lines <!-- table NAME --> and <!-- end -->: speed and accuracy.
+left out. README.md has its tables between lines <!-- table NAME --> and <!-- end -->, and single figures between
+<!-- figure NAME --> and <!-- end --> (headline.py).
 """
 import argparse
 import json
@@ -107,6 +108,9 @@ def readme(old: str) -> str:
     for name, make in headline.TABLES.items():
         text = make(load)
         old = re.sub(rf"(<!-- table {name} -->\n).*?(<!-- end -->)", lambda found, t=text: found[1] + t + "\n" + found[2], old, flags=re.S)
+    for name, make in headline.FIGURES.items():
+        text = make(load)
+        old = re.sub(rf"(<!-- figure {name} -->).*?(<!-- end -->)", lambda found, t=text: found[1] + t + found[2], old, flags=re.S)
     return old
 
 
