@@ -9,7 +9,7 @@
 * documents that sources name (docs/<name>.md) exist;
 * a design page has at most 150 lines, and a drawing before its second heading;
 * every page of docs/ is reachable from README.md;
-* prose is wrapped at 100 columns;
+* prose is wrapped at 100 columns, generated pages included;
 * tables and pictures are what bench/tables.py and bench/plot_speed.py make of bench/results.
 """
 import argparse
@@ -113,10 +113,9 @@ def check_design(documents: list[pathlib.Path]) -> Errors:
 def check_columns(documents: list[pathlib.Path]) -> Errors:
     errors = []
     for path in documents:
-        if path.parent == ROOT / "docs" / "results" and path.name != "README.md":  # generated
-            continue
         for number, line in enumerate(prose(path.read_text()).splitlines(), 1):
-            if len(line) > PROSE_COLUMNS and not line.startswith(("|", "#", "!", "<")):
+            # A line that is one long link cannot be wrapped.
+            if len(line) > PROSE_COLUMNS and " " in line[:PROSE_COLUMNS].lstrip(" *-") and not line.startswith(("|", "#", "!", "<")):
                 errors.append(f"{path.relative_to(ROOT)}:{number}: {len(line)} columns, {PROSE_COLUMNS} are allowed")
     return errors
 
