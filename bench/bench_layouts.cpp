@@ -58,8 +58,10 @@ std::vector<PanelFormat> formats_of(const CpuKernels& kernels) {
   return formats;
 }
 
-/// How much of a last cache that others use as well the weights get depends on where they lie.
-constexpr int kAllocations = 3;
+/// How fast weights are read depends on the pages that they got, and how much of a last cache that others use
+/// as well. Every second allocation is made in the reverse order of layouts, so that each gets the other's
+/// pages.
+constexpr int kAllocations = 4;
 
 std::vector<PackedLinear> prepare(const CpuKernels& kernels, Parallel& parallel, std::int64_t layers,
                                   const TernaryView& weight, PanelFormat format, bool lone) {
@@ -84,10 +86,11 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
   std::vector<float> y(static_cast<std::size_t>(size.shape.out_features));
   std::vector<std::vector<double>> seconds(formats.size());
   for (int allocation = 0; allocation < kAllocations; ++allocation) {
-    std::vector<std::vector<PackedLinear>> models;
+    std::vector<std::vector<PackedLinear>> models(formats.size());
     std::vector<std::function<void()>> subjects;
-    for (const PanelFormat format : formats) {
-      models.push_back(prepare(kernels, *parallel, size.layers, layer.weight.view(), format, lone));
+    for (std::size_t n = 0; n < formats.size(); ++n) {
+      const std::size_t i = allocation % 2 == 0 ? n : formats.size() - 1 - n;
+      models[i] = prepare(kernels, *parallel, size.layers, layer.weight.view(), formats[i], lone);
     }
     for (const auto& model : models) {
       subjects.emplace_back([&] {
@@ -147,7 +150,7 @@ int run(int argc, char** argv) {
       ->delimiter(',');
   app.add_flag("--lone", lone, "prepare every layer by itself, not the layers of a model together");
   app.add_option("--rounds", timing.rounds,
-                 "rounds of each of three allocations; figures are medians over all")
+                 "rounds of each of four allocations; figures are medians over all")
       ->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
   std::vector<Size> sizes = usual_sizes();

@@ -48,17 +48,15 @@ std::optional<std::int64_t> checked_numel(std::span<const std::int64_t> shape) {
   if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) {
     return std::nullopt;
   }
-  // An empty tensor is empty whatever its other dimensions multiply to.
-  if (std::find(shape.begin(), shape.end(), 0) != shape.end()) {
-    return 0;
-  }
+  // An empty tensor as well: who multiplies its dimensions in another order, or some of them, must not
+  // overflow.
   std::int64_t numel = 1;
   for (const std::int64_t dimension : shape) {
-    if (__builtin_mul_overflow(numel, dimension, &numel)) {
+    if (__builtin_mul_overflow(numel, std::max<std::int64_t>(dimension, 1), &numel)) {
       return std::nullopt;
     }
   }
-  return numel;
+  return std::find(shape.begin(), shape.end(), 0) == shape.end() ? numel : 0;
 }
 
 std::optional<std::int64_t> checked_bytes(std::string_view dtype, std::span<const std::int64_t> shape) {

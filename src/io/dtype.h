@@ -22,7 +22,8 @@ std::int64_t bytes_of_elements(std::string_view dtype, std::int64_t elements);
 /// "F64, F32, ...", for messages.
 std::string dtype_names();
 
-/// Product of the dimensions (1 for a scalar); nothing if one is negative or the product leaves int64.
+/// Product of the dimensions (1 for a scalar); nothing if one is negative or the product of those that are
+/// not 0 leaves int64.
 std::optional<std::int64_t> checked_numel(std::span<const std::int64_t> shape);
 
 /// Bytes of a tensor; nothing if they leave int64, or if the last of them would be incomplete.

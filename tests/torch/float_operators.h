@@ -9,6 +9,8 @@
 
 #include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -22,6 +24,7 @@ namespace trit::test {
 struct Precision {
   double product_error = 0;                  // of each product of a convolution, relative
   double underflow = std::ldexp(1.0, -149);  // of each product and sum, absolute: the least denormal
+  bool winograd = true;                      // its 3x3 convolutions may take Winograd's algorithm
 };
 
 /// LibTorch's result. `error`, in double: how far it and the backend's result may be from the true one.
@@ -30,6 +33,12 @@ struct Expected {
   torch::Tensor y, error;
   bool exact = true;
 };
+
+/// TRIT_TEST_SEED, or a new one each run.
+inline unsigned first_seed() {
+  const char* const text = std::getenv("TRIT_TEST_SEED");
+  return text == nullptr ? std::random_device{}() : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
+}
 
 /// The relative error of n roundings (Higham, Accuracy and Stability, 3.1).
 inline double rounding_error(std::int64_t n) {
@@ -64,7 +73,7 @@ inline Expected weighted_sums(const ModelFile& model, const nlohmann::json& node
   const double product_error = convolution ? precision.product_error : 0;
   auto error = apply(x.error, magnitudes, {}) + (rounding_error(terms + 2) + product_error) * sizes +
                4 * static_cast<double>(terms + 1) * precision.underflow;
-  if (convolution &&
+  if (convolution && precision.winograd &&
       runs_winograd(x.y.size(2), x.y.size(3), weight.sizes().vec(), node["stride"].get<std::int64_t>(),
                     node["padding"].get<std::int64_t>(), model.floats(name + ".weight"))) {
     const std::int64_t padding = node["padding"];

@@ -37,12 +37,6 @@ class OneThread {
   int threads_;
 };
 
-/// TRIT_TEST_SEED, or a new one each run.
-unsigned first_seed() {
-  const char* const text = std::getenv("TRIT_TEST_SEED");
-  return text == nullptr ? std::random_device{}() : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
-}
-
 bool has_onednn() {
   ModelFile model({2});
   model.relu(0);

@@ -51,7 +51,7 @@ PanelFormat asked_format() {
 LayoutChoice measured_or_remembered(const CpuKernels& kernels, Parallel& parallel,
                                     std::optional<std::int64_t> bytes) {
   // What was found out for other kernels than these is of no use: the first number counts their changes.
-  std::string key = "2 | " + cpu_model() + " | " + std::string(name_of(kernels.backend)) + " | " +
+  std::string key = "3 | " + cpu_model() + " | " + std::string(name_of(kernels.backend)) + " | " +
                     std::to_string(parallel.threads()) + " threads | " +
                     (bytes ? std::to_string(*bytes) + " bytes" : "memory");
   for (const PanelLayout& layout : kernels.layouts) {

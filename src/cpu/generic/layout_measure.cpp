@@ -7,6 +7,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <optional>
 #include <random>
 #include <vector>
@@ -36,19 +37,24 @@ constexpr std::int64_t kTimedPasses = 3;
 /// A format that decodes so much slower than the fastest is not chosen, however fast it is with many tokens.
 constexpr double kAlike = 1.02;
 constexpr std::int64_t kManyTokens = 48;
-constexpr int kRounds = 5;
+constexpr int kRounds = 9;
+constexpr int kRoundsOfPages = 3;
 
 class Contender {
  public:
-  /// `bytes` of weights at 2 bits each; nothing: any number, from memory.
-  Contender(const PanelLayout& layout, Parallel& parallel, std::optional<std::int64_t> bytes)
+  /// `bytes` of weights at 2 bits each; nothing: any number, from memory. They are written to `memory` for
+  /// each timing; all layouts share it, because how fast a buffer is read depends on the pages that it got
+  /// (up to 1.5x on a virtual machine), and a layout is not to be judged by that.
+  Contender(const PanelLayout& layout, Parallel& parallel, std::optional<std::int64_t> bytes,
+            AlignedBuffer& memory)
       : layout_(layout),
         parallel_(parallel),
         from_memory_(!bytes),
         panel_bytes_(kInFeatures / 4 * layout.panel_bytes_per_4),
         panels_(std::max<std::int64_t>(1, bytes.value_or(kMemoryBytes) * 4 / weights())),
         passes_(from_memory_ ? 1 : std::max(kTimedPasses, kTimedBytes / (panels_ * panel_bytes_))),
-        memory_(static_cast<std::size_t>(panels_ * panel_bytes_)),
+        memory_(memory),
+        panel_(static_cast<std::size_t>(panel_bytes_)),
         q_(static_cast<std::size_t>(kManyTokens * kInFeatures)),
         q_sum_(kManyTokens),
         tokens_(std::min(kManyTokens, layout.max_tokens)) {
@@ -61,11 +67,7 @@ class Contender {
     for (std::size_t i = 0; i < q_.size(); ++i) {
       q_.data()[i] = static_cast<std::uint8_t>(random());
     }
-    AlignedBuffer panel(static_cast<std::size_t>(panel_bytes_));
-    layout.prepare_panel(stored.data(), kInFeatures / 4, layout.panel_rows, kInFeatures, panel.data());
-    for_panels([&](std::int64_t i) {
-      std::memcpy(memory_.data() + i * panel_bytes_, panel.data(), static_cast<std::size_t>(panel_bytes_));
-    });
+    layout.prepare_panel(stored.data(), kInFeatures / 4, layout.panel_rows, kInFeatures, panel_.data());
   }
 
   /// Seconds per weight, one token.
@@ -73,6 +75,9 @@ class Contender {
     const auto pass = [&] {
       for_panels([&](std::int64_t i) { run(memory_.data() + i * panel_bytes_, 0, 1); });
     };
+    for_panels([&](std::int64_t i) {
+      std::memcpy(memory_.data() + i * panel_bytes_, panel_.data(), static_cast<std::size_t>(panel_bytes_));
+    });
     if (from_memory_) {
       for_panels([&](std::int64_t i) { leave_caches(memory_.data() + i * panel_bytes_); });
     } else {
@@ -91,9 +96,9 @@ class Contender {
   /// Seconds per weight and token, many tokens, on every thread at once.
   double many_tokens() {
     const double seconds = time([&] {
-      run_tasks(parallel_, parallel_.threads(), [&](std::int64_t task) {
+      run_tasks(parallel_, parallel_.threads(), [&](std::int64_t) {
         for (std::int64_t first = 0; first + tokens_ <= kManyTokens; first += tokens_) {
-          run(memory_.data() + task % panels_ * panel_bytes_, first, tokens_);
+          run(panel_.data(), first, tokens_);
         }
       });
     });
@@ -102,6 +107,7 @@ class Contender {
   }
 
   const PanelLayout& layout() const { return layout_; }
+  std::size_t bytes() const { return static_cast<std::size_t>(panels_ * panel_bytes_); }
   std::vector<double> one, many;  // of the rounds
 
  private:
@@ -155,14 +161,23 @@ class Contender {
   std::int64_t panel_bytes_;
   std::int64_t panels_;
   std::int64_t passes_;
-  AlignedBuffer memory_;
+  AlignedBuffer& memory_;
+  AlignedBuffer panel_;
   AlignedBuffer q_;
   std::vector<std::int32_t> q_sum_;
   std::int64_t tokens_;
 };
 
-// The least: other programs can only add to a time, and one answer serves for long.
-double least(const std::vector<double>& values) { return *std::min_element(values.begin(), values.end()); }
+/// The median of `values` divided by `base`, round by round. Other programs change the speed of memory
+/// several times a second (a factor of two on shared machines), but both sides of a round alike; the ratio of
+/// the two minima would compare a quiet moment of one with a busy one of the other.
+double median_ratio(const std::vector<double>& values, const std::vector<double>& base) {
+  std::vector<double> ratios(values.size());
+  std::transform(values.begin(), values.end(), base.begin(), ratios.begin(), std::divides<>());
+  const auto middle = ratios.begin() + static_cast<std::ptrdiff_t>(ratios.size() / 2);
+  std::nth_element(ratios.begin(), middle, ratios.end());
+  return *middle;
+}
 
 std::string times_text(double ratio) {
   const auto hundredths = std::llround(ratio * 100);
@@ -174,39 +189,48 @@ std::string times_text(double ratio) {
 
 LayoutChoice measure_layouts(const CpuKernels& kernels, Parallel& parallel,
                              std::optional<std::int64_t> bytes) {
+  AlignedBuffer memory;
   std::vector<Contender> contenders;
   contenders.reserve(kernels.layouts.size());
   for (const PanelLayout& layout : kernels.layouts) {
     if (layout.available()) {
-      contenders.emplace_back(layout, parallel, bytes);
+      contenders.emplace_back(layout, parallel, bytes, memory);
     }
   }
+  std::size_t largest = 0;
+  for (const Contender& contender : contenders) {
+    largest = std::max(largest, contender.bytes());
+  }
   for (int round = 0; round < kRounds; ++round) {
+    if (round % kRoundsOfPages == 0) {
+      memory = AlignedBuffer(largest);  // the old one goes after the new one has come: other pages
+    }
     for (Contender& contender : contenders) {
       contender.one.push_back(contender.one_token());
       contender.many.push_back(contender.many_tokens());
     }
   }
-  const double one = least(contenders.front().one);
-  const double many = least(contenders.front().many);
-  double fastest = one;
   std::string why = "measured " +
                     (bytes ? "with " + std::to_string(*bytes / 1'000'000) + " MB" : "from memory") +
                     ", relative to " + std::string(name_of(kernels.layouts.front().format));
-  for (std::size_t i = 1; i < contenders.size(); ++i) {
-    fastest = std::min(fastest, least(contenders[i].one));
-    why += "; " + std::string(name_of(contenders[i].layout().format)) + ": one token " +
-           times_text(one / least(contenders[i].one)) + "x, many tokens " +
-           times_text(many / least(contenders[i].many)) + "x";
-  }
-  const Contender* best = nullptr;
+  const Contender& base = contenders.front();
+  std::vector<double> one, many;  // times relative to the first layout's
   for (const Contender& contender : contenders) {
-    const bool alike = least(contender.one) <= kAlike * fastest;
-    if (alike && (best == nullptr || least(contender.many) < least(best->many))) {
-      best = &contender;
+    one.push_back(median_ratio(contender.one, base.one));
+    many.push_back(median_ratio(contender.many, base.many));
+    if (one.size() > 1) {
+      why += "; " + std::string(name_of(contender.layout().format)) + ": one token " +
+             times_text(1 / one.back()) + "x, many tokens " + times_text(1 / many.back()) + "x";
     }
   }
-  return {best->layout().format, why};
+  const double fastest = *std::min_element(one.begin(), one.end());
+  std::size_t best = contenders.size();
+  for (std::size_t i = 0; i < contenders.size(); ++i) {
+    if (one[i] <= kAlike * fastest && (best == contenders.size() || many[i] < many[best])) {
+      best = i;
+    }
+  }
+  return {contenders[best].layout().format, why};
 }
 
 }  // namespace trit::generic
