@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Which panels a layer should have on this machine (docs/design/cpu.md).
+// Which panels a layer should have on this machine (docs/kernels.md, "Which panels").
 #pragma once
 
 #include <cstdint>

@@ -27,7 +27,7 @@ struct Choice {
 };
 
 // The first row that fits is taken. The reasons are estimates until they have been measured
-// (docs/design/cuda.md).
+// (docs/kernels-cuda.md).
 constexpr Choice kChoices[] = {
     {1, kMaxDecodeOneInputs, INT_MAX, 80, INT_MAX, Kernel::decode_one, 0,
      "one token leaves columns of mma free, which unpack: 4 instructions a word instead of 7; 1.05 to 1.4 "

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The hybrid block: half of the panels by vpdpbusd, half by lookups (docs/design/cpu-hybrid.md). Loop order,
+// The hybrid block: half of the panels by vpdpbusd, half by lookups (docs/kernels.md, "Hybrid"). Loop order,
 // outermost first:
 //   k block      kInputs; the weights of all panels become what the tile reads, in scratch (L2)
 //   token group  kTokens; their tables are made, 18 KiB (L1)

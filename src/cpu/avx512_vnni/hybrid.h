@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The parts of the hybrid block (docs/design/cpu-hybrid.md): two panels of 64 output rows with four tokens,
+// The parts of the hybrid block (docs/kernels.md, "Hybrid"): two panels of 64 output rows with four tokens,
 // one panel by vpdpbusd, the other one by lookups of three inputs at a time.
 //
 // Everything is cut along k into units of 36 inputs = 9 lines of a panel = 12 triples. Triple (o, g), o < 4,
