@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: MIT
-"""Draws the results of bench_linear: speed of the packed product over tokens, beside the machine's limits.
+"""Draws the results of bench_linear: speed of the product over tokens, beside the limits of the machine.
 
     plot.py [--results bench/results] [--output docs/images]
 
-One picture per file of RESULTS that holds the object "linear": linear-<machine>.svg, a column per layer shape, a row
-per number of threads. Solid lines are weights from cache, dashed ones weights from memory; dotted lines are the limits
-measured in the same rounds: the int8 peak of each backend's instruction, and what reading 2-bit weights once per
-product at the memory's bandwidth allows.
+One picture per file of RESULTS that has the object "linear": linear-<machine>.svg, a column per layer shape, a row per
+number of threads. Solid lines are weights from cache, dashed lines weights from memory. Dotted lines are the limits that
+the same rounds measured: the int8 peak of each backend's instruction, and the speed at which the memory's bandwidth lets
+2-bit weights be read once per product.
 """
 import argparse
 import json
@@ -18,6 +18,8 @@ import matplotlib
 
 matplotlib.use("Agg")
 from matplotlib import pyplot  # noqa: E402
+
+from tables import PAGES  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 COLORS = {"scalar": "tab:brown", "avx2": "tab:orange", "avx_vnni": "tab:green", "avx512_vnni": "tab:blue",
@@ -74,8 +76,8 @@ def picture(path: pathlib.Path, output: pathlib.Path) -> None:
         row[0].set_ylabel("GOP/s")
     grid[0][0].legend(fontsize=6, loc="lower right")
     machine = data["machine"]
-    figure.suptitle(f"Packed ternary product: {machine['cpu']}, {machine['cores']} cores, {machine['compiler']}, "
-                    f"{machine['date'][:10]}", fontsize=10)
+    name = next((page.title for page in PAGES if path.stem in page.results), f"{machine['cpu']}, {machine['cores']} cores")
+    figure.suptitle(f"Product of packed ternary weights: {name}, {machine['compiler']}, {machine['date'][:10]}", fontsize=10)
     figure.tight_layout()
     output.mkdir(parents=True, exist_ok=True)
     target = output / f"linear-{path.stem}.svg"

@@ -5,11 +5,11 @@
     run.py [--build build] [--results bench/results] [--only linear,peers,rows] [--no-plot]
            [ARGS for every program, such as --rounds 21]
 
-Each program prints a table and adds its object to RESULTS/<machine>.json; plot.py then draws every file in that
-folder to docs/images/, and tables.py RESULTS/<machine>.json --write puts the figures into the documents. bench_linear
-and bench_peers run once per layer shape, so that a run lasts a minute or two. bench_peers is built where oneDNN is.
-Not here, because they need something from you: bench_eval.py (a trained model), bench_train.py (the data),
-external_peers.py (libraries of others). Figures mean something only on an otherwise idle machine.
+Each program prints a table and adds its object to RESULTS/<machine>.json. plot.py then draws every file of that folder to
+docs/images/. tables.py, called by hand, writes docs/results/<machine>.md. bench_linear and bench_peers run once per layer
+shape, so that one run lasts a minute or two. bench_peers is built only where oneDNN is found.
+Not included, because they need something from you: bench_eval.py (a trained model), bench_train.py (the data set),
+external_peers.py (other libraries). Measure on an otherwise idle machine.
 """
 import argparse
 import pathlib

@@ -2,6 +2,7 @@
 """Runs the Python and shell code of docs/quickstart.md, and checks what comes out against PyTorch."""
 
 import os
+import random
 import re
 import subprocess
 import tempfile
@@ -40,20 +41,38 @@ class Quickstart(unittest.TestCase):
         command = Path(os.environ["TRIT_COMMAND"])
         self.environment = {**os.environ, "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}"}
 
+    def run_code(self, code: str, commands: str) -> dict:
+        """Python, then shell, in a folder of the test's own; the names that the Python code defined."""
+        before = Path.cwd()
+        names: dict = {}
+        try:
+            os.chdir(self.root)
+            exec(compile(code, "docs/quickstart.md", "exec"), names)
+        finally:
+            os.chdir(before)
+        subprocess.run(["sh", "-e", "-c", commands], cwd=self.root, env=self.environment, check=True)
+        return names
+
+    def test_without_torch(self) -> None:
+        text = section("A minute without torch")
+        (code,), (_, commands) = blocks(text, "python"), blocks(text, "sh")
+        print(f"seed {SEED}")
+        random.seed(SEED)
+        self.run_code(code, commands)
+        tensors, x = load_file(self.root / "tiny.safetensors"), load_file(self.root / "x.safetensors")["x"]
+        no_bias = torch.zeros(())
+        hidden = bit_linear(x, tensors["fc1.weight"], no_bias).relu()
+        wanted = bit_linear(hidden, tensors["fc2.weight"], no_bias)
+        y = load_file(self.root / "y.safetensors")["y"]
+        torch.testing.assert_close(y, wanted, rtol=0, atol=float(wanted.abs().max()) / 50)
+
     def test_from_pytorch(self) -> None:
         text = section("From PyTorch")
         (code,), (commands,) = blocks(text, "python"), blocks(text, "sh")
         self.assertLessEqual(len(code.splitlines()), 15)
         print(f"seed {SEED}")
         torch.manual_seed(SEED)
-        before = Path.cwd()
-        try:
-            os.chdir(self.root)
-            names: dict = {}
-            exec(compile(code, "docs/quickstart.md", "exec"), names)
-        finally:
-            os.chdir(before)
-        subprocess.run(["sh", "-e", "-c", commands], cwd=self.root, env=self.environment, check=True)
+        names = self.run_code(code, commands)
         model, x = names["model"], load_file(self.root / "x.safetensors")["x"]
         with torch.no_grad():
             torch.testing.assert_close(load_file(self.root / "y-float.safetensors")["y"], model(x))

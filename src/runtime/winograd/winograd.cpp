@@ -20,7 +20,7 @@ constexpr std::int64_t kTaps = kWindow * kWindow;
 /// Of a task: enough to fill the products' registers and to hide the packing of the rows that tasks share.
 constexpr std::int64_t kTilesPerTask = 16;
 
-// What pays() compares, from times of one core with AVX-512 (docs/kernels.md).
+// What pays() compares, from times of one core with AVX-512 (docs/design/convolutions.md).
 /// A task has fewer tiles where the image has fewer, and then its products are bound by latency.
 constexpr std::int64_t kMinTiles = 4;
 /// Fewer leave most of a register empty.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // 3x3 convolutions of stride 1 by Winograd's F(4x4, 3x3): 36 multiplications for 4x4 outputs instead of 144,
-// in fp32, with the bias, and the ReLU and the 2x2 max pool behind it in the same pass. docs/kernels.md
-// ("3x3 convolutions") has the algorithm, its error and its figures.
+// in fp32, with the bias, and the ReLU and the 2x2 max pool behind it in the same pass.
+// docs/design/convolutions.md has the algorithm, its error and its figures.
 //
 // Results of an image depend neither on the batch nor on the number of threads. NaN and infinite values
 // appear where a direct convolution has them: a tile whose outputs are not all finite and of moderate size
