@@ -17,6 +17,7 @@
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
 #include "bench/lib/timing.h"
+#include "trit/error.h"
 #include "trit/linear.h"
 
 using namespace trit;
