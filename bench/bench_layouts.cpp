@@ -16,6 +16,7 @@
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
 #include "bench/lib/timing.h"
+#include "trit/error.h"
 #include "trit/layout.h"
 
 using namespace trit;

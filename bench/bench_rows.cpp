@@ -18,6 +18,7 @@
 #include "bench/lib/report.h"
 #include "bench/lib/timing.h"
 #include "cpu/table.h"
+#include "trit/error.h"
 #include "trit/linear.h"
 
 using namespace trit;

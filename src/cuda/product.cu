@@ -28,7 +28,7 @@ struct Choice {
   const Family* family;
 };
 
-/// The first row that fits and whose family has a plan is taken (docs/kernels-cuda.md has the measurements).
+/// The first row that fits and whose family has a plan is taken (measured: docs/notes/cuda-decode.md).
 constexpr std::array<Choice, 6> kChoices = {{
     // One token leaves columns of mma free, which unpack: 4 instructions a word instead of 7, 1.05 to 1.4
     // times as fast as decode.
