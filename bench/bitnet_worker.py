@@ -38,7 +38,7 @@ def address(array: numpy.ndarray) -> ctypes.c_void_p:
 
 
 class MadKernels:
-    """Sums of codes times activations, neither centred nor scaled."""
+    """Sums of codes times activations, neither centred nor scaled. Several tokens go four at a time (PARALLEL_SIZE)."""
 
     def __init__(self, bitnet: pathlib.Path, ggml: pathlib.Path, folder: str):
         options = ["-fpermissive", "-w", f'-DTRIT_BITNET_MAD="{bitnet.resolve() / "src" / "ggml-bitnet-mad.cpp"}"']
@@ -48,6 +48,8 @@ class MadKernels:
         self.library = compiled("bitnet_kernels.cpp", folder, *options)
 
     def multiply(self, layer: "Layer", weights: numpy.ndarray) -> None:
+        if layer.shape[2] > 1 and layer.shape[2] % 4 != 0:
+            raise SystemExit("bitnet_worker: the I2_S kernels take 1 token or a multiple of 4")
         outputs, inputs, tokens = (ctypes.c_int64(size) for size in layer.shape)
         self.library.i2s_sums(tokens, outputs, inputs, address(weights), address(layer.q), address(layer.y), layer.threads)
 
