@@ -6,18 +6,27 @@ built and sources that you have fetched; this project ships none of them.
     external_peers.py --llama BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --llama-version b9999
                       --bitnet BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --bitnet-version COMMIT
                       --bitnet-source BITNET --ggml-source GGML
+                      --bitnet-tinyblas BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so
                       [--build build] [--backend auto,avx2] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
 
 Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
-with BUILD_SHARED_LIBS=ON). --bitnet is a build of bitnet.cpp with its llama.cpp, which chooses among its I2_S kernels
-(since July 2026 tinyBLAS, llamafile_sgemm_i2s, if it is built with GGML_LLAMAFILE). --bitnet-source times only its own
-kernels (src/ggml-bitnet-mad.cpp), without the quantisation of activations: "I2_S kernels".
+with BUILD_SHARED_LIBS=ON). The peers:
 
-Each subject is a process with the same number of threads. It takes fp32 activations, quantises them and returns fp32
-outputs. Weights are taken in turn from copies of three times the last cache, as in a model that decodes; products are
-nodes of ggml graphs, as in llama.cpp. Processes take turns of a few tenths of a second, so that a machine that slows
-down slows all of them. Times are medians, ratios medians of the rounds' ratios. Outputs are compared with a reference:
-those of this project must be bit-identical, those of the peers within the error of 8-bit activations (2 %).
+    TQ2_0, TQ1_0     --llama
+    I2_S             --bitnet: a build of bitnet.cpp with its llama.cpp, which chooses among its kernels.
+    I2_S kernels     --bitnet-source: bitnet.cpp's own kernels (src/ggml-bitnet-mad.cpp) of a checkout. Their time is that
+                     of the integer sums, without the quantisation of activations and without scales.
+    I2_S, tinyBLAS   --bitnet-tinyblas: llamafile_sgemm_i2s of a build of bitnet.cpp. Since July 2026 its llama.cpp calls
+                     this for every M on AVX2 machines (GGML_LLAMAFILE, on by default). Its time is that of fp32 outputs,
+                     without the quantisation of activations.
+
+Each subject is a process with the same number of threads. Unless said otherwise, fp32 activations go in, fp32 outputs
+come out, and the time includes the quantisation of activations; ours always does. Weights are taken in turn from copies
+that exceed the last cache three times, as in a model that decodes; products of --llama and --bitnet are nodes of ggml
+graphs, as in llama.cpp. Processes take turns, a few tenths of a second each, so that a machine that slows down slows all
+of them; figures are medians, ratios medians of the rounds' ratios. Outputs are compared with a reference in the same
+run: this project's bit for bit, the peers' within the error of 8-bit activations (2 %), those that take quantised
+activations within the rounding of fp32 (1e-6).
 """
 import argparse
 import os
@@ -30,14 +39,16 @@ import measuring
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHAPES = "2560x2560,6912x2560,2560x6912,4096x4096,14336x4096,4096x14336"
+# Relative, root mean square: of 8-bit activations, and of the same integers.
 MAX_ERROR = 0.02
+MAX_ROUNDING = 1e-6
 
 
 class Subject:
     """A process that is told "load N K M" and "run SECONDS"."""
 
-    def __init__(self, name: str, command: list):
-        self.name = name
+    def __init__(self, name: str, command: list, max_error: float = MAX_ERROR):
+        self.name, self.max_error = name, max_error
         self.process = subprocess.Popen([str(part) for part in command], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                         text=True)
         self.greeting = self.answer()
@@ -76,8 +87,8 @@ def measure(ours: list[Subject], peers: list[Subject], shape: str, tokens: int, 
     for subject in subjects:
         words = subject.tell(f"load {outputs} {inputs} {tokens}").split()
         checks[subject.name] = float(words[1]) if len(words) > 1 else 0.0
-        if checks[subject.name] > MAX_ERROR:
-            raise SystemExit(f"external_peers: {subject.name} {shape}: relative error {checks[subject.name]:.3f}")
+        if not checks[subject.name] <= subject.max_error:  # NaN too
+            raise SystemExit(f"external_peers: {subject.name} {shape}: relative error {checks[subject.name]:.3g}")
     for subject in subjects:
         subject.tell("run 0.05")
     rounds = {subject.name: [] for subject in subjects}
@@ -115,6 +126,7 @@ def main() -> None:
     parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0")
     parser.add_argument("--bitnet", help="bitnet.cpp's ggml libraries: I2_S")
     parser.add_argument("--bitnet-source", help="checkout of bitnet.cpp: I2_S kernels")
+    parser.add_argument("--bitnet-tinyblas", help="bitnet.cpp's ggml libraries: I2_S, tinyBLAS")
     parser.add_argument("--ggml-source", help="checkout of ggml (or llama.cpp/ggml), for the headers of --bitnet-source")
     parser.add_argument("--llama-version", default="unknown")
     parser.add_argument("--bitnet-version", default="unknown")
@@ -129,15 +141,19 @@ def main() -> None:
     args = parser.parse_args()
     if args.bitnet_source and not args.ggml_source:
         parser.error("--bitnet-source needs --ggml-source")
-    workers = [(name, ["ggml_worker.py", "--library", path, "--type", kind])
+    workers = [(name, MAX_ERROR, ["ggml_worker.py", "--library", path, "--type", kind])
                for name, kind, path in (("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)) if path]
     if args.bitnet_source:
-        workers.append(("I2_S kernels", ["bitnet_worker.py", "--bitnet", args.bitnet_source, "--ggml", args.ggml_source]))
+        workers.append(("I2_S kernels", MAX_ROUNDING,
+                        ["bitnet_worker.py", "--bitnet", args.bitnet_source, "--ggml", args.ggml_source]))
+    if args.bitnet_tinyblas:
+        workers.append(("I2_S, tinyBLAS", MAX_ROUNDING, ["bitnet_worker.py", "--library", args.bitnet_tinyblas]))
     if not workers:
-        parser.error("name at least one peer: --llama, --bitnet, --bitnet-source")
+        parser.error("name at least one peer: --llama, --bitnet, --bitnet-source, --bitnet-tinyblas")
 
+    bitnet = args.bitnet or args.bitnet_source or args.bitnet_tinyblas
     versions = {name: version for name, version, path in (("llama.cpp", args.llama_version, args.llama),
-                                                          ("bitnet.cpp", args.bitnet_version, args.bitnet or args.bitnet_source)) if path}
+                                                          ("bitnet.cpp", args.bitnet_version, bitnet)) if path}
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
         ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads])
@@ -145,7 +161,8 @@ def main() -> None:
         for own in ours:
             own.threads = threads
         common = ["--threads", threads, "--bytes", 3 * last_cache_bytes()]
-        peers = [Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common]) for name, (script, *options) in workers]
+        peers = [Subject(name, [sys.executable, ROOT / "bench" / script, *options, *common], max_error)
+                 for name, max_error, (script, *options) in workers]
         for tokens in (int(count) for count in args.tokens.split(",")):
             for shape in args.shapes.split(","):
                 for result in measure(ours, peers, shape, tokens, args):
