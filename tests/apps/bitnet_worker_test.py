@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """bench/bitnet_worker.py with stand-ins for bitnet.cpp's functions, and the limits that external_peers.py sets its peers."""
 
-import importlib.util
+import importlib
 import os
 import pathlib
 import subprocess
@@ -54,10 +54,8 @@ void ggml_vec_dot_i2_i8_s_Nx1(int n, float* s, size_t bs, const void* x, size_t,
 
 
 def external_peers() -> types.ModuleType:
-    spec = importlib.util.spec_from_file_location("external_peers", BENCH / "external_peers.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    sys.path.insert(0, str(BENCH))  # as when the script is run: it imports its neighbours
+    return importlib.import_module("external_peers")
 
 
 class BitnetWorker(unittest.TestCase):
@@ -91,14 +89,14 @@ class BitnetWorker(unittest.TestCase):
         return float(done.stdout.splitlines()[1].removeprefix("ready "))
 
     def test_same_integers(self) -> None:
-        largest = external_peers().LARGEST_ROUNDING
+        largest = external_peers().MAX_ROUNDING
         for shape in ("128 256 1", "96 384 8"):
             with self.subTest(shape=shape):
                 self.assertLess(self.error_of(self.tiny_blas(f"load {shape}")), largest)
                 self.assertEqual(self.error_of(self.mad(f"load {shape}")), 0)
 
     def test_wrong_outputs(self) -> None:
-        largest = external_peers().LARGEST_ROUNDING
+        largest = external_peers().MAX_ROUNDING
         self.assertGreater(self.error_of(self.tiny_blas("load 96 256 3", SUM="sum")), largest)
         self.assertGreater(self.error_of(self.tiny_blas("load 96 256 3", SUM="sum - sums[token] + (row == 5)")), largest)
         # The first row stays NaN.
@@ -125,9 +123,9 @@ class Limits(unittest.TestCase):
             def tell(line: str) -> str:
                 return f"ready {error}" if line.startswith("load") else "1.0"
 
-            own = types.SimpleNamespace(name="trit", largest_error=0, threads=1, greeting="avx2",
+            own = types.SimpleNamespace(name="trit", max_error=0, threads=1, greeting="avx2",
                                         tell=lambda line: "ready" if line.startswith("load") else "1.0")
-            peer = types.SimpleNamespace(name="peer", largest_error=limit, tell=tell)
+            peer = types.SimpleNamespace(name="peer", max_error=limit, tell=tell)
             with self.subTest(error=error, limit=limit):
                 if accepted:
                     self.assertEqual(len(module.measure([own], [peer], "128x256", 1, arguments)), 1)
