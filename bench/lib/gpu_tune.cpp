@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include "bench/lib/gpu_tune.h"
 
 #include <algorithm>
 #include <chrono>
