@@ -105,8 +105,19 @@ def external_peers(data: dict) -> str:
     found = data["external_peers"]
     rows = [[m["backend"], str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio']:.2f}", f"{m['least_ratio']:.2f}"]
             for m in found["means"]]
-    return (f"Time of the peer / time of trit, {shapes_text(found['results'])}; {versions_text(found)}. Both times include the "
-            "quantisation of fp32 activations, except those of *I2_S kernels*, where the peer's product alone is timed.\n\n" +
+    peers = {m["peer"] for m in found["means"]}
+    text = f"Time of the peer / time of trit, {shapes_text(found['results'])}; {versions_text(found)}."
+    if any(m["backend"] == "avx2" for m in found["means"]):
+        text += " The peers are built for the machine: what they have for VNNI runs beside trit's avx2 too."
+    text += " All times include the quantisation of fp32 activations"
+    others = []
+    if "I2_S kernels" in peers:
+        others.append("those of *I2_S kernels*, which are of integer sums alone")
+    if "I2_S, tinyBLAS" in peers:
+        others.append("those of *I2_S, tinyBLAS*, which are of fp32 outputs from activations that are quantised already")
+    if others:
+        text += ", except " + ", and ".join(others)
+    return (f"{text}.\n\n" +
             table(["backend", "threads", "M", "peer", "geometric mean", "smallest of the shapes"], rows))
 
 
@@ -163,10 +174,17 @@ def files(data: dict) -> str:
 
 
 def hybrid(data: dict) -> str:
+    """Of `bench_linear --hybrid`, or of an earlier program that timed the tile alone as well."""
     found = data["hybrid"]
-    lines = [[shape_text(shape_of(r)), str(r["tokens"]), f"{r['tiles_of_peak']:.2f}", f"{r['hybrid_of_peak']:.2f}", f"{r['gain']:.2f}"]
-             for r in found["products"]]
-    return (f"Shares of the `vpdpbusd` peak, one thread. The hybrid tile alone, from L1: {found['tile_of_peak']:.2f}.\n\n" +
+    if isinstance(found, list):
+        products = [dict(zip(("out_features", "in_features"), map(int, r["shape"].split("x")))) | r for r in found]
+        alone = ""
+    else:
+        products = found["products"]
+        alone = f" The hybrid tile alone, from L1: {found['tile_of_peak']:.2f}."
+    lines = [[shape_text(shape_of(r)), str(r["tokens"]), f"{r['tiles_of_peak']:.2f}", f"{r['hybrid_of_peak']:.2f}",
+              f"{r['hybrid_of_peak'] / r['tiles_of_peak'] if 'gain' not in r else r['gain']:.2f}"] for r in products]
+    return (f"Shares of the `vpdpbusd` peak, one thread.{alone}\n\n" +
             table(["N x K", "M", "product tiles", "hybrid", "hybrid / product tiles"], lines))
 
 
