@@ -35,10 +35,9 @@ TEST(CudaLibrary, AMissingOneIsNamedWithWhatWasTried) {
 TEST(CudaLibrary, AMissingFunctionIsNamed) {
   constexpr std::array kNames = {"libnotthere.so.9", "libm.so.6"};
   const runtime::gpu::Library library(kNames, "");
-  double (*cosine)(double) = nullptr;
-  library.load(cosine, "cos");
-  EXPECT_EQ(cosine(0), 1);
-  EXPECT_NE(error_of([&] { library.load(cosine, "cosine"); }).find("libm.so.6 has no function cosine"),
+  using Function = double (*)(double);
+  EXPECT_EQ(library.load<Function>("cos")(0), 1);
+  EXPECT_NE(error_of([&] { library.load<Function>("cosine"); }).find("libm.so.6 has no function cosine"),
             std::string::npos);
 }
 
