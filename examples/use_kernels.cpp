@@ -69,6 +69,6 @@ int main(int argc, char** argv) {
   std::printf("%lld tokens, %lld x %lld weights in %zu bytes, backend %s: bit-identical to the definition\n",
               static_cast<long long>(tokens), static_cast<long long>(kOutFeatures),
               static_cast<long long>(kInFeatures), packed.codes.size(),
-              std::string(trit::name_of(kernels.backend)).c_str());
+              std::string(trit::name_of(trit::backend_of(kernels))).c_str());
   return 0;
 }
