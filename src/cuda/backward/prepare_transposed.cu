@@ -5,6 +5,7 @@
 #include "cuda/common/checks.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/gemm_sm90/operand.cuh"
+#include "trit/cuda_backward.h"
 
 namespace trit::cuda {
 namespace {
