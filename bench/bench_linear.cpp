@@ -18,6 +18,7 @@
 #include "bench/lib/linear_report.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
+#include "trit/error.h"
 
 using namespace trit;
 
@@ -33,7 +34,10 @@ constexpr const char* kCaseKeys[] = {"backend",     "layout", "threads",     "ou
 ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
   const auto parallel = make_parallel(1);
   const CpuKernels& kernels = cpu_kernels_for(Backend::avx512_vnni);
-  const apps::Int8Peak peak = apps::int8_peak(Backend::avx512_vnni).value();
+  const auto peak = apps::int8_peak(Backend::avx512_vnni);
+  if (!peak) {
+    throw Error("bench_linear --hybrid: no int8 peak of avx512_vnni here");
+  }
   ordered_json results;
   for (const apps::LinearShape& shape : options.shapes) {
     for (const std::int64_t tokens : options.tokens) {
@@ -48,11 +52,11 @@ ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
         run(mode);
         apps::check_outputs(layer, tokens, y, mode);
       }
-      const std::vector<std::function<void()>> subjects{peak.burst, [&] { run("off"); }, [&] { run("on"); }};
+      const std::vector<std::function<void()>> subjects{peak->burst, [&] { run("off"); }, [&] { run("on"); }};
       const auto seconds = apps::time_interleaved(subjects, options.timing);
       unsetenv("TRIT_HYBRID");
       const double work = 2.0 * static_cast<double>(shape.out_features * shape.in_features * tokens);
-      const double limit = work / peak.operations * apps::median(seconds[0]);
+      const double limit = work / peak->operations * apps::median(seconds[0]);
       const double tiles = limit / apps::median(seconds[1]);
       const double hybrid = limit / apps::median(seconds[2]);
       fmt::print("{:>11} {:>4} tokens: tiles {:.3f} of the peak, hybrid {:.3f}: {:.3f}x\n",

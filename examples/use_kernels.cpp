@@ -7,10 +7,11 @@
 #include <trit/linear.h>
 #include <trit/parallel.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
 #include <random>
 #include <vector>
 
@@ -61,7 +62,10 @@ int main(int argc, char** argv) {
   for (std::int64_t token = 0; token < tokens; ++token) {
     const std::span row(x.data() + token * kInFeatures, kInFeatures);
     trit::bit_linear_row(row, packed.view(), trit::Norm::rms, {}, 1e-6F, {}, expected);
-    if (std::memcmp(y.data() + token * kOutFeatures, expected.data(), kOutFeatures * sizeof(float)) != 0) {
+    const auto same_bits = [](float a, float b) {
+      return std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
+    };
+    if (!std::equal(expected.begin(), expected.end(), y.begin() + token * kOutFeatures, same_bits)) {
       std::fprintf(stderr, "token %lld differs from the definition\n", static_cast<long long>(token));
       return 1;
     }

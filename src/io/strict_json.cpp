@@ -196,6 +196,7 @@ void read_json(std::string_view text, const std::string& what, const JsonRules& 
   const char* last = parsed.data();
   StrictReader reader(rules, handler);
   try {
+    // NOLINTNEXTLINE(bugprone-suspicious-stringview-data-usage): the end is given
     Json::sax_parse(CountingIterator(parsed.data(), &last),
                     CountingIterator(parsed.data() + parsed.size(), &last), &reader);
   } catch (const Error& error) {

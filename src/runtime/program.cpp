@@ -88,7 +88,8 @@ Value ProgramBuilder::add_relu(const Value& value, bool in_place) {
 
 Value ProgramBuilder::add_pool(const Step& step, const Value& value) {
   const Pool& pool = *pool_of(step);
-  const Value y = new_value(shape(*step.pool), value.inner);
+  const Value y =
+      new_value(shape(step.pool.value()), value.inner);  // NOLINT(bugprone-unchecked-optional-access)
   const Pooling size{.outer = batch_ * value.blocks(),
                      .height = value.shape[2],
                      .width = value.shape[3],

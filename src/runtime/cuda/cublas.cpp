@@ -24,12 +24,14 @@ using GemmEx =
 
 struct Functions {
   const Library& library;
+  // NOLINTBEGIN(readability-identifier-naming): the library's names
   TRIT_LOADED_FUNCTION(cublasCreate_v2);
   TRIT_LOADED_FUNCTION(cublasDestroy_v2);
   TRIT_LOADED_FUNCTION(cublasSetStream_v2);
   TRIT_LOADED_FUNCTION(cublasSetWorkspace_v2);
   GemmEx cublasGemmEx = library.load<GemmEx>("cublasGemmEx");
   TRIT_LOADED_FUNCTION(cublasGetVersion_v2);
+  // NOLINTEND(readability-identifier-naming)
 };
 
 class LoadedCublas final : public Cublas {

@@ -37,6 +37,7 @@ constexpr std::size_t kMaxWorkspace = std::size_t{256} << 20;
 
 struct Functions {
   const Library& library;
+  // NOLINTBEGIN(readability-identifier-naming): the library's names
   TRIT_LOADED_FUNCTION(cudnnCreate);
   TRIT_LOADED_FUNCTION(cudnnDestroy);
   TRIT_LOADED_FUNCTION(cudnnSetStream);
@@ -54,6 +55,7 @@ struct Functions {
   TRIT_LOADED_FUNCTION(cudnnGetConvolutionForwardAlgorithm_v7);
   TRIT_LOADED_FUNCTION(cudnnGetConvolutionForwardWorkspaceSize);
   TRIT_LOADED_FUNCTION(cudnnConvolutionForward);
+  // NOLINTEND(readability-identifier-naming)
 };
 
 /// A descriptor and the function that destroys it.

@@ -31,7 +31,9 @@ class Library {
 };
 
 /// A member that points to a function of `library`, of the type that the library's header declares.
+// NOLINTBEGIN(bugprone-macro-parentheses): `name` is declared
 #define TRIT_LOADED_FUNCTION(name) decltype(&::name) name = library.load<decltype(&::name)>(#name)
+// NOLINTEND(bugprone-macro-parentheses)
 
 /// Throws Error that says what failed, if a function of cuDNN or cuBLAS did not return 0, its success.
 void check_status(int status, const char* what);

@@ -109,7 +109,7 @@ class Conv2d final : public Operator {
     shape.relu = std::exchange(step.relu, false);
     const Pool* const pool = builder.pool_of(step);
     Shape out{builder.batch(), size_.out_channels, size_.out_height, size_.out_width};
-    if (pool != nullptr && pool->maximum && pool->kernel == 2 && pool->stride == 2) {
+    if (pool != nullptr && step.pool && pool->maximum && pool->kernel == 2 && pool->stride == 2) {
       shape.pool = true;
       out = builder.shape(*std::exchange(step.pool, std::nullopt));
     }
