@@ -15,6 +15,7 @@ It needs nvcc (on the PATH, as CUDACXX, or in /usr/local/cuda) and says so where
 check needs cuobjdump: the toolkit's, or the one that comes with triton in .venv.
 """
 import argparse
+import json
 import os
 import pathlib
 import re
@@ -41,7 +42,7 @@ REGISTERS = {
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
-    r"gpu::(normalize|bias_relu|add|pool)_kernel": (40, "six blocks of 256 threads: bound by memory"),
+    r"gpu::(normalize|bias_relu|add|pool|gelu|scale_shift)_kernel": (40, "six blocks of 256 threads: bound by memory"),
     r"norm_backward_kernel<": (128, "up to 512 threads; four steps of 8 inputs of u, x, the next row's and dg's sums"),
     r"dequantize_rows_kernel<": (40, "six blocks of 256 threads: bound by memory"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
@@ -95,7 +96,11 @@ def build(nvcc: str) -> pathlib.Path:
 
 
 def objects(folder: pathlib.Path) -> list[pathlib.Path]:
-    return sorted(path for part in SOURCES for path in (folder / part).rglob("*.cu.o") if "racecheck" not in str(path))
+    """Of the kernels that the library has. The build's own list: its folder may hold objects of older sources."""
+    entries = json.loads((folder / "compile_commands.json").read_text())
+    outputs = [folder.resolve() / entry["output"] for entry in entries]
+    return sorted(path for path in outputs if path.name.endswith(".cu.o") and "racecheck" not in str(path)
+                  and path.relative_to(folder.resolve()).as_posix().startswith(SOURCES))
 
 
 def logs(folder: pathlib.Path) -> str:
