@@ -22,7 +22,7 @@ std::string_view name_of(Backend backend);
 /// The inverse; throws Error that lists the names.
 Backend backend_from_name(std::string_view name);
 
-/// How prepared weights are coded in memory. `automatic` is the fastest for the layer.
+/// How prepared weights are coded in memory. `automatic`: the default in PackedLinear, the fastest in Model.
 enum class PanelFormat : std::uint8_t {
   automatic,
   two_bit,  ///< 2 bits a weight: cheap to unpack

@@ -148,6 +148,17 @@ TEST(Gguf, Ranges) {
   expect_refused(file.build(), {"\"a\" occurs twice"});
 }
 
+/// A caller may multiply the sizes in any order.
+TEST(Gguf, EmptyTensorsWhoseOtherSizesOverflow) {
+  constexpr std::uint64_t kHuge = std::uint64_t{1} << 62;
+  for (const std::vector<std::uint64_t>& sizes :
+       {std::vector<std::uint64_t>{0, kHuge, 4}, {kHuge, 0, 4}, {kHuge, 4, 0}}) {
+    GgufBuilder file;
+    const std::string bytes = file.architecture("trit").tensor({"empty", sizes, 0, 0}).build();
+    expect_refused(bytes, {"\"empty\"", "4611686018427387904", "wanted fewer than 2^60 elements"});
+  }
+}
+
 /// As ggml's reader takes them.
 TEST(Gguf, ScalarsAndEmptyTensors) {
   const TestFolder folder;

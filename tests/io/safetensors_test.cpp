@@ -153,6 +153,18 @@ TEST_F(Safetensors, EveryDtypeIsCopied) {
   }
 }
 
+/// A caller may multiply the sizes in any order.
+TEST_F(Safetensors, EmptyTensorsWhoseOtherSizesOverflow) {
+  for (const char* shape :
+       {"[0,4611686018427387904,4]", "[4611686018427387904,0,4]", "[4611686018427387904,4,0]"}) {
+    const std::string header =
+        std::string(R"({"w":{"dtype":"F32","data_offsets":[0,0],"shape":)") + shape + "}}";
+    EXPECT_SAYS(refusal(header, 0), "\"w\"");
+    EXPECT_SAYS(refusal(header, 0), "4611686018427387904");
+  }
+  EXPECT_EQ(refusal(R"({"w":{"dtype":"F32","shape":[0,4611686018427387903],"data_offsets":[0,0]}})", 0), "");
+}
+
 TEST_F(Safetensors, ElementsBelowAByteFillTheirBytes) {
   EXPECT_EQ(refusal(R"({"w":{"dtype":"F4","shape":[3,2],"data_offsets":[0,3]}})", 3), "");
   EXPECT_EQ(refusal(R"({"w":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}})", 3), "");
