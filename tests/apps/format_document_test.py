@@ -44,14 +44,16 @@ class FormatDocumentTest(CommandTest):
         # Each op with exactly its keys loads (a small chain for each).
         rows = DOCUMENT.split("| op | keys")[1].split("\n\n")[0]
         ops = set(re.findall(r"`([a-z_0-9]+)`", "\n".join(row.split("|")[1] for row in rows.splitlines()[2:])))
-        nodes = [{"op": "conv2d", "name": "c", "stride": 1, "padding": 0}, {"op": "relu"},
+        nodes = [{"op": "conv2d", "name": "c", "stride": 1, "padding": 0},
+                 {"op": "batch_norm", "name": "n", "eps": 1e-5}, {"op": "relu"}, {"op": "gelu", "approximate": "tanh"},
                  {"op": "max_pool2d", "kernel": 2, "stride": 1}, {"op": "avg_pool2d", "kernel": 1, "stride": 1},
                  {"op": "flatten"}, {"op": "linear", "name": "l"},
                  {"op": "bit_linear", "name": "b", "norm": "none", "eps": 1e-5}]
         graph = chain([1, 3, 3], nodes)
-        graph["nodes"].append({"op": "add", "inputs": [7, 7]})
+        graph["nodes"].append({"op": "add", "inputs": [len(nodes), len(nodes)]})
         self.assertEqual({node["op"] for node in graph["nodes"]}, ops)
-        tensors = {"c.weight": ("F32", [1, 1, 2, 2], f32([1] * 4)), "l.weight": ("F32", [2, 1], f32([1, 2])),
+        tensors = {"c.weight": ("F32", [1, 1, 2, 2], f32([1] * 4)), "n.running_mean": ("F32", [1], f32([0])),
+                   "n.running_var": ("F32", [1], f32([1])), "l.weight": ("F32", [2, 1], f32([1, 2])),
                    "b.weight": ("U8", [1, 1], pack_codes([[1, -1]])), "b.weight_scale": ("F32", [1], f32([1]))}
         path = write_safetensors(self.root / "m.safetensors", tensors, stored_form(graph))
         self.assertEqual(self.json("info", path)["output"]["shape"], [1])
