@@ -31,7 +31,7 @@ set(TRIT_PC_PRIVATE "")
 if(NOT BUILD_SHARED_LIBS)
   if(TRIT_HAVE_ONEDNN)
     target_link_libraries(trit PRIVATE
-      "$<INSTALL_INTERFACE:\${_IMPORT_PREFIX}/${CMAKE_INSTALL_LIBDIR}/$<TARGET_SONAME_FILE_NAME:DNNL::dnnl>>")
+      "$<INSTALL_INTERFACE:\${_IMPORT_PREFIX}/${CMAKE_INSTALL_LIBDIR}/libdnnl.so.${dnnl_VERSION_MAJOR}>")
     string(APPEND TRIT_PC_PRIVATE " -l:libdnnl.so.${dnnl_VERSION_MAJOR}")
   endif()
   if(TRIT_CUDA)
