@@ -345,9 +345,10 @@ TEST(HuggingFace, Shards) {
       R"({"weight_map": {"x": "other-00001-of-00002.safetensors", "y": "other-00002-of-00002.safetensors"}})");
   std::filesystem::copy_file(folder / "b.safetensors", folder / "other-00002-of-00002.safetensors");
   const std::string index_path = (folder / "model.safetensors.index.json").string();
-  for (const auto& [lone, index_name] :
-       {std::pair("a.safetensors", "model"), std::pair("b.safetensors", "model"),
-        std::pair("other-00002-of-00002.safetensors", "other")}) {
+  for (const auto& names : {std::pair("a.safetensors", "model"), std::pair("b.safetensors", "model"),
+                            std::pair("other-00002-of-00002.safetensors", "other")}) {
+    const char* const lone = names.first;  // clang 14 cannot capture a structured binding
+    const char* const index_name = names.second;
     const auto refused = [&](const auto& open) {
       expect_error(open,
                    {lone, "one of the 2 shards", (folder / index_name).string() + ".safetensors.index.json",
