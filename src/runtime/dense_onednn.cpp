@@ -135,7 +135,7 @@ class OnednnConvolution final : public OnednnLayer {
 
   Value lower_in_fp32(ProgramBuilder& builder, const Value& x, const Dims& out) {
     const Convolution pd = describe(any_layout(x.shape), any_layout(dims_), any_layout(out), false);
-    const Value y = add_convolution(builder, pd, weight_, buffer_in(builder, onednn_, x, pd.src_desc()));
+    Value y = add_convolution(builder, pd, weight_, buffer_in(builder, onednn_, x, pd.src_desc()));
     if (y.inner != 0) {
       return y;
     }
@@ -173,7 +173,7 @@ class OnednnConvolution final : public OnednnLayer {
                                  channels = in[1], from = source.buffer, split](const Addresses& memory) {
           split_pixels(parallel, memory.at<float>(from), count, channels, memory.at<std::uint16_t>(split));
         });
-    const Value y = add_convolution(builder, pd, *factors_, split);
+    Value y = add_convolution(builder, pd, *factors_, split);
     builtin::Image size = size_;
     size.batch = builder.batch();
     builder.add({source.buffer, y.buffer}, [this, &parallel = builder.parallel(), size, from = source.buffer,

@@ -111,7 +111,8 @@ class Conv2d final : public Operator {
     Shape out{builder.batch(), size_.out_channels, size_.out_height, size_.out_width};
     if (pool != nullptr && step.pool && pool->maximum && pool->kernel == 2 && pool->stride == 2) {
       shape.pool = true;
-      out = builder.shape(*std::exchange(step.pool, std::nullopt));
+      out = builder.shape(*step.pool);
+      step.pool.reset();
     }
     const bool y_in_planes = !winograd_pixels_ || builder.read_as_rows(step.result);
     Value x = builder.input(step);
