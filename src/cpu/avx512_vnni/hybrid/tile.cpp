@@ -106,7 +106,8 @@ void tile(const std::uint8_t* weights, const Tokens& tokens, std::int64_t units,
   // Masks of three fields; the even and the odd lanes of int16.
   static constexpr std::uint32_t kConstants[5] = {0x03030303, 0x0c0c0c0c, 0x30303030, 1, 1 << 16};
   const std::int16_t* tables = tokens.tables[0][0];
-  const std::int8_t* q = tokens.q[0] + 384;  // in the middle: all offsets of a unit fit in a byte times 4
+  // In the middle: all offsets of a unit fit in a byte times 4.
+  const auto* q = reinterpret_cast<const std::int8_t*>(&tokens.q) + 384;
   const char* next = reinterpret_cast<const char*>(&sums + 1);  // most often the sums of the next call
   // clang-format off
   asm volatile(
