@@ -52,6 +52,13 @@ inline ScaleGranularity granularity_of(const torch::Tensor& scale, std::int64_t 
   return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
 }
 
+inline void check_rms_norm_backward(const torch::Tensor& grad, const torch::Tensor& x,
+                                    const torch::Tensor& rstd) {
+  TORCH_CHECK(grad.sizes() == x.sizes() && x.dim() >= 1 && rstd.numel() * x.size(-1) == x.numel(),
+              "trit::rms_norm_backward: grad ", grad.sizes(), ", x ", x.sizes(), " and rstd ", rstd.sizes(),
+              " do not fit together");
+}
+
 inline void check_codes(const torch::Tensor& codes, std::int64_t in_features) {
   TORCH_CHECK(codes.dim() == 2 && codes.scalar_type() == torch::kByte && codes.size(0) >= 1 &&
                   in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),

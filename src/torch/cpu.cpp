@@ -234,10 +234,9 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
 
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
+  check_rms_norm_backward(grad, x, rstd);
   const std::int64_t features = x.size(-1);
   const std::int64_t rows = rstd.numel();
-  TORCH_CHECK(grad.sizes() == x.sizes() && rows * features == x.numel(), "trit::rms_norm_backward: grad ",
-              grad.sizes(), ", x ", x.sizes(), " and rstd ", rstd.sizes(), " do not fit together");
   const Tensor u = float_of(grad);
   const Tensor values = float_of(x);
   const Tensor r = float_of(rstd);

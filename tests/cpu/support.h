@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cpu/table.h"
+#include "run_seed.h"
 #include "trit/linear.h"
 #include "trit/parallel.h"
 
@@ -47,17 +48,6 @@ inline std::vector<RowAndLayout> available_layouts() {
     }
   }
   return layouts;
-}
-
-/// TRIT_TEST_SEED, or a new one each run: the first test that asks prints it.
-inline std::uint64_t run_seed() {
-  static const std::uint64_t seed = [] {
-    const char* text = std::getenv("TRIT_TEST_SEED");
-    const std::uint64_t value = text != nullptr ? std::strtoull(text, nullptr, 10) : std::random_device{}();
-    std::printf("TRIT_TEST_SEED=%llu\n", static_cast<unsigned long long>(value));
-    return value;
-  }();
-  return seed;
 }
 
 /// `count` random cases; a twentieth of them where sanitizers make each many times slower (TRIT_SANITIZED).

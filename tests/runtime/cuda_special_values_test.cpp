@@ -5,12 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 
 #include "cuda/special_values.h"
+#include "run_seed.h"
 #include "runtime/model_file.h"
 #include "runtime/same_bits.h"
 #include "trit/model.h"
@@ -24,21 +23,10 @@ Model load_on_gpu(const ModelFile& file) {
   return Model::load(path.get(), {.backend = Backend::cuda});
 }
 
-unsigned run_seed() {
-  static const unsigned seed = [] {
-    const char* const text = std::getenv("TRIT_TEST_SEED");
-    const unsigned value =
-        text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : std::random_device{}();
-    std::printf("TRIT_TEST_SEED=%u\n", value);
-    return value;
-  }();
-  return seed;
-}
-
 /// BitLinear, ReLU and BitLinear on rows with NaN, infinities, -0.0 and denormals: the bits of the
 /// definition.
 TEST(CudaSpecialValues, TernaryLayersPassSpecialValues) {
-  std::mt19937 generator(run_seed());
+  std::mt19937_64 generator(run_seed());
   int rows = 0;
   for (const auto& [in, out] : {std::pair{3, 2}, {63, 65}, {300, 7}, {1030, 130}}) {
     for (const Norm norm : {Norm::none, Norm::rms}) {
@@ -79,7 +67,7 @@ void expect_within(float found, const Bounded& wanted) {
 /// Every float operator alone and as it is fused, on images with NaN and infinities: each output is the
 /// number, the infinity or the NaN of its own window, whatever algorithm multiplies.
 TEST(CudaSpecialValues, FloatLayersPassNanAndInfinities) {
-  std::mt19937 generator(run_seed());
+  std::mt19937_64 generator(run_seed());
   using Build = std::size_t (*)(ModelFile&, std::int64_t, bool);
   struct Case {
     const char* name;

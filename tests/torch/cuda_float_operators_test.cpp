@@ -14,8 +14,7 @@ constexpr std::size_t kCases = 1000;
 constexpr std::size_t kInputsPerCase = 10;
 
 TEST(CudaFloatOperators, AreLibTorchsOnSpecialValues) {
-  const unsigned first = first_seed();
-  std::printf("TRIT_TEST_SEED=%u\n", first);
+  const unsigned first = static_cast<unsigned>(run_seed());
   std::size_t values = 0;
   for (unsigned seed = first; seed != first + kCases; ++seed) {
     const FloatCase test_case = random_float_case(seed);

@@ -3,11 +3,10 @@
 // The operators on a GPU on tensors with NaN, infinities, -0.0 and denormals: the CPU's bits, and where sums
 // are LibTorch's, the NaN and infinities of its own product. The main function is that of cuda_test.cpp.
 #include <array>
-#include <cstdio>
-#include <cstdlib>
 #include <random>
 
 #include "cuda/special_values.h"
+#include "run_seed.h"
 #include "torch/gradient_reference.h"
 #include "torch/ops.h"
 
@@ -20,12 +19,8 @@ const torch::Device kGpu(torch::kCUDA, 0);
 class CudaSpecialValues : public ::testing::Test {
  protected:
   CudaSpecialValues() {
-    const char* const text = std::getenv("TRIT_TEST_SEED");
-    const unsigned seed =
-        text != nullptr ? static_cast<unsigned>(std::strtoul(text, nullptr, 10)) : std::random_device{}();
-    std::printf("TRIT_TEST_SEED=%u\n", seed);
-    random_.seed(seed);
-    torch::manual_seed(seed);
+    random_.seed(run_seed());
+    torch::manual_seed(run_seed());
   }
   std::int64_t uniform(std::int64_t low, std::int64_t high) {
     return std::uniform_int_distribution<std::int64_t>(low, high)(random_);

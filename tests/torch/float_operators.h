@@ -9,11 +9,11 @@
 
 #include <bit>
 #include <cmath>
-#include <cstdlib>
 #include <random>
 #include <span>
 #include <vector>
 
+#include "run_seed.h"
 #include "runtime/float_cases.h"
 #include "runtime/winograd_bound.h"
 #include "trit/model.h"
@@ -34,12 +34,6 @@ struct Expected {
   bool exact = true;
   bool zeros_have_signs = true;  // else a zero of either sign is that of an exact result
 };
-
-/// TRIT_TEST_SEED, or a new one each run.
-inline unsigned first_seed() {
-  const char* const text = std::getenv("TRIT_TEST_SEED");
-  return text == nullptr ? std::random_device{}() : static_cast<unsigned>(std::strtoul(text, nullptr, 10));
-}
 
 /// The relative error of n roundings (Higham, Accuracy and Stability, 3.1).
 inline double rounding_error(std::int64_t n) {

@@ -81,6 +81,15 @@ __global__ __launch_bounds__(kThreads) void batch_kernel(const BatchKernel a) {
 /// In place of an index in a window: no gradient (relu_pool.cpp).
 constexpr std::uint8_t kNone = 4;
 
+/// The offset in the input, [2 rows, 2 columns, channels], of the upper left value of output i's window.
+template <typename Arguments>
+__device__ std::int64_t window_of(const Arguments& a, std::int64_t i) {
+  const std::int64_t c = i % a.channels;
+  const std::int64_t column = i / a.channels % a.columns;
+  const std::int64_t row = i / a.channels / a.columns;
+  return (2 * row * (2 * a.columns) + 2 * column) * a.channels + c;
+}
+
 // A thread computes one output.
 template <DataType kType>
 __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
@@ -88,12 +97,8 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   if (i >= a.rows * a.columns * a.channels) {
     return;
   }
-  const std::int64_t c = i % a.channels;
-  const std::int64_t column = i / a.channels % a.columns;
-  const std::int64_t row = i / a.channels / a.columns;
   const std::int64_t in_row = 2 * a.columns * a.channels;
-  const auto* const top =
-      static_cast<const Element<kType>*>(a.x) + 2 * row * in_row + 2 * column * a.channels + c;
+  const auto* const top = static_cast<const Element<kType>*>(a.x) + window_of(a, i);
   const auto relu = [](float value) { return value < 0.0F ? 0.0F : value; };  // NaN and -0.0 pass
   const float x[4] = {relu(value_of<kType>(top[0])), relu(value_of<kType>(top[a.channels])),
                       relu(value_of<kType>(top[in_row])), relu(value_of<kType>(top[in_row + a.channels]))};
@@ -117,11 +122,8 @@ __global__ __launch_bounds__(kThreads) void pool_backward_kernel(const PoolBackw
   if (i >= a.rows * a.columns * a.channels) {
     return;
   }
-  const std::int64_t c = i % a.channels;
-  const std::int64_t column = i / a.channels % a.columns;
-  const std::int64_t row = i / a.channels / a.columns;
   const std::int64_t in_row = 2 * a.columns * a.channels;
-  auto* const top = static_cast<Element<kType>*>(a.dx) + 2 * row * in_row + 2 * column * a.channels + c;
+  auto* const top = static_cast<Element<kType>*>(a.dx) + window_of(a, i);
   const Element<kType> gradient = static_cast<const Element<kType>*>(a.dy)[i];
   const std::uint8_t choice = a.choice[i];
   const Element<kType> zero{};
