@@ -49,33 +49,58 @@ def panels(load: Load) -> list[Panel]:
             Panel("NVIDIA H200, 1 token", cuda(1)), Panel("NVIDIA H200, 4,096 tokens", cuda(4096))]
 
 
-def time_text(microseconds: float) -> str:
-    if microseconds < 100:
-        return f"{microseconds:.1f} us"
-    return f"{microseconds:.0f} us" if microseconds < 1000 else f"{microseconds / 1000:.2f} ms"
+def time_text(microseconds: float, longest: float = 0) -> str:
+    """In milliseconds where this time, or the longest one of its row, has one."""
+    if max(microseconds, longest) < 1000:
+        return f"{microseconds:.{1 if microseconds < 100 else 0}f} us"
+    ms = microseconds / 1000
+    return f"{ms:.{3 if ms < 1 else 2 if ms < 10 else 1}f} ms"
+
+
+def on_xeon(load: Load, tokens: int) -> tuple[float, dict[str, float]]:
+    """One product of SHAPE on a Xeon core: trit's time and its peers', in us."""
+    one = next(r for r in load(XEON)["peers"]["results"] if (*shape_of(r), r["threads"], r["tokens"]) == (*SHAPE, 1, tokens))
+    return one["product_microseconds"], {ONEDNN[p["name"]]: p["microseconds"] for p in one["peers"] if p["name"] in ONEDNN}
+
+
+def on_h200(load: Load, tokens: int) -> dict[str, float]:
+    """One product of SHAPE: library -> us, by the names of the JSON."""
+    return next(p for p in load(H200)["products"] if (*shape_of(p), p["tokens"]) == (*SHAPE, tokens))["microseconds"]
 
 
 def speed(load: Load) -> str:
     """Absolute times of one layer, and the peers' in the same run."""
-    xeon, external, gpu = load(XEON), load(XEON_PEERS), load(H200)
+    external = load(XEON_PEERS)
     rows = []
 
     def add(where: str, tokens: int, trit: float, peers: dict[str, float]) -> None:
-        rows.append([where, f"{tokens:,}", time_text(trit), ", ".join(f"{name} {time_text(us)}" for name, us in peers.items())])
+        longest = max(trit, *peers.values())
+        rows.append([where, f"{tokens:,}", time_text(trit, longest),
+                     ", ".join(f"{name} {time_text(us, longest)}" for name, us in peers.items())])
 
     for tokens in (1, 128):
-        one = next(r for r in xeon["peers"]["results"] if (*shape_of(r), r["threads"], r["tokens"]) == (*SHAPE, 1, tokens))
-        add("Xeon with AMX, 1 core", tokens, one["product_microseconds"],
-            {ONEDNN[p["name"]]: p["microseconds"] for p in one["peers"] if p["name"] in ONEDNN})
+        add("Xeon with AMX, 1 core", tokens, *on_xeon(load, tokens))
     for tokens in (1, 128):
         one = next(r for r in external["external_peers"]["results"]
                    if (*shape_of(r), r["threads"], r["tokens"], r["backend"]) == (*SHAPE, 1, tokens, "avx2"))
-        add("a similar Xeon, trit on AVX2 alone", tokens, one["microseconds"],
+        add("a similar Xeon, 1 core, trit limited to AVX2", tokens, one["microseconds"],
             external_figures({p["name"]: p["microseconds"] for p in one["peers"]}))
     for tokens in (1, 4096):
-        one = next(p for p in gpu["products"] if (*shape_of(p), p["tokens"]) == (*SHAPE, tokens))["microseconds"]
+        one = on_h200(load, tokens)
         add("NVIDIA H200", tokens, one["trit"], {label: one[name] for name, label in CUBLASLT.items() if name in one})
-    return table(["one layer, 4096 x 4096", "tokens", "trit", "beside it, in the same run"], rows)
+    return table(["one layer, 4096 x 4096", "tokens", "trit", "other libraries, in the same run"], rows)
+
+
+def one_token_xeon(load: Load) -> str:
+    trit, peers = on_xeon(load, 1)
+    best = min(peers, key=lambda name: peers[name])
+    return f"{time_text(trit, peers[best])} on one Xeon core ({best}: {time_text(peers[best])})"
+
+
+def one_token_h200(load: Load) -> str:
+    one = on_h200(load, 1)
+    best = min((name for name in CUBLASLT if name in one), key=lambda name: one[name])
+    return f"{time_text(one['trit'], one[best])} on an H200 ({CUBLASLT[best]}: {time_text(one[best])})"
 
 
 def accuracy(load: Load) -> str:
@@ -92,7 +117,7 @@ def accuracy(load: Load) -> str:
 
 def file_sizes(load: Load) -> str:
     sizes = load("accuracy_xeon_avx512")["file_bytes"]
-    return f"{sizes['ternary'] / 1000:,.0f} KB instead of {sizes['fp32'] / 1000:,.0f} KB"
+    return f"{sizes['ternary'] / 1000:,.0f} KB, in fp32 {sizes['fp32'] / 1000:,.0f} KB"
 
 
 def layer_step(load: Load) -> str:
@@ -101,9 +126,13 @@ def layer_step(load: Load) -> str:
 
 
 def programmatic(load: Load) -> str:
-    one = next(p for p in load(H200)["products"] if (*shape_of(p), p["tokens"]) == (*SHAPE, 1))
-    return time_text(one["microseconds"]["trit_programmatic"])
+    return time_text(on_h200(load, 1)["trit_programmatic"])
+
+
+def evaluated(load: Load) -> str:
+    return f"{load(H200)['evaluation']['cuda']['images_per_second'] / 1e6:.1f} million"
 
 
 TABLES = {"speed": speed, "accuracy": accuracy}
-FIGURES = {"file_sizes": file_sizes, "layer_step": layer_step, "programmatic": programmatic}
+FIGURES = {"one_token_xeon": one_token_xeon, "one_token_h200": one_token_h200, "file_sizes": file_sizes, "layer_step": layer_step,
+           "programmatic": programmatic, "evaluated": evaluated}
