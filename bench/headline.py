@@ -50,7 +50,7 @@ def panels(load: Load) -> list[Panel]:
 
 
 def time_text(microseconds: float, longest: float = 0) -> str:
-    """In milliseconds where this time, or the longest one of its row, has one."""
+    """In milliseconds if this time, or the longest one of its row, is at least 1 ms; otherwise in microseconds."""
     if max(microseconds, longest) < 1000:
         return f"{microseconds:.{1 if microseconds < 100 else 0}f} us"
     ms = microseconds / 1000
