@@ -153,7 +153,8 @@ def main() -> None:
             print(f"{threads} thread(s), batch {batch}: trit {median['trit']:.0f} images/s, torch {median[best]:.0f} ({best}): "
                   f"{ratio:.2f}x", flush=True)
     if args.json:
-        measuring.store(args.json, "eval", {"peer": f"torch {torch.__version__}, eager, fp32", "accuracy": accuracy,
+        dense = {"dense": os.environ["TRIT_DENSE"]} if "TRIT_DENSE" in os.environ else {}
+        measuring.store(args.json, "eval", {**dense, "peer": f"torch {torch.__version__}, eager, fp32", "accuracy": accuracy,
                                             "same_predictions": same, "test_images": len(images), "results": results})
 
 

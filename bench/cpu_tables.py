@@ -141,9 +141,22 @@ def evaluation(data: dict) -> str:
         rate = r["images_per_second"]
         lines.append([str(r["threads"]), str(r["batch"]), f"{rate['trit']:,.0f}", f"{rate[r['peer_memory_format']]:,.0f}", f"{r['ratio']:.2f}"])
     same = found["same_predictions"]["fp32 with 8-bit activations"]
-    return (f"Images per second of SimpleBitNetCNN: `trit eval` with `TRIT_DENSE=onednn-bf16-pairs` and {found['peer']} "
+    dense = f" with `TRIT_DENSE={found['dense']}`" if "dense" in found else ""
+    return (f"Images per second of SimpleBitNetCNN: `trit eval`{dense} and {found['peer']} "
             f"({same:,} of {found['test_images']:,} predictions agree).\n\n" +
             table(["threads", "batch", "trit", "PyTorch fp32", "ratio"], lines))
+
+
+def layouts(data: dict) -> str:
+    """Runs of bench_layouts: how good the automatic choice was."""
+    runs = data["layouts"]
+    lines = []
+    for results in zip(*(run["results"] for run in runs)):
+        ratios = sorted(r["ratio"] for r in results)
+        chosen = sorted({r["chosen"] for r in results})
+        lines.append([results[0]["size"], str(results[0]["threads"]), ", ".join(chosen), f"{ratios[len(ratios) // 2]:.2f}", f"{ratios[0]:.2f}"])
+    return (f"Decoding, one token, {runs[0]['backend']}: speed of the layout that is chosen automatically / speed of the faster one, "
+            f"{len(runs)} runs.\n\n" + table(["weights", "threads", "chosen", "median", "minimum"], lines))
 
 
 def training(data: dict) -> str:
@@ -197,4 +210,4 @@ def fuzzing(data: dict) -> str:
 
 TABLES = {"Limits of the machine": limits, "Products": product, "Many threads": scaling, "Small layers": product_cnn,
           "Beside oneDNN": peers, "Beside llama.cpp and bitnet.cpp": external_peers, "Row kernels": rows,
-          "A whole network": evaluation, "A training epoch": training, "Files": files, "Hybrid kernel": hybrid, "Fuzzing": fuzzing}
+          "The choice of a layout": layouts, "A whole network": evaluation, "A training epoch": training, "Files": files, "Hybrid kernel": hybrid, "Fuzzing": fuzzing}

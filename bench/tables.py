@@ -45,6 +45,9 @@ PAGES = [
     Page("xeon-amx-2-cores-peers", "2-core Xeon with AMX, beside llama.cpp and bitnet.cpp",
          "A virtual machine; its CPUID says family 6 model 207 (5th generation Xeon).",
          ["intel-r-xeon-r-processor-family-6-model-207-2-cores"]),
+    Page("xeon-avx512-2-cores", "2-core Xeon with AVX-512 VNNI, without AMX",
+         "A virtual machine; its CPUID says family 6 model 207 (5th generation Xeon), with neither AMX nor AVX-VNNI.",
+         ["intel-xeon-avx-512-vnni-2-cores"]),
     Page("xeon-amx-16-cores", "16-core Xeon with AMX",
          "A virtual machine that shares its cores with others; its CPUID says family 6 model 207 (5th generation Xeon). A thread whose "
          "core another guest uses reaches 35 to 50 % of the peak in a product, an undisturbed one 68 to 75 %: a row of one thread with "
