@@ -11,7 +11,6 @@
 #include <algorithm>
 #include <functional>
 
-#include "bench/lib/huge_buffer.h"
 #include "bench/lib/linear_case.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"

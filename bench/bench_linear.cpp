@@ -12,12 +12,12 @@
 #include <cstdlib>
 #include <optional>
 
-#include "bench/lib/huge_buffer.h"
 #include "bench/lib/limits.h"
 #include "bench/lib/linear_benchmark.h"
 #include "bench/lib/linear_report.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
+#include "bench/lib/timing.h"
 #include "trit/error.h"
 
 using namespace trit;

@@ -17,7 +17,7 @@
 #include <dnnl.hpp>
 #include <map>
 
-#include "bench/lib/huge_buffer.h"
+#include "base/buffer.h"
 #include "bench/lib/linear_benchmark.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
@@ -136,7 +136,7 @@ class Peer {
   };
   struct Layout {
     dnnl::memory::desc desc;
-    apps::HugeBuffer data;
+    AlignedBuffer data;
     std::vector<dnnl::memory> copies;  // in data
     std::size_t next = 0;
   };
@@ -184,7 +184,7 @@ class Peer {
     }
     const std::size_t size = (desc.get_size() + 4095) / 4096 * 4096;
     const std::size_t count = static_cast<std::size_t>(bytes) / size + 1;
-    Layout layout{desc, apps::HugeBuffer(count * size), {}, 0};
+    Layout layout{desc, AlignedBuffer(count * size), {}, 0};
     for (std::size_t i = 0; i < count; ++i) {
       layout.copies.emplace_back(desc, engine_, layout.data.data() + i * size);
       if (i == 0) {

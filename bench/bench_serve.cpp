@@ -13,10 +13,10 @@
 #include <memory>
 #include <sstream>
 
-#include "bench/lib/huge_buffer.h"
 #include "bench/lib/linear_case.h"
 #include "bench/lib/machine.h"
 #include "bench/lib/program.h"
+#include "bench/lib/timing.h"
 #include "common/number_options.h"
 #include "trit/error.h"
 #include "trit/layout.h"

@@ -12,9 +12,9 @@
 #include "bench/lib/gpu_benchmark.h"
 #include "bench/lib/gpu_tune.h"
 #endif
-#include "bench/lib/huge_buffer.h"
 #include "bench/lib/linear_report.h"
 #include "bench/lib/machine.h"
+#include "bench/lib/timing.h"
 #include "output.h"
 #include "trit/error.h"
 

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <vector>
 
-#include "bench/lib/huge_buffer.h"
+#include "base/buffer.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -125,7 +125,7 @@ struct MemoryRead::State {
   std::size_t threads;  // that read
   std::size_t part;     // bytes of one thread in one slice
   std::size_t slices;   // the parts of a thread are contiguous
-  HugeBuffer data;
+  AlignedBuffer data;
   Read read = nullptr;
   std::size_t next = 0;
   std::atomic<std::uint64_t> sink{0};
@@ -170,7 +170,7 @@ MemoryRead::MemoryRead(Parallel& parallel, std::size_t bytes, std::size_t slice_
       std::clamp<std::size_t>(slice / kMinPart, 1, static_cast<std::size_t>(parallel.threads()));
   const std::size_t part = ((slice + threads - 1) / threads + kPage - 1) / kPage * kPage;
   const std::size_t slices = (bytes + part * threads - 1) / (part * threads);
-  state_.reset(new State{parallel, threads, part, slices, HugeBuffer(part * slices * threads)});
+  state_.reset(new State{parallel, threads, part, slices, AlignedBuffer(part * slices * threads)});
   // The thread that reads a part touches it first, so that it is near. Untouched pages would share one zero page.
   parallel.run(static_cast<std::int64_t>(threads), [this](std::int64_t thread) {
     const std::size_t own = state_->part * state_->slices;

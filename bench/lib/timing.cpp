@@ -7,6 +7,10 @@
 
 #include "common/progress.h"
 
+#if defined(__GLIBC__)
+#include <malloc.h>
+#endif
+
 namespace trit::apps {
 namespace {
 
@@ -66,6 +70,13 @@ double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   const std::size_t middle = values.size() / 2;
   return values.size() % 2 == 1 ? values[middle] : (values[middle - 1] + values[middle]) / 2;
+}
+
+void keep_freed_memory() {
+#if defined(__GLIBC__)
+  mallopt(M_MMAP_MAX, 0);
+  mallopt(M_TRIM_THRESHOLD, -1);
+#endif
 }
 
 }  // namespace trit::apps

@@ -28,6 +28,10 @@ std::vector<std::vector<double>> time_interleaved(std::span<const std::function<
                                                   const TimingOptions& options,
                                                   const TimingProgress& progress = {});
 
+/// Memory that is freed from here on stays with the process: a benchmark that allocates gigabytes again and
+/// again then waits for the system's page faults once (half of the time in a virtual machine).
+void keep_freed_memory();
+
 /// The middle value, or the mean of the middle two. `values` is not empty.
 double median(std::vector<double> values);
 

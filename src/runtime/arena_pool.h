@@ -4,10 +4,11 @@
 #pragma once
 
 #include <cstddef>
-#include <memory>
 #include <mutex>
-#include <new>
+#include <utility>
 #include <vector>
+
+#include "base/buffer.h"
 
 namespace trit::runtime {
 
@@ -20,26 +21,16 @@ class ArenaPool {
     ~Loan() { pool_.give_back(std::move(arena_)); }
     Loan(const Loan&) = delete;
     Loan& operator=(const Loan&) = delete;
-    std::byte* data() const { return arena_.data.get(); }
+    std::byte* data() const { return reinterpret_cast<std::byte*>(arena_.data()); }
 
    private:
-    friend class ArenaPool;
     ArenaPool& pool_;
-    struct Deleter {
-      void operator()(std::byte* data) const { ::operator delete(data, kAlignment); }
-    };
-    struct Arena {
-      std::unique_ptr<std::byte, Deleter> data;
-      std::size_t bytes = 0;
-    };
-    Arena arena_;
+    AlignedBuffer arena_;
   };
 
  private:
-  static constexpr std::align_val_t kAlignment{64};
-
-  Loan::Arena take(std::size_t bytes) {
-    Loan::Arena arena;
+  AlignedBuffer take(std::size_t bytes) {
+    AlignedBuffer arena;
     {
       const std::lock_guard lock(mutex_);
       if (!free_.empty()) {
@@ -47,20 +38,19 @@ class ArenaPool {
         free_.pop_back();
       }
     }
-    if (arena.bytes < bytes) {
+    if (arena.size() < bytes) {
       arena = {};  // free the small one first
-      arena.data.reset(static_cast<std::byte*>(::operator new(bytes, kAlignment)));
-      arena.bytes = bytes;
+      arena = AlignedBuffer(bytes);
     }
     return arena;
   }
-  void give_back(Loan::Arena arena) {
+  void give_back(AlignedBuffer arena) {
     const std::lock_guard lock(mutex_);
     free_.push_back(std::move(arena));
   }
 
   std::mutex mutex_;
-  std::vector<Loan::Arena> free_;
+  std::vector<AlignedBuffer> free_;
 };
 
 }  // namespace trit::runtime
