@@ -5,6 +5,7 @@
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
+#include "torch/transposed_weight.h"
 
 namespace trit::torch_layer {
 namespace {
@@ -84,6 +85,16 @@ const PackedLinear& PackedWeight::cpu() const {
                                           PanelFormat::two_bit);  // training prepares them at every step
   });
   return *cpu_;
+}
+
+const PackedLinear& PackedWeight::cpu_transposed() const {
+  TORCH_CHECK(codes_.is_cpu(), "trit: the packed weight is on ", codes_.device(), ", wanted on the CPU");
+  std::call_once(transposed_, [this] {
+    TorchParallel parallel;
+    cpu_transposed_ = std::make_unique<PackedLinear>(
+        transposed_weight(cpu_kernels_for(Backend::automatic), parallel, codes_, scale_, in_features_));
+  });
+  return *cpu_transposed_;
 }
 
 namespace {

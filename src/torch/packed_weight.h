@@ -39,6 +39,9 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::int64_t in_features() const { return in_features_; }
   /// The layout of this machine's fastest kernels (TRIT_BACKEND); CPU only. Thread-safe.
   const PackedLinear& cpu() const;
+  /// The transposed weight [K, N] likewise, for gradients in int8. Its scale is this weight's, or 1 where each
+  /// output row has its own.
+  const PackedLinear& cpu_transposed() const;
   /// The layout of the GPU's kernels, ready for use on the current stream; on a GPU only. Thread-safe.
   const cuda::PreparedWeight& cuda() const;
 
@@ -47,7 +50,9 @@ class PackedWeight final : public torch::CustomClassHolder {
   torch::Tensor scale_;
   std::int64_t in_features_;
   mutable std::once_flag prepared_;
+  mutable std::once_flag transposed_;
   mutable std::unique_ptr<PackedLinear> cpu_;
+  mutable std::unique_ptr<PackedLinear> cpu_transposed_;
   mutable std::shared_ptr<cuda::PreparedWeight> cuda_;
 };
 
