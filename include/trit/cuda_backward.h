@@ -85,10 +85,10 @@ struct GradientRows {
   std::int64_t out_features = 0;        // N >= 1
   const float* weight_scale = nullptr;  // beta [N] where each output row has its own, else null
   GpuGradientRounding rounding;
-  std::int8_t* q = nullptr;             // out [M, quantized_row_bytes(N)], aligned to 16; null: no codes
-  float* scale = nullptr;               // out [M], with q
-  const float* token_scale = nullptr;   // s [M], with maxima
-  std::uint32_t* maxima = nullptr;      // in and out [N], zero before: bits of the maxima; null: none
+  std::int8_t* q = nullptr;            // out [M, quantized_row_bytes(N)], aligned to 16; null: no codes
+  float* scale = nullptr;              // out [M], with q
+  const float* token_scale = nullptr;  // s [M], with maxima
+  std::uint32_t* maxima = nullptr;     // in and out [N], zero before: bits of the maxima; null: none
 };
 void quantize_gradient_rows(const Device& device, const GradientRows& args, Stream stream);
 

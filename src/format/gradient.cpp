@@ -32,10 +32,9 @@ std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t offset, st
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t product0 = std::uint64_t{0xD2511F53U} * words[0];
     const std::uint64_t product1 = std::uint64_t{0xCD9E8D57U} * words[2];
-    words = {static_cast<std::uint32_t>(product1 >> 32U) ^ words[1] ^ key0,
-             static_cast<std::uint32_t>(product1),
-             static_cast<std::uint32_t>(product0 >> 32U) ^ words[3] ^ key1,
-             static_cast<std::uint32_t>(product0)};
+    words = {
+        static_cast<std::uint32_t>(product1 >> 32U) ^ words[1] ^ key0, static_cast<std::uint32_t>(product1),
+        static_cast<std::uint32_t>(product0 >> 32U) ^ words[3] ^ key1, static_cast<std::uint32_t>(product0)};
     key0 += 0x9E3779B9U;
     key1 += 0xBB67AE85U;
   }
@@ -77,7 +76,8 @@ void gradient_input_int8(const GradientProblem& problem, std::span<float> grad_x
   std::vector<std::int32_t> codes(outputs);
   for (std::size_t m = 0; m < static_cast<std::size_t>(problem.tokens); ++m) {
     for (std::size_t n = 0; n < outputs; ++n) {
-      v[n] = per_row ? problem.grad[m * outputs + n] * problem.weight_scale[n] : problem.grad[m * outputs + n];
+      v[n] =
+          per_row ? problem.grad[m * outputs + n] * problem.weight_scale[n] : problem.grad[m * outputs + n];
     }
     const GradientScale scale = gradient_scale(largest_of(v));
     for (std::size_t n = 0; n < outputs; ++n) {

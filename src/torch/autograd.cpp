@@ -95,9 +95,9 @@ Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& g
     gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);
   }
   if (input && !input_int8) {
-    grad_x = saved.packed != nullptr ? ops::linear_backward_input(grad, saved.packed)
-                                     : ops::linear_backward_input(grad, saved.codes, saved.weight_scale,
-                                                                  saved.in_features);
+    grad_x = saved.packed != nullptr
+                 ? ops::linear_backward_input(grad, saved.packed)
+                 : ops::linear_backward_input(grad, saved.codes, saved.weight_scale, saved.in_features);
   }
   if (input) {
     if (saved.rms) {
@@ -166,8 +166,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                                  .bias = bias,
                                  .norm_weight = norm_weight},
                                 outputs[0]);
-      return {found.x,  found.weight, found.bias, found.norm_weight,
-              Tensor(), Tensor(),     Tensor(),   Tensor()};
+      return {found.x, found.weight, found.bias, found.norm_weight, Tensor(), Tensor(), Tensor(), Tensor()};
     }();
     return once_differentiable("trit::bit_linear", std::move(gradients));
   }
@@ -332,7 +331,8 @@ Tensor bit_linear_prepared_autocast(const Tensor& x, const Tensor& weight, const
                                     bool stochastic_rounding) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return ops::bit_linear(at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), x, device),
-                         weight, packed, bias, norm_weight, rms, eps, {backward_of(backward), stochastic_rounding});
+                         weight, packed, bias, norm_weight, rms, eps,
+                         {backward_of(backward), stochastic_rounding});
 }
 
 }  // namespace

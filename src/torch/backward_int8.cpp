@@ -62,8 +62,7 @@ Tensor input_gradient(const Tensor& grad, const Tensor& rows, const Tensor& weig
   const std::int64_t tokens = rows.size(0);
   const std::int64_t outputs = rows.size(1);
   const std::int64_t width = padded_in_features(outputs);
-  const float* const beta =
-      weight_scale.size(0) == 1 ? nullptr : weight_scale.const_data_ptr<float>();
+  const float* const beta = weight_scale.size(0) == 1 ? nullptr : weight_scale.const_data_ptr<float>();
   Tensor q = at::empty({tokens, width}, rows.options().dtype(torch::kChar));
   Tensor scale = at::empty({tokens}, rows.options());
   Tensor sums = at::empty({tokens}, rows.options().dtype(torch::kInt));
@@ -154,9 +153,9 @@ Tensor exact_product(const Tensor& g, const Tensor& q) {
   Tensor sums;
   for (std::int64_t first = 0; first < g.size(0); first += kExactTokens) {
     const std::int64_t count = std::min(kExactTokens, g.size(0) - first);
-    const Tensor part = at::mm(g.narrow(0, first, count).t().to(torch::kFloat),
-                               q.narrow(0, first, count).to(torch::kFloat))
-                            .to(torch::kInt);
+    const Tensor part =
+        at::mm(g.narrow(0, first, count).t().to(torch::kFloat), q.narrow(0, first, count).to(torch::kFloat))
+            .to(torch::kInt);
     sums = sums.defined() ? sums.add_(part) : part;
   }
   return sums;
@@ -173,8 +172,8 @@ Tensor weight_gradient(const Tensor& rows, const Tensor& q, const Tensor& token_
   Tensor part_sum;
   for (std::int64_t first = 0; first < rows.size(0); first += kMaxGradientTokens) {
     const std::int64_t count = std::min(kMaxGradientTokens, rows.size(0) - first);
-    const OutputCodes codes = quantize_outputs(rows.narrow(0, first, count),
-                                               token_scale.narrow(0, first, count), first, rounding);
+    const OutputCodes codes =
+        quantize_outputs(rows.narrow(0, first, count), token_scale.narrow(0, first, count), first, rounding);
     const Tensor sums = exact_product(codes.q, q.narrow(0, first, count).narrow(1, 0, in_features));
     Tensor part = first == 0 ? total : at::empty_like(total);
     const auto* const from = sums.const_data_ptr<std::int32_t>();
@@ -195,8 +194,7 @@ template <typename Transposed>
 std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const Tensor& scale,
                                     std::int64_t out_features, std::int64_t in_features,
                                     const Tensor& weight_scale, ScalarType weight_dtype,
-                                    std::array<bool, 2> mask, bool stochastic,
-                                    const Transposed& transposed) {
+                                    std::array<bool, 2> mask, bool stochastic, const Transposed& transposed) {
   TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features && q.dim() == 2 &&
                   q.scalar_type() == torch::kChar && q.size(0) == grad.size(0) &&
                   q.size(1) == padded_in_features(in_features) && scale.numel() == q.size(0),
@@ -211,8 +209,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
     std::get<0>(result) = input_gradient(grad, rows, weight_scale, transposed(), rounding);
   }
   if (mask[1]) {
-    std::get<1>(result) =
-        weight_gradient(rows, q, float_of(scale), in_features, rounding).to(weight_dtype);
+    std::get<1>(result) = weight_gradient(rows, q, float_of(scale), in_features, rounding).to(weight_dtype);
   }
   return result;
 }

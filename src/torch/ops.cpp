@@ -120,7 +120,8 @@ Tensor linear_backward_input_composite(const Tensor& grad, const Packed& weight)
 
 std::tuple<Tensor, Tensor> linear_backward_int8_meta(const Tensor& grad, const Tensor&, const Tensor&,
                                                      const Tensor&, const Tensor&, SymInt in_features,
-                                                     ScalarType weight_dtype, std::array<bool, 2> mask, bool) {
+                                                     ScalarType weight_dtype, std::array<bool, 2> mask,
+                                                     bool) {
   return {mask[0] ? empty(grad, {grad.sym_size(0), in_features}, grad.scalar_type()) : Tensor(),
           mask[1] ? empty(grad, {grad.sym_size(1), in_features}, weight_dtype) : Tensor()};
 }
@@ -162,7 +163,8 @@ std::string_view name_of(nn::Backward backward) {
     case nn::Backward::int8_all:
       return "int8_all";
   }
-  TORCH_CHECK(false, "trit: backward is ", static_cast<int>(backward), ", wanted a value of trit::nn::Backward");
+  TORCH_CHECK(false, "trit: backward is ", static_cast<int>(backward),
+              ", wanted a value of trit::nn::Backward");
 }
 
 nn::Backward backward_of(std::string_view name) {

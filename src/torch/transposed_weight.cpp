@@ -32,12 +32,13 @@ void transpose_bytes(const std::uint8_t* codes, std::int64_t out_features, std::
     std::array<const std::uint8_t*, 4> rows;
     for (std::int64_t i = 0; i < 4; ++i) {
       const std::int64_t row = 4 * group + i;
-      rows[static_cast<std::size_t>(i)] = row < out_features ? codes + row * row_bytes + first : kNoRow.data();
+      rows[static_cast<std::size_t>(i)] =
+          row < out_features ? codes + row * row_bytes + first : kNoRow.data();
     }
     for (std::int64_t j = 0; j < count; ++j) {
-      const std::uint32_t block = transpose_4x4(
-          std::uint32_t{rows[0][j]} | std::uint32_t{rows[1][j]} << 8U | std::uint32_t{rows[2][j]} << 16U |
-          std::uint32_t{rows[3][j]} << 24U);
+      const std::uint32_t block =
+          transpose_4x4(std::uint32_t{rows[0][j]} | std::uint32_t{rows[1][j]} << 8U |
+                        std::uint32_t{rows[2][j]} << 16U | std::uint32_t{rows[3][j]} << 24U);
       std::uint8_t* const to = transposed + 4 * (first + j) * width + group;
       const std::int64_t columns = std::min<std::int64_t>(4, in_features - 4 * (first + j));
       for (std::int64_t i = 0; i < columns; ++i) {
@@ -53,7 +54,8 @@ PackedLinear transposed_weight(const CpuKernels& kernels, Parallel& parallel, co
                                const torch::Tensor& scale, std::int64_t in_features) {
   const std::int64_t out_features = codes.size(0);
   const std::int64_t row_bytes = packed_row_bytes(in_features);
-  std::vector<std::uint8_t> transposed(static_cast<std::size_t>(in_features * packed_row_bytes(out_features)));
+  std::vector<std::uint8_t> transposed(
+      static_cast<std::size_t>(in_features * packed_row_bytes(out_features)));
   parallel.run((row_bytes + kBytes - 1) / kBytes, [&](std::int64_t block) {
     transpose_bytes(codes.const_data_ptr<std::uint8_t>(), out_features, in_features, block * kBytes,
                     transposed.data());

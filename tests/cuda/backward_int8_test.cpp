@@ -163,7 +163,8 @@ TEST_F(CudaBackwardInt8Test, HasTheBitsOfTheDefinition) {
     };
     const DeviceArray<std::int8_t> grad_rows(bytes(tokens * cuda::quantized_row_bytes(outputs)));
     const DeviceArray<float> grad_scale(std::vector<float>(static_cast<std::size_t>(tokens), kNan));
-    const DeviceArray<std::uint32_t> maxima(std::vector<std::uint32_t>(static_cast<std::size_t>(outputs), 0U));
+    const DeviceArray<std::uint32_t> maxima(
+        std::vector<std::uint32_t>(static_cast<std::size_t>(outputs), 0U));
     cuda::quantize_gradient_rows(device,
                                  {.grad = grad.data(),
                                   .type = type,
@@ -286,9 +287,11 @@ TEST_F(CudaBackwardInt8Test, LongRowsHaveTheScalesAndCodesOfTheDefinition) {
     const DeviceArray<std::uint8_t> grad(grad_host.bytes);
     const DeviceArray<float> token_scale(s);
     const std::int64_t row_bytes = cuda::quantized_row_bytes(outputs);
-    const DeviceArray<std::int8_t> q(std::vector<std::int8_t>(static_cast<std::size_t>(tokens * row_bytes), 1));
+    const DeviceArray<std::int8_t> q(
+        std::vector<std::int8_t>(static_cast<std::size_t>(tokens * row_bytes), 1));
     const DeviceArray<float> scale(std::vector<float>(static_cast<std::size_t>(tokens)));
-    const DeviceArray<std::uint32_t> maxima(std::vector<std::uint32_t>(static_cast<std::size_t>(outputs), 0U));
+    const DeviceArray<std::uint32_t> maxima(
+        std::vector<std::uint32_t>(static_cast<std::size_t>(outputs), 0U));
     cuda::quantize_gradient_rows(device,
                                  {.grad = grad.data(),
                                   .type = type,
@@ -351,17 +354,15 @@ TEST_F(CudaBackwardInt8Test, RefusesWhatItCannotTake) {
   args.tokens = 4;
   args.grad = memory.data() + 8;
   EXPECT_THROW(cuda::gradient_weight(device, args, nullptr), Error);
-  EXPECT_THROW(cuda::transpose_activations({.q = memory.data(),
-                                            .row_bytes = 1,
-                                            .tokens = 1,
-                                            .in_features = 2,
-                                            .transposed = memory.data()},
-                                           nullptr),
-               Error);
-  EXPECT_THROW(cuda::quantize_gradient_rows(
-                   device, {.grad = memory.data(), .tokens = 1, .out_features = 8, .q = memory.data() + 1},
-                   nullptr),
-               Error);
+  EXPECT_THROW(
+      cuda::transpose_activations(
+          {.q = memory.data(), .row_bytes = 1, .tokens = 1, .in_features = 2, .transposed = memory.data()},
+          nullptr),
+      Error);
+  EXPECT_THROW(
+      cuda::quantize_gradient_rows(
+          device, {.grad = memory.data(), .tokens = 1, .out_features = 8, .q = memory.data() + 1}, nullptr),
+      Error);
 }
 
 }  // namespace

@@ -17,7 +17,8 @@ using nn::Backward;
 
 const torch::Device kGpu(torch::kCUDA, 0);
 
-std::pair<Tensor, Tensor> on_gpu(const Int8Case& layer, torch::ScalarType weight_type, bool stochastic = false) {
+std::pair<Tensor, Tensor> on_gpu(const Int8Case& layer, torch::ScalarType weight_type,
+                                 bool stochastic = false) {
   // The GPU's own q has rows of 16 bytes.
   const Tensor q = torch::zeros({layer.x.q.size(0), (layer.in_features() + 15) / 16 * 16},
                                 torch::device(kGpu).dtype(torch::kChar));
@@ -33,10 +34,14 @@ TEST(CudaGradientInt8, HasTheBitsOfTheDefinition) {
   torch::manual_seed(51);
   for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
     for (const bool per_row : {false, true}) {
-      for (const auto& [tokens, inputs, outputs] :
-           {std::array<std::int64_t, 3>{1, 1, 1}, {3, 9, 5}, {19, 300, 70}, {130, 67, 256}, {260, 520, 136}}) {
+      for (const auto& [tokens, inputs, outputs] : {std::array<std::int64_t, 3>{1, 1, 1},
+                                                    {3, 9, 5},
+                                                    {19, 300, 70},
+                                                    {130, 67, 256},
+                                                    {260, 520, 136}}) {
         SCOPED_TRACE(c10::toString(dtype) + std::string(per_row ? ", per row, " : ", ") +
-                     std::to_string(tokens) + " x " + std::to_string(inputs) + " -> " + std::to_string(outputs));
+                     std::to_string(tokens) + " x " + std::to_string(inputs) + " -> " +
+                     std::to_string(outputs));
         Int8Case layer = int8_case(tokens, inputs, outputs, per_row, dtype);
         if (tokens > 2) {
           layer.grad[1].zero_();
@@ -88,7 +93,8 @@ TEST(CudaGradientInt8, RoundsAtRandomAnewAtEachReplay) {
   const auto grad = layer.grad.to(kGpu), q = layer.x.q.to(kGpu), scale = layer.x.scale.to(kGpu),
              codes = layer.codes.to(kGpu), weight_scale = layer.weight_scale.to(kGpu);
   const auto backward = [&] {
-    return ops::linear_backward_int8(grad, q, scale, codes, weight_scale, 128, torch::kFloat, {true, true}, true);
+    return ops::linear_backward_int8(grad, q, scale, codes, weight_scale, 128, torch::kFloat, {true, true},
+                                     true);
   };
   const auto first = std::get<1>(backward()).cpu();
   EXPECT_FALSE(torch::equal(first, std::get<1>(backward()).cpu()));

@@ -23,15 +23,16 @@ struct Int8Case {
   std::int64_t in_features() const { return weight.size(1); }
 };
 
-inline Int8Case int8_case(std::int64_t tokens, std::int64_t in_features, std::int64_t out_features, bool per_row,
-                          torch::ScalarType dtype) {
+inline Int8Case int8_case(std::int64_t tokens, std::int64_t in_features, std::int64_t out_features,
+                          bool per_row, torch::ScalarType dtype) {
   namespace ops = torch_layer::ops;
   Int8Case made{torch::randn({out_features, in_features}), {}, {}, {}, {}};
   made.weight_scale = ops::absmean(made.weight, per_row);
   made.codes = ops::ternarize_pack(made.weight, made.weight_scale);
   made.x = ops::norm_quant(torch::randn({tokens, in_features}), std::nullopt, true, 1e-6);
   // Rows of very different sizes, as gradients have them.
-  made.grad = (torch::randn({tokens, out_features}) * torch::randn({tokens, 1}).mul(3).exp2() * 1e-3).to(dtype);
+  made.grad =
+      (torch::randn({tokens, out_features}) * torch::randn({tokens, 1}).mul(3).exp2() * 1e-3).to(dtype);
   return made;
 }
 

@@ -28,8 +28,11 @@ TEST(GradientInt8, HasTheBitsOfTheDefinition) {
     const EnvironmentVariable choice("TRIT_BACKEND", backend.c_str());
     for (const auto dtype : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
       for (const bool per_row : {false, true}) {
-        for (const auto& [tokens, inputs, outputs] :
-             {std::array<std::int64_t, 3>{1, 1, 1}, {3, 9, 5}, {19, 300, 70}, {130, 67, 258}, {2, 1030, 33}}) {
+        for (const auto& [tokens, inputs, outputs] : {std::array<std::int64_t, 3>{1, 1, 1},
+                                                      {3, 9, 5},
+                                                      {19, 300, 70},
+                                                      {130, 67, 258},
+                                                      {2, 1030, 33}}) {
           SCOPED_TRACE(backend + ", " + c10::toString(dtype) + (per_row ? ", per row, " : ", ") +
                        std::to_string(tokens) + " x " + std::to_string(inputs) + " -> " +
                        std::to_string(outputs));
@@ -44,8 +47,8 @@ TEST(GradientInt8, HasTheBitsOfTheDefinition) {
           EXPECT_TRUE(same_bits(found.second, want.second)) << "dW";
           const auto packed = c10::make_intrusive<torch_layer::PackedWeight>(layer.codes, layer.weight_scale,
                                                                              layer.in_features());
-          const auto [grad_x, grad_w] = ops::linear_backward_int8(layer.grad, layer.x.q, layer.x.scale, packed,
-                                                                  torch::kFloat, {true, false}, false);
+          const auto [grad_x, grad_w] = ops::linear_backward_int8(
+              layer.grad, layer.x.q, layer.x.scale, packed, torch::kFloat, {true, false}, false);
           EXPECT_TRUE(same_bits(grad_x, want.first)) << "dX of a packed weight";
           EXPECT_FALSE(grad_w.defined());
         }

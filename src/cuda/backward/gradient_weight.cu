@@ -22,7 +22,10 @@ const GemmSm90Instance& instance_for(const GradientWeight& args, std::int32_t mu
     const GemmSm90Tile& tile = instance.tile;
     const std::int64_t tiles = ceil_div<std::int64_t>(args.in_features, tile.rows) *
                                ceil_div<std::int64_t>(args.out_features, tile.tokens);
-    const double penalty = tile.tokens == 256 ? 1.0 : tile.rows == 256 ? 1.05 : tile.tokens == 192 ? 1.08 : 1.2;
+    const double penalty = tile.tokens == 256   ? 1.0
+                           : tile.rows == 256   ? 1.05
+                           : tile.tokens == 192 ? 1.08
+                                                : 1.2;
     const double cost = penalty * static_cast<double>(ceil_div<std::int64_t>(tiles, multiprocessors) *
                                                       tile.rows * tile.tokens);
     if (cost < min_cost) {
@@ -40,7 +43,8 @@ void check_arguments(const Device& device, const GradientWeight& args) {
     throw Error("cuda::gradient_weight: M = " + std::to_string(args.tokens) +
                 ", N = " + std::to_string(args.out_features) + ", K = " + std::to_string(args.in_features) +
                 " on compute capability " + std::to_string(device.compute_capability) + ", wanted 1 .. " +
-                std::to_string(kMaxGradientTokens) + " tokens, a matrix of 1 .. 2^30 rows and columns, on 90");
+                std::to_string(kMaxGradientTokens) +
+                " tokens, a matrix of 1 .. 2^30 rows and columns, on 90");
   }
   require_aligned(args.grad, 16, "gradient_weight", "grad");
   require_aligned(args.scale, sizeof(float), "gradient_weight", "scale");
@@ -74,8 +78,8 @@ void gradient_weight(const Device& device, const GradientWeight& args, Stream st
   run(args, instance_for(args, device.multiprocessors), device.multiprocessors, stream);
 }
 
-void gradient_weight(const Device& device, const GradientWeight& args, std::int32_t rows, std::int32_t outputs,
-                     Stream stream) {
+void gradient_weight(const Device& device, const GradientWeight& args, std::int32_t rows,
+                     std::int32_t outputs, Stream stream) {
   check_arguments(device, args);
   for (const GemmSm90Instance& instance : gemm_sm90_int8()) {
     if (instance.tile.rows == rows && instance.tile.tokens == outputs) {

@@ -29,8 +29,8 @@ constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kVectors;
 constexpr int blocks_of(int steps) { return steps == kVectors ? 1 : 2; }
 
 template <DataType kType, int kSteps, bool kStochastic>
-__global__ __launch_bounds__(kMaxThreads, blocks_of(kSteps)) void quantize_gradient_rows_kernel(
-    const GradientRows a) {
+__global__ __launch_bounds__(kMaxThreads,
+                             blocks_of(kSteps)) void quantize_gradient_rows_kernel(const GradientRows a) {
   constexpr int kRows = kVectors / kSteps;
   auto* const shared = reinterpret_cast<unsigned*>(dynamic_shared());
   const int outputs = static_cast<int>(a.out_features);
@@ -208,8 +208,8 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_row_kernel(const G
     for (int j = 0; j < 4; ++j) {
       v[j] = n + j < a.out_features ? operand<kType>(a, row, n + j) : 0.0F;
     }
-    *reinterpret_cast<std::uint32_t*>(a.q + row * row_bytes + n) = round_four<kStochastic>(
-        v, factors, random, static_cast<std::uint64_t>(row * group_counters + n / 4));
+    *reinterpret_cast<std::uint32_t*>(a.q + row * row_bytes + n) =
+        round_four<kStochastic>(v, factors, random, static_cast<std::uint64_t>(row * group_counters + n / 4));
   }
 }
 
@@ -223,7 +223,8 @@ __global__ __launch_bounds__(kThreads) void gradient_maxima_kernel(const Gradien
   for (std::int64_t part = blockIdx.y; part * kRowsOfPart < a.tokens; part += gridDim.y) {
     const std::int64_t end = min(a.tokens, (part + 1) * kRowsOfPart);
     for (std::int64_t row = part * kRowsOfPart; row < end; ++row) {
-      const float v = from_bits<kType>(static_cast<const FloatBits<kType>*>(a.grad)[row * a.out_features + n]);
+      const float v =
+          from_bits<kType>(static_cast<const FloatBits<kType>*>(a.grad)[row * a.out_features + n]);
       largest = max(largest, magnitude_bits(__fmul_rn(v, a.token_scale[row])));
     }
   }
@@ -236,15 +237,15 @@ void run_rows(const Device& device, const GradientRows& args, Stream stream) {
   const std::int64_t eights = quantized_row_bytes(args.out_features) / kEight;
   const std::int64_t threads = round_up<std::int64_t>(ceil_div<std::int64_t>(eights, kSteps), 32);
   const std::int64_t blocks = std::min<std::int64_t>(blocks_of(kSteps) * kMaxThreads / threads, 4);
-  const LaunchShape shape{
-      .grid = {static_cast<unsigned>(
-          std::min(ceil_div<std::int64_t>(args.tokens, kRows), blocks * device.multiprocessors))},
-      .block = {static_cast<unsigned>(threads)},
-      .shared_bytes = 2 * kVectors * kMaxWarps * sizeof(unsigned)};
+  const LaunchShape shape{.grid = {static_cast<unsigned>(std::min(ceil_div<std::int64_t>(args.tokens, kRows),
+                                                                  blocks * device.multiprocessors))},
+                          .block = {static_cast<unsigned>(threads)},
+                          .shared_bytes = 2 * kVectors * kMaxWarps * sizeof(unsigned)};
   if (args.rounding.stochastic) {
     launch<quantize_gradient_rows_kernel<kType, kSteps, true>>("quantize_gradient_rows", shape, stream, args);
   } else {
-    launch<quantize_gradient_rows_kernel<kType, kSteps, false>>("quantize_gradient_rows", shape, stream, args);
+    launch<quantize_gradient_rows_kernel<kType, kSteps, false>>("quantize_gradient_rows", shape, stream,
+                                                                args);
   }
 }
 

@@ -49,10 +49,9 @@ __device__ __forceinline__ uint4 philox_words(const RandomStream& stream, std::u
   for (int round = 0; round < 10; ++round) {
     const std::uint64_t product0 = std::uint64_t{0xD2511F53U} * words.x;
     const std::uint64_t product1 = std::uint64_t{0xCD9E8D57U} * words.z;
-    words = {static_cast<std::uint32_t>(product1 >> 32U) ^ words.y ^ key0,
-             static_cast<std::uint32_t>(product1),
-             static_cast<std::uint32_t>(product0 >> 32U) ^ words.w ^ key1,
-             static_cast<std::uint32_t>(product0)};
+    words = {
+        static_cast<std::uint32_t>(product1 >> 32U) ^ words.y ^ key0, static_cast<std::uint32_t>(product1),
+        static_cast<std::uint32_t>(product0 >> 32U) ^ words.w ^ key1, static_cast<std::uint32_t>(product0)};
     key0 += 0x9E3779B9U;
     key1 += 0xBB67AE85U;
   }

@@ -244,9 +244,8 @@ void transpose_activations(const TransposeActivations& args, Stream stream) {
                 std::to_string(args.row_bytes) + " bytes, wanted rows that hold them");
   }
   const bool vector = args.row_bytes % 8 == 0 && is_aligned(args.q, 8);
-  launch<transpose_activations_kernel>("transpose_activations",
-                                       shape_of(args.tokens, args.in_features, kSharedBytes), stream, args,
-                                       vector);
+  launch<transpose_activations_kernel>(
+      "transpose_activations", shape_of(args.tokens, args.in_features, kSharedBytes), stream, args, vector);
 }
 
 }  // namespace trit::cuda

@@ -125,18 +125,17 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
                              std::int64_t in_features) {
   check_codes(codes, in_features);
   const Tensor stored = codes.contiguous();
-  return backward_input(grad, stored, weight_scale, in_features,
-                        [&] { return cuda::prepare_transposed(stored, in_features, cuda::GradientOperand::float16); });
+  return backward_input(grad, stored, weight_scale, in_features, [&] {
+    return cuda::prepare_transposed(stored, in_features, cuda::GradientOperand::float16);
+  });
 }
 
 // The transposed weights belong to the packed weight: a second backward through it does not prepare them
 // again.
 Tensor linear_backward_input_prepared(const Tensor& grad, const Packed& weight) {
-  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(),
-                        [&] {
-                          return weight->cuda().transposed(weight->codes(), weight->in_features(),
-                                                           cuda::GradientOperand::float16);
-                        });
+  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(), [&] {
+    return weight->cuda().transposed(weight->codes(), weight->in_features(), cuda::GradientOperand::float16);
+  });
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,

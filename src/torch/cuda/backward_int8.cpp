@@ -96,21 +96,17 @@ Tensor weight_gradient_part(const Arguments& args, std::int64_t first, std::int6
       kernel ? static_cast<std::int64_t>(trit::cuda::transposed_activation_bytes(count, inputs))
              : padded(inputs) * row_bytes;
   const Tensor transposed = empty({bytes}, torch::kChar, args.grad);
-  trit::cuda::transpose_activations(
-      {.q = args.q.const_data_ptr<std::int8_t>() + first * args.q.stride(0),
-       .row_bytes = args.q.stride(0),
-       .tokens = count,
-       .in_features = inputs,
-       .tiles = kernel,
-       .transposed = transposed.mutable_data_ptr<std::int8_t>()},
-      stream);
+  trit::cuda::transpose_activations({.q = args.q.const_data_ptr<std::int8_t>() + first * args.q.stride(0),
+                                     .row_bytes = args.q.stride(0),
+                                     .tokens = count,
+                                     .in_features = inputs,
+                                     .tiles = kernel,
+                                     .transposed = transposed.mutable_data_ptr<std::int8_t>()},
+                                    stream);
   if (!kernel) {
     // The rows that are too many hold anything: their products are cut off.
     const Tensor sums = at::_int_mm(grad_q, transposed.view({padded(inputs), row_bytes}).t());
-    return sums.narrow(0, 0, outputs)
-        .narrow(1, 0, inputs)
-        .mul(scale.unsqueeze(1))
-        .to(args.weight_dtype);
+    return sums.narrow(0, 0, outputs).narrow(1, 0, inputs).mul(scale.unsqueeze(1)).to(args.weight_dtype);
   }
   Tensor grad_weight = empty({outputs, inputs}, args.weight_dtype, args.grad);
   trit::cuda::gradient_weight(device,
@@ -141,8 +137,8 @@ void quantize_rows(const Arguments& args, std::int64_t first, std::int64_t count
        .q = q.defined() ? q.mutable_data_ptr<std::int8_t>() : nullptr,
        .scale = scale.defined() ? scale.mutable_data_ptr<float>() : nullptr,
        .token_scale = args.token_scale.const_data_ptr<float>() + first,
-       .maxima =
-           maxima.defined() ? reinterpret_cast<std::uint32_t*>(maxima.mutable_data_ptr<std::int32_t>()) : nullptr},
+       .maxima = maxima.defined() ? reinterpret_cast<std::uint32_t*>(maxima.mutable_data_ptr<std::int32_t>())
+                                  : nullptr},
       cuda::stream_of(args.grad));
 }
 
@@ -180,7 +176,8 @@ Tensor input_gradient(const Arguments& args, const Tensor& q, const Tensor& scal
     return grad_x;
   }
   // Scales per row are a part of the gradients already.
-  const Tensor beta = args.weight_scale.size(0) == 1 ? args.weight_scale : at::ones({1}, args.weight_scale.options());
+  const Tensor beta =
+      args.weight_scale.size(0) == 1 ? args.weight_scale : at::ones({1}, args.weight_scale.options());
   const Tensor workspace = cuda::workspace(
       args.grad, trit::cuda::product_workspace_bytes(device, args.tokens(), inputs, args.out_features()));
   trit::cuda::product(device,
