@@ -122,6 +122,28 @@ class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
 };
 TORCH_MODULE(BitLinear);
 
+/// Gradient accumulation: while one of these exists, the layers that this thread calls take their weights as
+/// unchanged, so that each is packed and prepared once and not once for every part of the batch.
+///
+///   {
+///     const trit::nn::GradientAccumulation same_weights;
+///     for (const auto& part : parts) { loss(net(part)).backward(); }
+///   }
+///   optimizer.step();
+///
+/// A weight that changes meanwhile other than by a new version, address or type is not seen. Calls inside a
+/// capture of a CUDA graph pack as they do without it.
+class GradientAccumulation {
+ public:
+  GradientAccumulation();
+  ~GradientAccumulation();
+  GradientAccumulation(const GradientAccumulation&) = delete;
+  GradientAccumulation& operator=(const GradientAccumulation&) = delete;
+
+ private:
+  std::uint64_t outer_;
+};
+
 /// One Linear that convert() met.
 struct Conversion {
   std::string name;  // path in the module tree

@@ -89,7 +89,7 @@ Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& g
   }
   if (wanted.weight && !weight_int8) {
     gradients.weight =
-        ops::linear_backward_weight(grad, saved.q, saved.scale, saved.in_features).to(saved.weight_type);
+        ops::linear_backward_weight(grad, saved.q, saved.scale, saved.in_features, saved.weight_type);
   }
   if (wanted.bias) {
     gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);

@@ -57,8 +57,9 @@ Tensor linear_backward_input_meta(const Tensor& grad, const Tensor&, const Tenso
   return empty(grad, {grad.sym_size(0), in_features}, grad.scalar_type());
 }
 
-Tensor linear_backward_weight_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features) {
-  return empty(grad, {grad.sym_size(1), in_features}, grad.scalar_type());
+Tensor linear_backward_weight_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features,
+                                   optional<ScalarType> dtype) {
+  return empty(grad, {grad.sym_size(1), in_features}, dtype.value_or(grad.scalar_type()));
 }
 
 std::tuple<Tensor, Tensor> rms_norm_meta(const Tensor& x, const optional<Tensor>&, double) {
@@ -196,7 +197,9 @@ TORCH_LIBRARY(trit, m) {
   m.def(
       "linear_backward_input.prepared(Tensor grad, __torch__.torch.classes.trit.PackedWeight weight) -> "
       "Tensor");
-  m.def("linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features) -> Tensor");
+  m.def(
+      "linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features, "
+      "ScalarType? dtype=None) -> Tensor");
   m.def(
       "linear_backward_int8(Tensor grad, Tensor q, Tensor scale, Tensor codes, Tensor weight_scale, "
       "SymInt in_features, ScalarType weight_dtype, bool[2] mask, bool stochastic_rounding) -> "
@@ -304,9 +307,10 @@ Tensor linear_backward_input(const Tensor& grad, const Packed& weight) {
   return op.call(grad, weight);
 }
 
-Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale, SymInt in_features) {
+Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale, SymInt in_features,
+                              optional<ScalarType> dtype) {
   static const auto op = find<decltype(linear_backward_weight_meta)>("trit::linear_backward_weight");
-  return op.call(grad, q, scale, std::move(in_features));
+  return op.call(grad, q, scale, std::move(in_features), dtype);
 }
 
 std::tuple<Tensor, Tensor> linear_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale,

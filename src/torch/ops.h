@@ -60,9 +60,10 @@ torch::Tensor linear_backward_input(const torch::Tensor& grad, const torch::Tens
 /// The same from a packed weight, which keeps what the device's kernels prepare of it.
 torch::Tensor linear_backward_input(const torch::Tensor& grad,
                                     const c10::intrusive_ptr<PackedWeight>& weight);
-/// dW [N, K] = gradᵀ · (scale q), in grad's dtype.
+/// dW [N, K] = gradᵀ · (scale q), in `dtype`, or else in grad's.
 torch::Tensor linear_backward_weight(const torch::Tensor& grad, const torch::Tensor& q,
-                                     const torch::Tensor& scale, c10::SymInt in_features);
+                                     const torch::Tensor& scale, c10::SymInt in_features,
+                                     std::optional<torch::ScalarType> dtype = std::nullopt);
 
 /// Both in int8 (trit/gradient.h), as far as `mask` wants them: dX [M, K] in grad's dtype and dW [N, K] in
 /// weight_dtype, else undefined.

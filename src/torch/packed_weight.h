@@ -77,6 +77,9 @@ void register_packed_weight_class();
 /// that is captured packs inside the graph, at each replay, and from then on the calls outside of it pack
 /// too; one of inference captures the packed weight as it is. Inference tensors, without a version, are
 /// packed at each call, and so are weights on other devices.
+///
+/// Within a trit::nn::GradientAccumulation the key alone decides on every device, and an entry is used within
+/// the one that made it.
 class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.
@@ -92,6 +95,7 @@ class PackedWeightCache {
     torch::Device device;
     std::vector<std::int64_t> sizes;
     bool per_row;
+    std::uint64_t accumulation;  // 0 outside of any
   };
   bool holds(const torch::Tensor& weight, bool per_row) const;
   void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row);

@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "torch/arguments.h"
 #include "torch/cuda/kernels.h"
@@ -139,7 +140,7 @@ Tensor linear_backward_input_prepared(const Tensor& grad, const Packed& weight) 
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features) {
+                              std::int64_t in_features, std::optional<ScalarType> dtype) {
   TORCH_CHECK(grad.dim() == 2 && q.dim() == 2 && grad.size(0) == q.size(0) && scale.numel() == q.size(0) &&
                   q.size(1) == padded_in_features(in_features) && q.scalar_type() == torch::kChar,
               "trit::linear_backward_weight: wanted grad [tokens, out_features], q int8 [tokens, ",
@@ -160,7 +161,10 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                                .type = data_type(grad.scalar_type(), "grad"),
                                .x = x.mutable_data_ptr()},
                               cuda::stream_of(grad));
-  return at::mm(grad.t(), x);
+  // A 16-bit product is written in float32 where the weight is: a copy would read and write 6 N K bytes.
+  const ScalarType wanted = dtype.value_or(grad.scalar_type());
+  return wanted == torch::kFloat && grad.scalar_type() != torch::kFloat ? at::mm(grad.t(), x, torch::kFloat)
+                                                                        : at::mm(grad.t(), x).to(wanted);
 }
 
 }  // namespace
