@@ -19,9 +19,8 @@ trit::nn::Backward backward_of(BackwardKind kind) {
 }
 
 trit::nn::BitLinear bit_linear(std::int64_t in_features, std::int64_t out_features, BackwardKind backward) {
-  return trit::nn::BitLinear(trit::nn::BitLinearOptions(in_features, out_features)
-                                 .bias(false)
-                                 .backward(backward_of(backward)));
+  return trit::nn::BitLinear(
+      trit::nn::BitLinearOptions(in_features, out_features).bias(false).backward(backward_of(backward)));
 }
 
 }  // namespace

@@ -44,15 +44,21 @@ GradientRounding rounding_of(bool stochastic) {
   return rounding;
 }
 
-// Outputs first .. of one token at random. `factors` one for each, or one for all (`step` 0).
+// Outputs first .. of one token at random, `first` a multiple of 4: gradient_random, whose words come in fours.
+// `factors` has one for each, or one for all (`step` 0).
 void round_at_random(const GradientRounding& rounding, std::uint64_t offset, std::int64_t token,
                      std::int64_t first, std::int64_t out_features, const float* v, const float* factors,
                      std::int64_t step, std::int64_t count, std::int8_t* q) {
+  const std::int64_t counters = (out_features + 3) / 4;
+  std::array<std::uint32_t, 4> words{};
   for (std::int64_t i = 0; i < count; ++i) {
-    q[i] = factors[i * step] == 0.0F
-               ? std::int8_t{0}
-               : round_gradient(v[i], factors[i * step],
-                                gradient_random(rounding, offset, token, first + i, out_features));
+    const std::int64_t n = first + i;
+    if (n % 4 == 0) {
+      words = philox(rounding.seed, offset, static_cast<std::uint64_t>(token * counters + n / 4));
+    }
+    const float random = static_cast<float>(words[static_cast<std::size_t>(n % 4)] >> 8U) * 0x1p-24F;
+    const float factor = factors[i * step];
+    q[i] = factor == 0.0F ? std::int8_t{0} : round_gradient(v[i], factor, random);
   }
 }
 

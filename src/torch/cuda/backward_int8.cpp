@@ -8,6 +8,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <mutex>
 #include <optional>
 
@@ -61,6 +62,10 @@ struct Arguments {
   DataType type() const { return data_type(grad.scalar_type(), "grad"); }
   std::int64_t tokens() const { return grad.size(0); }
   std::int64_t out_features() const { return grad.size(1); }
+  const void* grad_from(std::int64_t token) const {
+    return static_cast<const std::byte*>(grad.const_data_ptr()) +
+           token * out_features() * grad.element_size();
+  }
 };
 
 // Tokens [first, first + count) of dW, in its own type.
@@ -81,7 +86,7 @@ Tensor weight_gradient_part(const Arguments& args, std::int64_t first, std::int6
   trit::cuda::GpuGradientRounding rounding = args.rounding;
   rounding.offset += 1;
   trit::cuda::quantize_gradient_outputs(
-      {.grad = args.grad.narrow(0, first, count).const_data_ptr(),
+      {.grad = args.grad_from(first),
        .type = args.type(),
        .tokens = count,
        .out_features = outputs,
@@ -128,7 +133,7 @@ void quantize_rows(const Arguments& args, std::int64_t first, std::int64_t count
   const bool per_row = args.weight_scale.size(0) > 1;
   trit::cuda::quantize_gradient_rows(
       cuda::device_of(args.grad),
-      {.grad = args.grad.narrow(0, first, count).const_data_ptr(),
+      {.grad = args.grad_from(first),
        .type = args.type(),
        .tokens = count,
        .out_features = args.out_features(),
