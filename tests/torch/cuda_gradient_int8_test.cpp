@@ -96,7 +96,10 @@ TEST(CudaGradientInt8, RoundsAtRandomAnewAtEachReplay) {
     return ops::linear_backward_int8(grad, q, scale, codes, weight_scale, 128, torch::kFloat, {true, true},
                                      true);
   };
-  const auto first = std::get<1>(backward()).cpu();
+  const auto both = backward();
+  const auto first = std::get<1>(both).cpu();
+  const auto want = int8_gradients(layer, {true, 54, 0});
+  EXPECT_TRUE(same_bits(std::get<0>(both).cpu(), want.first) && same_bits(first, want.second));
   EXPECT_FALSE(torch::equal(first, std::get<1>(backward()).cpu()));
   const auto difference = [](const Tensor& a, const Tensor& b) {
     return ((a - b).norm() / b.norm()).item<double>();

@@ -37,7 +37,8 @@ inline Int8Case int8_case(std::int64_t tokens, std::int64_t in_features, std::in
 }
 
 /// dX in the gradient's type and dW in float32.
-inline std::pair<Tensor, Tensor> int8_gradients(const Int8Case& layer) {
+inline std::pair<Tensor, Tensor> int8_gradients(const Int8Case& layer,
+                                                const GradientRounding& rounding = {}) {
   const std::int64_t tokens = layer.grad.size(0);
   const std::int64_t outputs = layer.weight.size(0);
   const std::int64_t inputs = layer.in_features();
@@ -57,7 +58,7 @@ inline std::pair<Tensor, Tensor> int8_gradients(const Int8Case& layer) {
                                 .tokens = tokens,
                                 .out_features = outputs,
                                 .in_features = inputs,
-                                .rounding = {}};
+                                .rounding = rounding};
   Tensor grad_x = torch::empty({tokens, inputs});
   Tensor grad_w = torch::empty({outputs, inputs});
   const auto span_of = [](Tensor& tensor) {

@@ -2,6 +2,8 @@
 //
 // The 8-bit backward on the CPU: the bits of its definition by every backend, what bad gradients do, and how far
 // it is from the exact one.
+#include <ATen/CPUGeneratorImpl.h>
+
 #include <limits>
 #include <string>
 
@@ -129,7 +131,10 @@ TEST(GradientInt8, RoundsAtRandomAsTheGeneratorSays) {
   Int8Case layer = int8_case(40, 64, 50, false, torch::kFloat);
   const auto exact = int8_gradients(layer);
   torch::manual_seed(5);
+  const std::uint64_t seed = at::detail::createCPUGenerator(5)->random64();
   const auto first = backward(layer, true);
+  const auto want = int8_gradients(layer, {true, seed, 0});
+  EXPECT_TRUE(same_bits(first.first, want.first) && same_bits(first.second, want.second));
   const auto second = backward(layer, true);
   torch::manual_seed(5);
   const auto again = backward(layer, true);
