@@ -19,7 +19,7 @@ bool has_cuda_kernels() {
 
 SimpleBitNetCNN seeded_network(const TrainOptions& options, torch::Device device) {
   torch::manual_seed(options.seed);
-  SimpleBitNetCNN network(options.linear);
+  SimpleBitNetCNN network(options.linear, options.backward);
   network->to(device);
   if (device.is_cuda()) {
     // Convolutions in channels-last order read weights and write gradients in that order.

@@ -12,8 +12,15 @@ torch::nn::Conv2d convolution(std::int64_t in_channels, std::int64_t out_channel
   return torch::nn::Conv2d(torch::nn::Conv2dOptions(in_channels, out_channels, 3).padding(1));
 }
 
-trit::nn::BitLinear bit_linear(std::int64_t in_features, std::int64_t out_features) {
-  return trit::nn::BitLinear(trit::nn::BitLinearOptions(in_features, out_features).bias(false));
+trit::nn::Backward backward_of(BackwardKind kind) {
+  return kind == BackwardKind::exact        ? trit::nn::Backward::exact
+         : kind == BackwardKind::int8_input ? trit::nn::Backward::int8_input
+                                            : trit::nn::Backward::int8_all;
+}
+
+trit::nn::BitLinear bit_linear(std::int64_t in_features, std::int64_t out_features, BackwardKind backward) {
+  return trit::nn::BitLinear(
+      trit::nn::BitLinearOptions(in_features, out_features).bias(false).backward(backward_of(backward)));
 }
 
 }  // namespace
@@ -24,13 +31,13 @@ NormLinearImpl::NormLinearImpl(std::int64_t in_features, std::int64_t out_featur
 
 torch::Tensor NormLinearImpl::forward(const torch::Tensor& x) { return LinearImpl::forward(norm(x)); }
 
-SimpleBitNetCNNImpl::SimpleBitNetCNNImpl(LinearKind linear)
+SimpleBitNetCNNImpl::SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward)
     : linear_(linear),
       conv1_(register_module("conv1", convolution(3, 32))),
       conv2_(register_module("conv2", convolution(32, 64))) {
   if (linear_ == LinearKind::ternary) {
-    ternary1_ = register_module("fc1", bit_linear(kFlat, kHidden));
-    ternary2_ = register_module("fc2", bit_linear(kHidden, kClasses));
+    ternary1_ = register_module("fc1", bit_linear(kFlat, kHidden, backward));
+    ternary2_ = register_module("fc2", bit_linear(kHidden, kClasses, backward));
   } else {
     float1_ = register_module("fc1", NormLinear(kFlat, kHidden));
     float2_ = register_module("fc2", NormLinear(kHidden, kClasses));

@@ -30,7 +30,7 @@ TORCH_MODULE(NormLinear);
 
 class SimpleBitNetCNNImpl : public torch::nn::Module {
  public:
-  explicit SimpleBitNetCNNImpl(LinearKind linear);
+  explicit SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward = BackwardKind::exact);
   /// x [B, 3, 32, 32], best in channels-last order -> logits [B, 10].
   torch::Tensor forward(const torch::Tensor& x);
 

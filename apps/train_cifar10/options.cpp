@@ -33,6 +33,10 @@ template <>
 const Names<Precision> kNames<Precision>{
     {"fp32", Precision::fp32}, {"bf16", Precision::bf16}, {"fp16", Precision::fp16}};
 template <>
+const Names<BackwardKind> kNames<BackwardKind>{{"exact", BackwardKind::exact},
+                                               {"int8_input", BackwardKind::int8_input},
+                                               {"int8_all", BackwardKind::int8_all}};
+template <>
 const Names<Schedule> kNames<Schedule>{
     {"cosine", Schedule::cosine}, {"onecycle", Schedule::onecycle}, {"constant", Schedule::constant}};
 
@@ -81,6 +85,7 @@ void for_each_recorded(Options& options, const Visit& visit) {
   visit("schedule", options.schedule);
   visit("seed", options.seed);
   visit("precision", options.precision);
+  visit("backward", options.backward);
 }
 
 // What is wrong with the name of a device, or an empty text. Whether there is such a GPU is checked later.
@@ -127,6 +132,8 @@ void add_options(CLI::App& app, TrainOptions& options) {
       ->check(apps::whole_number(0, std::numeric_limits<std::int64_t>::max()));
   add_choice(app, "--precision", options.precision,
              "arithmetic of the float layers; bf16 and fp16 run under autocast");
+  add_choice(app, "--backward", options.backward,
+             "gradients of the ternary layers: exact, or dX, or dX and dW, from int8 products");
   app.add_option("--device", options.device,
                  "where to train: auto, cpu, cuda, or cuda:N for the GPU of that number")
       ->type_name("NAME")
@@ -147,6 +154,7 @@ void add_options(CLI::App& app, TrainOptions& options) {
 
 std::string name_of(LinearKind kind) { return name_in(kind); }
 std::string name_of(Precision precision) { return name_in(precision); }
+std::string name_of(BackwardKind backward) { return name_in(backward); }
 std::string name_of(Schedule schedule) { return name_in(schedule); }
 
 TrainOptions parse_command_line(int argc, char** argv) {
@@ -198,6 +206,9 @@ TrainOptions resume_options(TrainOptions options, const nlohmann::json& recorded
                     name, current.at(name).dump(), options.out.string(), value.dump()));
   }
   for_each_recorded(options, [&]<typename Value>(const char* name, Value& value) {
+    if (!recorded.contains(name)) {
+      return;  // an option that is younger than the run
+    }
     if constexpr (std::is_enum_v<Value>) {
       value = value_of<Value>(recorded.at(name).get<std::string>());
     } else {

@@ -16,10 +16,12 @@ namespace trit::train {
 
 enum class LinearKind : std::uint8_t { ternary, fp32 };
 enum class Precision : std::uint8_t { fp32, bf16, fp16 };
+enum class BackwardKind : std::uint8_t { exact, int8_input, int8_all };  // of trit::nn::Backward
 enum class Schedule : std::uint8_t { cosine, onecycle, constant };
 
 std::string name_of(LinearKind kind);
 std::string name_of(Precision precision);
+std::string name_of(BackwardKind backward);
 std::string name_of(Schedule schedule);
 
 struct TrainOptions {
@@ -40,6 +42,7 @@ struct TrainOptions {
   Schedule schedule = Schedule::cosine;
   std::uint64_t seed = 0;
   Precision precision = Precision::fp32;
+  BackwardKind backward = BackwardKind::exact;
 
   // Where and how it runs.
   std::string device = "auto";  // auto, cpu, cuda or cuda:N

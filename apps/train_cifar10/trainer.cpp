@@ -54,6 +54,7 @@ nlohmann::ordered_json constants(const TrainOptions& options, const TrainingData
   return {{"dataset", apps::name_of(options.dataset)},
           {"train_images", data.images},
           {"linear", name_of(options.linear)},
+          {"backward", name_of(options.backward)},
           {"precision", name_of(options.precision)},
           {"device", device.str()},
           {"threads", at::get_num_threads()},

@@ -25,13 +25,14 @@ BASELINE = "RMSNorm + Linear bf16, compiled"
 
 
 class TritLayer(torch.nn.Module):
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, backward: str = "exact") -> None:
         super().__init__()
+        self.backward_kind = backward
         self.weight = torch.nn.Parameter(torch.randn(outputs, inputs, device="cuda") / inputs**0.5)
         self.norm_weight = torch.nn.Parameter(torch.rand(inputs, device="cuda") + 0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.trit.bit_linear(x, self.weight, None, self.norm_weight, True, EPS, False)
+        return torch.ops.trit.bit_linear(x, self.weight, None, self.norm_weight, True, EPS, False, self.backward_kind)
 
 
 class FloatLayer(torch.nn.Module):
@@ -83,6 +84,8 @@ def torchao_layer(recipe: str) -> Callable[[int, int], torch.nn.Module]:
 
 CANDIDATES: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "trit, exact backward": TritLayer,
+    "trit, dX in int8": lambda inputs, outputs: TritLayer(inputs, outputs, "int8_input"),
+    "trit, dX and dW in int8": lambda inputs, outputs: TritLayer(inputs, outputs, "int8_all"),
     BASELINE: lambda inputs, outputs: compiled(FloatLayer(inputs, outputs)),
     "Linear bf16 without a norm": lambda inputs, outputs: FloatLayer(inputs, outputs, norm=False),
     "fake-quantised BitLinear, compiled": lambda inputs, outputs: compiled(FakeQuantised(inputs, outputs)),
@@ -119,9 +122,15 @@ def check(layer: TritLayer, x: torch.Tensor, dy: torch.Tensor) -> dict[str, floa
         }
     found = {"y": y, "dX": x.grad, "dW": layer.weight.grad, "dg": layer.norm_weight.grad}
     errors = {name: relative(found[name], wanted[name]) for name in wanted}
-    # bfloat16 results have a unit of 2^-8; q may round the other way where two formulas differ in the last bit.
-    if not all(error < 2**-7 for error in errors.values()):
-        sys.exit(f"trit differs from the formulas: {errors}")
+    # bfloat16 results have a unit of 2^-8; q may round the other way where two formulas differ in the last bit. A
+    # gradient in int8 errs by about 0.3 units of max / 127, and the largest of 14,336 normal values is about 4.
+    limits = dict.fromkeys(wanted, 2**-7)
+    if layer.backward_kind != "exact":
+        limits |= {"dX": 0.02, "dg": 0.02}
+    if layer.backward_kind == "int8_all":
+        limits["dW"] = 0.02
+    if not all(errors[name] < limits[name] for name in wanted):
+        sys.exit(f"trit differs from the formulas: {errors}, at most {limits}")
     for parameter in layer.parameters():
         parameter.grad = None
     return errors

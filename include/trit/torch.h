@@ -49,6 +49,14 @@ class RMSNormImpl : public torch::nn::Cloneable<RMSNormImpl> {
 };
 TORCH_MODULE(RMSNorm);
 
+/// Which products of a layer's backward take their gradient in int8 (trit/gradient.h, docs/training.md). The
+/// forward pass is the same.
+enum class Backward {
+  exact,       // dX = dY · (beta t) and dW = dYᵀ · (s q) in floats
+  int8_input,  // dX with dY in int8 per token
+  int8_all     // dX likewise, and dW with s dY in int8 per output
+};
+
 struct BitLinearOptions {
   BitLinearOptions(int64_t in_features, int64_t out_features)
       : in_features_(in_features), out_features_(out_features) {}
@@ -61,6 +69,10 @@ struct BitLinearOptions {
   /// Warm-up: x + lambda * (quant(x) - x) on both operands with one float product while lambda < 1; 1 runs
   /// the integer kernels.
   TORCH_ARG(double, lambda) = 1.0;
+  TORCH_ARG(Backward, backward) = Backward::exact;
+  /// Of gradients in int8: at random, right on average, with LibTorch's generator of the device. False: to
+  /// nearest, and the same gradients at every run.
+  TORCH_ARG(bool, stochastic_rounding) = false;
 };
 
 /// The ternary linear layer of BitNet b1.58 (arXiv:2402.17764), a drop-in for torch::nn::Linear: RMSNorm,
@@ -68,7 +80,9 @@ struct BitLinearOptions {
 ///
 /// With lambda = 1, per row of x: q, s = int8(RMSNorm(x)), y = ((q · tᵀ) * s) * beta + bias, the same bits on
 /// every machine (quantize.h, docs/numerics.md). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales
-/// constant, through the norm by its Jacobian; differentiating twice is an error. y has the dtype of x, under
+/// constant, through the norm by its Jacobian; differentiating twice is an error. With
+/// Backward::int8_input or int8_all these products take dY in int8, and a NaN or an infinity in dY makes its
+/// token's dX and its outputs' dW NaN. y has the dtype of x, under
 /// autocast the autocast dtype; weight, bias and norm.weight are used in float32.
 ///
 /// The packed weight is kept between calls and checked against the weight's bytes at each, so that any change
@@ -107,6 +121,28 @@ class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
   std::shared_ptr<torch_layer::PackedWeightCache> cache_;
 };
 TORCH_MODULE(BitLinear);
+
+/// Gradient accumulation: while one of these exists, the layers that this thread calls take their weights as
+/// unchanged, so that each is packed and prepared once and not once for every part of the batch.
+///
+///   {
+///     const trit::nn::GradientAccumulation same_weights;
+///     for (const auto& part : parts) { loss(net(part)).backward(); }
+///   }
+///   optimizer.step();
+///
+/// A weight that changes meanwhile other than by a new version, address or type is not seen. Calls inside a
+/// capture of a CUDA graph pack as they do without it.
+class GradientAccumulation {
+ public:
+  GradientAccumulation();
+  ~GradientAccumulation();
+  GradientAccumulation(const GradientAccumulation&) = delete;
+  GradientAccumulation& operator=(const GradientAccumulation&) = delete;
+
+ private:
+  std::uint64_t outer_;
+};
 
 /// One Linear that convert() met.
 struct Conversion {

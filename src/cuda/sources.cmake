@@ -3,8 +3,11 @@
 set(trit_cuda_sources
   backward/dequantize_rows.cu
   backward/gradient_input.cu
+  backward/gradient_weight.cu
   backward/norm_backward.cu
   backward/prepare_transposed.cu
+  backward/quantize_gradient.cu
+  backward/transpose_int8.cu
   common/tensor_map.cu
   decode/kernel.cu
   decode/plan.cu
@@ -24,6 +27,7 @@ set(trit_cuda_sources
 # wgmma exists on compute capability 9.0 alone.
 set(trit_cuda_sm90_sources
   gemm_sm90/float.cu
+  gemm_sm90/int8.cu
   gemm_sm90/persistent_128.cu
   gemm_sm90/persistent_256.cu
   gemm_sm90/split.cu)

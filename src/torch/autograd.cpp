@@ -3,6 +3,7 @@
 // Gradients and autocast. Straight-through: round and clamp have gradient one and scales are constant, so
 // with xn = x * r * g the layer's derivative is that of y = xn · (beta t)ᵀ + b:
 //   dxn = dY · (beta t)      dW = dYᵀ · (s q)      db = sum of dY's rows
+// (in int8 where the layer asks for it),
 // and dx, dg follow from dxn by the Jacobian of the norm. Saved: q (1 byte per activation), s, the packed
 // weight, and for the norm x by reference, g and r. W itself is not needed.
 #include <ATen/autocast_mode.h>
@@ -60,6 +61,7 @@ struct Saved {
   c10::SymIntArrayRef x_sizes;
   torch::ScalarType weight_type, bias_type;
   bool rms;
+  BackwardKind backward;
 };
 struct Wanted {
   bool x, weight, bias, norm_weight;
@@ -71,17 +73,33 @@ struct Gradients {
 Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& grad_y) {
   const Tensor grad = grad_y.reshape_symint({-1, saved.codes.sym_size(0)});
   Gradients gradients;
-  if (wanted.weight) {
+  const bool input = wanted.x || (saved.rms && wanted.norm_weight);
+  const bool input_int8 = input && saved.backward.products != nn::Backward::exact;
+  const bool weight_int8 = wanted.weight && saved.backward.products == nn::Backward::int8_all;
+  Tensor grad_x;
+  if (input_int8 || weight_int8) {
+    const std::array<bool, 2> mask{input_int8, weight_int8};
+    const bool stochastic = saved.backward.stochastic_rounding;
+    std::tie(grad_x, gradients.weight) =
+        saved.packed != nullptr
+            ? ops::linear_backward_int8(grad, saved.q, saved.scale, saved.packed, saved.weight_type, mask,
+                                        stochastic)
+            : ops::linear_backward_int8(grad, saved.q, saved.scale, saved.codes, saved.weight_scale,
+                                        saved.in_features, saved.weight_type, mask, stochastic);
+  }
+  if (wanted.weight && !weight_int8) {
     gradients.weight =
-        ops::linear_backward_weight(grad, saved.q, saved.scale, saved.in_features).to(saved.weight_type);
+        ops::linear_backward_weight(grad, saved.q, saved.scale, saved.in_features, saved.weight_type);
   }
   if (wanted.bias) {
     gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);
   }
-  if (wanted.x || (saved.rms && wanted.norm_weight)) {
-    Tensor grad_x = saved.packed != nullptr ? ops::linear_backward_input(grad, saved.packed)
-                                            : ops::linear_backward_input(
-                                                  grad, saved.codes, saved.weight_scale, saved.in_features);
+  if (input && !input_int8) {
+    grad_x = saved.packed != nullptr
+                 ? ops::linear_backward_input(grad, saved.packed)
+                 : ops::linear_backward_input(grad, saved.codes, saved.weight_scale, saved.in_features);
+  }
+  if (input) {
     if (saved.rms) {
       std::tie(grad_x, gradients.norm_weight) =
           ops::rms_norm_backward(grad_x, saved.x.reshape_symint({-1, saved.in_features}), saved.rstd,
@@ -99,7 +117,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
                         const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
-                        double eps, bool per_row) {
+                        double eps, bool per_row, const BackwardKind& backward) {
     const at::AutoDispatchBelowADInplaceOrView below;
     check_shapes(x, weight);
     const auto result = ops::bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row);
@@ -113,6 +131,8 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
     context->saved_data["bias"] = bias.has_value();
     context->saved_data["rms"] = rms;
     context->saved_data["norm_weight"] = norm_weight.has_value();
+    context->saved_data["backward"] = static_cast<std::int64_t>(backward.products);
+    context->saved_data["stochastic_rounding"] = backward.stochastic_rounding;
     return result.y;
   }
 
@@ -138,13 +158,15 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                                  .x_sizes = x_sizes,
                                  .weight_type = data["weight_type"].toScalarType(),
                                  .bias_type = data["bias_type"].toScalarType(),
-                                 .rms = data["rms"].toBool()},
+                                 .rms = data["rms"].toBool(),
+                                 .backward = {static_cast<nn::Backward>(data["backward"].toInt()),
+                                              data["stochastic_rounding"].toBool()}},
                                 {.x = context->needs_input_grad(0),
                                  .weight = context->needs_input_grad(1),
                                  .bias = bias,
                                  .norm_weight = norm_weight},
                                 outputs[0]);
-      return {found.x, found.weight, found.bias, found.norm_weight, Tensor(), Tensor(), Tensor()};
+      return {found.x, found.weight, found.bias, found.norm_weight, Tensor(), Tensor(), Tensor(), Tensor()};
     }();
     return once_differentiable("trit::bit_linear", std::move(gradients));
   }
@@ -174,7 +196,8 @@ class BitLinearNode : public torch::autograd::Node {
                                  .x_sizes = x_sizes_,
                                  .weight_type = weight_type_,
                                  .bias_type = bias_type_,
-                                 .rms = rms_},
+                                 .rms = rms_,
+                                 .backward = backward_},
                                 {.x = task_should_compute_output(0),
                                  .weight = task_should_compute_output(1),
                                  .bias = task_should_compute_output(2),
@@ -195,7 +218,7 @@ class BitLinearNode : public torch::autograd::Node {
 
   static Tensor forward(const Tensor& x, const Tensor& weight, const Packed& packed,
                         const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
-                        double eps) {
+                        double eps, const BackwardKind& backward) {
     check_shapes(x, weight);
     const auto node = std::shared_ptr<BitLinearNode>(new BitLinearNode, torch::autograd::deleteNode);
     node->set_next_edges(torch::autograd::collect_next_edges(x, weight, bias, norm_weight));
@@ -215,6 +238,7 @@ class BitLinearNode : public torch::autograd::Node {
     node->weight_type_ = weight.scalar_type();
     node->bias_type_ = bias ? bias->scalar_type() : weight.scalar_type();
     node->rms_ = rms;
+    node->backward_ = backward;
     torch::autograd::set_history(result.y, node);
     return result.y;
   }
@@ -226,6 +250,7 @@ class BitLinearNode : public torch::autograd::Node {
   c10::SymDimVector x_sizes_;
   torch::ScalarType weight_type_ = torch::kFloat, bias_type_ = torch::kFloat;
   bool rms_ = false;
+  BackwardKind backward_;
 };
 
 class RMSNormFunction : public torch::autograd::Function<RMSNormFunction> {
@@ -261,22 +286,26 @@ bool any_of(const Condition& condition, const Tensor& x, const Tensor& weight, c
 }
 
 Tensor bit_linear_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                           const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
-  return BitLinearFunction::apply(x, weight, bias, norm_weight, rms, eps, per_row);
+                           const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                           std::string_view backward, bool stochastic_rounding) {
+  return BitLinearFunction::apply(x, weight, bias, norm_weight, rms, eps, per_row,
+                                  BackwardKind{backward_of(backward), stochastic_rounding});
 }
 
 Tensor bit_linear_prepared_autograd(const Tensor& x, const Tensor& weight, const Packed& packed,
                                     const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-                                    bool rms, double eps) {
+                                    bool rms, double eps, std::string_view backward,
+                                    bool stochastic_rounding) {
+  const BackwardKind kind{backward_of(backward), stochastic_rounding};
   TORCH_CHECK_NOT_IMPLEMENTED(!any_of([](const Tensor& tensor) { return tensor._fw_grad(0).defined(); }, x,
                                       weight, bias, norm_weight),
                               "trit::bit_linear: forward-mode differentiation is not implemented");
   if (torch::GradMode::is_enabled() &&
       any_of([](const Tensor& tensor) { return tensor.requires_grad(); }, x, weight, bias, norm_weight)) {
-    return BitLinearNode::forward(x, weight, packed, bias, norm_weight, rms, eps);
+    return BitLinearNode::forward(x, weight, packed, bias, norm_weight, rms, eps, kind);
   }
   const at::AutoDispatchBelowADInplaceOrView below;
-  return ops::bit_linear(x, weight, packed, bias, norm_weight, rms, eps);
+  return ops::bit_linear(x, weight, packed, bias, norm_weight, rms, eps, kind);
 }
 
 std::tuple<Tensor, Tensor> rms_norm_autograd(const Tensor& x, const optional<Tensor>& weight, double eps) {
@@ -287,19 +316,23 @@ std::tuple<Tensor, Tensor> rms_norm_autograd(const Tensor& x, const optional<Ten
 // Autocast: only x, and with it y, becomes half. W, g, b and beta stay float32.
 template <c10::DispatchKey key, c10::DeviceType device>
 Tensor bit_linear_autocast(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                           const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
+                           const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                           std::string_view backward, bool stochastic_rounding) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return ops::bit_linear(at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), x, device),
-                         weight, bias, norm_weight, rms, eps, per_row);
+                         weight, bias, norm_weight, rms, eps, per_row,
+                         {backward_of(backward), stochastic_rounding});
 }
 
 template <c10::DispatchKey key, c10::DeviceType device>
 Tensor bit_linear_prepared_autocast(const Tensor& x, const Tensor& weight, const Packed& packed,
                                     const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-                                    bool rms, double eps) {
+                                    bool rms, double eps, std::string_view backward,
+                                    bool stochastic_rounding) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return ops::bit_linear(at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), x, device),
-                         weight, packed, bias, norm_weight, rms, eps);
+                         weight, packed, bias, norm_weight, rms, eps,
+                         {backward_of(backward), stochastic_rounding});
 }
 
 }  // namespace
@@ -313,7 +346,8 @@ TORCH_LIBRARY_IMPL(trit, Autograd, m) {
   for (const char* name :
        {"norm_quant", "absmean", "ternarize_pack", "dequantize", "packed_linear", "packed_linear.prepared",
         "bit_linear_forward", "bit_linear_train", "linear_backward_input", "linear_backward_input.prepared",
-        "linear_backward_weight", "rms_norm_backward"}) {
+        "linear_backward_weight", "linear_backward_int8", "linear_backward_int8.prepared",
+        "rms_norm_backward"}) {
     m.impl(name, torch::autograd::autogradNotImplementedFallback());
   }
 }

@@ -64,6 +64,12 @@ void BitLinearImpl::pretty_print(std::ostream& stream) const {
          << ", out_features=" << options.out_features() << ", bias=" << options.bias()
          << ", norm=" << (options.norm() == Norm::rms ? "rms" : "none") << ", eps=" << options.eps()
          << ", scale=" << (options.scale() == ScaleGranularity::row ? "row" : "tensor");
+  if (options.backward() != Backward::exact) {
+    stream << ", backward=" << torch_layer::name_of(options.backward());
+    if (options.stochastic_rounding()) {
+      stream << ", stochastic_rounding";
+    }
+  }
   if (options.lambda() < 1) {
     stream << ", lambda=" << options.lambda();
   }
@@ -107,10 +113,12 @@ torch::Tensor BitLinearImpl::forward(const torch::Tensor& x) {
   const bool per_row = options.scale() == ScaleGranularity::row;
   const auto norm_weight = rms ? std::optional(norm->weight) : std::nullopt;
   const auto offset = bias.defined() ? std::optional(bias) : std::nullopt;
+  const torch_layer::BackwardKind backward{options.backward(), options.stochastic_rounding()};
   if (!weight.is_cpu() && !weight.is_cuda()) {
-    return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row);
+    return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row, backward);
   }
-  return ops::bit_linear(x, weight, cache_->get(weight, per_row), offset, norm_weight, rms, options.eps());
+  return ops::bit_linear(x, weight, cache_->get(weight, per_row), offset, norm_weight, rms, options.eps(),
+                         backward);
 }
 
 torch::Tensor BitLinearImpl::warm_up(const torch::Tensor& x) {

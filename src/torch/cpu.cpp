@@ -201,7 +201,7 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features) {
+                              std::int64_t in_features, optional<ScalarType> dtype) {
   TORCH_CHECK(grad.dim() == 2 && q.dim() == 2 && grad.size(0) == q.size(0) && scale.numel() == q.size(0) &&
                   q.size(1) == padded_in_features(in_features),
               "trit::linear_backward_weight: wanted grad [tokens, out_features], q [tokens, ",
@@ -209,7 +209,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
               ", ", scale.sizes());
   const ScalarType type = product_type(grad.scalar_type());
   const Tensor scaled = (grad.to(torch::kFloat) * scale.unsqueeze(1)).to(type);
-  return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(type)).to(grad.scalar_type());
+  return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(type)).to(dtype.value_or(grad.scalar_type()));
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {

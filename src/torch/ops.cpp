@@ -57,8 +57,9 @@ Tensor linear_backward_input_meta(const Tensor& grad, const Tensor&, const Tenso
   return empty(grad, {grad.sym_size(0), in_features}, grad.scalar_type());
 }
 
-Tensor linear_backward_weight_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features) {
-  return empty(grad, {grad.sym_size(1), in_features}, grad.scalar_type());
+Tensor linear_backward_weight_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features,
+                                   optional<ScalarType> dtype) {
+  return empty(grad, {grad.sym_size(1), in_features}, dtype.value_or(grad.scalar_type()));
 }
 
 std::tuple<Tensor, Tensor> rms_norm_meta(const Tensor& x, const optional<Tensor>&, double) {
@@ -118,20 +119,64 @@ Tensor linear_backward_input_composite(const Tensor& grad, const Packed& weight)
   return ops::linear_backward_input(grad, weight->codes(), weight->scale(), weight->in_features());
 }
 
+std::tuple<Tensor, Tensor> linear_backward_int8_meta(const Tensor& grad, const Tensor&, const Tensor&,
+                                                     const Tensor&, const Tensor&, SymInt in_features,
+                                                     ScalarType weight_dtype, std::array<bool, 2> mask,
+                                                     bool) {
+  return {mask[0] ? empty(grad, {grad.sym_size(0), in_features}, grad.scalar_type()) : Tensor(),
+          mask[1] ? empty(grad, {grad.sym_size(1), in_features}, weight_dtype) : Tensor()};
+}
+
+std::tuple<Tensor, Tensor> linear_backward_int8_composite(const Tensor& grad, const Tensor& q,
+                                                          const Tensor& scale, const Packed& weight,
+                                                          ScalarType weight_dtype, std::array<bool, 2> mask,
+                                                          bool stochastic_rounding) {
+  return ops::linear_backward_int8(grad, q, scale, weight->codes(), weight->scale(), weight->in_features(),
+                                   weight_dtype, mask, stochastic_rounding);
+}
+
+// Without gradients the backward does not matter, beyond that it has a name.
 Tensor bit_linear_composite(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
+                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                            std::string_view backward, bool /*stochastic_rounding*/) {
+  backward_of(backward);
   check_layer(x, weight, bias, norm_weight);
   return std::get<0>(bit_linear_train_composite(x, weight, bias, norm_weight, rms, eps, per_row));
 }
 
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-                                     bool rms, double eps) {
+                                     bool rms, double eps, std::string_view backward,
+                                     bool /*stochastic_rounding*/) {
+  backward_of(backward);
   check_layer(x, weight, bias, norm_weight);
   return std::get<0>(bit_linear_forward_composite(x, packed, bias, norm_weight, rms, eps));
 }
 
 }  // namespace
+
+std::string_view name_of(nn::Backward backward) {
+  switch (backward) {
+    case nn::Backward::exact:
+      return "exact";
+    case nn::Backward::int8_input:
+      return "int8_input";
+    case nn::Backward::int8_all:
+      return "int8_all";
+  }
+  TORCH_CHECK(false, "trit: backward is ", static_cast<int>(backward),
+              ", wanted a value of trit::nn::Backward");
+}
+
+nn::Backward backward_of(std::string_view name) {
+  for (const auto backward : {nn::Backward::exact, nn::Backward::int8_input, nn::Backward::int8_all}) {
+    if (name == name_of(backward)) {
+      return backward;
+    }
+  }
+  TORCH_CHECK(false, "trit::bit_linear: backward is '", std::string(name),
+              "', wanted 'exact', 'int8_input' or 'int8_all'");
+}
 
 TORCH_LIBRARY(trit, m) {
   register_packed_weight_class();
@@ -152,7 +197,17 @@ TORCH_LIBRARY(trit, m) {
   m.def(
       "linear_backward_input.prepared(Tensor grad, __torch__.torch.classes.trit.PackedWeight weight) -> "
       "Tensor");
-  m.def("linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features) -> Tensor");
+  m.def(
+      "linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features, "
+      "ScalarType? dtype=None) -> Tensor");
+  m.def(
+      "linear_backward_int8(Tensor grad, Tensor q, Tensor scale, Tensor codes, Tensor weight_scale, "
+      "SymInt in_features, ScalarType weight_dtype, bool[2] mask, bool stochastic_rounding) -> "
+      "(Tensor grad_x, Tensor grad_weight)");
+  m.def(
+      "linear_backward_int8.prepared(Tensor grad, Tensor q, Tensor scale, "
+      "__torch__.torch.classes.trit.PackedWeight weight, ScalarType weight_dtype, bool[2] mask, "
+      "bool stochastic_rounding) -> (Tensor grad_x, Tensor grad_weight)");
   m.def("rms_norm(Tensor x, Tensor? weight, float eps) -> (Tensor y, Tensor rstd)");
   m.def(
       "rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight, bool[2] mask) -> (Tensor, "
@@ -165,10 +220,11 @@ TORCH_LIBRARY(trit, m) {
       "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
   m.def(
       "bit_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
-      "bool per_row) -> Tensor");
+      "bool per_row, str backward='exact', bool stochastic_rounding=False) -> Tensor");
   m.def(
       "bit_linear.prepared(Tensor x, Tensor weight, __torch__.torch.classes.trit.PackedWeight packed, "
-      "Tensor? bias, Tensor? norm_weight, bool rms, float eps) -> Tensor");
+      "Tensor? bias, Tensor? norm_weight, bool rms, float eps, str backward='exact', "
+      "bool stochastic_rounding=False) -> Tensor");
 }
 
 TORCH_LIBRARY_IMPL(trit, Meta, m) {
@@ -181,6 +237,7 @@ TORCH_LIBRARY_IMPL(trit, Meta, m) {
   m.impl("packed_linear.prepared", packed_linear_prepared_meta);
   m.impl("linear_backward_input", linear_backward_input_meta);
   m.impl("linear_backward_weight", linear_backward_weight_meta);
+  m.impl("linear_backward_int8", linear_backward_int8_meta);
   m.impl("rms_norm", rms_norm_meta);
   m.impl("rms_norm_backward", rms_norm_backward_meta);
 }
@@ -190,6 +247,7 @@ TORCH_LIBRARY_IMPL(trit, CompositeExplicitAutograd, m) {
   m.impl("bit_linear_forward", bit_linear_forward_composite);
   m.impl("bit_linear_train", bit_linear_train_composite);
   m.impl("linear_backward_input.prepared", linear_backward_input_composite);
+  m.impl("linear_backward_int8.prepared", linear_backward_int8_composite);
   m.impl("bit_linear", bit_linear_composite);
   m.impl("bit_linear.prepared", bit_linear_prepared_composite);
 }
@@ -249,9 +307,27 @@ Tensor linear_backward_input(const Tensor& grad, const Packed& weight) {
   return op.call(grad, weight);
 }
 
-Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale, SymInt in_features) {
+Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale, SymInt in_features,
+                              optional<ScalarType> dtype) {
   static const auto op = find<decltype(linear_backward_weight_meta)>("trit::linear_backward_weight");
-  return op.call(grad, q, scale, std::move(in_features));
+  return op.call(grad, q, scale, std::move(in_features), dtype);
+}
+
+std::tuple<Tensor, Tensor> linear_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                                const Tensor& codes, const Tensor& weight_scale,
+                                                SymInt in_features, ScalarType weight_dtype,
+                                                std::array<bool, 2> mask, bool stochastic_rounding) {
+  static const auto op = find<decltype(linear_backward_int8_meta)>("trit::linear_backward_int8");
+  return op.call(grad, q, scale, codes, weight_scale, std::move(in_features), weight_dtype, mask,
+                 stochastic_rounding);
+}
+
+std::tuple<Tensor, Tensor> linear_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                                const Packed& weight, ScalarType weight_dtype,
+                                                std::array<bool, 2> mask, bool stochastic_rounding) {
+  static const auto op =
+      find<decltype(linear_backward_int8_composite)>("trit::linear_backward_int8", "prepared");
+  return op.call(grad, q, scale, weight, weight_dtype, mask, stochastic_rounding);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
@@ -283,15 +359,18 @@ BitLinearTrainResult bit_linear_train(const Tensor& x, const Tensor& weight, con
 }
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                  const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row) {
+                  const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                  const BackwardKind& backward) {
   static const auto op = find<decltype(bit_linear_composite)>("trit::bit_linear");
-  return op.call(x, weight, bias, norm_weight, rms, eps, per_row);
+  return op.call(x, weight, bias, norm_weight, rms, eps, per_row, name_of(backward.products),
+                 backward.stochastic_rounding);
 }
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const Packed& packed, const optional<Tensor>& bias,
-                  const optional<Tensor>& norm_weight, bool rms, double eps) {
+                  const optional<Tensor>& norm_weight, bool rms, double eps, const BackwardKind& backward) {
   static const auto op = find<decltype(bit_linear_prepared_composite)>("trit::bit_linear", "prepared");
-  return op.call(x, weight, packed, bias, norm_weight, rms, eps);
+  return op.call(x, weight, packed, bias, norm_weight, rms, eps, name_of(backward.products),
+                 backward.stochastic_rounding);
 }
 
 }  // namespace ops

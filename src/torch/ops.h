@@ -8,9 +8,24 @@
 
 #include <array>
 #include <optional>
+#include <string_view>
 #include <tuple>
 
 #include "torch/packed_weight.h"
+#include "trit/torch.h"
+
+namespace trit::torch_layer {
+
+/// How the products of a layer's backward are computed.
+struct BackwardKind {
+  nn::Backward products = nn::Backward::exact;
+  bool stochastic_rounding = false;
+};
+/// "exact", "int8_input", "int8_all": the operators' argument `backward`. Throws c10::Error for anything else.
+std::string_view name_of(nn::Backward backward);
+nn::Backward backward_of(std::string_view name);
+
+}  // namespace trit::torch_layer
 
 namespace trit::torch_layer::ops {
 
@@ -45,9 +60,21 @@ torch::Tensor linear_backward_input(const torch::Tensor& grad, const torch::Tens
 /// The same from a packed weight, which keeps what the device's kernels prepare of it.
 torch::Tensor linear_backward_input(const torch::Tensor& grad,
                                     const c10::intrusive_ptr<PackedWeight>& weight);
-/// dW [N, K] = gradᵀ · (scale q), in grad's dtype.
+/// dW [N, K] = gradᵀ · (scale q), in `dtype`, or else in grad's.
 torch::Tensor linear_backward_weight(const torch::Tensor& grad, const torch::Tensor& q,
-                                     const torch::Tensor& scale, c10::SymInt in_features);
+                                     const torch::Tensor& scale, c10::SymInt in_features,
+                                     std::optional<torch::ScalarType> dtype = std::nullopt);
+
+/// Both in int8 (trit/gradient.h), as far as `mask` wants them: dX [M, K] in grad's dtype and dW [N, K] in
+/// weight_dtype, else undefined.
+std::tuple<torch::Tensor, torch::Tensor> linear_backward_int8(
+    const torch::Tensor& grad, const torch::Tensor& q, const torch::Tensor& scale, const torch::Tensor& codes,
+    const torch::Tensor& weight_scale, c10::SymInt in_features, torch::ScalarType weight_dtype,
+    std::array<bool, 2> mask, bool stochastic_rounding);
+std::tuple<torch::Tensor, torch::Tensor> linear_backward_int8(
+    const torch::Tensor& grad, const torch::Tensor& q, const torch::Tensor& scale,
+    const c10::intrusive_ptr<PackedWeight>& weight, torch::ScalarType weight_dtype, std::array<bool, 2> mask,
+    bool stochastic_rounding);
 
 /// y = x / sqrt(mean(x^2) + eps) * weight over the last dimension, and 1 / sqrt(...) for the backward.
 std::tuple<torch::Tensor, torch::Tensor> rms_norm(const torch::Tensor& x,
@@ -82,10 +109,12 @@ BitLinearTrainResult bit_linear_train(const torch::Tensor& x, const torch::Tenso
 /// The whole layer, x [..., K] -> y [..., N], differentiable (straight-through).
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const std::optional<torch::Tensor>& bias,
-                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps, bool per_row);
+                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                         const BackwardKind& backward = {});
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const c10::intrusive_ptr<PackedWeight>& packed,
                          const std::optional<torch::Tensor>& bias,
-                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps);
+                         const std::optional<torch::Tensor>& norm_weight, bool rms, double eps,
+                         const BackwardKind& backward = {});
 
 }  // namespace trit::torch_layer::ops

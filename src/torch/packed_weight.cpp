@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT
 #include "torch/packed_weight.h"
 
+#include <atomic>
+
 #include "torch/cuda/cuda.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
+#include "torch/transposed_weight.h"
+#include "trit/torch.h"
 
 namespace trit::torch_layer {
 namespace {
@@ -86,7 +90,20 @@ const PackedLinear& PackedWeight::cpu() const {
   return *cpu_;
 }
 
+const PackedLinear& PackedWeight::cpu_transposed() const {
+  TORCH_CHECK(codes_.is_cpu(), "trit: the packed weight is on ", codes_.device(), ", wanted on the CPU");
+  std::call_once(transposed_, [this] {
+    TorchParallel parallel;
+    cpu_transposed_ = std::make_unique<PackedLinear>(
+        transposed_weight(cpu_kernels_for(Backend::automatic), parallel, codes_, scale_, in_features_));
+  });
+  return *cpu_transposed_;
+}
+
 namespace {
+
+// The trit::nn::GradientAccumulation of this thread, each with a number of its own; 0 without one.
+thread_local std::uint64_t current_accumulation = 0;
 
 std::int64_t version_of(const torch::Tensor& weight) {
   return weight.is_inference() ? 0 : static_cast<std::int64_t>(weight._version());
@@ -97,7 +114,8 @@ std::int64_t version_of(const torch::Tensor& weight) {
 bool PackedWeightCache::holds(const torch::Tensor& weight, bool per_row) const {
   return key_ && key_->version == version_of(weight) && key_->data == weight.const_data_ptr() &&
          key_->dtype == weight.scalar_type() && key_->device == weight.device() &&
-         weight.sizes() == key_->sizes && key_->per_row == per_row;
+         weight.sizes() == key_->sizes && key_->per_row == per_row &&
+         key_->accumulation == current_accumulation;
 }
 
 void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight,
@@ -108,7 +126,8 @@ void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torc
           .dtype = weight.scalar_type(),
           .device = weight.device(),
           .sizes = weight.sizes().vec(),
-          .per_row = per_row};
+          .per_row = per_row,
+          .accumulation = current_accumulation};
   ++packs_;
 }
 
@@ -123,6 +142,9 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& wei
   }
   std::optional<std::uint64_t> now;
   if (holds(weight, per_row)) {
+    if (current_accumulation != 0) {
+      return packed_;
+    }
     now = fingerprint_of(weight);
     if (fingerprint_ == now) {
       return packed_;
@@ -137,18 +159,20 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
   const bool capturing = cuda::is_capturing();
   const bool trains = torch::GradMode::is_enabled() && weight.requires_grad();
   captured_ = captured_ || (capturing && trains);
-  const bool unseen_writes = captured_ || trains || weight.is_inference() || !weight.is_contiguous() ||
-                             (weight.is_leaf() && weight.grad().defined());
-  if (!unseen_writes && holds(weight, per_row)) {
+  const bool unchanged = current_accumulation != 0 && !capturing && !captured_;
+  const bool unseen_writes = !unchanged && (captured_ || trains || weight.is_inference() ||
+                                            (weight.is_leaf() && weight.grad().defined()));
+  const bool keeps = !unseen_writes && weight.is_contiguous();
+  if (keeps && holds(weight, per_row)) {
     return packed_;
   }
-  auto packed = cuda::pack(weight, per_row, !unseen_writes);
-  if (unseen_writes) {
+  auto packed = cuda::pack(weight, per_row, keeps);
+  if (!keeps) {
     packed_.reset();
     key_.reset();
   }
   // Memory and values of a capture belong to its replays.
-  if (unseen_writes || capturing) {
+  if (!keeps || capturing) {
     ++packs_;
     return packed;
   }
@@ -175,3 +199,14 @@ std::int64_t PackedWeightCache::packs() const {
 }
 
 }  // namespace trit::torch_layer
+
+namespace trit::nn {
+
+GradientAccumulation::GradientAccumulation() : outer_(torch_layer::current_accumulation) {
+  static std::atomic<std::uint64_t> count{0};
+  torch_layer::current_accumulation = ++count;
+}
+
+GradientAccumulation::~GradientAccumulation() { torch_layer::current_accumulation = outer_; }
+
+}  // namespace trit::nn

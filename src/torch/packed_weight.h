@@ -39,6 +39,9 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::int64_t in_features() const { return in_features_; }
   /// The layout of this machine's fastest kernels (TRIT_BACKEND); CPU only. Thread-safe.
   const PackedLinear& cpu() const;
+  /// The transposed weight [K, N] likewise, for gradients in int8. Its scale is this weight's, or 1 where each
+  /// output row has its own.
+  const PackedLinear& cpu_transposed() const;
   /// The layout of the GPU's kernels, ready for use on the current stream; on a GPU only. Thread-safe.
   const cuda::PreparedWeight& cuda() const;
 
@@ -47,7 +50,9 @@ class PackedWeight final : public torch::CustomClassHolder {
   torch::Tensor scale_;
   std::int64_t in_features_;
   mutable std::once_flag prepared_;
+  mutable std::once_flag transposed_;
   mutable std::unique_ptr<PackedLinear> cpu_;
+  mutable std::unique_ptr<PackedLinear> cpu_transposed_;
   mutable std::shared_ptr<cuda::PreparedWeight> cuda_;
 };
 
@@ -72,6 +77,9 @@ void register_packed_weight_class();
 /// that is captured packs inside the graph, at each replay, and from then on the calls outside of it pack
 /// too; one of inference captures the packed weight as it is. Inference tensors, without a version, are
 /// packed at each call, and so are weights on other devices.
+///
+/// Within a trit::nn::GradientAccumulation the key alone decides on every device, and an entry is used within
+/// the one that made it.
 class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.
@@ -87,6 +95,7 @@ class PackedWeightCache {
     torch::Device device;
     std::vector<std::int64_t> sizes;
     bool per_row;
+    std::uint64_t accumulation;  // 0 outside of any
   };
   bool holds(const torch::Tensor& weight, bool per_row) const;
   void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row);

@@ -120,6 +120,76 @@ void add_row(const float* part, std::int64_t features, float* total) {
   }
 }
 
+namespace {
+
+// round_gradient for a factor that is not 0: added to 1.5 * 2^23 a float is rounded half to even, and its low
+// byte is the code.
+[[gnu::always_inline]] inline std::int8_t rounded(float v, float factor) {
+  const auto bits = std::bit_cast<std::uint32_t>(v * factor + 0x1.8p23F);
+  return static_cast<std::int8_t>(factor == 0.0F ? 0U : bits & 0xffU);
+}
+[[gnu::always_inline]] inline std::uint32_t magnitude(float v) {
+  return std::bit_cast<std::uint32_t>(v) & 0x7fffffffU;
+}
+
+}  // namespace
+
+TRIT_CLONES
+std::uint32_t largest_gradient(const float* grad, const float* weight, std::int64_t count) {
+  std::uint32_t largest = 0;
+  if (weight == nullptr) {
+    for (std::int64_t n = 0; n < count; ++n) {
+      largest = std::max(largest, magnitude(grad[n]));
+    }
+  } else {
+    for (std::int64_t n = 0; n < count; ++n) {
+      largest = std::max(largest, magnitude(grad[n] * weight[n]));
+    }
+  }
+  return largest;
+}
+
+TRIT_CLONES
+void largest_gradients(const float* grad, float scale, std::int64_t count, std::uint32_t* largest) {
+  for (std::int64_t n = 0; n < count; ++n) {
+    largest[n] = std::max(largest[n], magnitude(grad[n] * scale));
+  }
+}
+
+TRIT_CLONES
+std::int32_t round_gradients(const float* grad, const float* weight, float factor, std::int64_t count,
+                             std::int8_t* q) {
+  if (weight == nullptr) {
+    for (std::int64_t n = 0; n < count; ++n) {
+      q[n] = rounded(grad[n], factor);
+    }
+  } else {
+    for (std::int64_t n = 0; n < count; ++n) {
+      q[n] = rounded(grad[n] * weight[n], factor);
+    }
+  }
+  std::int32_t sum = 0;
+  for (std::int64_t n = 0; n < count; ++n) {
+    sum += q[n];
+  }
+  return sum;
+}
+
+TRIT_CLONES
+void round_gradients(const float* grad, float scale, const float* factors, std::int64_t count,
+                     std::int8_t* q) {
+  for (std::int64_t n = 0; n < count; ++n) {
+    q[n] = rounded(grad[n] * scale, factors[n]);
+  }
+}
+
+TRIT_CLONES
+void scale_row(const std::int32_t* sums, float scale, std::int64_t count, float* to) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    to[k] = static_cast<float>(sums[k]) * scale;
+  }
+}
+
 // The accumulation of XXH3 (github.com/Cyan4973/xxHash): 32 x 32 -> 64 bit products of keyed halves, the word
 // itself into the neighbour lane so that a zero factor loses nothing, and a mixing step every 16 stripes of
 // 64 bytes. Keys differ from stripe to stripe, so that exchanging two changes the sum.

@@ -26,6 +26,21 @@ void rms_norm_backward_row(const float* grad, const float* x, const float* weigh
 /// The weights t of stored codes (format.h), `count` of them, as bfloat16 bits.
 void unpack_bfloat16_row(const std::uint8_t* codes, std::int64_t count, std::uint16_t* t);
 
+// ---- Gradients to int8 (trit/gradient.h). A magnitude is the bits of |v|: a NaN is larger than infinity. ----
+
+/// max(|grad[n] * weight[n]|) of `count` gradients; `weight` may be null for ones.
+std::uint32_t largest_gradient(const float* grad, const float* weight, std::int64_t count);
+/// largest[n] = max(largest[n], |grad[n] * scale|).
+void largest_gradients(const float* grad, float scale, std::int64_t count, std::uint32_t* largest);
+/// q[n] = round_gradient(grad[n] * weight[n], factor), 0 where the factor is 0; returns the sum of q.
+std::int32_t round_gradients(const float* grad, const float* weight, float factor, std::int64_t count,
+                             std::int8_t* q);
+/// q[n] = round_gradient(grad[n] * scale, factors[n]), 0 where the factor is 0.
+void round_gradients(const float* grad, float scale, const float* factors, std::int64_t count,
+                     std::int8_t* q);
+/// to[k] = (float)sums[k] * scale.
+void scale_row(const std::int32_t* sums, float scale, std::int64_t count, float* to);
+
 /// total [features] += part [features]
 void add_row(const float* part, std::int64_t features, float* total);
 

@@ -45,6 +45,21 @@ TEST_F(Cache, IsUsedWhileTheWeightStays) {
   EXPECT_EQ(fc->times_packed(), 2);
 }
 
+TEST_F(Cache, PacksOnceInAGradientAccumulation) {
+  torch::optim::SGD optimizer(fc->parameters(), 0.5);  // writes through .data
+  for (int step = 1; step <= 3; ++step) {
+    {
+      const nn::GradientAccumulation same_weights;
+      for (int part = 0; part < 4; ++part) {
+        fc(x + part).sum().backward();
+      }
+      EXPECT_EQ(fc->times_packed(), step);
+    }
+    optimizer.step();
+  }
+  expect_current("after the last step");
+}
+
 TEST_F(Cache, SeesEveryKindOfWrite) {
   expect_current("new");
   {

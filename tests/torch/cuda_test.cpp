@@ -256,6 +256,33 @@ TEST(CudaCache, RepacksWhenTheWeightHasChanged) {
   EXPECT_EQ(gpu->times_packed(), 5);
 }
 
+TEST(CudaCache, PacksOnceInAGradientAccumulation) {
+  torch::manual_seed(31);
+  auto fc = on_gpu(layer(300, 40, false, Norm::rms));
+  torch::optim::SGD optimizer(fc->parameters(), 0.5);
+  const auto x = torch::randn({5, 300}, torch::device(kGpu));
+  for (int step = 1; step <= 2; ++step) {
+    {
+      const nn::GradientAccumulation same_weights;
+      for (int part = 0; part < 3; ++part) {
+        auto input = (x + part).requires_grad_();
+        fc(input).sum().backward();
+        EXPECT_TRUE(input.grad().defined());
+      }
+      EXPECT_EQ(fc->times_packed(), step);
+    }
+    optimizer.step();
+  }
+  // SGD moves no version: the pass after it packs anew.
+  const torch::NoGradGuard no_grad;
+  fc->zero_grad();
+  const auto y = fc(x);
+  EXPECT_EQ(fc->times_packed(), 3);
+  EXPECT_TRUE(
+      same_bits(y.cpu(), bit_linear_rows(x.cpu(), fc->weight.cpu(), std::nullopt, fc->norm->weight.cpu(),
+                                         Norm::rms, 1e-6F, ScaleGranularity::tensor)));
+}
+
 TEST(CudaGraph, ReplayIsTheEagerStep) {
   torch::manual_seed(28);
   auto eager = on_gpu(layer(260, 33, true, Norm::rms));

@@ -41,6 +41,7 @@ def check_operators():
         (ops.linear_backward_input.default, (grad, codes, beta, 22)),
         (ops.bit_linear_train.default, (x, w, b, g, True, 1e-6, False)),
         (ops.linear_backward_weight.default, (grad, q, s, 22)),
+        (ops.linear_backward_int8.default, (grad, q, s, codes, beta, 22, torch.float32, [True, True], False)),
         (ops.rms_norm.default, (x.clone().requires_grad_(), g.clone().requires_grad_(), 1e-6)),
         (ops.rms_norm_backward.default, (x, x, r, g, [True, True])),
     ]
@@ -48,6 +49,7 @@ def check_operators():
         leaves = [t.clone().requires_grad_() for t in (torch.randn(shape), w, b, g)]
         calls.append((ops.bit_linear.default, (*leaves, True, 1e-6, False)))
         calls.append((ops.bit_linear.default, (leaves[0], leaves[1], None, None, False, 1e-6, True)))
+        calls.append((ops.bit_linear.default, (*leaves, True, 1e-6, False, "int8_all")))
     for op, args in calls:
         torch.library.opcheck(op, args)
     print(f"opcheck: {len(calls)} calls")

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The host side of the Hopper GEMM, for the two products that use it: the layer's (plan.cu) and its input's
-// gradient (backward/gradient_input.cu).
+// The host side of the Hopper GEMM, for the products that use it: the layer's (plan.cu) and the gradients
+// of its input and its weight (backward/gradient_input.cu, gradient_weight.cu).
 //
 //   y[token, row] = ((float)acc * s[token]) * beta[row] + bias[row]
 //   acc           = sum over k of x[token, k] * t[row, k]
@@ -43,6 +43,8 @@ std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
 std::span<const GemmSm90Instance> gemm_sm90_split();
 /// Of 16-bit float tokens: bfloat16 or float16.
 std::span<const GemmSm90Instance> gemm_sm90_float(DataType type);
+/// Of int8 rows in place of ternary weights.
+std::span<const GemmSm90Instance> gemm_sm90_int8();
 
 /// Tile counts and coordinates are int32; a matrix near this limit has no room in any GPU.
 inline constexpr std::int64_t kMaxGemmSm90Extent = std::int64_t{1} << 30;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// The element types that the Hopper GEMM multiplies ternary weights with. A tile is 64 rows and as many
-// inputs as fill the 128 bytes of a token in a box: 128 of int8, 64 of a 16-bit float. A wgmma step takes 32
-// of these bytes, so that a tile is four steps for every type.
+// The element types of the Hopper GEMM: ternary weights with int8 or 16-bit floats, and int8 with int8. A tile
+// is 64 rows and as many inputs as fill the 128 bytes of a token in a box: 128 of int8, 64 of a 16-bit float. A
+// wgmma step takes 32 of these bytes, so that a tile is four steps for every type.
 //
 // int8: the tile of fragments.cuh, 2 KiB. 16-bit floats: 1 KiB, 8 bytes for each thread of a warpgroup, a
 // word for two steps. With g = lane / 4, c = lane % 4:
@@ -34,6 +34,7 @@ struct Int8Operand {
   static constexpr int kTileBytes = trit::cuda::kTileBytes;
   static constexpr bool kScaled = true;  // each token has a scale
   using Words = uint4;                   // of a thread and tile, one for each step
+  static constexpr int kThreadBytes = 16;
   template <int kTokens>
   using Wgmma = ptx::Wgmma<kTokens>;
   __device__ static void load(std::uint32_t address, Words& words) { words = ptx::shared_load(address); }
@@ -57,6 +58,7 @@ struct FloatOperand {
   static constexpr int kTileBytes = 1024;
   static constexpr bool kScaled = false;
   using Words = uint2;  // one for two steps
+  static constexpr int kThreadBytes = 8;
   template <int kTokens>
   using Wgmma = ptx::FloatWgmma<kType, kTokens>;
   __device__ static void load(std::uint32_t address, Words& words) { ptx::shared_load(address, words); }
@@ -69,6 +71,35 @@ struct FloatOperand {
     }
   }
   __device__ static float value(std::int32_t acc) { return __fmul_rn(__int_as_float(acc), 0.5F); }
+};
+
+/// int8 on both sides: a tile holds the A registers themselves, 16 bytes of each thread for each of the four
+/// steps, one step after the other, so that a warp's loads have no bank conflicts.
+struct PlainInt8Operand {
+  static constexpr int kTileInputs = 128;
+  static constexpr int kTileBytes = kTileRows * 128;
+  static constexpr bool kScaled = true;
+  using Words = std::uint32_t;  // the thread's address in the tile: nothing is unpacked, so nothing is held
+  static constexpr int kThreadBytes = 16;
+  static constexpr int kStepBytes = 128 * kThreadBytes;
+  template <int kTokens>
+  using Wgmma = ptx::Wgmma<kTokens>;
+  __device__ static void load(std::uint32_t address, Words& words) { words = address; }
+  __device__ static void unpack_half(const Words& words, int half, std::uint32_t (&registers)[2][4]) {
+#pragma unroll
+    for (int k = 0; k < 2; ++k) {
+      const uint4 step = ptx::shared_load(words + (2 * half + k) * kStepBytes);
+      registers[k][0] = step.x;
+      registers[k][1] = step.y;
+      registers[k][2] = step.z;
+      registers[k][3] = step.w;
+    }
+#pragma unroll
+    for (int r = 0; r < 8; ++r) {
+      ptx::pin_register(registers[r / 4][r % 4]);
+    }
+  }
+  __device__ static float value(std::int32_t acc) { return __int2float_rn(acc); }
 };
 
 }  // namespace trit::cuda

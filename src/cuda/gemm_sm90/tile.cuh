@@ -159,7 +159,7 @@ __device__ __forceinline__ void multiply(const Ring& ring, RingPosition& positio
                                          std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
   const std::uint32_t weights = ring.data + T::kStepTokenBytes +
                                 group * T::kRowBlocks * T::kStepTiles * T::kTileBytes +
-                                thread * static_cast<int>(sizeof(typename T::Operand::Words));
+                                thread * T::Operand::kThreadBytes;
   std::uint32_t previous = 0;  // the empty barrier of the step before; 0 (never a barrier's address): none
   std::uint32_t set[2][T::kRowBlocks][2][4];
 #pragma unroll 1

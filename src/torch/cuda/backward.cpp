@@ -7,6 +7,7 @@
 #include <torch/library.h>
 
 #include <algorithm>
+#include <optional>
 
 #include "torch/arguments.h"
 #include "torch/cuda/kernels.h"
@@ -125,19 +126,21 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
                              std::int64_t in_features) {
   check_codes(codes, in_features);
   const Tensor stored = codes.contiguous();
-  return backward_input(grad, stored, weight_scale, in_features,
-                        [&] { return cuda::prepare_transposed(stored, in_features); });
+  return backward_input(grad, stored, weight_scale, in_features, [&] {
+    return cuda::prepare_transposed(stored, in_features, cuda::GradientOperand::float16);
+  });
 }
 
 // The transposed weights belong to the packed weight: a second backward through it does not prepare them
 // again.
 Tensor linear_backward_input_prepared(const Tensor& grad, const Packed& weight) {
-  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(),
-                        [&] { return weight->cuda().transposed(weight->codes(), weight->in_features()); });
+  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(), [&] {
+    return weight->cuda().transposed(weight->codes(), weight->in_features(), cuda::GradientOperand::float16);
+  });
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features) {
+                              std::int64_t in_features, std::optional<ScalarType> dtype) {
   TORCH_CHECK(grad.dim() == 2 && q.dim() == 2 && grad.size(0) == q.size(0) && scale.numel() == q.size(0) &&
                   q.size(1) == padded_in_features(in_features) && q.scalar_type() == torch::kChar,
               "trit::linear_backward_weight: wanted grad [tokens, out_features], q int8 [tokens, ",
@@ -158,7 +161,10 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                                .type = data_type(grad.scalar_type(), "grad"),
                                .x = x.mutable_data_ptr()},
                               cuda::stream_of(grad));
-  return at::mm(grad.t(), x);
+  // A 16-bit product is written in float32 where the weight is: a copy would read and write 6 N K bytes.
+  const ScalarType wanted = dtype.value_or(grad.scalar_type());
+  return wanted == torch::kFloat && grad.scalar_type() != torch::kFloat ? at::mm(grad.t(), x, torch::kFloat)
+                                                                        : at::mm(grad.t(), x).to(wanted);
 }
 
 }  // namespace

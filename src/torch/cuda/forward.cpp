@@ -210,7 +210,7 @@ Tensor checked_output(const Tensor& x, const PackedWeight& packed) {
 // The whole layer for inference: two launches and two allocations.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& /*weight*/, const Packed& packed,
                            const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
-                           double eps) {
+                           double eps, std::string_view /*backward*/, bool /*stochastic_rounding*/) {
   Tensor y = checked_output(x, *packed);
   const CUDAGuard guard(x.device());
   const Rows rows = rows_of(x);

@@ -56,26 +56,33 @@ void PreparedWeight::use_on_current_stream(const torch::Tensor& codes, const tor
   }
 }
 
-torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features) {
+torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features,
+                                 GradientOperand operand) {
   const c10::cuda::CUDAGuard guard(codes.device());
-  torch::Tensor weights = empty_bytes(trit::cuda::transposed_weight_bytes(codes.size(0), in_features), codes);
-  trit::cuda::prepare_transposed(codes.const_data_ptr<std::uint8_t>(), codes.size(0), in_features,
-                                 weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
+  const std::int64_t out_features = codes.size(0);
+  const bool int8 = operand == GradientOperand::int8;
+  torch::Tensor weights = empty_bytes(int8 ? trit::cuda::weight_bytes(in_features, out_features)
+                                           : trit::cuda::transposed_weight_bytes(out_features, in_features),
+                                      codes);
+  const auto prepare = int8 ? trit::cuda::prepare_transposed_int8 : trit::cuda::prepare_transposed;
+  prepare(codes.const_data_ptr<std::uint8_t>(), out_features, in_features,
+          weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
   return weights;
 }
 
-torch::Tensor PreparedWeight::transposed(const torch::Tensor& codes, std::int64_t in_features) const {
+torch::Tensor PreparedWeight::transposed(const torch::Tensor& codes, std::int64_t in_features,
+                                         GradientOperand operand) const {
   // Memory of a capture holds the weights at its replays only.
   if (is_capturing() != captured_) {
-    return prepare_transposed(codes, in_features);
+    return prepare_transposed(codes, in_features, operand);
   }
   const auto current = c10::cuda::getCurrentCUDAStream(codes.device().index());
   const std::lock_guard lock(mutex_);
-  if (transposed_stream_ != current) {
-    transposed_ = prepare_transposed(codes, in_features);
-    transposed_stream_ = current;
+  Transposed& kept = transposed_.at(static_cast<std::size_t>(operand));
+  if (kept.stream != current) {
+    kept = {prepare_transposed(codes, in_features, operand), current};
   }
-  return transposed_;
+  return kept.weights;
 }
 
 c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept) {

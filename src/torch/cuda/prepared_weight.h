@@ -4,10 +4,15 @@
 #include <ATen/cuda/CUDAEvent.h>
 #include <torch/torch.h>
 
+#include <array>
+#include <cstdint>
 #include <mutex>
 #include <optional>
 
 namespace trit::torch_layer::cuda {
+
+/// What a gradient is multiplied as: each has a layout of the transposed weight.
+enum class GradientOperand : std::uint8_t { float16, int8 };
 
 /// A packed weight in the layout of the GPU's products (trit/cuda.h, prepare_weights).
 class PreparedWeight {
@@ -23,22 +28,27 @@ class PreparedWeight {
 
   const std::uint8_t* data() const { return weights_.const_data_ptr<std::uint8_t>(); }
 
-  /// The layout of gradient_input (trit/cuda_backward.h), for the current stream. Prepared at the first
-  /// call, since not every forward has a backward that needs it, and again for another stream or inside a
-  /// CUDA graph that captures the backward alone. Thread-safe.
-  torch::Tensor transposed(const torch::Tensor& codes, std::int64_t in_features) const;
+  /// The layout of gradient_input (trit/cuda_backward.h) or, for int8, of the product of gradients, for the
+  /// current stream. Prepared at the first call, since not every forward has a backward that needs it, and
+  /// again for another stream or inside a CUDA graph that captures the backward alone. Thread-safe.
+  torch::Tensor transposed(const torch::Tensor& codes, std::int64_t in_features,
+                           GradientOperand operand) const;
 
  private:
   torch::Tensor weights_;
   c10::cuda::CUDAStream stream_;
   at::cuda::CUDAEvent ready_;
   bool captured_;  // prepared inside a capture
+  struct Transposed {
+    torch::Tensor weights;
+    std::optional<c10::cuda::CUDAStream> stream;  // that they were prepared on
+  };
   mutable std::mutex mutex_;
-  mutable torch::Tensor transposed_;  // on transposed_stream_
-  mutable std::optional<c10::cuda::CUDAStream> transposed_stream_;
+  mutable std::array<Transposed, 2> transposed_;  // by GradientOperand
 };
 
-/// codes [N, packed_row_bytes(K)] in the layout of gradient_input, prepared on the current stream.
-torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features);
+/// codes [N, packed_row_bytes(K)] in the layout of the operand, prepared on the current stream.
+torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features,
+                                 GradientOperand operand);
 
 }  // namespace trit::torch_layer::cuda

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+//
+// The kernels of a layer's backward by themselves, each arrangement of them, beside the copy bandwidth:
+//
+//   bench_backward [--tokens M] [--settle MILLISECONDS] [OUTPUTSxINPUTS ...]
+//
+// One JSON object a shape on a line: microseconds of each kernel, gradients in bfloat16. Inputs are random; that
+// results are right is what the tests show.
+#include <cstdio>
+#include <cstdlib>
+#include <exception>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "cuda/backward/gradient_weight.h"
+#include "cuda/backward/norm_backward.h"
+#include "cuda/data.h"
+#include "cuda/gpu.h"
+#include "trit/cuda_backward.h"
+
+namespace trit::bench {
+namespace {
+
+struct Shape {
+  std::int64_t outputs, inputs;
+};
+
+std::size_t product_of(std::int64_t a, std::int64_t b) {
+  return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
+}
+
+// Random bfloat16 of -127 .. 127.
+DeviceBuffer<std::uint16_t> random_bfloat16(std::size_t count, std::uint64_t seed, cudaStream_t stream) {
+  const DeviceBuffer<std::int8_t> integers(count);
+  DeviceBuffer<std::uint16_t> values(count);
+  random_int8(integers.data(), static_cast<std::int64_t>(count), seed, stream);
+  convert(integers.data(), static_cast<std::int64_t>(count), Element::bfloat16, values.data(), stream);
+  check(cudaStreamSynchronize(stream), "random values");
+  return values;
+}
+
+class Measurement {
+ public:
+  Measurement(cudaStream_t stream, double settle) : stream_(stream), settle_(settle) {}
+  template <typename Record>
+  void add(std::string name, const Record& record) {
+    names_.push_back(std::move(name));
+    graphs_.emplace_back(stream_, 10, [&](int) { record(); });
+  }
+  void print(const Shape& shape, std::int64_t tokens) {
+    const std::vector<double> times = time_graphs(stream_, graphs_, 5, settle_);
+    std::printf("{\"tokens\": %lld, \"out_features\": %lld, \"in_features\": %lld",
+                static_cast<long long>(tokens), static_cast<long long>(shape.outputs),
+                static_cast<long long>(shape.inputs));
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      std::printf(", \"%s\": %.1f", names_[i].c_str(), times[i]);
+    }
+    std::printf("}\n");
+    std::fflush(stdout);
+  }
+
+ private:
+  cudaStream_t stream_;
+  double settle_;
+  std::vector<std::string> names_;
+  std::vector<Graph> graphs_;
+};
+
+void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens, double settle,
+             cudaStream_t stream) {
+  const std::int64_t outputs = shape.outputs;
+  const std::int64_t inputs = shape.inputs;
+  const auto grad = random_bfloat16(product_of(tokens, outputs), 1, stream);
+  const auto x = random_bfloat16(product_of(tokens, inputs), 2, stream);
+  const auto u = random_bfloat16(product_of(tokens, inputs), 3, stream);
+  const DeviceBuffer<std::uint16_t> grad_x(product_of(tokens, inputs));
+  const DeviceBuffer<std::int8_t> q(product_of(tokens, cuda::quantized_row_bytes(inputs)));
+  random_int8(q.data(), static_cast<std::int64_t>(q.size()), 4, stream);
+  const DeviceBuffer<float> token_scale(static_cast<std::size_t>(tokens));
+  random_float(token_scale.data(), tokens, 0.5F, 1.5F, 5, stream);
+  const DeviceBuffer<float> beta(1);
+  random_float(beta.data(), 1, 0.5F, 1.5F, 6, stream);
+  const DeviceBuffer<float> norm_weight(static_cast<std::size_t>(inputs));
+  random_float(norm_weight.data(), inputs, 0.5F, 1.5F, 7, stream);
+  const DeviceBuffer<std::int8_t> t(product_of(outputs, inputs));
+  random_ternary(t.data(), static_cast<std::int64_t>(t.size()), 8, stream);
+  const DeviceBuffer<std::uint8_t> codes(product_of(outputs, packed_row_bytes(inputs)));
+  pack_codes(t.data(), outputs, inputs, codes.data(), stream);
+  const DeviceBuffer<std::uint8_t> weights(cuda::transposed_weight_bytes(outputs, inputs));
+  const DeviceBuffer<std::uint8_t> weights_int8(cuda::weight_bytes(inputs, outputs));
+  const DeviceBuffer<std::int8_t> grad_rows(product_of(tokens, cuda::quantized_row_bytes(outputs)));
+  const DeviceBuffer<float> grad_scale(static_cast<std::size_t>(tokens));
+  const DeviceBuffer<std::uint32_t> maxima(static_cast<std::size_t>(outputs));
+  maxima.fill_bytes(0);
+  const DeviceBuffer<std::int8_t> grad_columns(product_of(outputs, cuda::gradient_row_bytes(tokens)));
+  const DeviceBuffer<float> output_scale(static_cast<std::size_t>(outputs));
+  const DeviceBuffer<std::int8_t> tiles(cuda::transposed_activation_bytes(tokens, inputs));
+  const DeviceBuffer<float> grad_weight(product_of(outputs, inputs));
+  const std::int64_t parts = cuda::norm_backward_parts(tokens);
+  const DeviceBuffer<float> grad_norm_weight(product_of(parts, inputs));
+  const DeviceBuffer<std::uint8_t> workspace(cuda::product_workspace_bytes(device, tokens, inputs, outputs));
+  workspace.fill_bytes(0);
+  check(cudaStreamSynchronize(stream), "operands");
+
+  Measurement measurement(stream, settle);
+  measurement.add("copy_4MK_bytes", [&] {
+    check(cudaMemcpyAsync(grad_x.data(), x.data(), x.bytes(), cudaMemcpyDeviceToDevice, stream), "a copy");
+  });
+  const cuda::NormBackward norm{.grad = u.data(),
+                                .x = x.data(),
+                                .type = DataType::bfloat16,
+                                .tokens = tokens,
+                                .in_features = inputs,
+                                .norm_weight = norm_weight.data(),
+                                .rstd = token_scale.data(),
+                                .grad_x = grad_x.data(),
+                                .grad_norm_weight = grad_norm_weight.data(),
+                                .parts = parts};
+  for (const int steps : {1, 2, 4}) {
+    measurement.add("norm_backward_" + std::to_string(steps),
+                    [&] { cuda::norm_backward(norm, steps, stream); });
+  }
+  const cuda::GradientRows rows{.grad = grad.data(),
+                                .type = DataType::bfloat16,
+                                .tokens = tokens,
+                                .out_features = outputs,
+                                .q = grad_rows.data(),
+                                .scale = grad_scale.data()};
+  measurement.add("quantize_rows", [&] { cuda::quantize_gradient_rows(device, rows, stream); });
+  cuda::GradientRows both = rows;
+  both.token_scale = token_scale.data();
+  both.maxima = maxima.data();
+  measurement.add("quantize_rows_and_maxima", [&] { cuda::quantize_gradient_rows(device, both, stream); });
+  cuda::GradientRows random = both;
+  random.rounding = {.stochastic = true, .seed = 1};
+  measurement.add("quantize_rows_at_random", [&] { cuda::quantize_gradient_rows(device, random, stream); });
+  measurement.add("quantize_outputs", [&] {
+    cuda::quantize_gradient_outputs({.grad = grad.data(),
+                                     .type = DataType::bfloat16,
+                                     .tokens = tokens,
+                                     .out_features = outputs,
+                                     .token_scale = token_scale.data(),
+                                     .maxima = maxima.data(),
+                                     .q = grad_columns.data(),
+                                     .scale = output_scale.data()},
+                                    stream);
+  });
+  measurement.add("transpose_activations", [&] {
+    cuda::transpose_activations({.q = q.data(),
+                                 .row_bytes = cuda::quantized_row_bytes(inputs),
+                                 .tokens = tokens,
+                                 .in_features = inputs,
+                                 .tiles = true,
+                                 .transposed = tiles.data()},
+                                stream);
+  });
+  measurement.add("prepare_transposed",
+                  [&] { cuda::prepare_transposed(codes.data(), outputs, inputs, weights.data(), stream); });
+  measurement.add("prepare_transposed_int8", [&] {
+    cuda::prepare_transposed_int8(codes.data(), outputs, inputs, weights_int8.data(), stream);
+  });
+  const cuda::GradientInput exact{.grad = grad.data(),
+                                  .type = DataType::bfloat16,
+                                  .tokens = tokens,
+                                  .out_features = outputs,
+                                  .in_features = inputs,
+                                  .weights = weights.data(),
+                                  .scale = beta.data(),
+                                  .grad_x = grad_x.data()};
+  if (cuda::gradient_input_fits(device, exact)) {
+    measurement.add("gradient_input", [&] { cuda::gradient_input(device, exact, stream); });
+  }
+  measurement.add("gradient_input_int8", [&] {
+    cuda::product(device,
+                  {.weights = weights_int8.data(),
+                   .out_features = inputs,
+                   .in_features = outputs,
+                   .q = grad_rows.data(),
+                   .token_scale = grad_scale.data(),
+                   .tokens = tokens,
+                   .weight_scale = beta.data(),
+                   .y_type = DataType::bfloat16,
+                   .y = grad_x.data(),
+                   .workspace = workspace.data()},
+                  stream);
+  });
+  if (cuda::gradient_weight_fits(device)) {
+    const cuda::GradientWeight product{.grad = grad_columns.data(),
+                                       .scale = output_scale.data(),
+                                       .tiles = tiles.data(),
+                                       .tokens = tokens,
+                                       .out_features = outputs,
+                                       .in_features = inputs,
+                                       .type = DataType::float32,
+                                       .grad_weight = grad_weight.data()};
+    measurement.add("gradient_weight", [&] { cuda::gradient_weight(device, product, stream); });
+    for (const auto& [tile_rows, tile_outputs] : {std::pair{128, 256}, {256, 128}, {128, 192}, {128, 128}}) {
+      measurement.add("gradient_weight_" + std::to_string(tile_rows) + "x" + std::to_string(tile_outputs),
+                      [&] { cuda::gradient_weight(device, product, tile_rows, tile_outputs, stream); });
+    }
+  }
+  measurement.print(shape, tokens);
+}
+
+int run(int argc, char** argv) {
+  std::int64_t tokens = 16384;
+  double settle = 120;
+  std::vector<Shape> shapes;
+  for (int i = 1; i < argc; ++i) {
+    const std::string argument = argv[i];
+    if ((argument == "--tokens" || argument == "--settle") && i + 1 < argc) {
+      if (argument == "--tokens") {
+        tokens = std::strtoll(argv[++i], nullptr, 10);
+      } else {
+        settle = std::strtod(argv[++i], nullptr);
+      }
+      continue;
+    }
+    char* rest = nullptr;
+    const std::int64_t outputs = std::strtoll(argument.c_str(), &rest, 10);
+    const std::int64_t inputs = *rest == 'x' ? std::strtoll(rest + 1, &rest, 10) : 0;
+    if (outputs < 1 || inputs < 1 || *rest != '\0') {
+      throw Error("'" + argument + "', wanted --tokens M, --settle MILLISECONDS or OUTPUTSxINPUTS");
+    }
+    shapes.push_back({outputs, inputs});
+  }
+  if (shapes.empty()) {
+    shapes = {{2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
+  }
+  const cuda::Device device = cuda::device_info(0);
+  const OwnStream stream;
+  for (const Shape& shape : shapes) {
+    measure(device, shape, tokens, settle, stream.get());
+  }
+  return 0;
+}
+
+}  // namespace
+}  // namespace trit::bench
+
+int main(int argc, char** argv) {
+  try {
+    return trit::bench::run(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "bench_backward: %s\n", error.what());
+    return 1;
+  }
+}

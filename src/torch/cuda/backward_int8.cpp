@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+//
+// The 8-bit backward on a GPU (trit/gradient.h). dX is the layer's own product, of gradients with the transposed
+// weight, on every GPU. dW is a kernel on compute capability 9.0 and cuBLASLt's int8 GEMM elsewhere.
+#include <ATen/cuda/CUDAGeneratorImpl.h>
+#include <ATen/ops/_int_mm.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <torch/library.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <mutex>
+#include <optional>
+
+#include "torch/arguments.h"
+#include "torch/cuda/launch_context.h"
+#include "torch/cuda/prepared_weight.h"
+#include "torch/ops.h"
+#include "trit/cuda_backward.h"
+
+namespace trit::torch_layer {
+namespace {
+
+using c10::cuda::CUDAGuard;
+using cuda::empty;
+using torch::ScalarType;
+using torch::Tensor;
+using trit::cuda::GpuGradientRounding;
+using Packed = c10::intrusive_ptr<PackedWeight>;
+
+// In a CUDA graph the generator's state is read at each replay.
+GpuGradientRounding rounding_of(bool stochastic) {
+  GpuGradientRounding rounding{.stochastic = stochastic};
+  if (!stochastic) {
+    return rounding;
+  }
+  auto* const generator = at::get_generator_or_default<at::CUDAGeneratorImpl>(
+      std::nullopt, at::cuda::detail::getDefaultCUDAGenerator());
+  const std::lock_guard lock(generator->mutex_);
+  constexpr std::uint64_t kOffsets = 4;  // the generator's unit; two are used
+  const at::PhiloxCudaState state = generator->philox_cuda_state(kOffsets);
+  if (state.captured_) {
+    rounding.seed_pointer = state.seed_.ptr;
+    rounding.offset_pointer = state.offset_.ptr;
+    rounding.offset = state.offset_intragraph_;
+  } else {
+    rounding.seed = state.seed_.val;
+    rounding.offset = state.offset_.val;
+  }
+  return rounding;
+}
+
+struct Arguments {
+  Tensor grad;  // contiguous [M, N]
+  Tensor q;     // [M, ...], rows of stride(0)
+  Tensor token_scale;
+  Tensor weight_scale;
+  std::int64_t in_features;
+  ScalarType weight_dtype;
+  GpuGradientRounding rounding;
+
+  DataType type() const { return data_type(grad.scalar_type(), "grad"); }
+  std::int64_t tokens() const { return grad.size(0); }
+  std::int64_t out_features() const { return grad.size(1); }
+  const void* grad_from(std::int64_t token) const {
+    return static_cast<const std::byte*>(grad.const_data_ptr()) +
+           token * out_features() * grad.element_size();
+  }
+};
+
+// Tokens [first, first + count) of dW, in its own type.
+Tensor weight_gradient_part(const Arguments& args, std::int64_t first, std::int64_t count,
+                            const Tensor& maxima) {
+  const trit::cuda::Device& device = cuda::device_of(args.grad);
+  const auto stream = cuda::stream_of(args.grad);
+  const std::int64_t outputs = args.out_features();
+  const std::int64_t inputs = args.in_features;
+  const bool kernel = trit::cuda::gradient_weight_fits(device);
+  // cuBLASLt wants more than 16 rows and multiples of 8.
+  const auto padded = [&](std::int64_t rows) {
+    return kernel ? rows : std::max<std::int64_t>((rows + 7) / 8 * 8, 24);
+  };
+  const std::int64_t row_bytes = trit::cuda::gradient_row_bytes(count);
+  const Tensor grad_q = empty({padded(outputs), row_bytes}, torch::kChar, args.grad);
+  const Tensor scale = empty({outputs}, torch::kFloat, args.grad);
+  trit::cuda::GpuGradientRounding rounding = args.rounding;
+  rounding.offset += 1;
+  trit::cuda::quantize_gradient_outputs(
+      {.grad = args.grad_from(first),
+       .type = args.type(),
+       .tokens = count,
+       .out_features = outputs,
+       .token_scale = args.token_scale.const_data_ptr<float>() + first,
+       .maxima = reinterpret_cast<const std::uint32_t*>(maxima.const_data_ptr<std::int32_t>()),
+       .rounding = rounding,
+       .first_token = first,
+       .q = grad_q.mutable_data_ptr<std::int8_t>(),
+       .scale = scale.mutable_data_ptr<float>()},
+      stream);
+  const std::int64_t bytes =
+      kernel ? static_cast<std::int64_t>(trit::cuda::transposed_activation_bytes(count, inputs))
+             : padded(inputs) * row_bytes;
+  const Tensor transposed = empty({bytes}, torch::kChar, args.grad);
+  trit::cuda::transpose_activations({.q = args.q.const_data_ptr<std::int8_t>() + first * args.q.stride(0),
+                                     .row_bytes = args.q.stride(0),
+                                     .tokens = count,
+                                     .in_features = inputs,
+                                     .tiles = kernel,
+                                     .transposed = transposed.mutable_data_ptr<std::int8_t>()},
+                                    stream);
+  if (!kernel) {
+    // The rows that are too many hold anything: their products are cut off.
+    const Tensor sums = at::_int_mm(grad_q, transposed.view({padded(inputs), row_bytes}).t());
+    return sums.narrow(0, 0, outputs).narrow(1, 0, inputs).mul(scale.unsqueeze(1)).to(args.weight_dtype);
+  }
+  Tensor grad_weight = empty({outputs, inputs}, args.weight_dtype, args.grad);
+  trit::cuda::gradient_weight(device,
+                              {.grad = grad_q.const_data_ptr<std::int8_t>(),
+                               .scale = scale.const_data_ptr<float>(),
+                               .tiles = transposed.const_data_ptr<std::int8_t>(),
+                               .tokens = count,
+                               .out_features = outputs,
+                               .in_features = inputs,
+                               .type = data_type(args.weight_dtype, "the weight"),
+                               .grad_weight = grad_weight.mutable_data_ptr()},
+                              stream);
+  return grad_weight;
+}
+
+// The pass over dY of tokens [first, first + count): codes for dX, maxima for dW, or one of them.
+void quantize_rows(const Arguments& args, std::int64_t first, std::int64_t count, const Tensor& q,
+                   const Tensor& scale, const Tensor& maxima) {
+  const bool per_row = args.weight_scale.size(0) > 1;
+  trit::cuda::quantize_gradient_rows(
+      cuda::device_of(args.grad),
+      {.grad = args.grad_from(first),
+       .type = args.type(),
+       .tokens = count,
+       .out_features = args.out_features(),
+       .weight_scale = per_row ? args.weight_scale.const_data_ptr<float>() : nullptr,
+       .rounding = args.rounding,
+       .q = q.defined() ? q.mutable_data_ptr<std::int8_t>() : nullptr,
+       .scale = scale.defined() ? scale.mutable_data_ptr<float>() : nullptr,
+       .token_scale = args.token_scale.const_data_ptr<float>() + first,
+       .maxima = maxima.defined() ? reinterpret_cast<std::uint32_t*>(maxima.mutable_data_ptr<std::int32_t>())
+                                  : nullptr},
+      cuda::stream_of(args.grad));
+}
+
+Tensor zero_maxima(const Arguments& args) {
+  return at::zeros({args.out_features()}, args.grad.options().dtype(torch::kInt));
+}
+
+// dW of more tokens than int32 sums hold is made in parts. Scales of the first part come from `maxima`.
+Tensor weight_gradient(const Arguments& args, const Tensor& maxima) {
+  if (args.tokens() == 0) {
+    return at::zeros({args.out_features(), args.in_features}, args.grad.options().dtype(args.weight_dtype));
+  }
+  if (args.tokens() <= kMaxGradientTokens) {
+    return weight_gradient_part(args, 0, args.tokens(), maxima);
+  }
+  Arguments part = args;
+  part.weight_dtype = torch::kFloat;
+  Tensor total;
+  for (std::int64_t first = 0; first < args.tokens(); first += kMaxGradientTokens) {
+    const std::int64_t count = std::min(kMaxGradientTokens, args.tokens() - first);
+    const Tensor own = zero_maxima(args);
+    quantize_rows(args, first, count, {}, {}, own);
+    const Tensor sum = weight_gradient_part(part, first, count, own);
+    total = total.defined() ? total.add_(sum) : sum;
+  }
+  return total.to(args.weight_dtype);
+}
+
+// dX from quantised gradients.
+Tensor input_gradient(const Arguments& args, const Tensor& q, const Tensor& scale, const Tensor& weights) {
+  const trit::cuda::Device& device = cuda::device_of(args.grad);
+  const std::int64_t inputs = args.in_features;
+  Tensor grad_x = empty({args.tokens(), inputs}, args.grad.scalar_type(), args.grad);
+  if (args.tokens() == 0) {
+    return grad_x;
+  }
+  // Scales per row are a part of the gradients already.
+  const Tensor beta =
+      args.weight_scale.size(0) == 1 ? args.weight_scale : at::ones({1}, args.weight_scale.options());
+  const Tensor workspace = cuda::workspace(
+      args.grad, trit::cuda::product_workspace_bytes(device, args.tokens(), inputs, args.out_features()));
+  trit::cuda::product(device,
+                      {.weights = weights.const_data_ptr<std::uint8_t>(),
+                       .out_features = inputs,
+                       .in_features = args.out_features(),
+                       .q = q.const_data_ptr<std::int8_t>(),
+                       .token_scale = scale.const_data_ptr<float>(),
+                       .tokens = args.tokens(),
+                       .weight_scale = beta.const_data_ptr<float>(),
+                       .y_type = args.type(),
+                       .y = grad_x.mutable_data_ptr(),
+                       .workspace = workspace.defined() ? workspace.mutable_data_ptr() : nullptr},
+                      cuda::stream_of(args.grad));
+  return grad_x;
+}
+
+template <typename Transposed>
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                    const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
+                                    ScalarType weight_dtype, std::array<bool, 2> mask, bool stochastic,
+                                    const Transposed& transposed) {
+  const std::int64_t out_features = codes.size(0);
+  TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features && q.dim() == 2 &&
+                  q.scalar_type() == torch::kChar && q.size(0) == grad.size(0) &&
+                  q.size(1) == padded_in_features(in_features) && scale.numel() == q.size(0),
+              "trit::linear_backward_int8: wanted grad [tokens, ", out_features, "], q int8 [tokens, ",
+              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
+              " ", q.sizes(), ", ", scale.sizes());
+  cuda::check_device(codes, "the packed weight", grad);
+  cuda::check_device(weight_scale, "the weight's scale", grad);
+  cuda::check_device(q, "q", grad);
+  cuda::check_device(scale, "scale", grad);
+  data_type(grad.scalar_type(), "grad");
+  const CUDAGuard guard(grad.device());
+  const Arguments args{.grad = grad.contiguous(),
+                       .q = q.stride(1) == 1 && q.stride(0) >= in_features ? q : q.contiguous(),
+                       .token_scale = float_of(scale),
+                       .weight_scale = float_of(weight_scale),
+                       .in_features = in_features,
+                       .weight_dtype = weight_dtype,
+                       .rounding = rounding_of(stochastic)};
+  granularity_of(args.weight_scale, out_features);
+  const std::int64_t tokens = args.tokens();
+  Tensor rows;
+  Tensor row_scale;
+  if (mask[0]) {
+    rows = empty({tokens, trit::cuda::quantized_row_bytes(out_features)}, torch::kChar, grad);
+    row_scale = empty({tokens}, torch::kFloat, grad);
+  }
+  const Tensor maxima = mask[1] && tokens <= kMaxGradientTokens ? zero_maxima(args) : Tensor();
+  quantize_rows(args, 0, tokens, rows, row_scale, maxima);
+  std::tuple<Tensor, Tensor> result;
+  if (mask[0]) {
+    std::get<0>(result) = input_gradient(args, rows, row_scale, transposed());
+  }
+  if (mask[1]) {
+    std::get<1>(result) = weight_gradient(args, maxima);
+  }
+  return result;
+}
+
+std::tuple<Tensor, Tensor> linear_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                                const Tensor& codes, const Tensor& weight_scale,
+                                                std::int64_t in_features, ScalarType weight_dtype,
+                                                std::array<bool, 2> mask, bool stochastic) {
+  check_codes(codes, in_features);
+  return backward(grad, q, scale, codes, weight_scale, in_features, weight_dtype, mask, stochastic, [&] {
+    return cuda::prepare_transposed(codes.contiguous(), in_features, cuda::GradientOperand::int8);
+  });
+}
+
+std::tuple<Tensor, Tensor> linear_backward_int8_prepared(const Tensor& grad, const Tensor& q,
+                                                         const Tensor& scale, const Packed& weight,
+                                                         ScalarType weight_dtype, std::array<bool, 2> mask,
+                                                         bool stochastic) {
+  return backward(grad, q, scale, weight->codes(), weight->scale(), weight->in_features(), weight_dtype, mask,
+                  stochastic, [&] {
+                    return weight->cuda().transposed(weight->codes(), weight->in_features(),
+                                                     cuda::GradientOperand::int8);
+                  });
+}
+
+}  // namespace
+
+TORCH_LIBRARY_IMPL(trit, CUDA, m) {
+  register_packed_weight_class();
+  m.impl("linear_backward_int8", linear_backward_int8);
+  m.impl("linear_backward_int8.prepared", linear_backward_int8_prepared);
+}
+
+}  // namespace trit::torch_layer
