@@ -25,6 +25,7 @@ constexpr PanelLayout kLayouts[] = {{
     .max_k = 131'072,
     .product_tile = avx512_vnni::product_tile,
     .many_tokens = &kManyTokens,
+    .groups = &avx512_vnni::kGroupKernel,
 }};
 
 }  // namespace
@@ -34,6 +35,7 @@ constinit const CpuKernels k_amx = {
     .available = has_amx,
     .layouts = kLayouts,
     .epilogue_row = avx512_vnni::epilogue_row,
+    .group_row = avx512_vnni::group_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,

@@ -172,7 +172,8 @@ void epilogue_row(const EpilogueRow& row) {
     // The first `count` lanes.
     const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)),
                                             _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    const __m256 acc = _mm256_cvtepi32_ps(_mm256_maskload_epi32(row.acc + at, mask));
+    const __m256 acc = row.sums != nullptr ? _mm256_maskload_ps(row.sums + at, mask)
+                                           : _mm256_cvtepi32_ps(_mm256_maskload_epi32(row.acc + at, mask));
     const __m256 beta = row.weight_scale_per_row ? _mm256_maskload_ps(row.weight_scale + at, mask)
                                                  : _mm256_broadcast_ss(row.weight_scale);
     __m256 y = _mm256_mul_ps(_mm256_mul_ps(acc, token_scale), beta);
@@ -180,6 +181,20 @@ void epilogue_row(const EpilogueRow& row) {
       y = _mm256_add_ps(y, _mm256_maskload_ps(row.bias + at, mask));
     }
     store(row, at, y, count);
+  }
+}
+
+void group_row(const GroupRow& row, std::int64_t panel_rows) {
+  const __m256 token_scale = _mm256_set1_ps(row.token_scale);
+  const auto* const half = static_cast<const __m128i*>(row.weight_scale.values);
+  const auto* const whole = static_cast<const float*>(row.weight_scale.values);
+  const bool is_half = row.weight_scale.type == DataType::float16;
+  for (std::int64_t at = 0; at < panel_rows; at += 8) {
+    const __m256 beta =
+        is_half ? _mm256_cvtph_ps(_mm_loadu_si128(half + at / 8)) : _mm256_loadu_ps(whole + at);
+    const __m256 acc = _mm256_cvtepi32_ps(load(row.acc + at));
+    _mm256_storeu_ps(row.sums + at,
+                     _mm256_fmadd_ps(acc, _mm256_mul_ps(beta, token_scale), _mm256_loadu_ps(row.sums + at)));
   }
 }
 

@@ -25,6 +25,7 @@ constinit const CpuKernels k_avx_vnni = {
     .available = has_avx_vnni,
     .layouts = kLayouts,
     .epilogue_row = avx2::epilogue_row,
+    .group_row = avx2::group_row,
     .norm_quant_row = avx2::norm_quant_row,
     .abs_sum_row = avx2::abs_sum_row,
     .ternarize_pack_row = avx2::ternarize_pack_row,
