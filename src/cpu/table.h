@@ -75,14 +75,15 @@ struct GroupTile {
   float* sums;                      // [tokens, panel_rows]: what GroupRow does for each group
 };
 
-/// A product tile that adds up the groups itself. It may use scales times 4^-j: what these are must not be
-/// subnormal (kMinScale, kMinTokenScale) or overflow (kMaxScale).
+/// A product tile that adds up the groups itself.
 struct GroupKernel {
   /// Integers of a token and a group.
   std::int64_t offset_count;
   /// From codes of a token, q [k], to [groups, offset_count].
   void (*offsets)(const std::int8_t* q, std::int64_t k, std::int64_t group, std::int32_t* offsets);
   std::int64_t max_group;
+  /// Whether it uses scales times 4^-j, j < 4, which is exact between these bounds.
+  bool shifts_scales;
   void (*tile)(const GroupTile& tile);
 };
 inline constexpr float kMinGroupScale = 0x1p-96F;

@@ -149,6 +149,7 @@ constinit const GroupKernel kGroupKernel = {
     .offset_count = 4,
     .offsets = group_offsets,
     .max_group = 131'072,  // field 3 holds 64 times a sum of at most 2^7 group
+    .shifts_scales = true,
     .tile = group_tile,
 };
 

@@ -17,7 +17,13 @@ constexpr std::int64_t kWorkPerTask = 1 << 18;
 
 bool has_group_kernel(const Product& args) {
   const GroupKernel* const kernel = args.layout.groups;
-  if (kernel == nullptr || args.group > kernel->max_group || !args.group_scales_are_scalable) {
+  if (kernel == nullptr || args.group > kernel->max_group) {
+    return false;
+  }
+  if (!kernel->shifts_scales) {
+    return true;
+  }
+  if (!args.group_scales_are_scalable) {
     return false;
   }
   // A bad row's NaN gives NaN either way.

@@ -10,8 +10,8 @@
 
 namespace trit::generic {
 
-/// Whether the layout's GroupKernel gives the contract's bits for these scales: it multiplies them by powers
-/// of two, which is exact unless one is very small or large.
+/// Whether the layout has a GroupKernel for this size of groups that gives the contract's bits for these
+/// scales: one that multiplies them by powers of two does, unless a scale is very small or large.
 bool has_group_kernel(const Product& args);
 
 /// GroupKernel::offsets of all tokens.
