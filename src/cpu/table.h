@@ -117,16 +117,20 @@ struct ManyTokens {
   bool weight_scale_per_row;
   const float* bias;  // [rows] or null
   DataType y_type;
-  std::int64_t y_bytes;   // of a result
-  void* y;                // the first token's result of the first row
-  std::int64_t y_stride;  // bytes between tokens
-  bool non_temporal;      // y is large: use non-temporal stores
+  std::int64_t y_bytes;           // of a result
+  void* y;                        // the first token's result of the first row
+  std::int64_t y_stride;          // bytes between tokens
+  bool non_temporal;              // y is large: use non-temporal stores
+  std::int64_t group = 0;         // inputs of a group of weight scales, a multiple of group_step; or 0
+  std::int64_t groups = 0;        // of k
+  PanelScales group_scales = {};  // of the first panel's first group
 };
 
 /// A kernel that reads q in an order of its own and writes a row's results while it multiplies the next.
 struct ManyTokensKernel {
   std::int64_t min_tokens;  ///< fewer go to the product tile
   std::int64_t token_step;  ///< blocks of tokens begin at multiples of this
+  std::int64_t group_step;  ///< groups of weight scales of multiples of this, where a token has one scale
   /// q [tokens, q_stride bytes apart] in the kernel's order, on a cache line. Tokens from n * token_step on
   /// begin at arranged_bytes(n * token_step, k).
   std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k);

@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "cpu/avx512_vnni/avx512_vnni.h"
+#include "cpu/avx512_vnni/epilogue.h"
 #include "cpu/avx512_vnni/tile.h"
 #include "cpu/avx512_vnni/two_bit.h"
 

@@ -116,16 +116,5 @@ struct TwoBit : Masks {
   }
 };
 
-/// Sixteen prepared scales to float: exact, and denormals are kept whatever MXCSR says.
-template <typename Stored>
-[[gnu::always_inline]] inline __m512 load_scales(const void* values, std::int64_t at) {
-  if constexpr (sizeof(Stored) == 2) {
-    return _mm512_cvtph_ps(
-        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(values) + at)));
-  } else {
-    return _mm512_loadu_ps(static_cast<const float*>(values) + at);
-  }
-}
-
 }  // namespace
 }  // namespace trit::avx512_vnni

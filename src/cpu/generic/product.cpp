@@ -265,11 +265,13 @@ void product_tiles(Parallel& parallel, const Product& args, Part panels, Part to
 
 void product(Parallel& parallel, const Product& args) {
   const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
+  const ManyTokensKernel* const many = args.layout.many_tokens;
+  if (many != nullptr && args.x.tokens >= many->min_tokens && args.x.group == 0 &&
+      args.group % many->group_step == 0) {
+    return product_many_tokens(parallel, args);
+  }
   if (args.group != 0) {
     return product_tiles(parallel, args, {0, panels}, {0, args.x.tokens});
-  }
-  if (args.layout.many_tokens != nullptr && args.x.tokens >= args.layout.many_tokens->min_tokens) {
-    return product_many_tokens(parallel, args);
   }
   const DonePart done =
       args.layout.product_part == nullptr ? DonePart{0, 0} : args.layout.product_part(parallel, args);
