@@ -20,7 +20,11 @@
 namespace trit::amx {
 namespace {
 
-PanelScales group_scales_of(const ManyTokens& args, std::int64_t panel, std::int64_t group) {
+[[gnu::always_inline]] inline PanelScales group_scales_of(const ManyTokens& args, std::int64_t panel,
+                                                          std::int64_t group) {
+  if (args.group == 0) {
+    return {};
+  }
   const std::int64_t at = (panel * args.groups + group) * kPanelRows;
   return args.group_scales.type == DataType::float16
              ? PanelScales{static_cast<const std::uint16_t*>(args.group_scales.values) + at,

@@ -10,7 +10,7 @@ namespace {
 constexpr ManyTokensKernel kManyTokens = {
     .min_tokens = amx::kMinTokens,
     .token_step = amx::kBlockTokens,
-    .group_step = amx::kGroupStep,
+    .group_step = amx::kGroupInputs,
     .arranged_bytes = amx::arranged_bytes,
     .arrange = amx::arrange,
     .product = amx::product,
