@@ -28,6 +28,9 @@ struct NormQuantRow {
   float* rstd;                // r (1 without a norm)
   std::int32_t* q_sum;        // sum of q, for kernels whose codes are t + 1
   bool non_temporal = false;  // use non-temporal stores for whole cache lines of q
+  // Where these are a group of a row and not the row, with a norm: the row's r. It is 0 or NaN where the
+  // row's mean square is not finite.
+  const float* row_rstd = nullptr;
 };
 
 /// The product of one panel of output rows with a few tokens over a range of k.

@@ -11,6 +11,7 @@
 #include <limits>
 #include <string>
 
+#include "format/quantize_inputs.h"
 #include "trit/error.h"
 
 namespace trit {
@@ -56,10 +57,6 @@ void for_groups(std::size_t inputs, std::int64_t group, const Body& body) {
   }
 }
 
-struct RowNorm {
-  float mean_square;
-  float rstd;
-};
 RowNorm row_norm(std::span<const float> x, Norm norm, float eps) {
   if (norm == Norm::none) {
     return {0, 1};
@@ -72,9 +69,13 @@ RowNorm row_norm(std::span<const float> x, Norm norm, float eps) {
   return {mean_square, 1.0F / std::sqrt(mean_square + eps)};
 }
 
-/// Codes with one scale, which it returns: of a row or of a group of its inputs.
-float quant(std::span<const float> x, Norm norm, std::span<const float> norm_weight, RowNorm row,
-            std::span<std::int8_t> q) {
+}  // namespace
+
+float lane_sum(std::span<const float> terms) { return lane_sum_of(terms); }
+double lane_sum(std::span<const double> terms) { return lane_sum_of(terms); }
+
+float quantize_inputs(std::span<const float> x, Norm norm, std::span<const float> norm_weight, RowNorm row,
+                      std::span<std::int8_t> q) {
   const auto weighted = [&](std::size_t k) {
     return norm == Norm::rms && !norm_weight.empty() ? x[k] * norm_weight[k] : x[k];
   };
@@ -96,24 +97,19 @@ float quant(std::span<const float> x, Norm norm, std::span<const float> norm_wei
   return absmax / 127.0F;
 }
 
-}  // namespace
-
-float lane_sum(std::span<const float> terms) { return lane_sum_of(terms); }
-double lane_sum(std::span<const double> terms) { return lane_sum_of(terms); }
-
 TokenScales norm_quant_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight, float eps,
                            std::span<std::int8_t> q) {
   const RowNorm row = row_norm(x, norm, eps);
-  return {quant(x, norm, norm_weight, row, q), row.rstd};
+  return {quantize_inputs(x, norm, norm_weight, row, q), row.rstd};
 }
 
 float norm_quant_groups_row(std::span<const float> x, Norm norm, std::span<const float> norm_weight,
                             float eps, std::int64_t group, std::span<std::int8_t> q, std::span<float> scale) {
   const RowNorm row = row_norm(x, norm, eps);
   for_groups(x.size(), group, [&](std::size_t g, std::size_t first, std::size_t count) {
-    scale[g] = quant(x.subspan(first, count), norm,
-                     norm_weight.empty() ? norm_weight : norm_weight.subspan(first, count), row,
-                     q.subspan(first, count));
+    scale[g] = quantize_inputs(x.subspan(first, count), norm,
+                               norm_weight.empty() ? norm_weight : norm_weight.subspan(first, count), row,
+                               q.subspan(first, count));
   });
   return row.rstd;
 }

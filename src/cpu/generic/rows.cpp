@@ -3,7 +3,6 @@
 // The row-wise operations over whole matrices: norm_quant, absmean, ternarize_pack, dequantize.
 #include <algorithm>
 #include <bit>
-#include <numeric>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -64,62 +63,33 @@ void for_groups(std::int64_t in_features, std::int64_t group, const Body& body) 
 
 float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
 
-std::vector<float> to_floats(const void* x, DataType type, std::int64_t count) {
-  std::vector<float> values(static_cast<std::size_t>(count));
-  if (type == DataType::float32) {
-    std::copy_n(static_cast<const float*>(x), count, values.data());
-  } else {
-    std::transform(static_cast<const std::uint16_t*>(x), static_cast<const std::uint16_t*>(x) + count,
-                   values.data(), type == DataType::bfloat16 ? bfloat16_to_float : float16_to_float);
+// One token with a scale for each group. With a norm its kernel goes over the row first, for r alone.
+void norm_quant_groups(const CpuKernels& kernels, const NormQuantRow& row, std::int64_t group) {
+  float rstd = 1;
+  if (row.norm == Norm::rms) {
+    NormQuantRow whole = row;
+    whole.rstd = &rstd;
+    kernels.norm_quant_row(whole);
   }
-  return values;
-}
-
-// A scale for each group. Without a norm a group is a row of its own.
-void norm_quant_groups(const CpuKernels& kernels, Parallel& parallel, const NormQuant& args) {
-  if (!is_group_size(args.group)) {
-    throw Error("norm_quant: groups of " + std::to_string(args.group) + " inputs, wanted a multiple of " +
-                std::to_string(kGroupStep));
-  }
-  const auto x_size = static_cast<std::int64_t>(size_of(args.x_type));
-  const auto inputs = static_cast<std::size_t>(args.in_features);
-  const std::int64_t padded = padded_in_features(args.in_features);
-  const std::int64_t groups = groups_of(args.in_features, args.group);
-  for_rows(parallel, args.tokens, args.in_features, [&](std::int64_t token) {
-    const std::uint8_t* const x = static_cast<const std::uint8_t*>(args.x) + token * args.x_stride * x_size;
-    std::int8_t* const q = args.q + token * padded;
-    float* const scale = args.scale + token * groups;
-    float rstd = 1;
-    if (args.norm == Norm::rms) {
-      const std::vector<float> values = to_floats(x, args.x_type, args.in_features);
-      const auto norm_weight =
-          args.norm_weight == nullptr ? std::span<const float>() : std::span(args.norm_weight, inputs);
-      rstd = norm_quant_groups_row(values, args.norm, norm_weight, args.eps, args.group, {q, inputs},
-                                   {scale, static_cast<std::size_t>(groups)});
-      std::fill(q + inputs, q + padded, std::int8_t{0});
-      args.q_sum[token] = std::accumulate(q, q + padded, std::int32_t{0});
-    } else {
-      args.q_sum[token] = 0;
-      for_groups(args.in_features, args.group, [&](std::int64_t g, std::int64_t first, std::int64_t count) {
-        float unused = 0;
-        std::int32_t q_sum = 0;
-        kernels.norm_quant_row({.x = x + first * x_size,
-                                .x_type = args.x_type,
-                                .in_features = count,
-                                .norm = Norm::none,
-                                .norm_weight = nullptr,
-                                .eps = args.eps,
-                                .q = q + first,
-                                .scale = scale + g,
-                                .rstd = &unused,
-                                .q_sum = &q_sum});
-        args.q_sum[token] += q_sum;
-      });
-    }
-    if (args.rstd != nullptr) {
-      args.rstd[token] = rstd;
-    }
+  std::int32_t q_sum = 0;
+  for_groups(row.in_features, group, [&](std::int64_t g, std::int64_t first, std::int64_t inputs) {
+    NormQuantRow part = row;
+    float unused = 0;
+    std::int32_t part_sum = 0;
+    part.x = static_cast<const std::uint8_t*>(row.x) + first * static_cast<std::int64_t>(size_of(row.x_type));
+    part.in_features = inputs;
+    part.norm_weight = row.norm_weight == nullptr ? nullptr : row.norm_weight + first;
+    part.q = row.q + first;
+    part.scale = row.scale + g;
+    part.rstd = &unused;
+    part.q_sum = &part_sum;
+    part.non_temporal = false;
+    part.row_rstd = row.norm == Norm::rms ? &rstd : nullptr;
+    kernels.norm_quant_row(part);
+    q_sum += part_sum;
   });
+  *row.rstd = rstd;
+  *row.q_sum = q_sum;
 }
 
 }  // namespace
@@ -141,15 +111,15 @@ void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& 
   if (args.x == nullptr || args.q == nullptr || args.scale == nullptr || args.q_sum == nullptr) {
     throw Error("norm_quant: null x, q, scale or q_sum for " + std::to_string(args.tokens) + " tokens");
   }
-  if (args.group != 0) {
-    norm_quant_groups(kernels, parallel, args);
-    return;
+  if (args.group != 0 && !is_group_size(args.group)) {
+    throw Error("norm_quant: groups of " + std::to_string(args.group) + " inputs, wanted a multiple of " +
+                std::to_string(kGroupStep));
   }
   const auto x_size = static_cast<std::int64_t>(size_of(args.x_type));
   const std::int64_t padded = padded_in_features(args.in_features);
   for_rows(parallel, args.tokens, args.in_features, [&](std::int64_t token) {
     float rstd = 0;
-    kernels.norm_quant_row({
+    const NormQuantRow row{
         .x = static_cast<const std::uint8_t*>(args.x) + token * args.x_stride * x_size,
         .x_type = args.x_type,
         .in_features = args.in_features,
@@ -157,11 +127,16 @@ void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& 
         .norm_weight = args.norm_weight,
         .eps = args.eps,
         .q = args.q + token * padded,
-        .scale = args.scale + token,
+        .scale = args.scale + token * groups_of(args.in_features, args.group),
         .rstd = args.rstd == nullptr ? &rstd : args.rstd + token,
         .q_sum = args.q_sum + token,
         .non_temporal = args.tokens * padded >= kMinNonTemporalBytes,
-    });
+    };
+    if (args.group == 0) {
+      kernels.norm_quant_row(row);
+    } else {
+      norm_quant_groups(kernels, row, args.group);
+    }
   });
 }
 
