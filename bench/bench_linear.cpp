@@ -5,6 +5,7 @@
 // output is compared with an exact reference first. (`trit bench` is the same for one backend.)
 //
 //   bench_linear --json results/      adds the object "linear" to results/<machine>.json
+//   bench_linear --group 128          each layer also with scales for groups of 128 inputs
 //   bench_linear --hybrid             the hybrid kernel of AVX-512 VNNI against product tiles, on one thread
 #include <fmt/format.h>
 
@@ -27,8 +28,8 @@ namespace {
 using nlohmann::ordered_json;
 
 /// The keys in which results of different cases differ.
-constexpr const char* kCaseKeys[] = {"backend",     "layout", "threads",     "out_features",
-                                     "in_features", "tokens", "weights_from"};
+constexpr const char* kCaseKeys[] = {"backend",     "layout", "threads",      "out_features",
+                                     "in_features", "tokens", "weights_from", "group"};
 
 /// Product tiles and the hybrid kernel in turn (TRIT_HYBRID), beside the int8 peak of the same rounds.
 ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
@@ -94,6 +95,10 @@ int bench::run(int argc, char** argv) {
   app.add_shapes(shapes);
   app.add_flag("--hybrid", hybrid,
                "compare the hybrid kernel of AVX-512 VNNI with product tiles, and nothing else");
+  std::int64_t group = 0;
+  app.add_option("--group", group,
+                 "measure also with float16 scales for groups of so many inputs, a multiple of 32; 0: not")
+      ->type_name("N");
   app.add_flag("--merge", merge, "keep the results of other cases in the JSON file");
   app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
@@ -116,7 +121,7 @@ int bench::run(int argc, char** argv) {
   }
   std::vector<apps::LinearReport> reports;
   for (const int count : threads) {
-    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing};
+    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing, 1, group};
     reports.push_back(apps::benchmark_linear(
         options, apps::progress_bar(fmt::format("bench_linear, {} thread(s)", count))));
     fmt::print("{}", apps::table(reports.back()));

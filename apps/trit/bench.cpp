@@ -35,7 +35,8 @@ apps::LinearReport measure(const BenchOptions& options, Backend backend, int thr
                                  .shapes = options.shapes,
                                  .tokens = options.tokens,
                                  .threads = threads,
-                                 .timing = timing},
+                                 .timing = timing,
+                                 .group = options.group},
                                 apps::progress_bar(title));
 }
 
@@ -141,6 +142,9 @@ int run_bench(const BenchOptions& options) {
   apps::keep_freed_memory();
   const apps::Machine machine = apps::this_machine();
   if (requested_backend(options.backend) == Backend::cuda) {
+    if (options.group != 0) {
+      throw Error("--group: the backend 'cuda' has no kernels for group scales");
+    }
     return run_gpu_bench(options);
   }
   if (options.tune) {

@@ -16,6 +16,7 @@ struct BenchOptions {
   Backend backend = Backend::automatic;
   std::vector<apps::LinearShape> shapes = apps::usual_shapes();
   std::vector<std::int64_t> tokens = apps::usual_tokens();
+  std::int64_t group = 0;      // inputs of a group: each layer also with group scales; 0: not
   std::optional<int> threads;  // 0: all that this process may use; none: first one thread, then all
   bool quick = false;          // fewer rounds
   bool tune = false;           // cuda: instead of measuring layers, save the fastest plan for each

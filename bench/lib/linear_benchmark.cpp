@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <memory>
 
 #include "bench/lib/limits.h"
@@ -142,7 +143,9 @@ class Benchmark {
     const Sources sources = sources_of(shape);
     std::int64_t layouts = 0;
     for (const Backend backend : options_.backends) {
-      layouts += static_cast<std::int64_t>(available_formats(cpu_kernels_for(backend)).size());
+      layouts += options_.group != 0
+                     ? 2
+                     : static_cast<std::int64_t>(available_formats(cpu_kernels_for(backend)).size());
     }
     const std::int64_t cases = layouts * static_cast<std::int64_t>(options_.tokens.size()) *
                                ((sources.cache ? 1 : 0) + (sources.memory ? 1 : 0));
@@ -150,12 +153,18 @@ class Benchmark {
   }
 
   void measure(LinearShape shape, LinearReport& report) {
-    const LinearCase layer = make_linear_case(shape, max_tokens_, options_.seed, parallel_);
+    const LinearCase layer = make_linear_case(shape, max_tokens_, options_.seed, parallel_, options_.group);
     std::vector<Case> cases;
     for (const Backend backend : options_.backends) {
       check_front(cpu_kernels_for(backend), parallel_, layer);
-      for (const PanelFormat format : available_formats(cpu_kernels_for(backend))) {
-        add_cases(backend, format, layer, cases);
+      const std::vector<PanelFormat> formats = available_formats(cpu_kernels_for(backend));
+      if (options_.group != 0) {
+        add_cases(backend, formats.front(), layer.weight, layer, cases);
+        add_cases(backend, formats.front(), layer.grouped, layer, cases);
+        continue;
+      }
+      for (const PanelFormat format : formats) {
+        add_cases(backend, format, layer.weight, layer, cases);
       }
     }
     Scratch scratch(layer);
@@ -204,17 +213,36 @@ class Benchmark {
           finish(cases[i].result, seconds[2 * i], seconds[2 * i + 1], peak,
                  seconds[limits + (from_memory ? 0 : 1)],
                  static_cast<double>(from_memory ? memory_->bytes() : cache.bytes()));
+          compare_with_ungrouped(cases, i, seconds);
           report.results.push_back(cases[i].result);
         }
       }
     }
   }
 
-  void add_cases(Backend backend, PanelFormat format, const LinearCase& layer, std::vector<Case>& cases) {
+  // `seconds` [2 * cases][rounds]; the same case without groups comes earlier.
+  static void compare_with_ungrouped(std::vector<Case>& cases, std::size_t at,
+                                     const std::vector<std::vector<double>>& seconds) {
+    LinearResult& result = cases[at].result;
+    const auto other = std::ranges::find_if(cases, [&](const Case& item) {
+      return item.result.group == 0 && item.result.backend == result.backend &&
+             item.result.tokens == result.tokens && item.result.from == result.from;
+    });
+    if (result.group == 0 || other == cases.end()) {
+      return;
+    }
+    const auto without = static_cast<std::size_t>(other - cases.begin());
+    std::vector<double> ratios(seconds[2 * at].size());
+    std::ranges::transform(seconds[2 * without], seconds[2 * at], ratios.begin(), std::divides<>());
+    result.of_ungrouped = median(ratios);
+  }
+
+  void add_cases(Backend backend, PanelFormat format, const TernaryMatrix& weight, const LinearCase& layer,
+                 std::vector<Case>& cases) {
     const CpuKernels& kernels = cpu_kernels_for(backend);
     // Prepared together, as the layers of a model are.
     const auto copies_of = [&](std::int64_t count) {
-      const std::vector<TernaryView> weights(static_cast<std::size_t>(count), layer.weight.view());
+      const std::vector<TernaryView> weights(static_cast<std::size_t>(count), weight.view());
       return std::make_shared<Copies>(PackedLinear::prepare(kernels, parallel_, weights, format));
     };
     const auto is_chosen = [&](const Copies& copies) {
@@ -239,7 +267,8 @@ class Benchmark {
                                 .weight_gigabytes_per_second = 0,
                                 .read_gigabytes_per_second = 0,
                                 .share = {},
-                                .limit = {}};
+                                .limit = {},
+                                .group = weight.group};
       if (sources.cache) {
         cases.push_back({&layer, one, result});
         cases.back().result.chosen = is_chosen(*one);
@@ -261,7 +290,7 @@ class Benchmark {
       std::fill(scratch.y.begin(), scratch.y.end(), -1.0F);
       (*item.copies)[i].product(parallel_, item.layer->rows(tokens), nullptr, DataType::float32,
                                 scratch.y.data());
-      check_outputs(*item.layer, tokens, scratch.y, name_of(item.result.backend));
+      check_outputs(*item.layer, tokens, scratch.y, name_of(item.result.backend), item.result.group != 0);
     }
   }
 
@@ -324,6 +353,10 @@ LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgre
       throw Error(
           fmt::format("benchmark: shape {}x{}, wanted at least 1x1", shape.out_features, shape.in_features));
     }
+  }
+  if (options.group != 0 && !is_group_size(options.group)) {
+    throw Error(
+        fmt::format("benchmark: groups of {} inputs, wanted a multiple of {}", options.group, kGroupStep));
   }
   if (*std::min_element(options.tokens.begin(), options.tokens.end()) < 1) {
     throw Error("benchmark: the number of tokens must be at least 1");

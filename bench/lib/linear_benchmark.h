@@ -23,6 +23,8 @@ struct LinearBenchmark {
   int threads = 1;
   TimingOptions timing;
   std::uint64_t seed = 1;  // of weights and activations
+  /// Inputs of a group: each layer also with float16 scales for groups, the default layout alone. 0: not.
+  std::int64_t group = 0;
 };
 
 /// Where the weights are when a call begins.
@@ -58,6 +60,9 @@ struct LinearResult {
   /// slowed down the reading loop.
   std::optional<double> share;
   std::string_view limit;  // the limit that binds: "int8 peak", "memory read" or "cache read"
+  std::int64_t group = 0;  // inputs of a weight scale; 0: one for the matrix
+  /// With groups: the time of the same product without them over this one's, median of the rounds' ratios.
+  std::optional<double> of_ungrouped = {};
 };
 
 struct LinearReport {

@@ -45,6 +45,29 @@ void draw_weights(std::mt19937_64& random, std::vector<std::int8_t>& t) {
   }
 }
 
+void add_groups(LinearCase& layer, std::int64_t group, std::mt19937_64& random, Parallel& parallel) {
+  const std::int64_t inputs = layer.shape.in_features;
+  const std::int64_t outputs = layer.shape.out_features;
+  const std::int64_t groups = groups_of(inputs, group);
+  const std::int64_t distinct = std::min(layer.tokens, kDistinctTokens);
+  layer.grouped = {outputs, inputs, layer.weight.codes, {}, group};
+  layer.grouped.scale.resize(static_cast<std::size_t>(outputs * groups));
+  std::ranges::generate(layer.grouped.scale, [&] {
+    constexpr std::uint64_t kOne = 0x3c00;  // as float16; 1 to 2 here
+    return float16_to_float(static_cast<std::uint16_t>(kOne + random() % 1024));
+  });
+  layer.grouped_y.resize(static_cast<std::size_t>(distinct * outputs));
+  parallel.run(outputs, [&](std::int64_t row) {
+    const std::span t(layer.t.data() + row * inputs, static_cast<std::size_t>(inputs));
+    const std::span beta(layer.grouped.scale.data() + row * groups, static_cast<std::size_t>(groups));
+    for (std::int64_t token = 0; token < distinct; ++token) {
+      layer.grouped_y[static_cast<std::size_t>(token * outputs + row)] =
+          group_product({layer.q.data() + token * padded_in_features(inputs), t.size()}, t, group, beta,
+                        layer.scale[static_cast<std::size_t>(token)], nullptr, nullptr);
+    }
+  });
+}
+
 }  // namespace
 
 std::string name_of(LinearShape shape) { return fmt::format("{}x{}", shape.out_features, shape.in_features); }
@@ -61,13 +84,15 @@ LinearShape shape_from_name(std::string_view name) {
   return {out_features, in_features};
 }
 
-LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel) {
+LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel,
+                            std::int64_t group) {
   std::mt19937_64 random(seed);
   const std::int64_t inputs = shape.in_features;
   const std::int64_t padded = padded_in_features(inputs);
   const std::int64_t row_bytes = packed_row_bytes(inputs);
   const std::int64_t distinct = std::min(tokens, kDistinctTokens);
-  LinearCase layer{shape, tokens, {}, {shape.out_features, inputs, {}, {0.037F}}, {}, {}, {}, {}, {}, {}};
+  LinearCase layer{shape, tokens, {}, {shape.out_features, inputs, {}, {0.037F}}, {}, {}, {}, {}, {},
+                   {},    {},     {}};
   layer.t.resize(static_cast<std::size_t>(shape.out_features * inputs));
   draw_weights(random, layer.t);
   layer.weight.codes.resize(static_cast<std::size_t>(shape.out_features * row_bytes));
@@ -112,17 +137,22 @@ LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_
       layer.acc[static_cast<std::size_t>(token * shape.out_features + row)] = sum;
     }
   });
+  if (group != 0) {
+    add_groups(layer, group, random, parallel);
+  }
   return layer;
 }
 
 void check_outputs(const LinearCase& layer, std::int64_t tokens, std::span<const float> y,
-                   std::string_view who) {
+                   std::string_view who, bool grouped) {
   const std::int64_t outputs = layer.shape.out_features;
   for (std::int64_t token = 0; token < tokens; ++token) {
     for (std::int64_t row = 0; row < outputs; ++row) {
       const float got = y[static_cast<std::size_t>(token * outputs + row)];
-      const float wanted = epilogue(layer.exact(token, row), layer.scale[static_cast<std::size_t>(token)],
-                                    layer.weight.scale[0], nullptr);
+      const float wanted =
+          grouped ? layer.grouped_y[static_cast<std::size_t>(token % kDistinctTokens * outputs + row)]
+                  : epilogue(layer.exact(token, row), layer.scale[static_cast<std::size_t>(token)],
+                             layer.weight.scale[0], nullptr);
       if (std::bit_cast<std::uint32_t>(got) != std::bit_cast<std::uint32_t>(wanted)) {
         throw Error(fmt::format("{} {}, {} tokens: output {} of token {} is {}, the reference is {}", who,
                                 name_of(layer.shape), tokens, row, token, got, wanted));

@@ -40,6 +40,8 @@ struct LinearCase {
   std::vector<std::int32_t> acc;     // [min(tokens, kDistinctTokens), N], the exact sums
   AlignedVector<float> x;            // [tokens, K], inputs of a whole layer
   AlignedVector<float> norm_weight;  // [K]
+  TernaryMatrix grouped;             // the same codes with float16 scales for groups; empty without
+  std::vector<float> grouped_y;      // [min(tokens, kDistinctTokens), N], its outputs by group_product
 
   QuantizedRows rows(std::int64_t count) const { return {q.data(), scale.data(), q_sum.data(), count}; }
   std::int32_t exact(std::int64_t token, std::int64_t row) const {
@@ -47,10 +49,13 @@ struct LinearCase {
   }
 };
 
-LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel);
+/// `group` is 0 or the size of the groups of LinearCase::grouped.
+LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_t seed, Parallel& parallel,
+                            std::int64_t group = 0);
 
-/// Throws Error, with `who` and the first difference, unless y [tokens, N] is bit-identical to the reference.
+/// Throws Error, with `who` and the first difference, unless y [tokens, N] is bit-identical to the reference,
+/// with group scales or without.
 void check_outputs(const LinearCase& layer, std::int64_t tokens, std::span<const float> y,
-                   std::string_view who);
+                   std::string_view who, bool grouped = false);
 
 }  // namespace trit::apps

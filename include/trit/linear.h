@@ -30,19 +30,20 @@ struct NormQuant {
   const float* norm_weight = nullptr;  // [K], or null for all ones
   float eps = 1e-6F;
   std::int8_t* q = nullptr;       // out [M, padded_in_features(K)]
-  float* scale = nullptr;         // out [M]
+  float* scale = nullptr;         // out [M], or [M, groups_of(K, group)]
   float* rstd = nullptr;          // out [M], or null
   std::int32_t* q_sum = nullptr;  // out [M]
+  std::int64_t group = 0;         // inputs of a scale, a multiple of 32; 0: one scale for a token
 };
 void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& args);
 
-/// absmean of w [N, K] into scale [1] or [N]; the same bits as trit::absmean.
+/// absmean of w [N, K] into scale [1], [N] or [N, groups_of(K, group)]; the same bits as trit::absmean.
 void absmean(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
-             std::int64_t in_features, ScaleGranularity granularity, float* scale);
+             std::int64_t in_features, ScaleGranularity granularity, float* scale, std::int64_t group = 0);
 /// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
 void ternarize_pack(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
                     std::int64_t in_features, ScaleGranularity granularity, const float* scale,
-                    std::uint8_t* codes);
+                    std::uint8_t* codes, std::int64_t group = 0);
 /// w = t * scale, float [N, K].
 void dequantize(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight, float* w);
 
@@ -59,9 +60,10 @@ void dequantize_row(const CpuKernels& kernels, std::span<const std::uint8_t> cod
 /// Quantised activations, as norm_quant writes them.
 struct QuantizedRows {
   const std::int8_t* q;       // [tokens, padded_in_features(K)]
-  const float* scale;         // [tokens]
-  const std::int32_t* q_sum;  // [tokens]
+  const float* scale;         // [tokens], or [tokens, groups_of(K, group)]
+  const std::int32_t* q_sum;  // [tokens]; not read by a layer with group scales
   std::int64_t tokens;        // M >= 0
+  std::int64_t group = 0;     // inputs of a scale, the same as the layer's; 0: one scale for a token
 };
 
 /// What PackedLinear::prepare calls while it reads stored codes. Either may be empty. Both are called on the
@@ -97,10 +99,13 @@ class PackedLinear {
   const CpuKernels& kernels() const;
   /// Never `automatic`.
   PanelFormat format() const;
-  /// Bytes of the prepared weights.
+  /// Bytes of the prepared weights, group scales included.
   std::size_t bytes() const;
+  /// Inputs of a weight scale; 0 without group scales.
+  std::int64_t group() const;
 
-  /// y [tokens, N] = epilogue(q · tᵀ), row-major, of y_type; bias [N] or null. Thread-safe.
+  /// y [tokens, N] = epilogue(q · tᵀ), row-major, of y_type; bias [N] or null. With group scales each output
+  /// is group_product's (quantize.h). Thread-safe. Throws Error where x has scales for other groups.
   void product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type, void* y) const;
 
  private:

@@ -28,6 +28,9 @@ struct NormQuantRow {
   float* rstd;                // r (1 without a norm)
   std::int32_t* q_sum;        // sum of q, for kernels whose codes are t + 1
   bool non_temporal = false;  // use non-temporal stores for whole cache lines of q
+  // Where these are a group of a row and not the row, with a norm: the row's r. It is 0 or NaN where the
+  // row's mean square is not finite.
+  const float* row_rstd = nullptr;
 };
 
 /// The product of one panel of output rows with a few tokens over a range of k.
@@ -46,6 +49,50 @@ struct ProductTile {
   std::int64_t prefetch_parts = 1;
 };
 
+/// Scales of a panel's rows, one group after the other: [groups, panel_rows], 0 for missing rows.
+struct PanelScales {
+  const void* values;
+  DataType type;  // float32, or float16 where that holds all of them: half the bytes to read
+};
+
+/// A group of a panel and one token: sums = fma((float)acc, w * token_scale, sums), the product w * token_scale
+/// rounded by itself.
+struct GroupRow {
+  const std::int32_t* acc;   // [panel_rows]
+  PanelScales weight_scale;  // w of the group
+  float token_scale;         // s of the token and the group; 1 where the token has one scale, s
+  float* sums;               // [panel_rows]
+};
+
+/// The product of one panel with a few tokens over whole groups of k.
+struct GroupTile {
+  ProductTile tile;             // begins with a group; q_sum and acc are not used
+  std::int64_t group;           // inputs of a group
+  const std::int32_t* offsets;  // of the first token and group, as GroupKernel::offsets writes them
+  std::int64_t offsets_stride;  // between tokens
+  PanelScales weight_scale;     // from the first group on
+  std::int64_t
+      scale_prefetch_distance;      // bytes behind the scales of a group: what the kernel prefetches there
+  const float* token_scale;         // [tokens, groups] of the first token and group, or null
+  std::int64_t token_scale_stride;  // between tokens
+  float* sums;                      // [tokens, panel_rows]: what GroupRow does for each group
+};
+
+/// A product tile that adds up the groups itself.
+struct GroupKernel {
+  /// Integers of a token and a group.
+  std::int64_t offset_count;
+  /// From codes of a token, q [k], to [groups, offset_count].
+  void (*offsets)(const std::int8_t* q, std::int64_t k, std::int64_t group, std::int32_t* offsets);
+  std::int64_t max_group;
+  /// Whether it uses scales times 4^-j, j < 4, which is exact between these bounds.
+  bool shifts_scales;
+  void (*tile)(const GroupTile& tile);
+};
+inline constexpr float kMinGroupScale = 0x1p-96F;
+inline constexpr float kMinTokenGroupScale = 0x1p-24F;  // a quantised group has at least 1e-5 / 127
+inline constexpr float kMaxGroupScale = 0x1p60F;
+
 /// acc -> y for the rows of one panel and one token: y = ((float)acc * s) * beta + bias.
 struct EpilogueRow {
   const std::int32_t* acc;    // [rows]
@@ -55,8 +102,9 @@ struct EpilogueRow {
   bool weight_scale_per_row;
   const float* bias;  // [rows] or null
   DataType y_type;
-  void* y;                    // [rows] of y_type
-  bool non_temporal = false;  // use non-temporal stores for whole cache lines of y
+  void* y;                      // [rows] of y_type
+  bool non_temporal = false;    // use non-temporal stores for whole cache lines of y
+  const float* sums = nullptr;  // [rows] in place of (float)acc where it is not null; weight_scale is 1 then
 };
 
 /// Panels times a block of tokens over all of k, finished: y = ((float)acc * s) * beta + bias.
@@ -72,16 +120,20 @@ struct ManyTokens {
   bool weight_scale_per_row;
   const float* bias;  // [rows] or null
   DataType y_type;
-  std::int64_t y_bytes;   // of a result
-  void* y;                // the first token's result of the first row
-  std::int64_t y_stride;  // bytes between tokens
-  bool non_temporal;      // y is large: use non-temporal stores
+  std::int64_t y_bytes;           // of a result
+  void* y;                        // the first token's result of the first row
+  std::int64_t y_stride;          // bytes between tokens
+  bool non_temporal;              // y is large: use non-temporal stores
+  std::int64_t group = 0;         // inputs of a group of weight scales, a multiple of group_step; or 0
+  std::int64_t groups = 0;        // of k
+  PanelScales group_scales = {};  // of the first panel's first group
 };
 
 /// A kernel that reads q in an order of its own and writes a row's results while it multiplies the next.
 struct ManyTokensKernel {
   std::int64_t min_tokens;  ///< fewer go to the product tile
   std::int64_t token_step;  ///< blocks of tokens begin at multiples of this
+  std::int64_t group_step;  ///< groups of weight scales of multiples of this, where a token has one scale
   /// q [tokens, q_stride bytes apart] in the kernel's order, on a cache line. Tokens from n * token_step on
   /// begin at arranged_bytes(n * token_step, k).
   std::int64_t (*arranged_bytes)(std::int64_t tokens, std::int64_t k);
@@ -119,11 +171,13 @@ struct PanelLayout {
   std::int64_t max_k;
   void (*product_tile)(const ProductTile& tile);
 
-  /// Either is null where there is none.
+  /// Each is null where there is none. The first two multiply matrices without group scales; without the
+  /// last, the product tile takes one group after the other, and group_row adds them up.
   const ManyTokensKernel* many_tokens = nullptr;
   /// Another way to multiply: writes the part of y that it is faster for, and leaves the rest to the product
   /// tile.
   DonePart (*product_part)(Parallel& parallel, const generic::Product& args) = nullptr;
+  const GroupKernel* groups = nullptr;
 };
 
 /// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
@@ -137,6 +191,7 @@ struct CpuKernels {
   std::span<const PanelLayout> layouts;
   /// The same for every layout.
   void (*epilogue_row)(const EpilogueRow& row);
+  void (*group_row)(const GroupRow& row, std::int64_t panel_rows);
 
   void (*norm_quant_row)(const NormQuantRow& row);
 

@@ -135,8 +135,9 @@ std::span<const std::uint8_t> NodeFile::codes(const char* tensor, std::int64_t i
   return codes;
 }
 
-std::vector<float> NodeFile::scales(const char* tensor, std::int64_t rows) {
-  return layer_.scale = tensors_.scales(take(tensor), rows, what_);
+std::vector<float> NodeFile::scales(const char* tensor, std::int64_t rows, std::int64_t in,
+                                    std::int64_t& group) {
+  return layer_.scale = tensors_.scales(take(tensor), rows, in, group, what_);
 }
 
 Shape NodeFile::shape(const char* tensor) { return tensors_.shape(name_ + "." + tensor, what_); }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/tensors.h"
 
+#include <charconv>
 #include <cmath>
 #include <cstring>
 
@@ -105,10 +106,39 @@ std::span<const std::uint8_t> Tensors::codes(const std::string& name, std::int64
   return {reinterpret_cast<const std::uint8_t*>(tensor.data.data()), tensor.data.size()};
 }
 
-std::vector<float> Tensors::scales(const std::string& name, std::int64_t rows, const std::string& what) {
+std::int64_t Tensors::group(const std::string& what) const {
+  const auto entry = file_.metadata().find("trit.group");
+  if (entry == file_.metadata().end()) {
+    return 0;
+  }
+  const std::string& text = entry->second;
+  std::int64_t group = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
+  if (error != std::errc() || end != text.data() + text.size() || !is_group_size(group)) {
+    throw Error(what + ": metadata \"trit.group\" is \"" + text.substr(0, 60) + "\", wanted a multiple of " +
+                std::to_string(kGroupStep));
+  }
+  return group;
+}
+
+std::vector<float> Tensors::scales(const std::string& name, std::int64_t rows, std::int64_t in,
+                                   std::int64_t& group, const std::string& what) {
   const io::TensorView& tensor = at(name, what);
+  group = tensor.shape.size() == 2 ? this->group(what) : 0;
+  if (group != 0) {
+    const Shape wanted{rows, groups_of(in, group)};
+    if ((tensor.dtype != "F32" && tensor.dtype != "F16") || !fits(tensor.shape, wanted)) {
+      refuse(tensor, name,
+             "F32 or F16 " + wanted_text(wanted) + ", since \"trit.group\" is " + std::to_string(group),
+             what);
+    }
+    return to_floats(tensor);
+  }
   if (tensor.dtype != "F32" || (!fits(tensor.shape, {1}) && !fits(tensor.shape, {rows}))) {
-    refuse(tensor, name, "F32 [1] or [" + std::to_string(rows) + "]", what);
+    refuse(tensor, name,
+           "F32 [1] or [" + std::to_string(rows) + "]" +
+               (tensor.shape.size() == 2 ? ", or metadata \"trit.group\" with the inputs of a group" : ""),
+           what);
   }
   return to_floats(tensor);
 }

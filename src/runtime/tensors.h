@@ -26,8 +26,11 @@ class TensorSource {
   /// Packed codes of rows of `in` weights: the bytes of a U8 tensor [rows, packed_row_bytes(in)].
   virtual std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
                                               const std::string& what) = 0;
-  /// Float32 [1] or [rows], as stored: the scales belong to the bit contract, so no other type will do.
-  virtual std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what) = 0;
+  /// Float32 [1] or [rows], as stored: the scales belong to the bit contract, so no other type will do. Or, in
+  /// a file with the metadata "trit.group", float32 or float16 [rows, groups of `in`], which float32 holds
+  /// exactly; `group` is then the inputs of a group, else 0.
+  virtual std::vector<float> scales(const std::string& name, std::int64_t rows, std::int64_t in,
+                                    std::int64_t& group, const std::string& what) = 0;
 
   virtual bool contains(const std::string& name) const = 0;
   /// The shape of a tensor, which may be of any type.
@@ -46,13 +49,16 @@ class Tensors final : public TensorSource {
   std::vector<float> floats(const std::string& name, const Shape& wanted, const std::string& what) override;
   std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
                                       const std::string& what) override;
-  std::vector<float> scales(const std::string& name, std::int64_t rows, const std::string& what) override;
+  std::vector<float> scales(const std::string& name, std::int64_t rows, std::int64_t in, std::int64_t& group,
+                            const std::string& what) override;
   bool contains(const std::string& name) const override { return file_.contains(name); }
   Shape shape(const std::string& name, const std::string& what) override;
   std::size_t stored_bytes(const std::string& name) const override;
   void check_all_used() const override;
 
  private:
+  /// The metadata "trit.group"; 0 without. Throws Error unless it is a multiple of 32.
+  std::int64_t group(const std::string& what) const;
   const io::TensorView& at(const std::string& name, const std::string& what);
 
   const io::SafetensorsFile& file_;
@@ -68,7 +74,10 @@ class TensorHeaders final : public TensorSource {
   std::span<const std::uint8_t> codes(const std::string& name, std::int64_t in,
                                       const std::string& what) override;
   /// A ternary matrix of a checkpoint has its scale.
-  std::vector<float> scales(const std::string&, std::int64_t, const std::string&) override { return {}; }
+  std::vector<float> scales(const std::string&, std::int64_t, std::int64_t, std::int64_t&,
+                            const std::string&) override {
+    return {};
+  }
   bool contains(const std::string& name) const override { return checkpoint_.find(name) != nullptr; }
   Shape shape(const std::string& name, const std::string& what) override;
   std::size_t stored_bytes(const std::string&) const override { return 0; }

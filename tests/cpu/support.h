@@ -160,6 +160,7 @@ inline bool same_half(DataType type, std::uint16_t a, std::uint16_t b) {
 /// Quantised activations with their storage.
 struct QuantizedBatch {
   std::int64_t tokens;
+  std::int64_t group = 0;      // inputs of a scale, or one scale for a token
   std::vector<std::int8_t> q;  // [tokens, padded_in_features(K)]
   std::vector<float> scale, rstd;
   std::vector<std::int32_t> q_sum;
@@ -170,7 +171,7 @@ struct QuantizedBatch {
         scale(static_cast<std::size_t>(m), 1.0F),
         rstd(static_cast<std::size_t>(m)),
         q_sum(static_cast<std::size_t>(m)) {}
-  QuantizedRows rows() const { return {q.data(), scale.data(), q_sum.data(), tokens}; }
+  QuantizedRows rows() const { return {q.data(), scale.data(), q_sum.data(), tokens, group}; }
 };
 
 }  // namespace trit::test

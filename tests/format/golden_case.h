@@ -79,6 +79,26 @@ inline constexpr std::array<Bits, 15> kGoldenYPerRow = {
 inline constexpr std::array<Bits, 5> kGoldenYHuge = {0xbe5f1000, 0xdead548f, 0x5ead548f, 0xdead548f,
                                                      0x5ead548f};
 
+/// The same case with groups of 128 inputs, the last one of 88 (tests/format/golden_groups.py).
+inline constexpr std::int64_t kGoldenGroup = 128;
+inline constexpr std::array<Bits, 25> kGoldenGroupBeta = {
+    0x3d7c3960, 0x3d602bb0, 0x3d8f9ff8, 0x3d6c1f70, 0x3d7c8f74, 0x3d81dd58, 0x3d7bdd30,
+    0x3d843a78, 0x3d825f60, 0x3d722a74, 0x3d80f188, 0x3d785200, 0x3d813d98, 0x3d83aaa0,
+    0x3d805a80, 0x3d7f0b70, 0x3d82d6d8, 0x3d808048, 0x3d82db18, 0x3d831bdd, 0x3d876068,
+    0x3d7e6410, 0x3d794750, 0x3d80d360, 0x3d719c46};
+inline constexpr std::array<int, 3> kGoldenGroupCounts = {1114, 752, 1134};
+/// Scales of the activations' groups, with RMSNorm.
+inline constexpr std::array<Bits, 15> kGoldenGroupScale = {
+    0x3c97d572, 0x3c9dbf26, 0x3c899862, 0x3c9b90d6, 0x3ca5a960, 0x3c8f473f, 0x3c93580a, 0x3c962d84,
+    0x3c9c0a13, 0x3c900d57, 0x3ca43659, 0x3ca2adec, 0x3ca0e0cf, 0x3c980e62, 0x3ca23a7b};
+/// y [3, 5] with norm and bias, and a scale for each token, or for each token and group.
+inline constexpr std::array<Bits, 15> kGoldenGroupY = {
+    0x3f744ba4, 0xbe87f430, 0xbec5dcb9, 0xbef033b5, 0x3f8f0318, 0xbf808294, 0x3efd337a, 0x3f8b2ced,
+    0xc01df506, 0xbeb335da, 0xbe5d64ce, 0xbf1ff062, 0xbffb5622, 0xbfe0d028, 0xbf720e36};
+inline constexpr std::array<Bits, 15> kGoldenGroupYTokenGroups = {
+    0x3f75997c, 0xbe85e9a4, 0xbec9a278, 0xbef5aad7, 0x3f8db9e7, 0xbf7e15db, 0x3f01c890, 0x3f8b4860,
+    0xc01e565d, 0xbeaf3978, 0xbe5d3d43, 0xbf1e5e3c, 0xbffaf5f3, 0xbfe14970, 0xbf74a1d8};
+
 inline std::vector<Bits> bits_of(const std::vector<float>& values) {
   std::vector<Bits> bits;
   for (const float value : values) {

@@ -14,13 +14,15 @@
 namespace trit::test {
 namespace {
 
-std::vector<float> forward(const GoldenCase& golden, const TernaryMatrix& matrix, Norm norm, bool bias) {
+std::vector<float> forward(const GoldenCase& golden, const TernaryMatrix& matrix, Norm norm, bool bias,
+                           TokenScaleGranularity scales = TokenScaleGranularity::token) {
   std::vector<float> y;
   for (std::size_t token = 0; token < 3; ++token) {
     std::vector<float> row(5);
     bit_linear_row(std::span(golden.x).subspan(token * 600, 600), matrix.view(), norm,
                    norm == Norm::rms ? std::span<const float>(golden.norm_weight) : std::span<const float>(),
-                   golden.eps, bias ? std::span<const float>(golden.bias) : std::span<const float>(), row);
+                   golden.eps, bias ? std::span<const float>(golden.bias) : std::span<const float>(), row,
+                   scales);
     y.insert(y.end(), row.begin(), row.end());
   }
   return y;
@@ -136,6 +138,25 @@ TEST(Golden, Layer) {
     EXPECT_EQ(float_to_bfloat16(y[n]), kGoldenYBfloat16[n]);
     EXPECT_EQ(float_to_float16(y[n]), kGoldenYFloat16[n]);
   }
+}
+
+TEST(Golden, GroupScales) {
+  const GoldenCase golden;
+  const TernaryMatrix matrix = pack(golden.w, 5, 600, ScaleGranularity::group, kGoldenGroup);
+  EXPECT_EQ(bits_of(matrix.scale), wanted(kGoldenGroupBeta));
+  EXPECT_EQ(count_codes(matrix), kGoldenGroupCounts);
+  EXPECT_EQ(bits_of(forward(golden, matrix, Norm::rms, true)), wanted(kGoldenGroupY));
+  EXPECT_EQ(bits_of(forward(golden, matrix, Norm::rms, true, TokenScaleGranularity::group)),
+            wanted(kGoldenGroupYTokenGroups));
+  std::vector<float> scale;
+  for (std::size_t token = 0; token < 3; ++token) {
+    std::vector<std::int8_t> q(600);
+    std::vector<float> of_token(5);
+    norm_quant_groups_row(std::span(golden.x).subspan(token * 600, 600), Norm::rms, golden.norm_weight,
+                          golden.eps, kGoldenGroup, q, of_token);
+    scale.insert(scale.end(), of_token.begin(), of_token.end());
+  }
+  EXPECT_EQ(bits_of(scale), wanted(kGoldenGroupScale));
 }
 
 TEST(Golden, BadRows) {

@@ -56,6 +56,22 @@ TEST(Pack, RoundTripOfEveryLength) {
   }
 }
 
+TEST(Check, GroupScales) {
+  TernaryMatrix matrix{2, 70, std::vector<std::uint8_t>(36), {1, 2, 3, 4}, 64};
+  check(matrix.view(), "w");
+  EXPECT_EQ(matrix.view().granularity(), ScaleGranularity::group);
+  matrix.scale[3] = -1;
+  expect_error(matrix, {"fc1.weight_scale", "row 1, group 1", "-1", "finite and positive"});
+  matrix.scale = {1, 2, 3};
+  expect_error(matrix, {"fc1.weight_scale: 3 values, wanted 2 rows of 2"});
+  matrix.scale = {1};
+  expect_error(matrix, {"fc1.weight_scale: 1 values, wanted 2 rows of 2"});
+  matrix.group = 48;
+  expect_error(matrix, {"groups of 48 inputs, wanted a multiple of 32"});
+  matrix.group = -32;
+  expect_error(matrix, {"groups of -32 inputs"});
+}
+
 TEST(Check, AcceptsAGoodMatrix) {
   TernaryMatrix matrix = good();
   EXPECT_EQ(error_of(matrix), "");

@@ -158,6 +158,27 @@ TEST(BadFile, Tensors) {
   expect_says(tensor("fc1.weight", [](OwnedTensor& t) { t.dtype = "I8"; }), {"I8 [6, 16]", "U8 [any, 16]"});
   expect_says(tensor("fc1.weight_scale", [](OwnedTensor& t) { t.shape = {3, 2}; }),
               {"wanted F32 [1] or [6]"});
+  const auto grouped = [](const std::string& group, const Shape& shape) {
+    return refusal([&](ModelFile& f) {
+      f.metadata["trit.group"] = group;
+      f.set_floats("fc1.weight_scale", shape,
+                   std::vector<float>(static_cast<std::size_t>(shape[0] * shape[1]), 1));
+    });
+  };
+  EXPECT_EQ(grouped("32", {6, 2}), "");
+  expect_says(grouped("48", {6, 2}), {"\"trit.group\" is \"48\", wanted a multiple of 32"});
+  expect_says(grouped("32x", {6, 2}), {"\"trit.group\" is \"32x\", wanted a multiple of 32"});
+  expect_says(grouped("64", {6, 2}),
+              {"fc1.weight_scale", "F32 [6, 2]", "F32 or F16 [6, 1]", "\"trit.group\" is 64"});
+  expect_says(refusal([](ModelFile& f) {
+                f.metadata["trit.group"] = "32";
+                f.set_floats("fc1.weight_scale", {6, 2}, {1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1, 1});
+              }),
+              {"fc1.weight_scale", "row 4, group 1", "positive"});
+  expect_says(refusal([](ModelFile& f) { f.graph["nodes"][5]["token_scale"] = "group"; }),
+              {"\"token_scale\" is \"group\", wanted \"token\""});
+  expect_says(refusal([](ModelFile& f) { f.graph["nodes"][5]["token_scale"] = "row"; }),
+              {"\"token_scale\" is \"row\", wanted \"token\" or \"group\""});
   expect_says(tensor("fc1.weight_scale", [](OwnedTensor& t) { t.dtype = "I32"; }),
               {"I32 [6]", "wanted F32 [1] or [6]"});
   expect_says(tensor("fc1.norm.weight", [](OwnedTensor& t) { t.shape = {8, 8}; }),

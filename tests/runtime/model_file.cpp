@@ -157,11 +157,18 @@ std::size_t ModelFile::linear(const std::string& name, std::size_t input, std::i
 }
 
 std::size_t ModelFile::bit_linear(const std::string& name, std::size_t input, std::int64_t in,
-                                  std::int64_t out, Norm norm, bool bias, ScaleGranularity scale) {
-  const TernaryMatrix matrix = pack(random(static_cast<std::size_t>(in * out), -0.1F, 0.1F), out, in, scale);
+                                  std::int64_t out, Norm norm, bool bias, ScaleGranularity scale,
+                                  std::int64_t group) {
+  const TernaryMatrix matrix =
+      pack(random(static_cast<std::size_t>(in * out), -0.1F, 0.1F), out, in, scale, group);
   const auto codes = std::as_bytes(std::span(matrix.codes));
   tensors.push_back({name + ".weight", "U8", {out, packed_row_bytes(in)}, {codes.begin(), codes.end()}});
-  set_floats(name + ".weight_scale", {static_cast<std::int64_t>(matrix.scale.size())}, matrix.scale);
+  if (group == 0) {
+    set_floats(name + ".weight_scale", {static_cast<std::int64_t>(matrix.scale.size())}, matrix.scale);
+  } else {
+    set_floats(name + ".weight_scale", {out, groups_of(in, group)}, matrix.scale);
+    metadata["trit.group"] = std::to_string(group);
+  }
   if (norm == Norm::rms) {
     set_floats(name + ".norm.weight", {in}, random(static_cast<std::size_t>(in), 0.5F, 1.5F));
   }
@@ -359,9 +366,13 @@ std::vector<float> ModelFile::bit_linear_reference(const std::string& name,
   const std::vector<float> g = optional(name + ".norm.weight");
   const std::vector<float> bias = optional(name + ".bias");
   std::vector<float> y(static_cast<std::size_t>(weight.shape[0]));
-  const TernaryView view{weight.shape[0], static_cast<std::int64_t>(x.size()), codes, scale};
+  const bool grouped = const_cast<ModelFile*>(this)->tensor(name + ".weight_scale").shape.size() == 2;
+  const TernaryView view{weight.shape[0], static_cast<std::int64_t>(x.size()), codes, scale,
+                         grouped ? std::stoll(metadata.at("trit.group")) : 0};
   bit_linear_row(x, view, node["norm"] == "rms" ? Norm::rms : Norm::none, g, node.value("eps", 1e-6F), bias,
-                 y);
+                 y,
+                 node.value("token_scale", "token") == "group" ? TokenScaleGranularity::group
+                                                               : TokenScaleGranularity::token);
   return y;
 }
 

@@ -45,7 +45,8 @@ class ModelFile {
   std::size_t linear(const std::string& name, std::size_t input, std::int64_t in, std::int64_t out,
                      bool bias = true);
   std::size_t bit_linear(const std::string& name, std::size_t input, std::int64_t in, std::int64_t out,
-                         Norm norm, bool bias = false, ScaleGranularity scale = ScaleGranularity::tensor);
+                         Norm norm, bool bias = false, ScaleGranularity scale = ScaleGranularity::tensor,
+                         std::int64_t group = 0);
   std::size_t pool(const std::string& op, std::size_t input, std::int64_t kernel, std::int64_t stride);
   std::size_t relu(std::size_t input);
   /// `approximate`: "none" or "tanh".

@@ -56,6 +56,49 @@ TEST(BitLinearNode, SameBitsAsTheDefinition) {
   }
 }
 
+/// The group scales of a node as float16: rounds them, and returns the tensor to store.
+OwnedTensor float16_scales(ModelFile& file, const std::string& name) {
+  std::vector<float> scales = file.floats(name);
+  std::vector<std::uint16_t> half(scales.size());
+  std::transform(scales.begin(), scales.end(), half.begin(), float_to_float16);
+  std::transform(half.begin(), half.end(), scales.begin(), float16_to_float);
+  const Shape shape = file.tensor(name).shape;
+  file.set_floats(name, shape, scales);
+  const auto bytes = std::as_bytes(std::span(half));
+  return {name, "F16", shape, {bytes.begin(), bytes.end()}};
+}
+
+TEST(BitLinearNode, GroupScales) {
+  unsigned seed = 1200;
+  for (const auto& [in, out, group] :
+       {std::array<std::int64_t, 3>{1, 1, 32}, {64, 3, 64}, {300, 70, 128}, {1030, 130, 96}}) {
+    for (const Norm norm : {Norm::none, Norm::rms}) {
+      for (const char* token_scale : {"token", "group"}) {
+        for (const bool half : {false, true}) {
+          SCOPED_TRACE("seed " + std::to_string(++seed));
+          ModelFile file({in}, seed);
+          file.bit_linear("fc", 0, in, out, norm, true, ScaleGranularity::group, group);
+          file.graph["nodes"][1]["token_scale"] = token_scale;
+          const OwnedTensor stored = half ? float16_scales(file, "fc.weight_scale") : OwnedTensor{};
+          constexpr std::size_t kBatch = 9;
+          const auto width = static_cast<std::size_t>(in);
+          std::vector<float> x = file.random(kBatch * width, -3, 3);
+          x[2 * width] = std::numeric_limits<float>::quiet_NaN();
+          std::vector<float> wanted;
+          for (std::size_t row = 0; row < kBatch; ++row) {
+            const auto y = file.bit_linear_reference("fc", rows(x, row, row + 1, width));
+            wanted.insert(wanted.end(), y.begin(), y.end());
+          }
+          if (half) {
+            file.tensor("fc.weight_scale") = stored;
+          }
+          expect_same_bits(load(file).run(x, kBatch), wanted);
+        }
+      }
+    }
+  }
+}
+
 TEST(BitLinearNode, ChainWithReluEpsAndLeadingDimensions) {
   ModelFile file({3, 40}, 1100);
   const std::size_t first = file.bit_linear("a", 0, 40, 24, Norm::rms, true);

@@ -16,6 +16,8 @@ namespace trit::amx {
 inline constexpr std::int64_t kMinTokens = 5;
 /// Tokens of a block of the arrangement.
 inline constexpr std::int64_t kBlockTokens = 32;
+/// Group scales: the inputs of a group are whole steps.
+inline constexpr std::int64_t kGroupInputs = 64;
 
 std::int64_t arranged_bytes(std::int64_t tokens, std::int64_t k);
 void arrange(const std::int8_t* q, std::int64_t q_stride, std::int64_t tokens, std::int64_t k,

@@ -10,6 +10,7 @@ namespace {
 constexpr ManyTokensKernel kManyTokens = {
     .min_tokens = amx::kMinTokens,
     .token_step = amx::kBlockTokens,
+    .group_step = amx::kGroupInputs,
     .arranged_bytes = amx::arranged_bytes,
     .arrange = amx::arrange,
     .product = amx::product,
@@ -25,6 +26,7 @@ constexpr PanelLayout kLayouts[] = {{
     .max_k = 131'072,
     .product_tile = avx512_vnni::product_tile,
     .many_tokens = &kManyTokens,
+    .groups = &avx512_vnni::kGroupKernel,
 }};
 
 }  // namespace
@@ -34,6 +36,7 @@ constinit const CpuKernels k_amx = {
     .available = has_amx,
     .layouts = kLayouts,
     .epilogue_row = avx512_vnni::epilogue_row,
+    .group_row = avx512_vnni::group_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,

@@ -110,8 +110,12 @@ void run(const NormQuantRow& args) {
   const Row<Source, kNorm, kWeight> row{static_cast<const typename Source::Element*>(args.x),
                                         args.norm_weight, args.in_features};
   const Statistics found = row.statistics();
-  const float mean_square = kNorm ? found.square_sum / static_cast<float>(args.in_features) : 0.0F;
-  const float rstd = kNorm ? 1.0F / __builtin_sqrtf(mean_square + args.eps) : 1.0F;
+  float mean_square = kNorm ? found.square_sum / static_cast<float>(args.in_features) : 0.0F;
+  float rstd = kNorm ? 1.0F / __builtin_sqrtf(mean_square + args.eps) : 1.0F;
+  if (kNorm && args.row_rstd != nullptr) {
+    rstd = *args.row_rstd;
+    mean_square = rstd == 0 ? __builtin_inff() : 0.0F;
+  }
   const float product = kNorm ? rstd * found.largest : found.largest;
   *args.rstd = rstd;
   if (!finite(mean_square) || !finite(found.largest) || !finite(product)) {

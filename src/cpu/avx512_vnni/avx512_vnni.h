@@ -20,6 +20,9 @@ void prepare_panel_base3(const std::uint8_t* codes, std::int64_t row_bytes, std:
                          std::int64_t in_features, std::uint8_t* panel);
 void product_tile_base3(const ProductTile& args);
 void epilogue_row(const EpilogueRow& args);
+void group_row(const GroupRow& args, std::int64_t panel_rows);
+/// Of 2-bit panels.
+extern const GroupKernel kGroupKernel;
 void norm_quant_row(const NormQuantRow& args);
 float abs_sum_row(const float* w, std::int64_t in_features);
 void ternarize_pack_row(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);

@@ -13,6 +13,17 @@
 namespace trit::avx512_vnni {
 namespace {
 
+/// Sixteen prepared scales to float: exact, and denormals are kept whatever MXCSR says.
+template <typename Stored>
+[[gnu::always_inline]] inline __m512 load_scales(const void* values, std::int64_t at) {
+  if constexpr (sizeof(Stored) == 2) {
+    return _mm512_cvtph_ps(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(static_cast<const std::uint16_t*>(values) + at)));
+  } else {
+    return _mm512_loadu_ps(static_cast<const float*>(values) + at);
+  }
+}
+
 /// float_to_bfloat16 of sixteen values, in integers: vcvtneps2bf16 flushes denormals.
 [[gnu::always_inline]] inline __m256i to_bfloat16(__m512 value) {
   const __m512i bits = _mm512_castps_si512(value);
@@ -41,6 +52,14 @@ inline void epilogue_whole(const EpilogueRow& args, std::int64_t end) {
       _mm512_storeu_ps(y + at, result);
     }
   };
+  if (args.sums != nullptr) {
+    for (std::int64_t at = 0; at < end; at += 16) {
+      const __m512 result = _mm512_mul_ps(_mm512_loadu_ps(args.sums + at), token_scale);
+      _mm512_storeu_ps(
+          y + at, args.bias != nullptr ? _mm512_add_ps(result, _mm512_loadu_ps(args.bias + at)) : result);
+    }
+    return;
+  }
   if (args.weight_scale_per_row) {
     args.bias != nullptr ? rows(Constant<true>{}, Constant<true>{})
                          : rows(Constant<true>{}, Constant<false>{});
@@ -55,7 +74,8 @@ inline void epilogue_whole(const EpilogueRow& args, std::int64_t end) {
   const __mmask16 rows = first_lanes(args.rows - at);
   const __m512 scale = args.weight_scale_per_row ? _mm512_maskz_loadu_ps(rows, args.weight_scale + at)
                                                  : _mm512_set1_ps(*args.weight_scale);
-  const __m512 acc = _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(rows, args.acc + at));
+  const __m512 acc = args.sums != nullptr ? _mm512_maskz_loadu_ps(rows, args.sums + at)
+                                          : _mm512_cvtepi32_ps(_mm512_maskz_loadu_epi32(rows, args.acc + at));
   __m512 y = _mm512_mul_ps(_mm512_mul_ps(acc, _mm512_set1_ps(args.token_scale)), scale);
   if (args.bias != nullptr) {
     y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(rows, args.bias + at));

@@ -21,6 +21,7 @@ constexpr PanelLayout kLayouts[] = {
         .max_k = 131'072,
         .product_tile = avx512_vnni::product_tile,
         .product_part = avx512_vnni::hybrid::product,
+        .groups = &avx512_vnni::kGroupKernel,
     },
     {
         .format = PanelFormat::base3,
@@ -41,6 +42,7 @@ constinit const CpuKernels k_avx512_vnni = {
     .available = has_avx512_vnni,
     .layouts = kLayouts,
     .epilogue_row = avx512_vnni::epilogue_row,
+    .group_row = avx512_vnni::group_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,

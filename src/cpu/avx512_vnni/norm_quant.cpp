@@ -173,6 +173,10 @@ void norm_quant(const NormQuantRow& args) {
   if constexpr (kBefore != Before::nothing) {
     mean_square = row.sum_of_squares / static_cast<float>(n);
     rstd = 1.0F / _mm_cvtss_f32(_mm_sqrt_ss(_mm_set_ss(mean_square + args.eps)));
+    if (args.row_rstd != nullptr) {
+      rstd = *args.row_rstd;
+      mean_square = rstd == 0 ? from_bits(0x7f800000U) : 0.0F;
+    }
     product = rstd * largest;
   }
   *args.rstd = rstd;

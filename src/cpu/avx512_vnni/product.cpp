@@ -1,17 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
 // The product tile of 2-bit panels and the epilogue, AVX-512 VNNI (docs/design/cpu-avx512-vnni.md).
-//
-// A panel is 64 output rows; its line g (64 bytes) holds inputs 4g..4g+3 of all of them: byte i has in its
-// four 2-bit fields the codes t + 1 of rows l, l+16, l+32, l+48 (l = i / 4) at input 4g + i % 4. One AND per
-// field j < 3 gives 64 unsigned bytes code * 4^j, the first operand of vpdpbusd; the other is 4 bytes of q,
-// broadcast. So an accumulator lane is one output row, there is no horizontal sum, no shift in the loop, and
-// one layout serves a single token and many.
-//
-// The last field needs no AND: the line as it is, all four fields, goes into the fourth accumulator, and what
-// the other three hold is taken out of that at the end. Sums are modulo 2^32, so it may overflow on the way;
-// the difference, 64 times a sum of codes, is exact where it fits. Then field j is shifted right by 2j (every
-// term is a multiple of 4^j) and the sum of q takes the 1 out of the codes.
 #include <immintrin.h>
 
 #include <cstddef>
@@ -22,6 +11,7 @@
 #include "cpu/avx512_vnni/epilogue.h"
 #include "cpu/avx512_vnni/lanes.h"
 #include "cpu/avx512_vnni/tile.h"
+#include "cpu/avx512_vnni/two_bit.h"
 #include "cpu/cpu_features.h"
 
 namespace trit::avx512_vnni {
@@ -32,79 +22,6 @@ namespace {
 /// with one, L1 takes 6 to 8 % longer there; on Sapphire Rapids it does so for one token as well.
 constexpr PrefetchTo kOneTokenPrefetchOnAmd = PrefetchTo::l1;
 
-/// Fields 0 to 2 of a line, and the line.
-struct Fields {
-  __m512i f0, f1, f2, line;
-};
-
-/// The three ANDs of a line.
-template <PrefetchTo kTo = PrefetchTo::l2>
-struct MasksInRegisters {
-  __m512i m0, m1, m2;
-  MasksInRegisters() : m0(_mm512_set1_epi8(0x03)), m1(_mm512_set1_epi8(0x0c)), m2(_mm512_set1_epi8(0x30)) {
-    // Unseen by the compiler, or it turns them back into memory operands.
-    asm("" : "+v"(m0), "+v"(m1), "+v"(m2));
-  }
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
-    const __m512i codes = load_line<kTo>(line, prefetched);
-    return {_mm512_and_si512(codes, m0), _mm512_and_si512(codes, m1), _mm512_and_si512(codes, m2), codes};
-  }
-};
-
-/// The same where accumulators take 24 of the 32 registers. Three more loads in 24 cycles cost nothing.
-struct MasksInMemory {
-  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
-    const __m512i codes = load_line(line, prefetched);
-    __m512i f0, f1, f2;  // not a Fields: gcc 12 keeps a struct's asm outputs in memory as well
-    asm("vpandd %[m0]%{1to16%}, %[codes], %[f0]\n\t"
-        "vpandd %[m1]%{1to16%}, %[codes], %[f1]\n\t"
-        "vpandd %[m2]%{1to16%}, %[codes], %[f2]"
-        : [f0] "=&v"(f0), [f1] "=&v"(f1), [f2] "=&v"(f2)
-        : [codes] "v"(codes), [m0] "m"(kFieldMasks[0]), [m1] "m"(kFieldMasks[1]), [m2] "m"(kFieldMasks[2]));
-    return {f0, f1, f2, codes};
-  }
-};
-
-/// A kernel of tile().
-template <typename Masks>
-struct TwoBit : Masks {
-  static constexpr std::size_t kPanelRows = 64;
-  struct Sums {
-    __m512i s0, s1, s2, all;
-  };
-
-  /// sums += fields . q: 64 rows x 4 inputs of one token.
-  [[gnu::always_inline]] static void multiply(Sums& sums, const Fields& fields, const std::int8_t* q) {
-    __m512i inputs;
-    asm("vpbroadcastd %[q], %[inputs]\n\t"
-        "vpdpbusd %[inputs], %[f0], %[s0]\n\t"
-        "vpdpbusd %[inputs], %[f1], %[s1]\n\t"
-        "vpdpbusd %[inputs], %[f2], %[s2]\n\t"
-        "vpdpbusd %[inputs], %[line], %[all]"
-        : [inputs] "=&v"(inputs), [s0] "+v"(sums.s0), [s1] "+v"(sums.s1), [s2] "+v"(sums.s2),
-          [all] "+v"(sums.all)
-        : [f0] "v"(fields.f0), [f1] "v"(fields.f1), [f2] "v"(fields.f2), [line] "v"(fields.line),
-          [q] "m"(*reinterpret_cast<const FourInputs*>(q)));
-  }
-
-  [[gnu::always_inline]] static void add(Sums& sums, const Sums& other) {
-    sums.s0 = _mm512_add_epi32(sums.s0, other.s0);
-    sums.s1 = _mm512_add_epi32(sums.s1, other.s1);
-    sums.s2 = _mm512_add_epi32(sums.s2, other.s2);
-    sums.all = _mm512_add_epi32(sums.all, other.all);
-  }
-
-  [[gnu::always_inline]] static void finish(const Sums& sums, std::int32_t q_sum, std::int32_t* out) {
-    const __m512i offset = _mm512_set1_epi32(q_sum);
-    const __m512i s3 = _mm512_sub_epi32(
-        sums.all, _mm512_add_epi32(sums.s0, _mm512_add_epi32(sums.s1, sums.s2)));  // 64 * codes
-    _mm512_storeu_si512(out, _mm512_sub_epi32(sums.s0, offset));
-    _mm512_storeu_si512(out + 16, _mm512_sub_epi32(_mm512_srai_epi32(sums.s1, 2), offset));
-    _mm512_storeu_si512(out + 32, _mm512_sub_epi32(_mm512_srai_epi32(sums.s2, 4), offset));
-    _mm512_storeu_si512(out + 48, _mm512_sub_epi32(_mm512_srai_epi32(s3, 6), offset));
-  }
-};
-
 }  // namespace
 
 void product_tile_on(CpuVendor vendor, const ProductTile& args) {
@@ -112,22 +29,34 @@ void product_tile_on(CpuVendor vendor, const ProductTile& args) {
   using OneTokenOnAmd = TwoBit<MasksInRegisters<kOneTokenPrefetchOnAmd>>;
   switch (args.tokens) {
     case 1:
-      return vendor == CpuVendor::amd ? tile<OneTokenOnAmd, 4>(args, std::make_index_sequence<1>{})
-                                      : tile<InRegisters, 4>(args, std::make_index_sequence<1>{});
+      return vendor == CpuVendor::amd ? tile<OneTokenOnAmd, 4>(args, OneSum{}, std::make_index_sequence<1>{})
+                                      : tile<InRegisters, 4>(args, OneSum{}, std::make_index_sequence<1>{});
     case 2:
-      return tile<InRegisters, 1>(args, std::make_index_sequence<2>{});
+      return tile<InRegisters, 1>(args, OneSum{}, std::make_index_sequence<2>{});
     case 3:
-      return tile<InRegisters, 1>(args, std::make_index_sequence<3>{});
+      return tile<InRegisters, 1>(args, OneSum{}, std::make_index_sequence<3>{});
     case 4:
-      return tile<InRegisters, 1>(args, std::make_index_sequence<4>{});
+      return tile<InRegisters, 1>(args, OneSum{}, std::make_index_sequence<4>{});
     case 5:
-      return tile<InRegisters, 1>(args, std::make_index_sequence<5>{});
+      return tile<InRegisters, 1>(args, OneSum{}, std::make_index_sequence<5>{});
     default:
-      return tile<TwoBit<MasksInMemory>, 1>(args, std::make_index_sequence<6>{});
+      return tile<TwoBit<MasksInMemory>, 1>(args, OneSum{}, std::make_index_sequence<6>{});
   }
 }
 
 void product_tile(const ProductTile& args) { product_tile_on(cpu_vendor(), args); }
+
+void group_row(const GroupRow& args, std::int64_t panel_rows) {
+  const __m512 token_scale = _mm512_set1_ps(args.token_scale);
+  for (std::int64_t at = 0; at < panel_rows; at += 16) {
+    const __m512 beta = args.weight_scale.type == DataType::float16
+                            ? load_scales<std::uint16_t>(args.weight_scale.values, at)
+                            : load_scales<float>(args.weight_scale.values, at);
+    _mm512_storeu_ps(args.sums + at,
+                     _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(args.acc + at)),
+                                     _mm512_mul_ps(beta, token_scale), _mm512_loadu_ps(args.sums + at)));
+  }
+}
 
 void epilogue_row(const EpilogueRow& args) {
   std::int64_t at = 0;

@@ -123,13 +123,13 @@ struct BaseThree {
 void product_tile_base3(const ProductTile& args) {
   switch (args.tokens) {
     case 1:
-      return tile<BaseThree, 2>(args, std::make_index_sequence<1>{});
+      return tile<BaseThree, 2>(args, OneSum{}, std::make_index_sequence<1>{});
     case 2:
-      return tile<BaseThree, 1>(args, std::make_index_sequence<2>{});
+      return tile<BaseThree, 1>(args, OneSum{}, std::make_index_sequence<2>{});
     case 3:
-      return tile<BaseThree, 1>(args, std::make_index_sequence<3>{});
+      return tile<BaseThree, 1>(args, OneSum{}, std::make_index_sequence<3>{});
     default:
-      return tile<BaseThree, 1>(args, std::make_index_sequence<4>{});
+      return tile<BaseThree, 1>(args, OneSum{}, std::make_index_sequence<4>{});
   }
 }
 

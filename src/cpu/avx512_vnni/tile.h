@@ -56,47 +56,69 @@ struct [[gnu::may_alias, gnu::packed]] FourInputs {
   std::int32_t bits;
 };
 
+/// How a tile ends: with one sum over all of k, as int32.
+struct OneSum {
+  /// Where the sums that begin at `at` end.
+  [[gnu::always_inline]] static std::int64_t end(const ProductTile& args, std::int64_t /*at*/) {
+    return args.k;
+  }
+  template <typename Kernel>
+  [[gnu::always_inline]] static void begin(typename Kernel::Sums& /*sums*/, std::size_t /*token*/) {}
+  template <typename Kernel, typename... Sums>
+  [[gnu::always_inline]] static void finish(const ProductTile& args, const Sums&... sums) {
+    std::size_t token = 0;
+    ((Kernel::finish(sums, args.q_sum[token], args.acc + Kernel::kPanelRows * token), ++token), ...);
+  }
+  static constexpr bool kOnce = true;
+};
+
 /// The tile of kTokens tokens, kSteps lines at a time into sums of their own: vpdpbusd has a latency of 4 to
 /// 5 cycles, and kTokens * kSteps * (registers of Sums) chains hide it, and no more steps than that needs.
 ///
 /// `decode(line, prefetched)` gives a Fields and prefetches from `prefetched`, `multiply(sums,
 /// fields, q)` adds one token's products to a Sums, `add` joins two Sums, `finish(sums, q_sum, acc)`
 /// writes kPanelRows int32. Indices are unrolled by packs, not loops, so that the sums are registers
-/// from the first pass of either compiler on.
-template <typename Kernel, std::size_t kSteps, std::size_t... kToken>
-[[gnu::always_inline]] inline void tile(const ProductTile& args, std::index_sequence<kToken...> /*tokens*/) {
+/// from the first pass of either compiler on. `ending` is OneSum, or a sum for each group of k.
+template <typename Kernel, std::size_t kSteps, typename Ending, std::size_t... kToken>
+[[gnu::always_inline]] inline void tile(const ProductTile& args, Ending ending,
+                                        std::index_sequence<kToken...> /*tokens*/) {
   constexpr std::size_t kTokens = sizeof...(kToken);
   const Kernel kernel;
-  typename Kernel::Sums acc[kSteps * kTokens] = {};
   const std::uint8_t* line = args.panel;
   const std::uint8_t* prefetched = args.panel + args.prefetch_distance;
   const std::int64_t prefetch_step = kLineBytes / args.prefetch_parts;
   const std::int8_t* const q[kTokens] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
-  const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
-    const auto fields = kernel.decode(line + kLineBytes * kStep, prefetched);
-    prefetched += prefetch_step;
-    (Kernel::multiply(acc[kStep * kTokens + kToken], fields, q[kToken] + at + 4 * kStep), ...);
-  };
-  const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>) __attribute__((always_inline)) {
-    (step(Constant<kStep>{}), ...);
-    line += kLineBytes * sizeof...(kStep);
-    at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
-  };
-  while (at + 4 * static_cast<std::int64_t>(kSteps) <= args.k) {
-    steps(std::make_index_sequence<kSteps>{});
-  }
-  if constexpr (kSteps > 1) {
-    while (at < args.k) {
-      steps(std::make_index_sequence<1>{});
-    }
-    const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
-        __attribute__((always_inline)) {
-      (Kernel::add(acc[kOther % kTokens], acc[kOther + kTokens]), ...);
+  do {
+    const std::int64_t end = ending.end(args, at);
+    typename Kernel::Sums acc[kSteps * kTokens] = {};
+    (ending.template begin<Kernel>(acc[kToken], kToken), ...);
+    const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
+      const auto fields = kernel.decode(line + kLineBytes * kStep, prefetched);
+      prefetched += prefetch_step;
+      (Kernel::multiply(acc[kStep * kTokens + kToken], fields, q[kToken] + at + 4 * kStep), ...);
     };
-    fold(std::make_index_sequence<(kSteps - 1) * kTokens>{});
-  }
-  (Kernel::finish(acc[kToken], args.q_sum[kToken], args.acc + Kernel::kPanelRows * kToken), ...);
+    const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>)
+        __attribute__((always_inline)) {
+      (step(Constant<kStep>{}), ...);
+      line += kLineBytes * sizeof...(kStep);
+      at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
+    };
+    while (at + 4 * static_cast<std::int64_t>(kSteps) <= end) {
+      steps(std::make_index_sequence<kSteps>{});
+    }
+    if constexpr (kSteps > 1) {
+      while (at < end) {
+        steps(std::make_index_sequence<1>{});
+      }
+      const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
+          __attribute__((always_inline)) {
+        (Kernel::add(acc[kOther % kTokens], acc[kOther + kTokens]), ...);
+      };
+      fold(std::make_index_sequence<(kSteps - 1) * kTokens>{});
+    }
+    ending.template finish<Kernel>(args, acc[kToken]...);
+  } while (!Ending::kOnce && at < args.k);
 }
 
 }  // namespace

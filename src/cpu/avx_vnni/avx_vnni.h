@@ -9,5 +9,6 @@
 namespace trit::avx_vnni {
 
 void product_tile(const ProductTile& tile);
+void group_tile(const GroupTile& tile);
 
 }  // namespace trit::avx_vnni

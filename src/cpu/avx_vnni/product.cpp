@@ -16,6 +16,7 @@
 #include <utility>
 
 #include "cpu/avx2/avx2.h"
+#include "cpu/avx2/group_sums.h"
 #include "cpu/avx_vnni/avx_vnni.h"
 
 namespace trit::avx_vnni {
@@ -63,104 +64,144 @@ template <std::size_t kField, std::size_t kCount>
   return codes;
 }
 
+/// The sums of all of k, as int32.
+struct OneSum {
+  const ProductTile& tile;
+
+  [[gnu::always_inline]] std::int64_t inputs() const { return tile.k; }
+  [[gnu::always_inline]] void next() const {}
+  [[gnu::always_inline]] __m256i q_sum(std::size_t token) const {
+    return _mm256_set1_epi32(tile.q_sum[token]);
+  }
+  [[gnu::always_inline]] void add(std::size_t token, std::size_t field, __m256i sum) const {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(tile.acc + token * kPanelRows + 8 * field), sum);
+  }
+};
+
+/// A sum for each group.
+template <typename Sums>
+struct SumOfGroups : Sums {
+  std::int64_t group;
+
+  SumOfGroups(const Sums& sums, std::int64_t inputs_of_group) : Sums(sums), group(inputs_of_group) {}
+  [[gnu::always_inline]] std::int64_t inputs() const { return group; }
+};
+
 /// kTokens tokens x the fields kFirst .. kFirst + kCount - 1, kSteps lines at a time into sums of their own.
 ///
 /// Indices are unrolled by packs, not loops, so that the sums are registers from the first pass of either
-/// compiler on.
-template <std::size_t kSteps, std::size_t kFirst, std::size_t... kField, std::size_t... kToken>
-[[gnu::always_inline]] inline void tile(const ProductTile& args, std::index_sequence<kField...> /*fields*/,
+/// compiler on. `ending` takes the sums of each ending.inputs(), one token and field at a time: add(token,
+/// field, sums of eight rows), from which q_sum(token) has been taken out; next() comes after them.
+template <std::size_t kSteps, std::size_t kFirst, typename Ending, std::size_t... kField,
+          std::size_t... kToken>
+[[gnu::always_inline]] inline void tile(const ProductTile& args, Ending ending,
+                                        std::index_sequence<kField...> /*fields*/,
                                         std::index_sequence<kToken...> /*tokens*/) {
   constexpr std::size_t kCount = sizeof...(kField);
   constexpr std::size_t kTokens = sizeof...(kToken);
   constexpr std::size_t kSums = kCount * kTokens;
-  __m256i acc[kSteps * kSums] = {};
   const std::uint8_t* line = args.panel;
   [[maybe_unused]] auto prefetched = reinterpret_cast<const char*>(args.panel + args.prefetch_distance);
   [[maybe_unused]] const std::int64_t prefetch_step = kLineBytes / args.prefetch_parts;
   const std::int8_t* const q[] = {args.q + static_cast<std::int64_t>(kToken) * args.q_stride...};
   std::int64_t at = 0;
-  const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
-    if constexpr (kFirst == 0) {
-      _mm_prefetch(prefetched, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
-      prefetched += prefetch_step;
-    }
-    const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + kStep * kLineBytes));
-    const __m256i fields[kCount] = {field<kFirst + kField, kCount>(codes)...};
-    const auto token = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
-      const __m256i inputs = broadcast4(q[kIndex] + at + 4 * static_cast<std::int64_t>(kStep));
-      (multiply(acc[kStep * kSums + kIndex * kCount + kField], fields[kField], inputs), ...);
+  while (at < args.k) {
+    const std::int64_t inputs = ending.inputs();
+    const std::int64_t end = args.k - at < inputs ? args.k : at + inputs;
+    __m256i acc[kSteps * kSums] = {};
+    const auto step = [&]<std::size_t kStep>(Constant<kStep>) __attribute__((always_inline)) {
+      if constexpr (kFirst == 0) {
+        _mm_prefetch(prefetched, kTokens == 1 ? _MM_HINT_T0 : _MM_HINT_T1);
+        prefetched += prefetch_step;
+      }
+      const __m256i codes = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(line + kStep * kLineBytes));
+      const __m256i fields[kCount] = {field<kFirst + kField, kCount>(codes)...};
+      const auto token = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
+        const __m256i inputs4 = broadcast4(q[kIndex] + at + 4 * static_cast<std::int64_t>(kStep));
+        (multiply(acc[kStep * kSums + kIndex * kCount + kField], fields[kField], inputs4), ...);
+      };
+      (token(Constant<kToken>{}), ...);
     };
-    (token(Constant<kToken>{}), ...);
-  };
-  const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>) __attribute__((always_inline)) {
-    (step(Constant<kStep>{}), ...);
-    line += kLineBytes * static_cast<std::int64_t>(sizeof...(kStep));
-    at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
-  };
-  while (at + 4 * static_cast<std::int64_t>(kSteps) <= args.k) {
-    steps(std::make_index_sequence<kSteps>{});
-  }
-  if constexpr (kSteps > 1) {
-    while (at < args.k) {
-      steps(std::make_index_sequence<1>{});
-    }
-    const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
+    const auto steps = [&]<std::size_t... kStep>(std::index_sequence<kStep...>)
         __attribute__((always_inline)) {
-      ((acc[kOther % kSums] = _mm256_add_epi32(acc[kOther % kSums], acc[kOther + kSums])), ...);
+      (step(Constant<kStep>{}), ...);
+      line += kLineBytes * static_cast<std::int64_t>(sizeof...(kStep));
+      at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
     };
-    fold(std::make_index_sequence<(kSteps - 1) * kSums>{});
-  }
-  if constexpr (kCount == kFields) {
-    const auto take_out = [&](__m256i & all, __m256i s0, __m256i s1, __m256i s2)
-        __attribute__((always_inline)) {
-      all = _mm256_sub_epi32(all, _mm256_add_epi32(s0, _mm256_add_epi32(s1, s2)));
+    while (at + 4 * static_cast<std::int64_t>(kSteps) <= end) {
+      steps(std::make_index_sequence<kSteps>{});
+    }
+    if constexpr (kSteps > 1) {
+      while (at < end) {
+        steps(std::make_index_sequence<1>{});
+      }
+      const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
+          __attribute__((always_inline)) {
+        ((acc[kOther % kSums] = _mm256_add_epi32(acc[kOther % kSums], acc[kOther + kSums])), ...);
+      };
+      fold(std::make_index_sequence<(kSteps - 1) * kSums>{});
+    }
+    if constexpr (kCount == kFields) {
+      const auto take_out = [&](__m256i & all, __m256i s0, __m256i s1, __m256i s2)
+          __attribute__((always_inline)) {
+        all = _mm256_sub_epi32(all, _mm256_add_epi32(s0, _mm256_add_epi32(s1, s2)));
+      };
+      (take_out(acc[kToken * kCount + 3], acc[kToken * kCount], acc[kToken * kCount + 1],
+                acc[kToken * kCount + 2]),
+       ...);
+    }
+    const auto finish = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
+      const __m256i sum = ending.q_sum(kIndex);
+      (ending.add(
+           kIndex, kFirst + kField,
+           _mm256_sub_epi32(
+               _mm256_srai_epi32(acc[kIndex * kCount + kField], 2 * static_cast<int>(kFirst + kField)), sum)),
+       ...);
     };
-    (take_out(acc[kToken * kCount + 3], acc[kToken * kCount], acc[kToken * kCount + 1],
-              acc[kToken * kCount + 2]),
-     ...);
+    (finish(Constant<kToken>{}), ...);
+    ending.next();
   }
-  const auto finish = [&]<std::size_t kIndex>(Constant<kIndex>) __attribute__((always_inline)) {
-    const __m256i sum = _mm256_set1_epi32(args.q_sum[kIndex]);
-    std::int32_t* const out = args.acc + kIndex * kPanelRows + 8 * kFirst;
-    (_mm256_storeu_si256(
-         reinterpret_cast<__m256i*>(out + 8 * kField),
-         _mm256_sub_epi32(
-             _mm256_srai_epi32(acc[kIndex * kCount + kField], 2 * static_cast<int>(kFirst + kField)), sum)),
-     ...);
-  };
-  (finish(Constant<kToken>{}), ...);
 }
 
 /// All fields at once.
-template <std::size_t kTokens, std::size_t kSteps>
-void at_once(const ProductTile& args) {
-  tile<kSteps, 0>(args, std::make_index_sequence<kFields>{}, std::make_index_sequence<kTokens>{});
+template <std::size_t kTokens, std::size_t kSteps, typename Ending>
+void at_once(const ProductTile& args, const Ending& ending) {
+  tile<kSteps, 0>(args, ending, std::make_index_sequence<kFields>{}, std::make_index_sequence<kTokens>{});
 }
 
 /// Two fields, then the other two.
-template <std::size_t kTokens, std::size_t kSteps>
-void in_two_passes(const ProductTile& args) {
-  tile<kSteps, 0>(args, std::make_index_sequence<2>{}, std::make_index_sequence<kTokens>{});
-  tile<kSteps, 2>(args, std::make_index_sequence<2>{}, std::make_index_sequence<kTokens>{});
+template <std::size_t kTokens, std::size_t kSteps, typename Ending>
+void in_two_passes(const ProductTile& args, const Ending& ending) {
+  tile<kSteps, 0>(args, ending, std::make_index_sequence<2>{}, std::make_index_sequence<kTokens>{});
+  tile<kSteps, 2>(args, ending, std::make_index_sequence<2>{}, std::make_index_sequence<kTokens>{});
+}
+
+template <typename Ending>
+void run_tokens(const ProductTile& tile, const Ending& ending) {
+  switch (tile.tokens) {
+    case 1:
+      return at_once<1, 2>(tile, ending);
+    case 2:
+      return at_once<2, 1>(tile, ending);
+    case 3:
+      return in_two_passes<3, 2>(tile, ending);
+    case 4:
+      return in_two_passes<4, 1>(tile, ending);
+    case 5:
+      return in_two_passes<5, 1>(tile, ending);
+    default:
+      return in_two_passes<6, 1>(tile, ending);
+  }
 }
 
 }  // namespace
 
-void product_tile(const ProductTile& tile) {
-  switch (tile.tokens) {
-    case 1:
-      return at_once<1, 2>(tile);
-    case 2:
-      return at_once<2, 1>(tile);
-    case 3:
-      return in_two_passes<3, 2>(tile);
-    case 4:
-      return in_two_passes<4, 1>(tile);
-    case 5:
-      return in_two_passes<5, 1>(tile);
-    default:
-      return in_two_passes<6, 1>(tile);
-  }
+void product_tile(const ProductTile& tile) { run_tokens(tile, OneSum{tile}); }
+
+void group_tile(const GroupTile& args) {
+  avx2::with_group_sums(
+      args, [&](const auto& sums)
+                __attribute__((always_inline)) { run_tokens(args.tile, SumOfGroups(sums, args.group)); });
 }
 
 }  // namespace trit::avx_vnni

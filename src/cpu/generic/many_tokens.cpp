@@ -12,6 +12,7 @@
 #include "base/buffer.h"
 #include "base/integer.h"
 #include "base/tasks.h"
+#include "cpu/generic/group_sums.h"
 
 namespace trit::generic {
 namespace {
@@ -97,7 +98,7 @@ class ManyTokensProduct {
         .k = padded_,
         .tokens = tokens.size(),
         .token_scale = args_.x.scale + tokens.begin,
-        .weight_scale = args_.weight_scale + (args_.weight_scale_per_row ? row : 0),
+        .weight_scale = args_.weight_scale_per_row ? args_.weight_scale + row : args_.weight_scale,
         .weight_scale_per_row = args_.weight_scale_per_row,
         .bias = args_.bias == nullptr ? nullptr : args_.bias + row,
         .y_type = args_.y_type,
@@ -105,6 +106,9 @@ class ManyTokensProduct {
         .y = output(args_, tokens.begin, row),
         .y_stride = args_.out_features * y_bytes,
         .non_temporal = args_.x.tokens * args_.out_features * y_bytes >= kMinNonTemporalBytes,
+        .group = args_.group,
+        .groups = groups_of(args_.in_features, args_.group),
+        .group_scales = args_.group == 0 ? PanelScales{} : scales_of(args_, panels.begin, 0),
     });
   }
 

@@ -8,6 +8,7 @@
 #include "base/buffer.h"
 #include "base/integer.h"
 #include "base/tasks.h"
+#include "cpu/generic/panel_scales.h"
 #include "cpu/generic/product.h"
 #include "trit/error.h"
 #include "trit/linear.h"
@@ -43,16 +44,24 @@ void check_sizes(const TernaryView& weight) {
     throw Error(layer + std::to_string(weight.codes.size()) + " bytes of codes, wanted " +
                 std::to_string(weight.out_features) + " rows of " + std::to_string(row_bytes));
   }
-  if (weight.scale.size() != 1 && static_cast<std::int64_t>(weight.scale.size()) != weight.out_features) {
-    throw Error(layer + std::to_string(weight.scale.size()) + " scales, wanted 1 or " +
-                std::to_string(weight.out_features));
+  if (weight.group != 0 && !is_group_size(weight.group)) {
+    throw Error(layer + "groups of " + std::to_string(weight.group) + " inputs, wanted a multiple of " +
+                std::to_string(kGroupStep));
+  }
+  const std::int64_t wanted = weight.out_features * groups_of(weight.in_features, weight.group);
+  if (std::ssize(weight.scale) != wanted && (weight.group != 0 || weight.scale.size() != 1)) {
+    throw Error(layer + std::to_string(weight.scale.size()) + " scales, wanted " +
+                (weight.group == 0 ? "1 or " : "") + std::to_string(wanted));
   }
 }
 
-const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format) {
+const PanelLayout& layout_of(const CpuKernels& kernels, const TernaryView& weight, PanelFormat format) {
+  // With group scales the default's kernel for them is faster than tiles of another layout.
+  const bool is_default = weight.group != 0 && kernels.layouts.front().groups != nullptr;
   const auto found =
-      std::find_if(kernels.layouts.begin(), kernels.layouts.end(),
-                   [&](const PanelLayout& layout) { return layout.format == format && layout.available(); });
+      std::find_if(kernels.layouts.begin(), kernels.layouts.end(), [&](const PanelLayout& layout) {
+        return layout.format == format && layout.available() && !(is_default && layout.groups == nullptr);
+      });
   return found == kernels.layouts.end() ? kernels.layouts.front() : *found;
 }
 
@@ -65,13 +74,27 @@ struct PackedLinear::State {
         layout(&panel),
         out_features(weight.out_features),
         in_features(weight.in_features),
+        group(weight.group),
         panel_count(ceil_div(out_features, layout->panel_rows)),
         panel_bytes(packed_row_bytes(in_features) * layout->panel_bytes_per_4),
         task_count(trit::task_count(parallel, panel_count, out_features * in_features, kWorkPerTask,
-                                    kPreparationTasks)),
-        scale(weight.scale.begin(), weight.scale.end()) {}
+                                    kPreparationTasks)) {
+    if (group == 0) {
+      scale.assign(weight.scale.begin(), weight.scale.end());
+      return;
+    }
+    scale_type = generic::panel_scale_type(weight.scale);
+    are_scalable = generic::are_scalable(weight.scale);
+    scale_bytes = generic::panel_scale_bytes(*layout, groups_of(in_features, group), scale_type);
+  }
 
-  std::size_t bytes() const { return static_cast<std::size_t>(panel_count * panel_bytes); }
+  /// Group scales begin on a cache line behind the panels.
+  std::int64_t scales_begin() const { return round_up(panel_count * panel_bytes, std::int64_t{kCacheLine}); }
+  std::size_t bytes() const {
+    return static_cast<std::size_t>(group == 0 ? panel_count * panel_bytes
+                                               : scales_begin() + panel_count * scale_bytes);
+  }
+  std::uint8_t* group_scales() const { return panels.data() + scales_begin(); }
 
   /// Prepares the panels of a task; before_rows(first_row, codes) sees the stored rows of each first.
   template <typename BeforeRows>
@@ -85,6 +108,10 @@ struct PackedLinear::State {
                                               static_cast<std::size_t>(rows * row_bytes));
       before_rows(row, codes);
       layout->prepare_panel(codes.data(), row_bytes, rows, in_features, panels.data() + panel * panel_bytes);
+      if (group != 0) {
+        generic::prepare_panel_scales(weight, row, rows, layout->panel_rows, scale_type,
+                                      group_scales() + panel * scale_bytes);
+      }
     }
   }
 
@@ -92,12 +119,16 @@ struct PackedLinear::State {
   const PanelLayout* layout;
   std::int64_t out_features;
   std::int64_t in_features;
+  std::int64_t group;  // 0 without group scales
   std::int64_t panel_count;
   std::int64_t panel_bytes;
-  std::int64_t task_count;  // of the preparation
-  std::vector<float> scale;
+  std::int64_t task_count;                  // of the preparation
+  std::vector<float> scale;                 // [1] or [N]
+  DataType scale_type = DataType::float32;  // of group scales
+  bool are_scalable = false;
+  std::int64_t scale_bytes = 0;           // group scales of a panel
   std::shared_ptr<AlignedBuffer> memory;  // of all layers that were prepared together
-  std::span<std::uint8_t> panels;         // this one's part of it
+  std::span<std::uint8_t> panels;         // this one's part of it: panels, then their group scales
 };
 
 PackedLinear::PackedLinear(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -130,11 +161,11 @@ std::vector<PackedLinear> PackedLinear::prepare(const CpuKernels& kernels, Paral
     return {};
   }
   std::ranges::for_each(weights, check_sizes);
-  const PanelLayout& layout = layout_of(kernels, format);
   std::vector<PackedLinear> layers;
   std::vector<State*> states;
   for (const TernaryView& weight : weights) {
-    layers.push_back(PackedLinear(std::make_unique<State>(kernels, parallel, weight, layout)));
+    layers.push_back(
+        PackedLinear(std::make_unique<State>(kernels, parallel, weight, layout_of(kernels, weight, format))));
     states.push_back(layers.back().state_.get());
   }
   allocate(states);
@@ -180,6 +211,7 @@ std::int64_t PackedLinear::in_features() const { return state_->in_features; }
 const CpuKernels& PackedLinear::kernels() const { return *state_->kernels; }
 PanelFormat PackedLinear::format() const { return state_->layout->format; }
 std::size_t PackedLinear::bytes() const { return state_->panels.size(); }
+std::int64_t PackedLinear::group() const { return state_->group; }
 
 void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const float* bias, DataType y_type,
                            void* y) const {
@@ -189,7 +221,11 @@ void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const flo
   if (x.tokens == 0) {
     return;
   }
-  if (x.q == nullptr || x.scale == nullptr || x.q_sum == nullptr || y == nullptr) {
+  if (x.group != 0 && x.group != state_->group) {
+    throw Error("product: token scales of " + std::to_string(x.group) + " inputs, but weight scales of " +
+                std::to_string(state_->group));
+  }
+  if (x.q == nullptr || x.scale == nullptr || (x.q_sum == nullptr && state_->group == 0) || y == nullptr) {
     throw Error("product: null q, scale, q_sum or y for " + std::to_string(x.tokens) + " tokens");
   }
   generic::product(parallel, {.kernels = *state_->kernels,
@@ -202,7 +238,10 @@ void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const flo
                               .x = x,
                               .bias = bias,
                               .y_type = y_type,
-                              .y = y});
+                              .y = y,
+                              .group = state_->group,
+                              .group_scales = {state_->group_scales(), state_->scale_type},
+                              .group_scales_are_scalable = state_->are_scalable});
 }
 
 }  // namespace trit

@@ -7,7 +7,8 @@
 //   panel         read from memory once per token block, then from L2
 //   token tile    max_tokens or, as evenly as they divide, a few less: 7 tokens in tiles of 6 are 4 + 3,
 //                 since a tile of one has too few independent sums to fill the pipes
-//   k range       one, unless K is longer than the kernel's sums or the caches allow
+//   k range       one, unless K is longer than the kernel's sums or the caches allow; with group scales a
+//                 group, or, if the layout has a kernel for them, as many groups as the caches allow
 // With 64-row panels and K = 4096 a panel is 64 KiB; one tile of 6 tokens does 24 dot products per 64 bytes
 // of it, so L2 gives what is needed several times over.
 #include "cpu/generic/product.h"
@@ -15,10 +16,13 @@
 #include <algorithm>
 #include <functional>
 #include <limits>
+#include <optional>
 #include <vector>
 
 #include "base/buffer.h"
 #include "base/integer.h"
+#include "cpu/generic/group_sums.h"
+#include "cpu/generic/k_ranges.h"
 #include "cpu/generic/many_tokens.h"
 
 namespace trit::generic {
@@ -31,62 +35,27 @@ constexpr std::int64_t kCachedInputs = 32768;
 // Multiply-adds per task, about 5 us at 64 a cycle.
 constexpr std::int64_t kWorkPerTask = 1 << 20;
 
-// K cut into ranges of whole groups of 4 inputs (the last group padded), each with its row sums of q.
-class KRanges {
- public:
-  KRanges(Parallel& parallel, const QuantizedRows& x, std::int64_t in_features, std::int64_t limit)
-      : x_(x), groups_(ceil_div(in_features, 4)), count_(ceil_div(groups_, limit / 4)) {
-    if (count_ == 1) {
-      return;  // x.q_sum is over the one range
-    }
-    sums_.resize(static_cast<std::size_t>(count_ * x.tokens));
-    const std::int64_t tasks = task_count(parallel, x.tokens, x.tokens * in_features, kWorkPerTask / 16);
-    run_tasks(parallel, tasks, [&](std::int64_t task) {
-      const Part tokens = part_of(x_.tokens, tasks, task);
-      for (std::int64_t token = tokens.begin; token < tokens.end; ++token) {
-        sum_token(token);
-      }
-    });
-  }
-
-  std::int64_t count() const { return count_; }
-  Part operator[](std::int64_t range) const {
-    const Part groups = part_of(groups_, count_, range);
-    return {4 * groups.begin, 4 * groups.end};
-  }
-  const std::int32_t* sums(std::int64_t range) const {
-    return count_ == 1 ? x_.q_sum : sums_.data() + range * x_.tokens;
-  }
-
- private:
-  void sum_token(std::int64_t token) {
-    const std::int8_t* q = x_.q + token * 4 * groups_;
-    for (std::int64_t range = 0; range < count_; ++range) {
-      std::int32_t sum = 0;
-      for (std::int64_t k = (*this)[range].begin; k < (*this)[range].end; ++k) {
-        sum += q[k];
-      }
-      sums_[static_cast<std::size_t>(range * x_.tokens + token)] = sum;
-    }
-  }
-
-  const QuantizedRows& x_;
-  std::int64_t groups_;
-  std::int64_t count_;
-  std::vector<std::int32_t> sums_;  // [count][tokens]
-};
-
-// The sums of a tile and of its next range of k: a layout's tile may be larger than a stack should hold.
+// The sums of a tile, those of its next range of k, and with group scales the scaled ones: a layout's tile may
+// be larger than a stack should hold.
 struct TileSums {
   explicit TileSums(const PanelLayout& layout)
       : size(layout.max_tokens * layout.panel_rows),
         acc(reinterpret_cast<std::int32_t*>(
-            thread_buffer<TileSums>(static_cast<std::size_t>(2 * size) * sizeof(std::int32_t)))),
-        partial(acc + size) {}
+            thread_buffer<TileSums>(static_cast<std::size_t>(3 * size) * sizeof(std::int32_t)))),
+        partial(acc + size),
+        scaled(reinterpret_cast<float*>(partial + size)) {}
 
   std::int64_t size;
   std::int32_t* acc;
   std::int32_t* partial;
+  float* scaled;
+};
+
+// What all tiles of a product read besides panels and q: one of the two.
+struct SumsOfQ {
+  std::optional<KRanges> ranges;
+  std::optional<GroupOffsets> offsets;  // where the layout has a kernel for groups
+  std::int64_t groups_of_range = 0;     // of that kernel
 };
 
 // Brings the lines of y that a tile will write into L1 while the tile runs. Its rows are far apart: left to
@@ -127,42 +96,99 @@ void fetch_next_panel(ProductTile& one, std::int64_t panel_bytes, std::int64_t b
   one.prefetch_distance = panel_bytes - begin + (tile * panel_bytes + begin) / one.prefetch_parts;
 }
 
-// One panel x tile `tile` of the block's `tiles`.
-void run_tile(const Product& args, const KRanges& ranges, TileSums& sums, std::int64_t panel, Part tokens,
-              std::int64_t tile, std::int64_t tiles) {
-  const PanelLayout& layout = args.layout;
+// A tile and the panel's share of what is in memory.
+struct TilePlace {
+  std::int64_t panel;
+  Part tokens;
+  std::int64_t tile;  // of the block's
+  std::int64_t tiles;
+};
+
+ProductTile product_tile(const Product& args, const TilePlace& place, Part k) {
   const std::int64_t padded = padded_in_features(args.in_features);
-  const std::int64_t row = panel * layout.panel_rows;
-  const std::int64_t rows = std::min(layout.panel_rows, args.out_features - row);
-  std::int32_t* const acc = sums.acc;
-  const std::int64_t panel_bytes = padded / 4 * layout.panel_bytes_per_4;
-  prefetch_outputs(args, row, rows, tokens);
-  for (std::int64_t range = 0; range < ranges.count(); ++range) {
-    const Part k = ranges[range];
-    const std::int64_t begin = k.begin / 4 * layout.panel_bytes_per_4;
-    ProductTile one{
-        .panel = args.panels + panel * panel_bytes + begin,
-        .q = args.x.q + tokens.begin * padded + k.begin,
-        .q_stride = padded,
-        .k = k.size(),
-        .tokens = tokens.size(),
-        .q_sum = ranges.sums(range) + tokens.begin,
-        .acc = range == 0 ? acc : sums.partial,
-    };
-    if (tiles > 1) {
-      fetch_next_panel(one, panel_bytes, begin, tile, tiles);
-    }
-    layout.product_tile(one);
-    if (range > 0) {
-      std::transform(acc, acc + tokens.size() * layout.panel_rows, sums.partial, acc, std::plus<>());
-    }
+  const std::int64_t panel_bytes = padded / 4 * args.layout.panel_bytes_per_4;
+  const std::int64_t begin = k.begin / 4 * args.layout.panel_bytes_per_4;
+  ProductTile tile{
+      .panel = args.panels + place.panel * panel_bytes + begin,
+      .q = args.x.q + place.tokens.begin * padded + k.begin,
+      .q_stride = padded,
+      .k = k.size(),
+      .tokens = place.tokens.size(),
+      .q_sum = nullptr,
+      .acc = nullptr,
+  };
+  if (place.tiles > 1) {
+    fetch_next_panel(tile, panel_bytes, begin, place.tile, place.tiles);
   }
-  for (std::int64_t i = 0; i < tokens.size(); ++i) {
-    epilogue(args, panel, tokens.begin + i, acc + i * layout.panel_rows);
+  return tile;
+}
+
+// Sums of the tile by the layout's kernel for groups, into sums.scaled.
+void multiply_groups(const Product& args, const SumsOfQ& of_q, TileSums& sums, const TilePlace& place) {
+  const std::int64_t padded = padded_in_features(args.in_features);
+  const std::int64_t groups = groups_of(args.in_features, args.group);
+  // Of a group, or from a panel's to the next one's.
+  const std::int64_t group_bytes = args.layout.panel_rows * scale_bytes(args.group_scales.type);
+  const std::int64_t groups_ahead =
+      ceil_div(ProductTile{}.prefetch_distance / args.layout.panel_bytes_per_4, args.group / 4);
+  for (std::int64_t group = 0; group < groups; group += of_q.groups_of_range) {
+    const Part k{group * args.group, std::min(padded, (group + of_q.groups_of_range) * args.group)};
+    args.layout.groups->tile(
+        {.tile = product_tile(args, place, k),
+         .group = args.group,
+         .offsets = of_q.offsets->of(place.tokens.begin, group),
+         .offsets_stride = of_q.offsets->stride(),
+         .weight_scale = scales_of(args, place.panel, group),
+         .scale_prefetch_distance = group_bytes * (place.tiles > 1 ? groups : groups_ahead),
+         .token_scale = args.x.group == 0 ? nullptr : args.x.scale + place.tokens.begin * groups + group,
+         .token_scale_stride = groups,
+         .sums = sums.scaled});
   }
 }
 
-void run_block(const Product& args, const KRanges& ranges, Part panels, Part tokens) {
+// The same, or without group scales sums.acc, range by range.
+void multiply_ranges(const Product& args, const KRanges& ranges, TileSums& sums, const TilePlace& place) {
+  const PanelLayout& layout = args.layout;
+  const Part tokens = place.tokens;
+  for (std::int64_t at = 0; at < ranges.count(); ++at) {
+    const KRanges::Range& range = ranges[at];
+    ProductTile tile = product_tile(args, place, range.k);
+    tile.q_sum = ranges.sums(at) + tokens.begin;
+    tile.acc = range.begins_sum ? sums.acc : sums.partial;
+    layout.product_tile(tile);
+    if (!range.begins_sum) {
+      std::transform(sums.acc, sums.acc + tokens.size() * layout.panel_rows, sums.partial, sums.acc,
+                     std::plus<>());
+    }
+    for (std::int64_t i = 0; args.group != 0 && range.ends_sum && i < tokens.size(); ++i) {
+      args.kernels.group_row({.acc = sums.acc + i * layout.panel_rows,
+                              .weight_scale = scales_of(args, place.panel, range.group),
+                              .token_scale = token_scale_of(args, tokens.begin + i, range.group),
+                              .sums = sums.scaled + i * layout.panel_rows},
+                             layout.panel_rows);
+    }
+  }
+}
+
+void run_tile(const Product& args, const SumsOfQ& of_q, TileSums& sums, const TilePlace& place) {
+  const PanelLayout& layout = args.layout;
+  const std::int64_t row = place.panel * layout.panel_rows;
+  prefetch_outputs(args, row, std::min(layout.panel_rows, args.out_features - row), place.tokens);
+  if (args.group != 0) {
+    std::fill_n(sums.scaled, place.tokens.size() * layout.panel_rows, 0.0F);
+  }
+  if (of_q.offsets) {
+    multiply_groups(args, of_q, sums, place);
+  } else {
+    multiply_ranges(args, *of_q.ranges, sums, place);
+  }
+  for (std::int64_t i = 0; i < place.tokens.size(); ++i) {
+    epilogue(args, place.panel, place.tokens.begin + i, sums.acc + i * layout.panel_rows,
+             args.group == 0 ? nullptr : sums.scaled + i * layout.panel_rows);
+  }
+}
+
+void run_block(const Product& args, const SumsOfQ& of_q, Part panels, Part tokens) {
   const PanelLayout& layout = args.layout;
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t most = tile_tokens(layout, padded);
@@ -179,7 +205,7 @@ void run_block(const Product& args, const KRanges& ranges, Part panels, Part tok
     };
     for (std::int64_t panel = panels.begin; panel < panels.end; ++panel) {
       for (std::int64_t tile = 0; tile < tiles; ++tile) {
-        run_tile(args, ranges, sums, panel, tile_part(tile), tile, tiles);
+        run_tile(args, of_q, sums, {panel, tile_part(tile), tile, tiles});
       }
     }
   }
@@ -192,17 +218,20 @@ std::uint8_t* output(const Product& args, std::int64_t token, std::int64_t row) 
          (token * args.out_features + row) * static_cast<std::int64_t>(size_of(args.y_type));
 }
 
-void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc) {
+void epilogue(const Product& args, std::int64_t panel, std::int64_t token, const std::int32_t* acc,
+              const float* sums) {
+  static constexpr float kOne = 1.0F;
   const std::int64_t row = panel * args.layout.panel_rows;
   args.kernels.epilogue_row({
       .acc = acc,
       .rows = std::min(args.layout.panel_rows, args.out_features - row),
-      .token_scale = args.x.scale[token],
-      .weight_scale = args.weight_scale + (args.weight_scale_per_row ? row : 0),
-      .weight_scale_per_row = args.weight_scale_per_row,
+      .token_scale = args.x.group == 0 ? args.x.scale[token] : 1.0F,
+      .weight_scale = args.group != 0 ? &kOne : args.weight_scale + (args.weight_scale_per_row ? row : 0),
+      .weight_scale_per_row = args.group == 0 && args.weight_scale_per_row,
       .bias = args.bias == nullptr ? nullptr : args.bias + row,
       .y_type = args.y_type,
       .y = output(args, token, row),
+      .sums = sums,
   });
 }
 
@@ -213,8 +242,14 @@ void product_tiles(Parallel& parallel, const Product& args, Part panels, Part to
   const PanelLayout& layout = args.layout;
   const std::int64_t tiles =
       ceil_div(tokens.size(), tile_tokens(layout, padded_in_features(args.in_features)));
-  const KRanges ranges(parallel, args.x, args.in_features,
-                       tiles == 1 ? layout.max_k : std::min(layout.max_k, kCachedInputs));
+  const std::int64_t max_k = tiles == 1 ? layout.max_k : std::min(layout.max_k, kCachedInputs);
+  SumsOfQ of_q;
+  if (args.group != 0 && has_group_kernel(args)) {
+    of_q.offsets.emplace(parallel, args);
+    of_q.groups_of_range = std::max<std::int64_t>(1, max_k / args.group);
+  } else {
+    of_q.ranges.emplace(parallel, args.x, args.in_features, args.group, max_k);
+  }
 
   const std::int64_t work = tokens.size() * panels.size() * layout.panel_rows * args.in_features;
   const std::int64_t wanted = task_count(parallel, panels.size() * tiles, work, kWorkPerTask);
@@ -223,16 +258,21 @@ void product_tiles(Parallel& parallel, const Product& args, Part panels, Part to
   run_tasks(parallel, panel_parts * token_parts, [&](std::int64_t task) {
     const Part panel = part_of(panels.size(), panel_parts, task / token_parts);
     const Part token = part_of(tokens.size(), token_parts, task % token_parts);
-    run_block(args, ranges, {panels.begin + panel.begin, panels.begin + panel.end},
+    run_block(args, of_q, {panels.begin + panel.begin, panels.begin + panel.end},
               {tokens.begin + token.begin, tokens.begin + token.end});
   });
 }
 
 void product(Parallel& parallel, const Product& args) {
-  if (args.layout.many_tokens != nullptr && args.x.tokens >= args.layout.many_tokens->min_tokens) {
+  const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
+  const ManyTokensKernel* const many = args.layout.many_tokens;
+  if (many != nullptr && args.x.tokens >= many->min_tokens && args.x.group == 0 &&
+      args.group % many->group_step == 0) {
     return product_many_tokens(parallel, args);
   }
-  const std::int64_t panels = ceil_div(args.out_features, args.layout.panel_rows);
+  if (args.group != 0) {
+    return product_tiles(parallel, args, {0, panels}, {0, args.x.tokens});
+  }
   const DonePart done =
       args.layout.product_part == nullptr ? DonePart{0, 0} : args.layout.product_part(parallel, args);
   product_tiles(parallel, args, {0, panels}, {done.tokens, args.x.tokens});

@@ -23,6 +23,7 @@ constinit const CpuKernels k_scalar = {
     .available = [] { return true; },
     .layouts = kLayouts,
     .epilogue_row = scalar::epilogue_row,
+    .group_row = scalar::group_row,
     .norm_quant_row = scalar::norm_quant_row,
     .abs_sum_row = scalar::abs_sum_row,
     .ternarize_pack_row = scalar::ternarize_pack_row,

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <vector>
 
 #include "cpu/scalar/scalar.h"
+#include "format/quantize_inputs.h"
 
 namespace trit::scalar {
 
@@ -24,7 +26,13 @@ void norm_quant_row(const NormQuantRow& row) {
   const std::span<const float> norm_weight =
       row.norm_weight == nullptr ? std::span<const float>() : std::span(row.norm_weight, inputs);
   const std::span<std::int8_t> q(row.q, inputs);
-  const TokenScales scales = trit::norm_quant_row(x, row.norm, norm_weight, row.eps, q);
+  TokenScales scales{};
+  if (row.row_rstd != nullptr) {
+    const float mean_square = *row.row_rstd == 0 ? std::numeric_limits<float>::infinity() : 0.0F;
+    scales = {quantize_inputs(x, row.norm, norm_weight, {mean_square, *row.row_rstd}, q), *row.row_rstd};
+  } else {
+    scales = trit::norm_quant_row(x, row.norm, norm_weight, row.eps, q);
+  }
   std::fill(row.q + inputs, row.q + padded_in_features(row.in_features), std::int8_t{0});
   *row.scale = scales.scale;
   *row.rstd = scales.rstd;

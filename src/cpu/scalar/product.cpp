@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <span>
 
 #include "cpu/scalar/scalar.h"
@@ -22,7 +23,14 @@ void product_tile(const ProductTile& tile) {
 void epilogue_row(const EpilogueRow& row) {
   for (std::int64_t i = 0; i < row.rows; ++i) {
     const float beta = row.weight_scale[row.weight_scale_per_row ? i : 0];
-    const float y = epilogue(row.acc[i], row.token_scale, beta, row.bias == nullptr ? nullptr : row.bias + i);
+    const float* const bias = row.bias == nullptr ? nullptr : row.bias + i;
+    float y = 0;
+    if (row.sums == nullptr) {
+      y = epilogue(row.acc[i], row.token_scale, beta, bias);
+    } else {
+      y = row.sums[i] * row.token_scale;
+      y = bias == nullptr ? y : y + *bias;
+    }
     switch (row.y_type) {
       case DataType::float32:
         static_cast<float*>(row.y)[i] = y;
@@ -34,6 +42,15 @@ void epilogue_row(const EpilogueRow& row) {
         static_cast<std::uint16_t*>(row.y)[i] = float_to_float16(y);
         break;
     }
+  }
+}
+
+void group_row(const GroupRow& row, std::int64_t panel_rows) {
+  for (std::int64_t i = 0; i < panel_rows; ++i) {
+    const float beta = row.weight_scale.type == DataType::float16
+                           ? float16_to_float(static_cast<const std::uint16_t*>(row.weight_scale.values)[i])
+                           : static_cast<const float*>(row.weight_scale.values)[i];
+    row.sums[i] = std::fma(static_cast<float>(row.acc[i]), beta * row.token_scale, row.sums[i]);
   }
 }
 

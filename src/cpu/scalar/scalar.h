@@ -12,6 +12,7 @@ void prepare_panel(const std::uint8_t* codes, std::int64_t row_bytes, std::int64
                    std::int64_t in_features, std::uint8_t* panel);
 void product_tile(const ProductTile& tile);
 void epilogue_row(const EpilogueRow& row);
+void group_row(const GroupRow& row, std::int64_t panel_rows);
 void norm_quant_row(const NormQuantRow& row);
 float abs_sum_row(const float* w, std::int64_t in_features);
 void ternarize_pack_row(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);

@@ -56,6 +56,11 @@ Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
       throw Error(what + ": " + std::to_string(matrix->in_features) + " inputs, wanted at most " +
                   std::to_string(cuda::kMaxInFeatures) + ", since sums are 32-bit");
     }
+    if (matrix->group != 0) {
+      throw Error(what + ": scales for groups of " + std::to_string(matrix->group) +
+                  " inputs, which the backend 'cuda' has no kernels for; wanted one scale, or one per row "
+                  "(a CPU backend runs such a model)");
+    }
     trit::check(*matrix, what);
     crcs[tensor] = crc32c(std::as_bytes(matrix->codes));
     largest_codes = std::max(largest_codes, matrix->codes.size());

@@ -23,6 +23,14 @@ class BitLinear final : public Operator {
     }
     norm_ = norm == "rms" ? Norm::rms : Norm::none;
     eps_ = node.positive("eps", 1e-6F);
+    if (node.contains("token_scale")) {
+      const std::string scale = node.string("token_scale");
+      if (scale != "token" && scale != "group") {
+        throw Error(node.what() + ": \"token_scale\" is \"" + scale.substr(0, 60) +
+                    "\", wanted \"token\" or \"group\"");
+      }
+      token_scale_per_group_ = scale == "group";
+    }
   }
 
   Shape load(NodeFile& file) override {
@@ -31,7 +39,10 @@ class BitLinear final : public Operator {
     codes_ = file.codes("weight", in_);
     out_ = file.shape("weight")[0];
     bias_ = file.optional_floats("bias", {out_});
-    scale_ = file.scales("weight_scale", out_);
+    scale_ = file.scales("weight_scale", out_, in_, group_);
+    if (token_scale_per_group_ && group_ == 0 && !scale_.empty()) {
+      file.refuse("\"token_scale\" is \"group\", wanted \"token\", since the weights have no group scales");
+    }
     if (norm_ == Norm::rms) {
       norm_weight_ = file.optional_floats("norm.weight", {in_});
     }
@@ -41,7 +52,7 @@ class BitLinear final : public Operator {
   }
 
   std::optional<TernaryView> ternary_matrix() const override {
-    return TernaryView{out_, in_, codes_, scale_};
+    return TernaryView{out_, in_, codes_, scale_, group_};
   }
   void take_ternary(PackedLinear weight) override {
     weight_ = std::make_unique<const PackedLinear>(std::move(weight));
@@ -57,7 +68,9 @@ class BitLinear final : public Operator {
     const std::int64_t rows = x.size() / in_;
     const auto row_count = static_cast<std::size_t>(rows);
     const std::size_t q = builder.new_buffer(row_count * static_cast<std::size_t>(padded_in_features(in_)));
-    const std::size_t scale = builder.new_buffer(row_count * sizeof(float));
+    const std::int64_t token_group = token_scale_per_group_ ? group_ : 0;
+    const std::size_t scale =
+        builder.new_buffer(row_count * static_cast<std::size_t>(groups_of(in_, token_group)) * sizeof(float));
     const std::size_t q_sum = builder.new_buffer(row_count * sizeof(std::int32_t));
     builder.add(
         {x.buffer, q, scale, q_sum, y.buffer},
@@ -73,11 +86,16 @@ class BitLinear final : public Operator {
                                    .q = memory.at<std::int8_t>(q),
                                    .scale = memory.at<float>(scale),
                                    .rstd = nullptr,
-                                   .q_sum = memory.at<std::int32_t>(q_sum)};
+                                   .q_sum = memory.at<std::int32_t>(q_sum),
+                                   .group = token_group};
           norm_quant(weight_->kernels(), parallel, quantize);
-          weight_->product(
-              parallel, {.q = quantize.q, .scale = quantize.scale, .q_sum = quantize.q_sum, .tokens = rows},
-              pointer(bias_), DataType::float32, memory.at<float>(to));
+          weight_->product(parallel,
+                           {.q = quantize.q,
+                            .scale = quantize.scale,
+                            .q_sum = quantize.q_sum,
+                            .tokens = rows,
+                            .group = token_group},
+                           pointer(bias_), DataType::float32, memory.at<float>(to));
         });
     return y;
   }
@@ -141,6 +159,8 @@ class BitLinear final : public Operator {
   Norm norm_ = Norm::none;
   float eps_ = 0;
   std::int64_t in_ = 0, out_ = 0;
+  std::int64_t group_ = 0;  // inputs of a weight scale, 0 without group scales
+  bool token_scale_per_group_ = false;
   std::span<const std::uint8_t> codes_;
   std::vector<float> scale_, bias_, norm_weight_;
   std::unique_ptr<const PackedLinear> weight_;

@@ -121,7 +121,7 @@ class NodeFile {
   std::vector<float> floats(const char* tensor, const Shape& wanted);
   std::vector<float> optional_floats(const char* tensor, const Shape& wanted);
   std::span<const std::uint8_t> codes(const char* tensor, std::int64_t in);
-  std::vector<float> scales(const char* tensor, std::int64_t rows);
+  std::vector<float> scales(const char* tensor, std::int64_t rows, std::int64_t in, std::int64_t& group);
   Shape shape(const char* tensor);
   /// A tensor that may be there and means nothing.
   void ignore(const char* tensor);

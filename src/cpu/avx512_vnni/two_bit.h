@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT
+//
+// The arithmetic of 2-bit panels, AVX-512 VNNI (docs/design/cpu-avx512-vnni.md).
+//
+// A panel is 64 output rows; its line g (64 bytes) holds inputs 4g..4g+3 of all of them: byte i has in its
+// four 2-bit fields the codes t + 1 of rows l, l+16, l+32, l+48 (l = i / 4) at input 4g + i % 4. One AND per
+// field j < 3 gives 64 unsigned bytes code * 4^j, the first operand of vpdpbusd; the other is 4 bytes of q,
+// broadcast. So an accumulator lane is one output row, there is no horizontal sum, no shift in the loop, and
+// one layout serves a single token and many.
+//
+// The last field needs no AND: the line as it is, all four fields, goes into the fourth accumulator, and what
+// the other three hold is taken out of that at the end. Sums are modulo 2^32, so it may overflow on the way;
+// the difference, 64 times a sum of codes, is exact where it fits. Then field j is shifted right by 2j (every
+// term is a multiple of 4^j) and the sum of q takes the 1 out of the codes.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "cpu/avx512_vnni/lanes.h"
+#include "cpu/avx512_vnni/tile.h"
+
+namespace trit::avx512_vnni {
+namespace {
+
+/// Fields 0 to 2 of a line, and the line.
+struct Fields {
+  __m512i f0, f1, f2, line;
+};
+
+/// The three ANDs of a line.
+template <PrefetchTo kTo = PrefetchTo::l2>
+struct MasksInRegisters {
+  __m512i m0, m1, m2;
+  MasksInRegisters() : m0(_mm512_set1_epi8(0x03)), m1(_mm512_set1_epi8(0x0c)), m2(_mm512_set1_epi8(0x30)) {
+    // Unseen by the compiler, or it turns them back into memory operands.
+    asm("" : "+v"(m0), "+v"(m1), "+v"(m2));
+  }
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
+    const __m512i codes = load_line<kTo>(line, prefetched);
+    return {_mm512_and_si512(codes, m0), _mm512_and_si512(codes, m1), _mm512_and_si512(codes, m2), codes};
+  }
+};
+
+/// The same where accumulators take 24 of the 32 registers. Three more loads in 24 cycles cost nothing.
+struct MasksInMemory {
+  [[gnu::always_inline]] Fields decode(const std::uint8_t* line, const std::uint8_t* prefetched) const {
+    const __m512i codes = load_line(line, prefetched);
+    __m512i f0, f1, f2;  // not a Fields: gcc 12 keeps a struct's asm outputs in memory as well
+    asm("vpandd %[m0]%{1to16%}, %[codes], %[f0]\n\t"
+        "vpandd %[m1]%{1to16%}, %[codes], %[f1]\n\t"
+        "vpandd %[m2]%{1to16%}, %[codes], %[f2]"
+        : [f0] "=&v"(f0), [f1] "=&v"(f1), [f2] "=&v"(f2)
+        : [codes] "v"(codes), [m0] "m"(kFieldMasks[0]), [m1] "m"(kFieldMasks[1]), [m2] "m"(kFieldMasks[2]));
+    return {f0, f1, f2, codes};
+  }
+};
+
+/// A kernel of tile().
+template <typename Masks>
+struct TwoBit : Masks {
+  static constexpr std::size_t kPanelRows = 64;
+  struct Sums {
+    __m512i s0, s1, s2, all;
+  };
+
+  /// sums += fields . q: 64 rows x 4 inputs of one token.
+  [[gnu::always_inline]] static void multiply(Sums& sums, const Fields& fields, const std::int8_t* q) {
+    __m512i inputs;
+    asm("vpbroadcastd %[q], %[inputs]\n\t"
+        "vpdpbusd %[inputs], %[f0], %[s0]\n\t"
+        "vpdpbusd %[inputs], %[f1], %[s1]\n\t"
+        "vpdpbusd %[inputs], %[f2], %[s2]\n\t"
+        "vpdpbusd %[inputs], %[line], %[all]"
+        : [inputs] "=&v"(inputs), [s0] "+v"(sums.s0), [s1] "+v"(sums.s1), [s2] "+v"(sums.s2),
+          [all] "+v"(sums.all)
+        : [f0] "v"(fields.f0), [f1] "v"(fields.f1), [f2] "v"(fields.f2), [line] "v"(fields.line),
+          [q] "m"(*reinterpret_cast<const FourInputs*>(q)));
+  }
+
+  [[gnu::always_inline]] static void add(Sums& sums, const Sums& other) {
+    sums.s0 = _mm512_add_epi32(sums.s0, other.s0);
+    sums.s1 = _mm512_add_epi32(sums.s1, other.s1);
+    sums.s2 = _mm512_add_epi32(sums.s2, other.s2);
+    sums.all = _mm512_add_epi32(sums.all, other.all);
+  }
+
+  /// What takes the 1 out of the codes t + 1, of a group's sums before they begin: minus the sum of q, times
+  /// what each of the four sums holds the codes times.
+  static constexpr std::int64_t kOffsets = 4;
+  [[gnu::always_inline]] static void begin(Sums& sums, const std::int32_t* offsets) {
+    sums.s0 = _mm512_set1_epi32(offsets[0]);
+    sums.s1 = _mm512_set1_epi32(offsets[1]);
+    sums.s2 = _mm512_set1_epi32(offsets[2]);
+    sums.all = _mm512_set1_epi32(offsets[3]);
+  }
+  /// The four sums of such a group, still 1, 4, 16 and 64 times too large, to out(field, sum).
+  [[gnu::always_inline]] static void each_field(const Sums& sums, const auto& out) {
+    out(Constant<0>{}, sums.s0);
+    out(Constant<1>{}, sums.s1);
+    out(Constant<2>{}, sums.s2);
+    out(Constant<3>{},
+        _mm512_sub_epi32(_mm512_sub_epi32(sums.all, sums.s0), _mm512_add_epi32(sums.s1, sums.s2)));
+  }
+
+  [[gnu::always_inline]] static void finish(const Sums& sums, std::int32_t q_sum, std::int32_t* out) {
+    const __m512i offset = _mm512_set1_epi32(q_sum);
+    const __m512i s3 = _mm512_sub_epi32(
+        sums.all, _mm512_add_epi32(sums.s0, _mm512_add_epi32(sums.s1, sums.s2)));  // 64 * codes
+    _mm512_storeu_si512(out, _mm512_sub_epi32(sums.s0, offset));
+    _mm512_storeu_si512(out + 16, _mm512_sub_epi32(_mm512_srai_epi32(sums.s1, 2), offset));
+    _mm512_storeu_si512(out + 32, _mm512_sub_epi32(_mm512_srai_epi32(sums.s2, 4), offset));
+    _mm512_storeu_si512(out + 48, _mm512_sub_epi32(_mm512_srai_epi32(s3, 6), offset));
+  }
+};
+
+}  // namespace
+}  // namespace trit::avx512_vnni
