@@ -46,6 +46,30 @@ std::uint64_t twos_of(std::span<const std::uint8_t> bytes) {
   return twos_of_inline(bytes);
 }
 
+void check_scale(const TernaryView& matrix, const std::string& tensor) {
+  const auto rows = static_cast<std::size_t>(matrix.out_features);
+  if (matrix.group != 0 && !is_group_size(matrix.group)) {
+    throw Error(tensor + "_scale: groups of " + std::to_string(matrix.group) +
+                " inputs, wanted a multiple of " + std::to_string(kGroupStep));
+  }
+  const auto groups = static_cast<std::size_t>(groups_of(matrix.in_features, matrix.group));
+  const bool is_per_tensor = matrix.group == 0 && matrix.scale.size() == 1;
+  if (!is_per_tensor && matrix.scale.size() != rows * groups) {
+    throw Error(tensor + "_scale: " + std::to_string(matrix.scale.size()) + " values, wanted " +
+                (matrix.group == 0 ? "1 or " + std::to_string(rows)
+                                   : std::to_string(rows) + " rows of " + std::to_string(groups)));
+  }
+  for (std::size_t i = 0; i < matrix.scale.size(); ++i) {
+    if (!std::isfinite(matrix.scale[i]) || matrix.scale[i] <= 0) {
+      const std::string where =
+          matrix.group == 0 ? "value " + std::to_string(i)
+                            : "row " + std::to_string(i / groups) + ", group " + std::to_string(i % groups);
+      throw Error(tensor + "_scale: " + where + " is " + std::to_string(matrix.scale[i]) +
+                  ", wanted finite and positive");
+    }
+  }
+}
+
 }  // namespace
 
 bool has_code_two(std::span<const std::uint8_t> codes) { return twos_of(codes) != 0; }
@@ -81,16 +105,7 @@ void check(const TernaryView& matrix, std::string_view name) {
     throw Error(tensor + ": " + std::to_string(matrix.codes.size()) + " bytes of codes, wanted " +
                 std::to_string(rows) + " rows of " + std::to_string(row_bytes));
   }
-  if (matrix.scale.size() != 1 && matrix.scale.size() != static_cast<std::size_t>(rows)) {
-    throw Error(tensor + "_scale: " + std::to_string(matrix.scale.size()) + " values, wanted 1 or " +
-                std::to_string(rows));
-  }
-  for (std::size_t i = 0; i < matrix.scale.size(); ++i) {
-    if (!std::isfinite(matrix.scale[i]) || matrix.scale[i] <= 0) {
-      throw Error(tensor + "_scale: value " + std::to_string(i) + " is " + std::to_string(matrix.scale[i]) +
-                  ", wanted finite and positive");
-    }
-  }
+  check_scale(matrix, tensor);
   const unsigned padding = padding_bits(columns);
   for (std::int64_t row = 0; row < rows; ++row) {
     const auto bytes =
