@@ -74,8 +74,8 @@ const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string
   if (one_dimension && (found.shape[0] == 1 || found.shape[0] == rows)) {
     return &found;
   }
-  // Any number of columns that fills the row's bytes has as many groups.
-  const std::int64_t groups = group == 0 ? 0 : groups_of(checked_columns(file, name, view), group);
+  // Any number of columns that fills the row's bytes has as many groups. No sum that could overflow.
+  const std::int64_t groups = group == 0 ? 0 : (checked_columns(file, name, view) - 1) / group + 1;
   const bool halves_or_floats = found.dtype == "F16" || found.dtype == "F32";
   if (group == 0 || !halves_or_floats || found.shape != std::vector{rows, groups}) {
     throw Error(file.path().string() + ": tensor " + quoted_name(scale->first) + " is " + found.dtype + " " +
