@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// ggml's ternary block formats. A row is cut into blocks of consecutive weights; a block is its codes and a
-// float16 d, value = t * d. ggml's own quantisers take the block's absmax for d; here d is the matrix's
-// scale, rounded to float16, and the codes are stored as they are.
+// ggml's ternary block formats, and two of its fork for models with group scales (PQ2_0, PTQ1_0). A row is
+// cut into blocks of consecutive weights; a block is its codes and a float16 d, value = t * d. ggml's own
+// quantisers take the block's absmax for d; here d is the scale of the matrix, the row or the group, rounded to
+// float16, and the codes are stored as they are.
 #pragma once
 
 #include <cstdint>
@@ -27,8 +28,10 @@ struct BlockFormat {
 extern const BlockFormat kTq1_0;
 extern const BlockFormat kTq2_0;
 extern const BlockFormat kQ2_0;
+extern const BlockFormat kPq2_0;
+extern const BlockFormat kPtq1_0;
 
-/// All three.
+/// All five.
 std::span<const BlockFormat* const> block_formats();
 
 /// d of a block, and back.
