@@ -9,6 +9,8 @@
 docs/python.md is the guide.
 """
 
+from typing import TYPE_CHECKING as _TYPE_CHECKING, Any as _Any
+
 import torch as _torch
 
 from . import nn, ops
@@ -24,5 +26,21 @@ def backends() -> list[str]:
     return [*_INFO.backends, *(["cuda"] if _INFO.cuda and _torch.cuda.is_available() else [])]
 
 
-__all__ = ["Conversion", "Stored", "__version__", "backends", "convert", "freeze", "load", "load_into", "nn", "ops",
-           "pack", "save", "set_lambda"]
+if _TYPE_CHECKING:
+    from . import hf
+    from .ao import TritConfig
+
+
+def __getattr__(name: str) -> _Any:
+    # Only what is asked for imports torchao or transformers.
+    if name == "TritConfig":
+        from .ao import TritConfig
+        return TritConfig
+    if name == "hf":
+        import importlib
+        return importlib.import_module(".hf", __name__)
+    raise AttributeError(f"module 'trit' has no attribute {name!r}")
+
+
+__all__ = ["Conversion", "Stored", "TritConfig", "__version__", "backends", "convert", "freeze", "hf", "load", "load_into",
+           "nn", "ops", "pack", "save", "set_lambda"]

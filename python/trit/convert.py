@@ -50,7 +50,8 @@ def _refusal(name: str, parent: Module, linear: Linear, accept: Callable[[str, L
     return ""
 
 
-def _bit_linear(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLinear:
+def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLinear:
+    """A BitLinear with the Parameters of `linear`."""
     weight = linear.weight
     # The parameters come from `linear`: nothing is allocated for them.
     layer = BitLinear(linear.in_features, linear.out_features, linear.bias is not None, norm=norm, eps=eps, scale=scale,
@@ -83,7 +84,7 @@ def convert(model: Module, filter: Callable[[str, Linear], bool] | None = None, 
         reason = _refusal(path, parent, child, filter)
         if not reason:
             if child not in layers:
-                layers[child] = _bit_linear(child, norm, eps, scale)
+                layers[child] = bit_linear_of(child, norm, eps, scale)
             setattr(parent, name, layers[child])
         report.append(Conversion(path, not reason, reason))
     _warn(model, report)

@@ -45,8 +45,10 @@ DataType data_type(ScalarType type, const char* what) {
 }
 
 void check_weight(const Tensor& weight) {
+  const ScalarType type = weight.scalar_type();
   check(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1 &&
-            torch::headeronly::isFloatingType(weight.scalar_type()),
+            (type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+             type == ScalarType::BFloat16),
         "bit_linear: the weight must be a float matrix [out_features >= 1, in_features >= 1], found ",
         text(weight));
 }
