@@ -13,7 +13,7 @@ CUDA ?= $(if $(and $(shell command -v nvidia-smi),$(or $(shell command -v nvcc),
 BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
 
 .DEFAULT_GOAL := help
-.PHONY: help train build test bench data fuzz interop format lint docs setup configure clean
+.PHONY: help train build test bench wheel data fuzz interop format lint docs setup configure clean
 
 help: ## this list
 	@echo "trit: ternary (1.58-bit) linear layers. Targets:"
@@ -34,6 +34,9 @@ test: configure ## build everything and run all tests (real images: TRIT_CIFAR10
 bench: configure ## run the benchmarks
 	@$(BUILD)
 	@$(BIN)/python bench/run.py $(ARGS)
+
+wheel: setup ## the Python package as a wheel in dist/ (with the GPU half where nvcc is)
+	@$(BIN)/python scripts/wheel.py $(ARGS)
 
 data: setup ## fetch the data set alone and say where it lies
 	@$(BIN)/python scripts/get_data.py $(ARGS)

@@ -12,25 +12,7 @@
 #include "base/team.h"
 #include "trit/error.h"
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#else
-#include <cfenv>
-#endif
-
 namespace trit {
-
-#if defined(__x86_64__)
-// Not fesetenv: that also reloads the x87 state, fifty times slower, and nothing here uses x87.
-DefaultFloatingPoint::DefaultFloatingPoint() : saved_{_mm_getcsr()} { _mm_setcsr(0x1f80); }
-DefaultFloatingPoint::~DefaultFloatingPoint() { _mm_setcsr(saved_); }
-#else
-DefaultFloatingPoint::DefaultFloatingPoint() {
-  std::fegetenv(&saved_);
-  std::fesetenv(FE_DFL_ENV);
-}
-DefaultFloatingPoint::~DefaultFloatingPoint() { std::fesetenv(&saved_); }
-#endif
 
 namespace {
 
@@ -108,18 +90,6 @@ std::unique_ptr<Parallel> make_parallel(int threads) {
     throw Error("threads: " + std::to_string(threads) + ", wanted 0 (all) or more");
   }
   return std::make_unique<OpenMpParallel>(threads == 0 ? omp_get_max_threads() : threads);
-}
-
-void run_tasks(Parallel& parallel, std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
-  const auto guarded = [&task](std::int64_t i) {
-    const DefaultFloatingPoint environment;
-    task(i);
-  };
-  if (tasks == 1) {
-    guarded(0);
-  } else if (tasks > 1) {
-    parallel.run(tasks, guarded);
-  }
 }
 
 }  // namespace trit

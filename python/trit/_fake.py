@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: MIT
+"""What torch.compile and torch.export know of each operator: shapes, types and strides of its results.
+
+Also what an operator does on a GPU where this build has no GPU half: an error that says how to get it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor
+
+from ._library import INFO
+
+_OPERATORS: list[str] = []
+
+
+def _fake(function: Callable[..., Any]) -> Callable[..., Any]:
+    name = function.__name__
+    _OPERATORS.append(name)
+    torch.library.register_fake(f"trit_stable::{name}")(function)
+    return function
+
+
+def q_width(in_features: int, device: torch.device) -> int:
+    """Bytes of a row of q: in_features rounded up to 16 on a GPU, to 4 elsewhere."""
+    step = 16 if device.type == "cuda" else 4
+    return (in_features + step - 1) // step * step
+
+
+def prepared_size(out_features: int, in_features: int, device: torch.device) -> int:
+    """Bytes of a prepared weight (trit/prepared.h, trit/cuda.h)."""
+    if device.type == "cuda":
+        return (out_features + 63) // 64 * 64 * ((in_features + 127) // 128 * 128) // 4
+    panels = (out_features + INFO.panel_rows - 1) // INFO.panel_rows
+    return 64 + panels * ((in_features + 3) // 4) * INFO.panel_bytes
+
+
+def _rows(x: Tensor) -> int:
+    rows = 1
+    for size in x.shape[:-1]:
+        rows *= size
+    return rows
+
+
+@_fake
+def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
+    torch._check(x.dim() == 2, lambda: f"trit::norm_quant: x must be [tokens, in_features], found {list(x.shape)}")
+    tokens = x.shape[0]
+    q = x.new_empty((tokens, q_width(x.shape[1], x.device)), dtype=torch.int8)
+    scale = x.new_empty((tokens,), dtype=torch.float32)
+    return q, scale, torch.empty_like(scale), x.new_empty((tokens,), dtype=torch.int32)
+
+
+@_fake
+def absmean(weight: Tensor, per_row: bool) -> Tensor:
+    return weight.new_empty((weight.shape[0] if per_row else 1,), dtype=torch.float32)
+
+
+@_fake
+def ternarize_pack(weight: Tensor, scale: Tensor) -> Tensor:
+    return weight.new_empty((weight.shape[0], (weight.shape[1] + 3) // 4), dtype=torch.uint8)
+
+
+@_fake
+def dequantize(codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+    return codes.new_empty((codes.shape[0], in_features), dtype=dtype)
+
+
+@_fake
+def prepare(codes: Tensor, in_features: int) -> Tensor:
+    return codes.new_empty((prepared_size(codes.shape[0], in_features, codes.device),))
+
+
+@_fake
+def packed_linear(q: Tensor, scale: Tensor, q_sum: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
+                  bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return q.new_empty((q.shape[0], codes.shape[0]), dtype=dtype)
+
+
+@_fake
+def prepared_linear(q: Tensor, scale: Tensor, q_sum: Tensor, prepared: Tensor, weight_scale: Tensor,
+                    out_features: int, in_features: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return q.new_empty((q.shape[0], out_features), dtype=dtype)
+
+
+@_fake
+def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, bias: Tensor | None,
+                        norm_weight: Tensor | None, rms: bool, eps: float) -> Tensor:
+    return x.new_empty((*x.shape[:-1], out_features))
+
+
+@_fake
+def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
+                     per_row: bool) -> tuple[Tensor, ...]:
+    torch._check(x.shape[-1] == weight.shape[1],
+                 lambda: f"trit::bit_linear: x must be [..., {weight.shape[1]}], found {list(x.shape)}")
+    out_features, in_features = weight.shape
+    tokens = _rows(x)
+    scale = x.new_empty((tokens,), dtype=torch.float32)
+    return (x.new_empty((*x.shape[:-1], out_features)),
+            x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale),
+            weight.new_empty((out_features, (in_features + 3) // 4), dtype=torch.uint8),
+            weight.new_empty((out_features if per_row else 1,), dtype=torch.float32))
+
+
+@_fake
+def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
+                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, rms: bool, wants_x: bool,
+                        wants_weight: bool, wants_norm_weight: bool) -> tuple[Tensor, ...]:
+    norm_like = grad if norm_weight is None else norm_weight
+    wants_norm_weight = wants_norm_weight and rms and norm_weight is not None
+    inputs = (*grad.shape[:-1], in_features) if wants_x else (0,)
+    like = x if rms and x is not None and (wants_x or wants_norm_weight) else grad
+    return (like.new_empty(inputs),
+            grad.new_empty((grad.shape[-1], in_features) if wants_weight else (0,)),
+            norm_like.new_empty((in_features,) if wants_norm_weight else (0,)))
+
+
+@_fake
+def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    return grad.new_empty((grad.shape[0], in_features))
+
+
+@_fake
+def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int) -> Tensor:
+    return grad.new_empty((grad.shape[1], in_features))
+
+
+@_fake
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape[:-1], dtype=torch.float32)
+
+
+@_fake
+def rms_norm_backward(grad: Tensor, x: Tensor, rstd: Tensor, weight: Tensor | None, wants_x: bool,
+                      wants_weight: bool) -> tuple[Tensor, Tensor]:
+    like = x if weight is None else weight
+    return (x.new_empty(x.shape if wants_x else (0,)),
+            like.new_empty((x.shape[-1],) if wants_weight and weight is not None else (0,)))
+
+
+def _no_gpu_half(*args: Any, **kwargs: Any) -> NoReturn:
+    raise RuntimeError(
+        "trit: a tensor on a GPU, and this build of trit has no GPU half. Wanted: a wheel with it, or `pip install .` "
+        "where nvcc 12.4 or newer is found (CUDACXX, PATH or /usr/local/cuda/bin)"
+    )
+
+
+if not INFO.cuda:
+    for _name in _OPERATORS:
+        torch.library.impl(f"trit_stable::{_name}", "cuda")(_no_gpu_half)

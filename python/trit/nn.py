@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: MIT
+"""Layers: `BitLinear` for training, `PackedBitLinear` for inference, `RMSNorm`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+from torch.nn import Module, Parameter
+
+from . import ops
+
+Norm = Literal["rms", "none"]
+Scale = Literal["tensor", "row"]
+
+
+def _check_options(in_features: int, out_features: int, norm: str, eps: float, scale: str) -> None:
+    if in_features < 1 or out_features < 1 or not eps > 0:
+        raise ValueError(f"trit.nn.BitLinear: wanted in_features >= 1, out_features >= 1 and eps > 0, found "
+                         f"{in_features}, {out_features} and {eps}")
+    if norm not in ("rms", "none"):
+        raise ValueError(f"trit.nn.BitLinear: norm is {norm!r}, wanted 'rms' or 'none'")
+    if scale not in ("tensor", "row"):
+        raise ValueError(f"trit.nn.BitLinear: scale is {scale!r}, wanted 'tensor' or 'row'")
+
+
+class RMSNorm(Module):
+    """y = x / sqrt(mean(x^2) + eps) * weight over the last dimension (arXiv:1910.07467).
+
+    Parameter: `weight` [features], ones.
+    """
+
+    weight: Parameter
+
+    def __init__(self, features: int, eps: float = 1e-6, *, device: torch.device | str | None = None,
+                 dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        if features < 1 or not eps > 0:
+            raise ValueError(f"trit.nn.RMSNorm: wanted features >= 1 and eps > 0, found {features} and {eps}")
+        self.features = features
+        self.eps = eps
+        self.weight = Parameter(torch.empty(features, device=device, dtype=dtype))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.ones_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.rms_norm(x, self.weight, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"features={self.features}, eps={self.eps}"
+
+
+class BitLinear(Module):
+    """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764), in the place of torch.nn.Linear.
+
+    RMSNorm, int8 activations with a scale per token, weights in {-1, 0, +1} with the scale mean |W|, straight-through
+    gradients. x [..., in_features] of float32, bfloat16 or float16 -> [..., out_features] of the same type, under
+    autocast of the autocast type. The bits of the result are those of docs/numerics.md on every machine.
+
+    Parameters, with the keys of the C++ module: `weight` [out_features, in_features], `bias` [out_features] or None,
+    `norm.weight` [in_features] with norm="rms". A torch.nn.Linear's state dict loads into it, and leaves the norm as it
+    is. The weight is a float Parameter, so optimisers, DDP, FSDP2, EMA and parametrisations need no special case; it is
+    ternarised at each call, and `trit.freeze` keeps the ternary form for inference.
+
+    `scale`: one weight scale ("tensor"), or one per output row ("row"). `lambda_` is the share of quantisation for a
+    warm-up: below 1 the layer computes x + lambda (quant(x) - x) of both operands with a float product (set_lambda).
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+    norm: RMSNorm | None
+    _lambda: Tensor
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
+                 eps: float = 1e-6, scale: Scale = "tensor", lambda_: float = 1.0,
+                 device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        _check_options(in_features, out_features, norm, eps, scale)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.eps = eps
+        self.scale: Scale = scale
+        self.weight = Parameter(torch.empty((out_features, in_features), device=device, dtype=dtype))
+        if bias:
+            self.bias = Parameter(torch.empty(out_features, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.norm = RMSNorm(in_features, eps, device=device, dtype=dtype) if norm == "rms" else None
+        # A tensor, so that a compiled model is not compiled again for each value.
+        self.register_buffer("_lambda", torch.ones((), device=device), persistent=False)
+        self.set_lambda(lambda_)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """As torch.nn.Linear: weight and bias uniform in +-1 / sqrt(in_features)."""
+        torch.nn.init.kaiming_uniform_(self.weight, math.sqrt(5))
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features)
+            torch.nn.init.uniform_(self.bias, -bound, bound)
+        if self.norm is not None:
+            self.norm.reset_parameters()
+
+    @property
+    def lambda_(self) -> float:
+        return self._lambda_value
+
+    def set_lambda(self, value: float) -> None:
+        """Sets the share of quantisation, 0 to 1. At 1 the integer kernels run."""
+        if not 0 <= value <= 1:
+            raise ValueError(f"trit.nn.BitLinear: lambda is {value}, wanted 0 to 1")
+        self._lambda_value = float(value)
+        self._warms_up = value < 1
+        with torch.no_grad():
+            self._lambda.fill_(value)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self._warms_up:
+            return self._warm_up(x)
+        norm = self.norm
+        return ops.bit_linear(x, self.weight, self.bias, None if norm is None else norm.weight, rms=norm is not None,
+                              eps=self.eps, per_row=self.scale == "row")
+
+    def _warm_up(self, x: Tensor) -> Tensor:
+        norm = self.norm
+        inputs = x if norm is None else norm(x)
+        with torch.no_grad():
+            quantised = ops.norm_quant(x.reshape(-1, self.in_features), None if norm is None else norm.weight,
+                                       rms=norm is not None, eps=self.eps)
+            q = quantised.q[:, : self.in_features].float() * quantised.scale.unsqueeze(1)
+            weight_scale = ops.absmean(self.weight, per_row=self.scale == "row")
+            codes = ops.ternarize_pack(self.weight, weight_scale)
+            t = ops.dequantize(codes, weight_scale, self.in_features, self.weight.dtype)
+        inputs = self._blend(inputs, q.reshape(x.shape).to(inputs.dtype))
+        return torch.nn.functional.linear(inputs, self._blend(self.weight, t), self.bias)
+
+    def _blend(self, value: Tensor, quantised: Tensor) -> Tensor:
+        """The value of the blend, the gradient of `value`."""
+        return value + ((quantised - value) * self._lambda.to(value.dtype)).detach()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        # .to(torch.bfloat16) rounds every floating buffer, this one too.
+        self._lambda = torch.full_like(self._lambda, self._lambda_value, dtype=torch.float32)
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # A torch.nn.Linear's state dict has no norm: this layer's own stays.
+        if self.norm is not None and prefix + "weight" in state_dict:
+            state_dict.setdefault(prefix + "norm.weight", self.norm.weight.detach())
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        text = (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+                f"norm={'none' if self.norm is None else 'rms'}, eps={self.eps}, scale={self.scale}")
+        return text + (f", lambda={self._lambda_value}" if self._warms_up else "")
+
+
+class PackedBitLinear(Module):
+    """A BitLinear for inference: the weight in 2 bits, prepared once for this device's kernels.
+
+    The same bits as the BitLinear that it was made from. Its state dict is the stored form (docs/format.md): `weight`
+    uint8 [out_features, ceil(in_features / 4)], `weight_scale` float32 [1] or [out_features], and `bias` and
+    `norm.weight` in float32. The prepared weight is no part of it, and is made again by .to(device) and loading.
+    """
+
+    weight: Tensor
+    weight_scale: Tensor
+    prepared: Tensor
+    bias: Tensor | None
+    norm: RMSNorm | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
+                 eps: float = 1e-6, scale: Scale = "tensor", device: torch.device | str | None = None) -> None:
+        super().__init__()
+        _check_options(in_features, out_features, norm, eps, scale)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.eps = eps
+        codes = torch.zeros((out_features, (in_features + 3) // 4), dtype=torch.uint8, device=device)
+        scales = torch.ones(out_features if scale == "row" else 1, device=device, dtype=torch.float32)
+        self.register_buffer("weight", codes)
+        self.register_buffer("weight_scale", scales)
+        self.register_buffer("bias", torch.zeros(out_features, device=device, dtype=torch.float32) if bias else None)
+        self.norm = None
+        if norm == "rms":
+            self.norm = RMSNorm(in_features, eps, device=device, dtype=torch.float32).requires_grad_(False)
+        self._prepare()
+
+    @property
+    def scale(self) -> Scale:
+        return "tensor" if self.weight_scale.numel() == 1 else "row"
+
+    def _prepare(self) -> None:
+        # A buffer, so that CUDA graphs know that it stays where it is; not persistent, so that nothing saves it.
+        self.register_buffer("prepared", ops.prepare(self.weight, self.in_features), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        device = x.device.type
+        if torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))
+        if x.shape[-1] != self.in_features:
+            raise ValueError(f"trit.nn.PackedBitLinear: x must be [..., {self.in_features}], found {list(x.shape)}")
+        norm = self.norm
+        return ops.bit_linear_prepared(x, self.prepared, self.weight_scale, self.out_features, self.bias,
+                                       None if norm is None else norm.weight, rms=norm is not None, eps=self.eps)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        del self._buffers["prepared"]  # another device has another layout
+        # Scales, bias and norm are float32 whatever type the rest of the model gets.
+        def moved(tensor: Tensor) -> Tensor:
+            result = fn(tensor)
+            return result if result.dtype == tensor.dtype else tensor.to(result.device)
+
+        super()._apply(moved, recurse)
+        self._prepare()
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        scale = state_dict.get(prefix + "weight_scale")
+        if scale is not None and scale.shape in ((1,), (self.out_features,)):
+            self.weight_scale = self.weight_scale.new_ones(scale.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        ops.check_stored(self.weight, self.weight_scale, self.in_features, prefix + "weight")
+        self._prepare()
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        state["_buffers"] = {name: buffer for name, buffer in self._buffers.items() if name != "prepared"}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._prepare()
+
+    def extra_repr(self) -> str:
+        return (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
+                f"norm={'none' if self.norm is None else 'rms'}, eps={self.eps}, scale={self.scale}")

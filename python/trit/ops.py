@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: MIT
+"""The operators: typed calls of `torch.ops.trit_stable`, differentiable where that has a meaning.
+
+M tokens, N = out_features, K = in_features. A weight is a uint8 tensor in one of two forms:
+
+* packed: `codes` [N, ceil(K / 4)] and `weight_scale` float32 [1] or [N], the form of files (docs/format.md);
+* prepared: the kernels' own layout of the codes on one device, opaque bytes that `prepare` makes. They are valid for
+  this machine only and are never saved.
+
+`bit_linear` and `rms_norm` have gradients; the other operators are their parts, and have none. The bits of every result
+are defined in docs/numerics.md and agree with those of the C++ library. Wrong shapes, types and devices raise
+RuntimeError, which says what was found and what is wanted.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from . import _fake  # registers shapes
+
+_ops = torch.ops.trit_stable
+_train = _ops.bit_linear_train.default
+_backward = _ops.bit_linear_backward.default
+_prepared = _ops.bit_linear_prepared.default
+_rms_norm = _ops.rms_norm.default
+_rms_norm_backward = _ops.rms_norm_backward.default
+
+
+class Quantized(NamedTuple):
+    """Activations as a product takes them: x is about q * scale."""
+
+    q: Tensor
+    """int8 [M, K rounded up to 4, on a GPU to 16], the padding zero."""
+    scale: Tensor
+    """float32 [M], s; NaN for a row with NaN or infinities."""
+    rstd: Tensor
+    """float32 [M], 1 / sqrt(mean(x^2) + eps), or ones without a norm."""
+    q_sum: Tensor
+    """int32 [M], the sum of each row of q."""
+
+
+def norm_quant(x: Tensor, norm_weight: Tensor | None = None, *, rms: bool = True, eps: float = 1e-6) -> Quantized:
+    """RMSNorm (`rms`) and int8 absmax quantisation of each row of x [M, K] (float32, bfloat16 or float16).
+
+    `norm_weight` [K] or None for ones. BitNet b1.58, arXiv:2402.17764.
+    """
+    return Quantized(*_ops.norm_quant(x, norm_weight, rms, eps))
+
+
+def absmean(weight: Tensor, *, per_row: bool = False) -> Tensor:
+    """max(mean |W|, 1e-5) of weight [N, K]: float32 [1], or [N] with `per_row`."""
+    return cast(Tensor, _ops.absmean(weight, per_row))
+
+
+def ternarize_pack(weight: Tensor, weight_scale: Tensor) -> Tensor:
+    """clamp(round(W / weight_scale), -1, 1) of weight [N, K] as codes, uint8 [N, ceil(K / 4)]."""
+    return cast(Tensor, _ops.ternarize_pack(weight, weight_scale))
+
+
+def dequantize(codes: Tensor, weight_scale: Tensor, in_features: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """t * weight_scale, [N, K] of `dtype`."""
+    return cast(Tensor, _ops.dequantize(codes, weight_scale, in_features, dtype))
+
+
+def prepare(codes: Tensor, in_features: int) -> Tensor:
+    """The layout of this device's kernels, uint8 [bytes]."""
+    return cast(Tensor, _ops.prepare(codes, in_features))
+
+
+def packed_linear(x: Quantized, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None = None,
+                  dtype: torch.dtype = torch.float32) -> Tensor:
+    """((q · tᵀ) * s) * weight_scale + bias, [M, N] of `dtype`. Prepares the codes at each call."""
+    return cast(Tensor, _ops.packed_linear(x.q, x.scale, x.q_sum, codes, weight_scale, in_features, bias, dtype))
+
+
+def prepared_linear(x: Quantized, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
+                    bias: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
+    """The same from a prepared weight."""
+    return cast(Tensor, _ops.prepared_linear(x.q, x.scale, x.q_sum, prepared, weight_scale, out_features, in_features,
+                                             bias, dtype))
+
+
+def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int,
+                        bias: Tensor | None = None, norm_weight: Tensor | None = None, *, rms: bool = True,
+                        eps: float = 1e-6) -> Tensor:
+    """The whole layer for inference: norm_quant and prepared_linear of x [..., K]; [..., N] of x's type."""
+    return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, bias, norm_weight, rms, eps))
+
+
+def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+    """dX [M, K] = grad [M, N] · (weight_scale t), in grad's type."""
+    return cast(Tensor, _ops.linear_backward_input(grad, codes, weight_scale, in_features))
+
+
+def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int) -> Tensor:
+    """dW [N, K] = gradᵀ · (scale q), in grad's type."""
+    return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features))
+
+
+def check_stored(codes: Tensor, weight_scale: Tensor, in_features: int, name: str) -> None:
+    """Raises RuntimeError, naming `name`, row and column, unless codes and scales are valid in the stored form."""
+    if codes.device.type == "meta":
+        return
+    _ops.check_stored(codes.cpu(), weight_scale.cpu(), in_features, name)
+
+
+def crc32c(data: Tensor, crc: int = 0) -> int:
+    """CRC-32C of the bytes of `data` (on the CPU, contiguous), continued from `crc`."""
+    return cast(int, _ops.crc32c(data, crc))
+
+
+# torch.autograd.Function and not torch.library.register_autograd: that runs Python at each call of the operator, with
+# and without gradients.
+class _BitLinear(torch.autograd.Function):
+    """Straight-through: round and clamp have gradient one, and the scales are constant.
+
+    Saved are q (a byte an activation), s, the packed weight (2 bits a weight) and, for the norm, x by reference.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
+                eps: float, per_row: bool) -> Tensor:
+        y, q, scale, rstd, codes, weight_scale = _train(x, weight, bias, norm_weight, rms, eps, per_row)
+        ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
+        ctx.rms = rms
+        ctx.in_features = weight.shape[1]
+        ctx.weight_dtype = weight.dtype
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        return cast(Tensor, y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+        wants_x, wants_weight, wants_bias, wants_norm = ctx.needs_input_grad[:4]
+        grad_x, grad_weight, grad_norm = _backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
+                                                   ctx.in_features, ctx.rms, wants_x, wants_weight, wants_norm)
+        grad_bias = None
+        if wants_bias:
+            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=ctx.bias_dtype)
+        return (grad_x if wants_x else None, grad_weight.to(ctx.weight_dtype) if wants_weight else None, grad_bias,
+                grad_norm if wants_norm and ctx.rms else None, None, None, None)
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+        y, rstd = _rms_norm(x, weight, eps)
+        ctx.save_for_backward(x, weight, rstd)
+        return cast(Tensor, y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, rstd = ctx.saved_tensors
+        wants_x, wants_weight = ctx.needs_input_grad[:2]
+        grad_x, grad_weight = _rms_norm_backward(grad, x, rstd, weight, wants_x, wants_weight)
+        return grad_x if wants_x else None, grad_weight if wants_weight else None, None
+
+
+def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
+               rms: bool = True, eps: float = 1e-6, per_row: bool = False) -> Tensor:
+    """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764) from a float weight, differentiable.
+
+    x [..., K] -> [..., N] of x's type, under autocast of the autocast type. weight [N, K], bias [N], norm_weight [K];
+    `rms` puts an RMSNorm in front, `per_row` takes a weight scale per output row. The weight is ternarised at each
+    call; for inference prepare it once (`trit.freeze`). Gradients are straight-through:
+    dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
+    """
+    device = x.device.type
+    if torch.is_autocast_enabled(device):
+        x = x.to(torch.get_autocast_dtype(device))
+    if torch.is_grad_enabled():
+        return cast(Tensor, _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _train(x, weight, bias, norm_weight, rms, eps, per_row)[0])
+
+
+def rms_norm(x: Tensor, weight: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(mean(x^2) + eps) * weight over the last dimension, differentiable. weight [features] or None."""
+    if torch.is_grad_enabled():
+        return cast(Tensor, _RMSNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _rms_norm(x, weight, eps)[0])

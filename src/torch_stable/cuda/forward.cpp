@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT
+//
+// The forward operators on a GPU: launches of trit/cuda.h on the current stream. None waits for the GPU, and
+// memory is LibTorch's, so that all of them may be captured into a CUDA graph. Here q has rows of
+// quantized_row_bytes(K), 16-byte aligned, and a prepared weight has no header.
+#include <tuple>
+
+#include "torch/cuda/kernels.h"
+#include "torch_stable/cuda/launch.h"
+
+namespace trit::torch_stable {
+namespace {
+
+using cuda::DeviceGuard;
+
+optional<Tensor> vector_of(const optional<Tensor>& tensor, std::int64_t size, const char* what,
+                           const Tensor& x) {
+  auto values = as_float(tensor);
+  if (values) {
+    check_vector(values, size, what);
+    cuda::check_device(*values, what, x);
+  }
+  return values;
+}
+
+void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, double eps, std::int8_t* q,
+              float* scale, float* rstd) {
+  const auto weight = rms ? vector_of(norm_weight, rows.features, "the norm's weight", rows.x) : std::nullopt;
+  trit::cuda::norm_quant(cuda::device_of(rows.x),
+                         {.x = rows.x.const_data_ptr(),
+                          .x_type = data_type(rows.x.scalar_type(), "x"),
+                          .tokens = rows.count,
+                          .in_features = rows.features,
+                          .x_stride = rows.stride,
+                          .norm = rms ? Norm::rms : Norm::none,
+                          .norm_weight = floats(weight),
+                          .eps = static_cast<float>(eps),
+                          .q = q,
+                          .scale = scale,
+                          .rstd = rstd},
+                         cuda::stream_of(rows.x));
+}
+
+struct PreparedWeight {
+  const std::uint8_t* weights;
+  const float* scale;
+  ScaleGranularity granularity;
+  std::int64_t out_features;
+  std::int64_t in_features;
+};
+
+// y = epilogue(q · tᵀ). `programmatic`: the preceding kernel is the norm_quant that computes q, so that no
+// other operand is still being written.
+void product(const std::int8_t* q, const float* scale, std::int64_t tokens, const PreparedWeight& weight,
+             const optional<Tensor>& bias, bool programmatic, const Tensor& y) {
+  const auto offset = vector_of(bias, weight.out_features, "the bias", y);
+  const trit::cuda::Device& device = cuda::device_of(y);
+  const auto workspace = cuda::workspace(
+      y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features, weight.in_features));
+  trit::cuda::product(device,
+                      {.weights = weight.weights,
+                       .out_features = weight.out_features,
+                       .in_features = weight.in_features,
+                       .q = q,
+                       .token_scale = scale,
+                       .tokens = tokens,
+                       .weight_scale = weight.scale,
+                       .granularity = weight.granularity,
+                       .bias = floats(offset),
+                       .y_type = data_type(y.scalar_type(), "y"),
+                       .y = y.mutable_data_ptr(),
+                       .workspace = cuda::pointer_or_null(workspace),
+                       .programmatic = programmatic},
+                      cuda::stream_of(y));
+}
+
+Tensor empty_q(const Rows& rows) {
+  return empty({rows.count, trit::cuda::quantized_row_bytes(rows.features)}, ScalarType::Char, rows.x);
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
+                                                      bool rms, double eps) {
+  check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", text(x));
+  const DeviceGuard guard(x.get_device_index());
+  const Rows rows = rows_of(x);
+  Tensor q = empty_q(rows);
+  Tensor scale = empty({rows.count}, ScalarType::Float, x);
+  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
+  const std::array<std::int64_t, 1> last{1};
+  return {q, scale, rstd, torch::stable::sum(q, last, false, ScalarType::Int)};
+}
+
+Tensor absmean(const Tensor& weight, bool per_row) {
+  check_weight(weight);
+  const DeviceGuard guard(weight.get_device_index());
+  const Tensor w = as_float(weight);
+  const std::int64_t out_features = w.size(0);
+  Tensor scale = empty({per_row ? out_features : 1}, ScalarType::Float, w);
+  const auto bytes = static_cast<std::int64_t>(trit::cuda::absmean_workspace_bytes(out_features));
+  const Tensor sums = empty({per_row ? 0 : bytes}, ScalarType::Byte, w);
+  trit::cuda::absmean(floats(w), out_features, w.size(1),
+                      per_row ? ScaleGranularity::row : ScaleGranularity::tensor, data<float>(scale),
+                      per_row ? nullptr : sums.mutable_data_ptr(), cuda::stream_of(w));
+  return scale;
+}
+
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+  check_weight(weight);
+  cuda::check_device(scale, "the weight's scale", weight);
+  const DeviceGuard guard(weight.get_device_index());
+  const Tensor w = as_float(weight);
+  const Tensor beta = as_float(scale);
+  Tensor codes = empty({w.size(0), packed_row_bytes(w.size(1))}, ScalarType::Byte, w);
+  trit::cuda::ternarize_pack(floats(w), w.size(0), w.size(1), granularity_of(beta, w.size(0)), floats(beta),
+                             data<std::uint8_t>(codes), cuda::stream_of(w));
+  return codes;
+}
+
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
+  check_codes(codes, in_features);
+  cuda::check_device(scale, "the weight's scale", codes);
+  const DeviceGuard guard(codes.get_device_index());
+  const Tensor stored = as_contiguous(codes);
+  const Tensor beta = as_float(scale);
+  Tensor w = empty({codes.size(0), in_features}, ScalarType::Float, codes);
+  torch_layer::cuda::dequantize({.codes = const_data<std::uint8_t>(stored),
+                                 .out_features = codes.size(0),
+                                 .in_features = in_features,
+                                 .scale = floats(beta),
+                                 .per_row = granularity_of(beta, codes.size(0)) == ScaleGranularity::row,
+                                 .first_column = 0,
+                                 .columns = in_features,
+                                 .w_type = DataType::float32,
+                                 .w = w.mutable_data_ptr()},
+                                cuda::stream_of(codes));
+  return as_type(w, dtype);
+}
+
+Tensor prepare(const Tensor& codes, std::int64_t in_features) {
+  check_codes(codes, in_features);
+  const DeviceGuard guard(codes.get_device_index());
+  const Tensor stored = as_contiguous(codes);
+  Tensor weights = empty({static_cast<std::int64_t>(trit::cuda::weight_bytes(codes.size(0), in_features))},
+                         ScalarType::Byte, codes);
+  trit::cuda::prepare_weights(const_data<std::uint8_t>(stored), codes.size(0), in_features,
+                              data<std::uint8_t>(weights), cuda::stream_of(codes));
+  return weights;
+}
+
+// `x` is what the weight must be on the device of.
+PreparedWeight checked_weight(const Tensor& prepared, const Tensor& scale, std::int64_t out_features,
+                              std::int64_t in_features, const Tensor& x) {
+  cuda::check_device(prepared, "the prepared weight", x);
+  cuda::check_device(scale, "the weight's scale", x);
+  const auto bytes = static_cast<std::int64_t>(trit::cuda::weight_bytes(out_features, in_features));
+  check(prepared.dim() == 1 && prepared.scalar_type() == ScalarType::Byte && prepared.size(0) == bytes &&
+            prepared.is_contiguous(),
+        "bit_linear: the prepared weight must be uint8 [", bytes, "] for [", out_features, ", ", in_features,
+        "] on a GPU, found ", text(prepared));
+  check(scale.scalar_type() == ScalarType::Float && scale.is_contiguous(),
+        "bit_linear: the weight's scale must be contiguous float32, found ", text(scale));
+  return {const_data<std::uint8_t>(prepared), floats(scale), granularity_of(scale, out_features),
+          out_features, in_features};
+}
+
+Tensor prepared_linear(const Tensor& q, const Tensor& scale, const Tensor& /*q_sum*/, const Tensor& prepared,
+                       const Tensor& weight_scale, std::int64_t out_features, std::int64_t in_features,
+                       const optional<Tensor>& bias, ScalarType dtype) {
+  check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
+  cuda::check_device(scale, "the token scale", q);
+  const DeviceGuard guard(q.get_device_index());
+  const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, in_features, q);
+  const Tensor codes = as_contiguous(q);
+  const Tensor scales = as_contiguous(scale);
+  Tensor y = empty({q.size(0), out_features}, dtype, q);
+  product(const_data<std::int8_t>(codes), floats(scales), q.size(0), weight, bias, /*programmatic=*/false, y);
+  return y;
+}
+
+Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
+                     const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
+                     ScalarType dtype) {
+  return prepared_linear(q, scale, q_sum, prepare(codes, in_features), as_float(weight_scale), codes.size(0),
+                         in_features, bias, dtype);
+}
+
+// The whole layer for inference: two launches and two allocations.
+Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
+                           std::int64_t out_features, const optional<Tensor>& bias,
+                           const optional<Tensor>& norm_weight, bool rms, double eps) {
+  const DeviceGuard guard(x.get_device_index());
+  const Rows rows = rows_of(x);
+  const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, rows.features, x);
+  Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
+  const std::int64_t q_bytes = rows.count * trit::cuda::quantized_row_bytes(rows.features);
+  const Tensor scratch = empty({q_bytes + 4 * rows.count}, ScalarType::Char, x);
+  auto* const q = data<std::int8_t>(scratch);
+  auto* const scale = reinterpret_cast<float*>(q + q_bytes);  // a multiple of 16 behind q
+  quantize(rows, norm_weight, rms, eps, q, scale, nullptr);
+  product(q, scale, rows.count, weight, bias, /*programmatic=*/true, y);
+  return y;
+}
+
+// Three launches: the weight in one pass over it, the activations, the product.
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
+    const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
+    bool rms, double eps, bool per_row) {
+  check_weight(weight);
+  check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
+        "], found ", text(x));
+  cuda::check_device(weight, "the weight", x);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor w = as_float(weight);
+  const std::int64_t out_features = w.size(0);
+  const std::int64_t in_features = w.size(1);
+  Tensor codes = empty({out_features, packed_row_bytes(in_features)}, ScalarType::Byte, w);
+  Tensor weight_scale = empty({per_row ? out_features : 1}, ScalarType::Float, w);
+  // The prepared weight (a multiple of 2048 bytes), then the rows' sums.
+  const std::size_t bytes = trit::cuda::weight_bytes(out_features, in_features);
+  const std::size_t sums = per_row ? 0 : static_cast<std::size_t>(out_features) * sizeof(float);
+  const Tensor memory = empty({static_cast<std::int64_t>(bytes + sums)}, ScalarType::Byte, w);
+  auto* const prepared = data<std::uint8_t>(memory);
+  const ScaleGranularity granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor;
+  const auto counter = cuda::workspace(w, sizeof(std::int32_t));
+  trit::cuda::pack_weights(cuda::device_of(w),
+                           {.w = floats(w),
+                            .out_features = out_features,
+                            .in_features = in_features,
+                            .granularity = granularity,
+                            .scale = data<float>(weight_scale),
+                            .codes = data<std::uint8_t>(codes),
+                            .weights = prepared,
+                            .row_sums = per_row ? nullptr : reinterpret_cast<float*>(prepared + bytes),
+                            .counter = static_cast<std::int32_t*>(cuda::pointer_or_null(counter))},
+                           cuda::stream_of(w));
+  const Rows rows = rows_of(x);
+  Tensor q = empty_q(rows);
+  Tensor scale = empty({rows.count}, ScalarType::Float, x);
+  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
+  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
+  product(const_data<std::int8_t>(q), floats(scale), rows.count,
+          {prepared, floats(weight_scale), granularity, out_features, in_features}, bias,
+          /*programmatic=*/true, y);
+  return {y, q, scale, rstd, codes, weight_scale};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(trit_stable, CUDA, m) {
+  m.impl("norm_quant", TORCH_BOX(&norm_quant));
+  m.impl("absmean", TORCH_BOX(&absmean));
+  m.impl("ternarize_pack", TORCH_BOX(&ternarize_pack));
+  m.impl("dequantize", TORCH_BOX(&dequantize));
+  m.impl("prepare", TORCH_BOX(&prepare));
+  m.impl("packed_linear", TORCH_BOX(&packed_linear));
+  m.impl("prepared_linear", TORCH_BOX(&prepared_linear));
+  m.impl("bit_linear_prepared", TORCH_BOX(&bit_linear_prepared));
+  m.impl("bit_linear_train", TORCH_BOX(&bit_linear_train));
+}
+
+}  // namespace trit::torch_stable

@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+//
+// Where a launch goes: the device of its tensors, LibTorch's current stream, memory from its allocator.
+#pragma once
+
+#include <torch/csrc/stable/accelerator.h>
+
+#include "torch_stable/tensors.h"
+#include "trit/cuda.h"
+
+namespace trit::torch_stable::cuda {
+
+using torch::stable::accelerator::DeviceGuard;
+
+/// What the launches need to know of a tensor's GPU, asked once per GPU.
+const trit::cuda::Device& device_of(const Tensor& tensor);
+
+/// The current stream of a tensor's GPU.
+trit::cuda::Stream stream_of(const Tensor& tensor);
+
+/// At least `bytes` bytes of zeros for products on the current stream, or nothing where none are needed. Each
+/// stream of a device has one workspace, zeroed when it is made and left zero by every product; inside a
+/// capture each call gets its own, whose zeroing is part of the graph.
+optional<Tensor> workspace(const Tensor& like, std::size_t bytes);
+inline void* pointer_or_null(const optional<Tensor>& tensor) {
+  return tensor ? tensor->mutable_data_ptr() : nullptr;
+}
+
+/// Throws Error that names both devices unless `tensor` is where `x` is.
+void check_device(const Tensor& tensor, const char* what, const Tensor& x);
+
+}  // namespace trit::torch_stable::cuda

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+#include "torch_stable/tensors.h"
+
+namespace trit::torch_stable {
+
+std::string text(const Tensor& tensor) {
+  std::ostringstream out;
+  out << torch::headeronly::toString(tensor.scalar_type()) << " [";
+  for (std::int64_t i = 0; i < tensor.dim(); ++i) {
+    out << (i == 0 ? "" : ", ") << tensor.size(i);
+  }
+  out << "]";
+  return out.str();
+}
+
+Tensor empty(Sizes sizes, ScalarType type, const Tensor& like) {
+  std::vector<std::int64_t> strides(sizes.size());
+  std::int64_t stride = 1;
+  for (std::size_t i = sizes.size(); i-- > 0;) {
+    strides[i] = stride;
+    stride *= std::max<std::int64_t>(sizes[i], 1);
+  }
+  std::int32_t device = 0;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
+  const auto dtype = torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(type));
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<std::int64_t>(sizes.size()), sizes.data(),
+                                                  strides.data(), dtype, device, like.get_device_index(),
+                                                  &handle));
+  return Tensor(handle);
+}
+
+DataType data_type(ScalarType type, const char* what) {
+  switch (type) {
+    case ScalarType::Float:
+      return DataType::float32;
+    case ScalarType::BFloat16:
+      return DataType::bfloat16;
+    case ScalarType::Half:
+      return DataType::float16;
+    default:
+      throw Error(std::string("trit: ") + what + " must be float32, bfloat16 or float16, found " +
+                  torch::headeronly::toString(type));
+  }
+}
+
+void check_weight(const Tensor& weight) {
+  const ScalarType type = weight.scalar_type();
+  check(weight.dim() == 2 && weight.size(0) >= 1 && weight.size(1) >= 1 &&
+            (type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
+             type == ScalarType::BFloat16),
+        "bit_linear: the weight must be a float matrix [out_features >= 1, in_features >= 1], found ",
+        text(weight));
+}
+
+void check_codes(const Tensor& codes, std::int64_t in_features) {
+  check(codes.dim() == 2 && codes.scalar_type() == ScalarType::Byte && codes.size(0) >= 1 &&
+            in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),
+        "codes must be uint8 [out_features, ceil(in_features / 4)] with in_features = ", in_features,
+        ", found ", text(codes));
+}
+
+ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features) {
+  check(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
+        "the weight's scale must be [1] or [", out_features, "], found ", text(scale));
+  return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
+}
+
+void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what) {
+  if (vector) {
+    check(vector->dim() == 1 && vector->size(0) == size, what, " must be [", size, "], found ",
+          text(*vector));
+  }
+}
+
+void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width) {
+  check(q.dim() == 2 && q.scalar_type() == ScalarType::Char && q.size(1) == q_width &&
+            scale.scalar_type() == ScalarType::Float && scale.numel() == q.size(0),
+        "packed_linear: wanted q int8 [tokens, ", q_width, "] and scale float32 [tokens]; found ", text(q),
+        ", ", text(scale));
+}
+
+void check_gradient(const Tensor& grad, std::int64_t out_features) {
+  check(grad.dim() == 2 && grad.size(1) == out_features, "linear_backward: grad must be [tokens, ",
+        out_features, "], found ", text(grad));
+  data_type(grad.scalar_type(), "grad");
+}
+
+void check_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd) {
+  bool fits = grad.dim() == x.dim() && x.dim() >= 1 && rstd.numel() * x.size(-1) == x.numel();
+  for (std::int64_t i = 0; fits && i < x.dim(); ++i) {
+    fits = grad.size(i) == x.size(i);
+  }
+  check(fits, "rms_norm_backward: grad ", text(grad), ", x ", text(x), " and rstd ", text(rstd),
+        " do not fit together");
+}
+
+Rows rows_of(const Tensor& x) {
+  check(x.dim() >= 1 && x.size(-1) >= 1, "norm_quant: x must be [..., in_features >= 1], found ", text(x));
+  const std::int64_t features = x.size(-1);
+  const std::int64_t count = x.numel() / features;
+  if (x.is_contiguous()) {
+    return {x, count, features, features};
+  }
+  const std::array<std::int64_t, 2> shape{count, features};
+  const Tensor rows = x.dim() == 2 ? x : torch::stable::reshape(x, shape);
+  if (rows.stride(1) == 1 && rows.stride(0) >= features) {
+    return {rows, count, features, rows.stride(0)};
+  }
+  return {torch::stable::contiguous(rows), count, features, features};
+}
+
+Tensor as_matrix(const Tensor& x) {
+  const std::int64_t features = x.size(-1);
+  const std::array<std::int64_t, 2> shape{features == 0 ? 0 : x.numel() / features, features};
+  return as_contiguous(x.dim() == 2 ? x : torch::stable::reshape(x, shape));
+}
+
+std::vector<std::int64_t> sizes_with_last(const Tensor& x, std::int64_t last) {
+  const auto sizes = x.sizes();
+  std::vector<std::int64_t> result(sizes.begin(), sizes.end());
+  result.back() = last;
+  return result;
+}
+
+int TorchParallel::threads() const { return static_cast<int>(torch::stable::get_num_threads()); }
+
+void TorchParallel::run(std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
+  // Grain 1: the kernels cut their work into tasks that are worth a thread each.
+  torch::stable::parallel_for(0, tasks, 1, [&](std::int64_t begin, std::int64_t end) {
+    const DefaultFloatingPoint environment;
+    for (std::int64_t i = begin; i < end; ++i) {
+      task(i);
+    }
+  });
+}
+
+}  // namespace trit::torch_stable

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""The layer in plain torch operations: docs/numerics.md step by step, and its gradient by autograd."""
+
+import torch
+from torch import Tensor
+
+
+def bits_equal(a: Tensor, b: Tensor) -> bool:
+    """Equal in every bit, but for the payload of a NaN."""
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return False
+    same = (a == b) | (a.isnan() & b.isnan()) if a.is_floating_point() else a == b
+    signs = torch.signbit(a) == torch.signbit(b) if a.is_floating_point() else same
+    return bool((same & (signs | a.isnan())).all())
+
+
+def quantised(x: Tensor, norm_weight: Tensor | None, rstd: Tensor) -> tuple[Tensor, Tensor]:
+    """q and s of x [M, K] in float32, each operation rounded by itself, from the given 1 / sqrt(mean + eps)."""
+    xg = x.float() if norm_weight is None else x.float() * norm_weight.float()
+    a = (rstd * xg.abs().amax(1)).clamp(min=1e-5)
+    c = rstd * (torch.tensor(127.0) / a)
+    bad = ~(a.isfinite() & rstd.isfinite())
+    q = (xg * c.unsqueeze(1)).round().clamp(-128, 127)
+    q[bad] = 0
+    s = a / torch.tensor(127.0)
+    s[bad] = float("nan")
+    return q.to(torch.int8), s
+
+
+def unpacked(codes: Tensor, in_features: int) -> Tensor:
+    """t int8 [N, K] of codes uint8 [N, ceil(K / 4)]."""
+    fields = codes.unsqueeze(2) >> torch.tensor([0, 2, 4, 6], dtype=torch.uint8) & 3
+    return torch.tensor([0, 1, 0, -1], dtype=torch.int8)[fields.long()].reshape(len(codes), -1)[:, :in_features]
+
+
+def epilogue(q: Tensor, s: Tensor, t: Tensor, beta: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    acc = (q.double() @ t.double().T).to(torch.int32)
+    y = acc.float() * s.unsqueeze(1) * beta
+    return (y if bias is None else y + bias.float()).to(dtype)
+
+
+def plain_layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
+                per_row: bool, rounded: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Fake quantisation with a straight-through estimator. `rounded`: x and W after rounding, so that both sides of a
+    comparison round alike; their own otherwise."""
+    n = x
+    if rms:
+        n = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+        n = n if norm_weight is None else n * norm_weight
+    if rounded is None:
+        s = n.detach().abs().amax(-1, keepdim=True).clamp(min=1e-5) / 127
+        beta = weight.detach().abs().mean(1 if per_row else (0, 1), keepdim=True).clamp(min=1e-5)
+        rounded = ((n.detach() / s).round().clamp(-128, 127) * s, (weight.detach() / beta).round().clamp(-1, 1) * beta)
+    inputs = n + (rounded[0] - n).detach()
+    weights = weight + (rounded[1] - weight).detach()
+    return torch.nn.functional.linear(inputs, weights, bias)

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""torch.compile without graph breaks, with a dynamic batch, and torch.export."""
+
+import copy
+
+import pytest
+import torch
+
+import trit
+from trit.nn import BitLinear
+
+
+class Block(torch.nn.Module):
+    def __init__(self, **options):
+        super().__init__()
+        self.up = BitLinear(24, 40, **options)
+        self.down = BitLinear(40, 24, bias=False, **options)
+        self.norm = trit.nn.RMSNorm(24)
+
+    def forward(self, x):
+        return self.norm(x + self.down(torch.nn.functional.silu(self.up(x))))
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch.compiler.reset()
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "none", "scale": "row"}])
+def test_training(options):
+    model = Block(**options)
+    twin = copy.deepcopy(model)
+    compiled = torch.compile(twin, fullgraph=True, dynamic=True)
+    for tokens in (3, 8, 17):
+        x = torch.randn(tokens, 24)
+        inputs = [x.clone().requires_grad_(), x.clone().requires_grad_()]
+        outputs = [model(inputs[0]), compiled(inputs[1])]
+        for y in outputs:
+            y.square().sum().backward()
+        assert torch.allclose(*outputs, rtol=1e-5, atol=1e-5)
+        assert torch.allclose(inputs[0].grad, inputs[1].grad, rtol=1e-3, atol=1e-3)
+    for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3), name
+
+
+def test_inference_and_recompilation():
+    model = trit.freeze(Block()).eval()
+    counted = torch._dynamo.testing.CompileCounterWithBackend("inductor")
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counted)
+    with torch.no_grad():
+        for tokens in (2, 5, 9, 64):
+            x = torch.randn(tokens, 24)
+            assert torch.allclose(compiled(x), model(x), rtol=1e-5, atol=1e-5)
+    assert counted.frame_count == 1
+    assert counted.op_count < 40
+
+
+def test_warm_up_is_compiled_once():
+    model = BitLinear(24, 8, lambda_=0.1)
+    counted = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(model, fullgraph=True, backend=counted)
+    x = torch.randn(4, 24)
+    for value in (0.1, 0.2, 0.5, 0.9):
+        model.set_lambda(value)
+        assert torch.allclose(compiled(x), model(x))
+    assert counted.frame_count == 1
+    model.set_lambda(1)
+    assert torch.equal(compiled(x), model(x))
+    assert counted.frame_count == 2
+
+
+def test_autocast_inside():
+    model = Block()
+    compiled = torch.compile(model, fullgraph=True)
+    x = torch.randn(5, 24)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, want = compiled(x), model(x)
+    assert found.dtype == want.dtype and torch.allclose(found.float(), want.float(), rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("freeze", [False, True])
+def test_export(freeze, tmp_path):
+    model = Block().eval()
+    model = trit.freeze(model) if freeze else model
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with torch.no_grad():
+        program = torch.export.export(model, (torch.randn(4, 24),), dynamic_shapes=({0: batch},))
+        x = torch.randn(7, 24)
+        assert torch.equal(program.module()(x), model(x))
+        torch.export.save(program, tmp_path / "model.pt2")
+        again = torch.export.load(tmp_path / "model.pt2")
+        assert torch.equal(again.module()(x), model(x))
+    calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    wanted = "trit_stable.bit_linear_prepared.default" if freeze else "trit_stable.bit_linear_train.default"
+    assert wanted in calls

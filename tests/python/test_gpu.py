@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: MIT
+"""The GPU half: the CPU's bits, opcheck, compiled, in CUDA graphs. scripts/gpu_python.py runs it."""
+
+import copy
+import os
+import random
+
+import pytest
+import reference
+import torch
+from test_ops import opcheck_calls, random_layer
+
+import trit
+from trit import ops
+from trit.nn import BitLinear
+
+pytestmark = pytest.mark.gpu
+SHAPES = int(os.environ.get("TRIT_PYTHON_SHAPES", 2000))
+
+
+def on_gpu(values):
+    return [value.cuda() if isinstance(value, torch.Tensor) else value for value in values]
+
+
+def test_build():
+    assert trit.backends()[-1] == "cuda"
+
+
+def test_bits_of_the_cpu():
+    for _ in range(SHAPES):
+        layer = random_layer()
+        in_features = layer[1].shape[1]
+        names = ("y", "q", "scale", "rstd", "codes", "weight_scale")
+        cpu = torch.ops.trit_stable.bit_linear_train(*layer)
+        gpu = torch.ops.trit_stable.bit_linear_train(*on_gpu(layer))
+        for name, a, b in zip(names, cpu, gpu, strict=True):
+            b = b.cpu()
+            if name == "q":
+                a, b = a[:, :in_features], b[:, :in_features]
+            assert reference.bits_equal(a, b), (name, [list(t.shape) for t in layer[:2]])
+        x, _, bias, norm_weight, rms, eps, _ = on_gpu(layer)
+        prepared = ops.prepare(gpu[4], in_features)
+        assert prepared.numel() == trit._fake.prepared_size(len(gpu[4]), in_features, x.device)
+        y = ops.bit_linear_prepared(x, prepared, gpu[5], len(gpu[4]), bias, norm_weight, rms=rms, eps=eps)
+        assert reference.bits_equal(y.cpu(), cpu[0])
+        quantised = ops.norm_quant(x, norm_weight, rms=rms, eps=eps)
+        assert torch.equal(quantised.q_sum.cpu(), cpu[1].sum(1, dtype=torch.int32))
+        y = ops.packed_linear(quantised, gpu[4], gpu[5], in_features, bias, x.dtype)
+        assert reference.bits_equal(y.cpu(), cpu[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_gradients(dtype):
+    """Against the CPU's, to the rounding of the type."""
+    for tokens, in_features, out_features in [(5, 30, 7), (64, 256, 128), (300, 1024, 264)]:
+        layer = BitLinear(in_features, out_features, scale=random.choice(["tensor", "row"]))
+        twin = copy.deepcopy(layer).cuda()
+        x = torch.randn(tokens, in_features).to(dtype).requires_grad_()
+        x_gpu = x.detach().cuda().requires_grad_()
+        grad = torch.randn(tokens, out_features).to(dtype)
+        layer(x).backward(grad)
+        twin(x_gpu).backward(grad.cuda())
+        tolerance = {torch.float32: 1e-3, torch.bfloat16: 4e-2, torch.float16: 5e-3}[dtype]
+        for a, b in zip((x, *layer.parameters()), (x_gpu, *twin.parameters()), strict=True):
+            error = (a.grad.float() - b.grad.cpu().float()).abs().max()
+            assert error <= tolerance * a.grad.float().abs().max(), (dtype, list(a.shape))
+
+
+def test_opcheck():
+    for name, arguments in opcheck_calls("cuda"):
+        torch.library.opcheck(getattr(torch.ops.trit_stable, name).default, arguments)
+
+
+@pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
+def test_compiled(mode):
+    torch.compiler.reset()
+    model = trit.freeze(torch.nn.Sequential(BitLinear(256, 512), torch.nn.SiLU(), BitLinear(512, 256))).cuda().eval()
+    compiled = torch.compile(model, fullgraph=True, mode=mode)
+    with torch.no_grad():
+        for _ in range(4):
+            x = torch.randn(16, 256, device="cuda", dtype=torch.bfloat16)
+            assert torch.allclose(compiled(x).float(), model(x).float(), rtol=2e-2, atol=2e-2)
+
+
+def test_captured_training_step():
+    layer = BitLinear(256, 128).cuda()
+    x = torch.randn(32, 256, device="cuda")
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            layer(x).square().sum().backward()
+    torch.cuda.synchronize()
+    layer.zero_grad(set_to_none=False)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        layer(x).square().sum().backward()
+    layer.zero_grad(set_to_none=False)
+    graph.replay()
+    torch.cuda.synchronize()
+    found = layer.weight.grad.clone()
+    layer.zero_grad()
+    layer(x).square().sum().backward()
+    assert torch.equal(found, layer.weight.grad)
+
+
+def test_devices_are_checked():
+    layer = BitLinear(16, 8).cuda()
+    with pytest.raises(RuntimeError, match="the weight is on cuda:0 and x on the CPU|wanted both on one device|same device"):
+        layer(torch.randn(2, 16))
+    packed = trit.freeze(BitLinear(16, 8))
+    x = torch.randn(3, 16)
+    want = packed(x)
+    assert reference.bits_equal(packed.cuda()(x.cuda()).cpu(), want)
+    assert reference.bits_equal(packed.cpu()(x), want)

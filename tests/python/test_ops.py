@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: MIT
+"""Every operator: the bits of the definition, those of the C++ library, opcheck."""
+
+import hashlib
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+import reference
+import torch
+
+import trit
+from trit import ops
+
+TYPES = [torch.float32, torch.bfloat16, torch.float16]
+
+
+def random_layer(dtype=None, in_features=None):
+    """x, weight, bias or None, norm weight or None, rms, eps, per_row of a random shape, now and then extreme."""
+    tokens, out_features = random.choice([0, 1, 1, 2, 3, 7, 16, 33]), random.choice([1, 2, 31, 32, 33, 64, 65, 100])
+    in_features = in_features or random.choice([1, 3, 4, 5, 22, 63, 64, 127, 255, 256, 257, 600])
+    x = torch.randn(tokens, in_features) * 10 ** random.uniform(-4, 4)
+    weight = torch.randn(out_features, in_features) * random.choice([1e-7, 0.02, 1, 100])
+    kind = random.randrange(8)
+    if kind == 0:
+        x[:] = 127
+        weight[:] = 1
+    elif kind == 1 and tokens > 1:
+        x[0, 0] = random.choice([float("nan"), float("inf")])
+        x[1] = 0
+    elif kind == 2:
+        x = (x.sign() * torch.randint(0, 3, x.shape)) * 1e-40
+    bias = torch.randn(out_features) if random.random() < 0.5 else None
+    rms = random.random() < 0.7
+    norm_weight = torch.rand(in_features) + 0.5 if rms and random.random() < 0.7 else None
+    return (x.to(dtype or random.choice(TYPES)), weight, bias, norm_weight, rms, random.choice([1e-6, 1e-5]),
+            random.random() < 0.5)
+
+
+def test_definition():
+    for _ in range(300):
+        x, weight, bias, norm_weight, rms, eps, per_row = random_layer()
+        in_features = weight.shape[1]
+        found = ops.norm_quant(x, norm_weight, rms=rms, eps=eps)
+        mean = x.double().square().mean(1)
+        good = mean.isfinite() & (mean < 1e30)
+        rstd = 1 / (mean + eps).sqrt() if rms else torch.ones_like(mean)
+        assert torch.allclose(found.rstd[good].double(), rstd[good], rtol=2e-6), "rstd"
+        q, s = reference.quantised(x, norm_weight, found.rstd)
+        assert reference.bits_equal(found.q[:, :in_features], q) and not found.q[:, in_features:].any()
+        assert reference.bits_equal(found.scale, s)
+        assert torch.equal(found.q_sum, q.sum(1, dtype=torch.int32))
+        beta = ops.absmean(weight, per_row=per_row)
+        want = weight.double().abs().mean(1) if per_row else weight.double().abs().mean().reshape(1)
+        assert torch.allclose(beta.double(), want.clamp(min=1e-5), rtol=1e-6)
+        t = (weight * (torch.tensor(1.0) / beta).reshape(-1, 1)).round().clamp(-1, 1)
+        codes = ops.ternarize_pack(weight, beta)
+        assert torch.equal(reference.unpacked(codes, in_features), t.to(torch.int8))
+        scales = beta.reshape(-1, 1)
+        assert reference.bits_equal(ops.dequantize(codes, beta, in_features) + 0, t * scales + 0)
+        dtype = random.choice(TYPES)
+        y = reference.epilogue(q, s, t, beta, bias, dtype)
+        assert reference.bits_equal(ops.packed_linear(found, codes, beta, in_features, bias, dtype), y)
+        prepared = ops.prepare(codes, in_features)
+        assert reference.bits_equal(
+            ops.prepared_linear(found, prepared, beta, len(codes), in_features, bias, dtype), y)
+        y = reference.epilogue(q, s, t, beta, bias, x.dtype)
+        assert reference.bits_equal(ops.bit_linear(x, weight, bias, norm_weight, rms=rms, eps=eps, per_row=per_row), y)
+        assert reference.bits_equal(
+            ops.bit_linear_prepared(x, prepared, beta, len(codes), bias, norm_weight, rms=rms, eps=eps), y)
+
+
+def golden_values():
+    s = 1
+    while True:
+        s = (1103515245 * s + 12345) & 0x7FFFFFFF
+        yield s >> 16
+
+
+def test_golden_case():
+    """The small case of docs/numerics.md."""
+    values = golden_values()
+
+    def take(count):
+        return torch.tensor([next(values) for _ in range(count)], dtype=torch.float64)
+
+    weight = ((take(3000) - 16384) / 131072).float().reshape(5, 600)
+    x = ((take(1800) - 16384) / 4096).float().reshape(3, 600)
+    g = (take(600) / 32768 + 0.5).float()
+    bias = ((take(5) - 16384) / 16384).float()
+
+    def text(tensor):
+        return " ".join(f"{value & 0xffffffff:08x}" for value in tensor.view(torch.int32).tolist())
+
+    quantised = ops.norm_quant(x, g)
+    assert text(quantised.rstd) == "3ee2a72c 3ed9afa9 3edeae3c"
+    assert text(quantised.scale) == "3ca5a960 3c9c0a13 3ca43659"
+    assert quantised.q[0, :8].tolist() == [12, 34, -56, -2, -50, 51, 103, 16]
+    assert quantised.q_sum.tolist() == [747, 191, 622]
+    assert text(ops.absmean(weight)) == "3d7fca57"
+    assert text(ops.absmean(weight, per_row=True)) == "3d7a536d 3d8059ae 3d807b16 3d81ad09 3d7f9cab"
+    y = ops.bit_linear(x, weight, bias, g)
+    assert text(y[0]) == "3f50b020 beca0948 bea00d24 bf063ba2 3f819adb"
+    assert text(y[2]) == "bde6c5d8 bebfb7b4 bff671e4 bfc8959d bf38c845"
+    assert text(ops.bit_linear(x, weight, None, None, rms=False)[0]) == "3ffe3fb0 bfb4be41 3faaecf9 3f09f2e8 3ff671f2"
+    assert text(ops.bit_linear(x, weight, None, g, per_row=True)[0]) == "3f73ef12 bf968aae 3eab7af3 3ee22d92 3f9ae92d"
+
+
+def test_cpp_library(cpp_ops):
+    """Forward and backward have the bits of libtrit_torch's operators."""
+    for _ in range(int(os.environ.get("TRIT_PYTHON_SHAPES", 300))):
+        x, weight, bias, norm_weight, rms, eps, per_row = random_layer()
+        in_features = weight.shape[1]
+        ours = torch.ops.trit_stable.bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row)
+        theirs = cpp_ops.bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row)
+        for name, a, b in zip(("y", "q", "scale", "rstd", "codes", "weight_scale"), ours, theirs, strict=True):
+            assert reference.bits_equal(a, b), name
+        _, q, scale, rstd, codes, beta = ours
+        grad = torch.randn(len(x), len(codes)).to(x.dtype)
+        assert reference.bits_equal(ops.linear_backward_input(grad, codes, beta, in_features),
+                                    cpp_ops.linear_backward_input(grad, codes, beta, in_features))
+        assert reference.bits_equal(ops.linear_backward_weight(grad, q, scale, in_features),
+                                    cpp_ops.linear_backward_weight(grad, q, scale, in_features))
+        for a, b in zip(torch.ops.trit_stable.rms_norm(x, norm_weight, eps), cpp_ops.rms_norm(x, norm_weight, eps),
+                        strict=True):
+            assert reference.bits_equal(a, b)
+        leaves = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias, norm_weight)]
+        results = []
+        for call in (lambda *a: ops.bit_linear(*a, rms=rms, eps=eps, per_row=per_row),
+                     lambda *a: cpp_ops.bit_linear(*a, rms, eps, per_row)):
+            call(*leaves).backward(grad)
+            results.append([None if t is None or t.grad is None else t.grad for t in leaves])
+            for t in leaves:
+                if t is not None:
+                    t.grad = None
+        for name, a, b in zip(("x", "weight", "bias", "norm_weight"), *results, strict=True):
+            assert (a is None) == (b is None), name
+            assert a is None or reference.bits_equal(a, b), name
+
+
+def digest() -> str:
+    """A hash of outputs and gradients of a hundred layers, from a fixed seed."""
+    torch.manual_seed(7)
+    random.seed(7)
+    found = hashlib.sha256()
+    for _ in range(100):
+        x, weight, bias, norm_weight, rms, eps, per_row = random_layer()
+        y = ops.bit_linear(x, weight, bias, norm_weight, rms=rms, eps=eps, per_row=per_row)
+        found.update(y.nan_to_num(7).float().numpy().tobytes())
+    return found.hexdigest()
+
+
+@pytest.mark.parametrize("environment", [{"TRIT_BACKEND": name} for name in trit.backends() if name != "cuda"])
+def test_backends_and_threads(environment):
+    """Each backend in a process of its own, on one thread: the same bits."""
+    run = subprocess.run([sys.executable, __file__], env={**os.environ, **environment, "OMP_NUM_THREADS": "1"},
+                         capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [environment["TRIT_BACKEND"], digest()]
+
+
+def opcheck_calls(device="cpu"):
+    namespace = torch.ops.trit_stable
+    x, weight, bias, g = (t.to(device) for t in (torch.randn(6, 22), torch.randn(9, 22), torch.randn(9), torch.rand(22)))
+    q, s, r, q_sum = namespace.norm_quant(x, g, True, 1e-6)
+    beta = namespace.absmean(weight, False)
+    codes = namespace.ternarize_pack(weight, beta)
+    prepared = namespace.prepare(codes, 22)
+    grad = torch.randn(6, 9, device=device)
+    yield "norm_quant", (x, g, True, 1e-6)
+    yield "norm_quant", (x, None, False, 1e-6)
+    yield "absmean", (weight, True)
+    yield "absmean", (weight, False)
+    yield "ternarize_pack", (weight, beta)
+    yield "dequantize", (codes, beta, 22, torch.bfloat16)
+    yield "prepare", (codes, 22)
+    yield "packed_linear", (q, s, q_sum, codes, beta, 22, bias, torch.float16)
+    yield "prepared_linear", (q, s, q_sum, prepared, beta, 9, 22, None, torch.float32)
+    for shape in [(6, 22), (2, 3, 22), (22,), (0, 22)]:
+        inputs = torch.randn(shape, device=device)
+        yield "bit_linear_prepared", (inputs, prepared, beta, 9, bias, g, True, 1e-6)
+        yield "bit_linear_train", (inputs, weight, bias, g, True, 1e-6, False)
+        yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
+    for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
+        yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, True, *wanted)
+        yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, False, *wanted)
+    yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22, True,
+                                  True, True, True)
+    yield "linear_backward_input", (grad, codes, beta, 22)
+    yield "linear_backward_weight", (grad, q, s, 22)
+    yield "rms_norm", (x, g, 1e-6)
+    yield "rms_norm", (x.reshape(2, 3, 22).half(), None, 1e-6)
+    for wanted in [(True, True), (False, True), (True, False)]:
+        yield "rms_norm_backward", (x, x, r, g, *wanted)
+        yield "rms_norm_backward", (x, x, r, None, *wanted)
+
+
+def test_opcheck():
+    checked = set()
+    for name, arguments in opcheck_calls():
+        torch.library.opcheck(getattr(torch.ops.trit_stable, name).default, arguments)
+        checked.add(name)
+    assert checked == set(trit._fake._OPERATORS)
+
+
+def test_library_is_free_of_python_and_aten():
+    """No Python symbol, so one file serves every Python, and of LibTorch the stable ABI alone."""
+    library = trit._library._path()
+    symbols = subprocess.run(["nm", "-D", "--undefined-only", library], capture_output=True, text=True, check=True)
+    names = [line.split()[-1] for line in symbols.stdout.splitlines()]
+    assert not [name for name in names if name.startswith(("Py", "_Py"))]
+    assert not [name for name in names if name.startswith(("_ZN2at", "_ZN3c10", "_ZNK3c10", "_ZN5torch"))]
+    exported = subprocess.run(["nm", "-D", "--defined-only", library], capture_output=True, text=True, check=True)
+    assert "trit" not in exported.stdout, "libtrit inside must be hidden: a process may load another one"
+    needed = subprocess.run(["readelf", "-d", library], capture_output=True, text=True, check=True).stdout
+    assert "libgomp" not in needed and "libtorch_python" not in needed and "RUNPATH" not in needed
+
+
+if __name__ == "__main__":
+    print(trit._library.INFO.backend, digest())
