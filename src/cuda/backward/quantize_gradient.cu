@@ -34,7 +34,7 @@ __global__ __launch_bounds__(kMaxThreads,
   constexpr int kRows = kVectors / kSteps;
   auto* const shared = reinterpret_cast<unsigned*>(dynamic_shared());
   const int outputs = static_cast<int>(a.out_features);
-  const int row_bytes = static_cast<int>(quantized_row_bytes(a.out_features));
+  const int row_bytes = round_up(static_cast<int>(a.out_features), 16);
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % 32;
   const int warps = static_cast<int>(blockDim.x) / 32;
@@ -200,7 +200,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_row_kernel(const G
     random = RandomStream::of(a.rounding);
   }
   const float factors[4] = {scale.factor, scale.factor, scale.factor, scale.factor};
-  const std::int64_t row_bytes = quantized_row_bytes(a.out_features);
+  const std::int64_t row_bytes = round_up<std::int64_t>(a.out_features, 16);
   const std::int64_t group_counters = ceil_div<std::int64_t>(a.out_features, 4);
   for (std::int64_t n = 4 * thread; n < row_bytes; n += 4 * kThreads) {
     float v[4];

@@ -45,9 +45,10 @@ __device__ __forceinline__ void store_transposed(std::uint32_t* words, const Pla
   }
 }
 
-/// The block's part of [features, row_bytes].
-__device__ __forceinline__ void write_rows(const std::uint32_t* words, std::int8_t* to, std::int64_t features,
-                                           std::int64_t row_bytes) {
+/// The block's part of [features, gradient_row_bytes(tokens)].
+__device__ __forceinline__ void write_rows(const std::uint32_t* words, std::int8_t* to,
+                                           std::int64_t features) {
+  const std::int64_t row_bytes = std::int64_t{kTokens} * gridDim.y;
   const int warp = static_cast<int>(threadIdx.x) / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
@@ -145,7 +146,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_outputs_kernel(con
     store_transposed(words, place, 4 * half, rows);
   }
   __syncthreads();
-  write_rows(words, a.q, a.out_features, gradient_row_bytes(a.tokens));
+  write_rows(words, a.q, a.out_features);
 }
 
 __global__ __launch_bounds__(kThreads) void transpose_activations_kernel(const TransposeActivations a,
@@ -186,7 +187,7 @@ __global__ __launch_bounds__(kThreads) void transpose_activations_kernel(const T
   if (a.tiles) {
     write_tile(words, a.transposed + (std::int64_t{blockIdx.x} * gridDim.y + blockIdx.y) * kOperandBytes);
   } else {
-    write_rows(words, a.transposed, a.in_features, gradient_row_bytes(a.tokens));
+    write_rows(words, a.transposed, a.in_features);
   }
 }
 
