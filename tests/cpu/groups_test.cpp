@@ -231,7 +231,8 @@ TEST_P(GroupLayerTest, Dequantize) {
   dequantize(kernels(), *parallel, matrix.view(), w.data());
   for (std::size_t i = 0; i < w.size(); ++i) {
     const float scale = matrix.scale[i / 40 * 2 + (i % 40 >= 32 ? 1 : 0)];
-    EXPECT_EQ(w[i], std::array{scale, -scale, scale, 0.0F}[i % 4]);
+    const std::array<float, 4> wanted = {scale, -scale, scale, 0};
+    EXPECT_EQ(w[i], wanted[i % 4]);
   }
 }
 
