@@ -8,20 +8,19 @@ import typing
 
 from markdown import mean, shape_of, table
 
-XEON = "intel-r-xeon-r-processor-family-6-model-167-2-cores"  # beside oneDNN
-XEON_PEERS = "intel-r-xeon-r-processor-family-6-model-207-2-cores"  # beside llama.cpp and bitnet.cpp
+XEON_AMX = "intel-r-xeon-r-processor-family-6-model-167-2-cores"
+XEON = "intel-xeon-avx-512-vnni-2-cores"  # without AMX, beside every peer
 H200 = "nvidia-h200"
 SHAPE = (4096, 4096)
 ONEDNN = {"int8": "oneDNN int8", "bf16": "oneDNN bf16"}
-EXTERNAL = {"TQ2_0": "llama.cpp TQ2_0", "I2_S kernels": "bitnet.cpp I2_S"}
-EXTERNAL_NEW = {"I2_S, tinyBLAS": "bitnet.cpp I2_S"}  # what bitnet.cpp calls since July 2026, where it was measured
+EXTERNAL = {"TQ2_0": "llama.cpp TQ2_0", "I2_S, tinyBLAS": "bitnet.cpp I2_S"}  # what bitnet.cpp calls since July 2026
 CUBLASLT = {"float8": "cuBLASLt fp8", "int8": "cuBLASLt int8", "bfloat16": "cuBLASLt bf16"}
 Load = typing.Callable[[str], dict]
 
 
 def external_figures(figures: dict[str, float]) -> dict[str, float]:
     """Peer -> figure, by the names that README shows."""
-    return {label: figures[name] for names in (EXTERNAL, EXTERNAL_NEW) for name, label in names.items() if name in figures}
+    return {label: figures[name] for name, label in EXTERNAL.items() if name in figures}
 
 
 class Panel(typing.NamedTuple):
@@ -31,21 +30,21 @@ class Panel(typing.NamedTuple):
 
 def panels(load: Load) -> list[Panel]:
     """Without the launches of trit that overlap (programmatic dependent launch), which are faster still."""
-    xeon, external, gpu = load(XEON), load(XEON_PEERS), load(H200)
+    xeon, gpu = load(XEON), load(H200)
 
     def cpu(tokens: int) -> dict[str, float]:
-        times = external_figures({m["peer"]: m["ratio"] for m in external["external_peers"]["means"]
-                                  if (m["backend"], m["threads"], m["tokens"]) == ("amx", 1, tokens)})
-        times |= {ONEDNN[m["peer"]]: m["ratio_to_product"] for m in xeon["peers"]["means"]
-                  if (m["threads"], m["tokens"]) == (1, tokens) and m["peer"] in ONEDNN}
-        return times
+        times = external_figures({m["peer"]: m["ratio"] for m in xeon["external_peers"]["means"]
+                                  if (m["backend"], m["threads"], m["tokens"]) == ("avx512_vnni", 1, tokens)})
+        # Without AMX oneDNN's bf16 is emulated, and slower than its fp32.
+        return times | {f"oneDNN {m['peer']}": m["ratio_to_product"] for m in xeon["peers"]["means"]
+                        if (m["threads"], m["tokens"]) == (1, tokens) and m["peer"] != "bf16"}
 
     def cuda(tokens: int) -> dict[str, float]:
         times = {"humming": next(m["ratio_to_trit"] for m in gpu["humming"]["means"] if m["tokens"] == tokens)}
         us = [product["microseconds"] for product in gpu["products"] if product["tokens"] == tokens]
         return times | {label: mean(u[name] / u["trit"] for u in us) for name, label in CUBLASLT.items()}
 
-    return [Panel("Xeon with AMX, 1 core, 1 token", cpu(1)), Panel("Xeon with AMX, 1 core, 128 tokens", cpu(128)),
+    return [Panel("Xeon with AVX-512, 1 core, 1 token", cpu(1)), Panel("Xeon with AVX-512, 1 core, 128 tokens", cpu(128)),
             Panel("NVIDIA H200, 1 token", cuda(1)), Panel("NVIDIA H200, 4,096 tokens", cuda(4096))]
 
 
@@ -59,7 +58,7 @@ def time_text(microseconds: float, longest: float = 0) -> str:
 
 def on_xeon(load: Load, tokens: int) -> tuple[float, dict[str, float]]:
     """One product of SHAPE on a Xeon core: trit's time and its peers', in us."""
-    one = next(r for r in load(XEON)["peers"]["results"] if (*shape_of(r), r["threads"], r["tokens"]) == (*SHAPE, 1, tokens))
+    one = next(r for r in load(XEON_AMX)["peers"]["results"] if (*shape_of(r), r["threads"], r["tokens"]) == (*SHAPE, 1, tokens))
     return one["product_microseconds"], {ONEDNN[p["name"]]: p["microseconds"] for p in one["peers"] if p["name"] in ONEDNN}
 
 
@@ -70,7 +69,6 @@ def on_h200(load: Load, tokens: int) -> dict[str, float]:
 
 def speed(load: Load) -> str:
     """Absolute times of one layer, and the peers' in the same run."""
-    external = load(XEON_PEERS)
     rows = []
 
     def add(where: str, tokens: int, trit: float, peers: dict[str, float]) -> None:
@@ -80,11 +78,11 @@ def speed(load: Load) -> str:
 
     for tokens in (1, 128):
         add("Xeon with AMX, 1 core", tokens, *on_xeon(load, tokens))
-    for tokens in (1, 128):
-        one = next(r for r in external["external_peers"]["results"]
-                   if (*shape_of(r), r["threads"], r["tokens"], r["backend"]) == (*SHAPE, 1, tokens, "avx2"))
-        add("a similar Xeon, 1 core, trit limited to AVX2", tokens, one["microseconds"],
-            external_figures({p["name"]: p["microseconds"] for p in one["peers"]}))
+    for where, backend in (("Xeon with AVX-512, 1 core", "avx512_vnni"), ("the same, trit limited to AVX2", "avx2")):
+        for tokens in (1, 128):
+            one = next(r for r in load(XEON)["external_peers"]["results"]
+                       if (*shape_of(r), r["threads"], r["tokens"], r["backend"]) == (*SHAPE, 1, tokens, backend))
+            add(where, tokens, one["microseconds"], external_figures({p["name"]: p["microseconds"] for p in one["peers"]}))
     for tokens in (1, 4096):
         one = on_h200(load, tokens)
         add("NVIDIA H200", tokens, one["trit"], {label: one[name] for name, label in CUBLASLT.items() if name in one})
