@@ -27,11 +27,12 @@ constexpr int kMaxSteps = 4;
 constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kMaxSteps;
 
 // Rows of a group: 64 KB in flight where 128 registers a thread hold them beside 8 maxima a step.
-constexpr int rows_of(int steps) { return steps == 1 ? 8 : steps == 2 ? 4 : 1; }
+template <int kSteps>
+constexpr int kRowsOf = kSteps == 1 ? 8 : kSteps == 2 ? 4 : 1;
 
 template <DataType kType, int kSteps, bool kStochastic>
 __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(const GradientRows a) {
-  constexpr int kRows = rows_of(kSteps);
+  constexpr int kRows = kRowsOf<kSteps>;
   auto* const shared = reinterpret_cast<unsigned*>(dynamic_shared());
   const int outputs = static_cast<int>(a.out_features);
   const int row_bytes = round_up(static_cast<int>(a.out_features), 16);
@@ -233,7 +234,7 @@ __global__ __launch_bounds__(kThreads) void gradient_maxima_kernel(const Gradien
 
 template <DataType kType, int kSteps>
 void run_rows(const Device& device, const GradientRows& args, Stream stream) {
-  constexpr int kRows = rows_of(kSteps);
+  constexpr int kRows = kRowsOf<kSteps>;
   const std::int64_t eights = quantized_row_bytes(args.out_features) / kEight;
   const std::int64_t threads = round_up<std::int64_t>(ceil_div<std::int64_t>(eights, kSteps), 32);
   const std::int64_t blocks = std::min<std::int64_t>(kMaxThreads / threads, 4) * device.multiprocessors;
