@@ -6,6 +6,7 @@
 //
 // One JSON object a shape on a line: microseconds of each kernel, gradients in bfloat16. Inputs are random; that
 // results are right is what the tests show.
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -117,9 +118,13 @@ void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens
                                 .grad_x = grad_x.data(),
                                 .grad_norm_weight = grad_norm_weight.data(),
                                 .parts = parts};
-  for (const int steps : {1, 2, 4}) {
-    measurement.add("norm_backward_" + std::to_string(steps),
-                    [&] { cuda::norm_backward(norm, steps, stream); });
+  for (const std::int64_t of_parts : {parts, std::int64_t{132}}) {
+    for (const int steps : {1, 2, 4}) {
+      cuda::NormBackward args = norm;
+      args.parts = std::min(parts, of_parts);
+      measurement.add("norm_backward_" + std::to_string(steps) + "_of_" + std::to_string(of_parts),
+                      [=] { cuda::norm_backward(args, steps, stream); });
+    }
   }
   const cuda::GradientRows rows{.grad = grad.data(),
                                 .type = DataType::bfloat16,

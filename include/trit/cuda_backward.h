@@ -84,7 +84,7 @@ struct GradientRows {
   std::int64_t tokens = 0;              // M >= 0
   std::int64_t out_features = 0;        // N >= 1
   const float* weight_scale = nullptr;  // beta [N] where each output row has its own, else null
-  GpuGradientRounding rounding;
+  GpuGradientRounding rounding = {};
   std::int8_t* q = nullptr;            // out [M, quantized_row_bytes(N)], aligned to 16; null: no codes
   float* scale = nullptr;              // out [M], with q
   const float* token_scale = nullptr;  // s [M], with maxima
@@ -103,7 +103,7 @@ struct GradientOutputs {
   std::int64_t out_features = 0;          // N >= 1
   const float* token_scale = nullptr;     // s [M]
   const std::uint32_t* maxima = nullptr;  // [N], of quantize_gradient_rows
-  GpuGradientRounding rounding;
+  GpuGradientRounding rounding = {};
   std::int64_t first_token = 0;  // of the part: the token that the random numbers of row 0 belong to
   std::int8_t* q = nullptr;      // out, aligned to 16
   float* scale = nullptr;        // out [N]

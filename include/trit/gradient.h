@@ -64,7 +64,7 @@ struct GradientProblem {
   std::span<const std::int8_t> q;       // [M, K]
   std::span<const float> token_scale;   // s [M]
   std::int64_t tokens, out_features, in_features;
-  GradientRounding rounding;
+  GradientRounding rounding = {};
 };
 void gradient_input_int8(const GradientProblem& problem, std::span<float> grad_x);
 void gradient_weight_int8(const GradientProblem& problem, std::span<float> grad_w);

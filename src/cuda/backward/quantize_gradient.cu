@@ -3,8 +3,8 @@
 // dY [M, N] to int8 per token, and the largest |dY[m][n] s[m]| of each output n, in one pass over dY.
 //
 // 16-bit rows of up to 16,384 outputs, a multiple of 8: a block takes groups of rows in turn, and loads the next
-// group while it works on this one. Thread t holds outputs 8 t .. 8 t + 7 of every step of 8 * threads outputs,
-// four vectors of 16 bytes in all: four rows of one step, two of two, or one of four. Rows meet once per group:
+// group while it works on this one. Thread t holds outputs 8 t .. 8 t + 7 of every step of 8 * threads outputs:
+// eight rows of one step, four of two, or one of four. Threads meet once per group:
 //
 //   shared   maxima of the warps [2][rows of a group][16]; two buffers, so that one barrier is enough
 //
@@ -20,18 +20,19 @@
 namespace trit::cuda {
 namespace {
 
-constexpr int kEight = 8;    // 16-bit outputs of 16 bytes
-constexpr int kVectors = 4;  // of a thread in a group of rows
+constexpr int kEight = 8;  // 16-bit outputs of 16 bytes
 constexpr int kMaxThreads = 512;
 constexpr int kMaxWarps = kMaxThreads / 32;
-constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kVectors;
+constexpr int kMaxSteps = 4;
+constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kMaxSteps;
 
-constexpr int blocks_of(int steps) { return steps == kVectors ? 1 : 2; }
+// Rows of a group: 64 KB in flight where 128 registers a thread hold them beside 8 maxima a step.
+template <int kSteps>
+constexpr int kRowsOf = kSteps == 1 ? 8 : kSteps == 2 ? 4 : 1;
 
 template <DataType kType, int kSteps, bool kStochastic>
-__global__ __launch_bounds__(kMaxThreads,
-                             blocks_of(kSteps)) void quantize_gradient_rows_kernel(const GradientRows a) {
-  constexpr int kRows = kVectors / kSteps;
+__global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(const GradientRows a) {
+  constexpr int kRows = kRowsOf<kSteps>;
   auto* const shared = reinterpret_cast<unsigned*>(dynamic_shared());
   const int outputs = static_cast<int>(a.out_features);
   const int row_bytes = round_up(static_cast<int>(a.out_features), 16);
@@ -233,20 +234,21 @@ __global__ __launch_bounds__(kThreads) void gradient_maxima_kernel(const Gradien
 
 template <DataType kType, int kSteps>
 void run_rows(const Device& device, const GradientRows& args, Stream stream) {
-  constexpr std::int64_t kRows = kVectors / kSteps;
+  constexpr int kRows = kRowsOf<kSteps>;
   const std::int64_t eights = quantized_row_bytes(args.out_features) / kEight;
   const std::int64_t threads = round_up<std::int64_t>(ceil_div<std::int64_t>(eights, kSteps), 32);
-  const std::int64_t blocks = std::min<std::int64_t>(blocks_of(kSteps) * kMaxThreads / threads, 4);
-  const LaunchShape shape{.grid = {static_cast<unsigned>(std::min(ceil_div<std::int64_t>(args.tokens, kRows),
-                                                                  blocks * device.multiprocessors))},
-                          .block = {static_cast<unsigned>(threads)},
-                          .shared_bytes = 2 * kVectors * kMaxWarps * sizeof(unsigned)};
-  if (args.rounding.stochastic) {
-    launch<quantize_gradient_rows_kernel<kType, kSteps, true>>("quantize_gradient_rows", shape, stream, args);
-  } else {
-    launch<quantize_gradient_rows_kernel<kType, kSteps, false>>("quantize_gradient_rows", shape, stream,
-                                                                args);
+  const std::int64_t blocks = std::min<std::int64_t>(kMaxThreads / threads, 4) * device.multiprocessors;
+  const LaunchShape shape{
+      .grid = {static_cast<unsigned>(std::min(ceil_div<std::int64_t>(args.tokens, kRows), blocks))},
+      .block = {static_cast<unsigned>(threads)},
+      .shared_bytes = 2 * kRows * kMaxWarps * sizeof(unsigned)};
+  if constexpr (kSteps < kMaxSteps) {
+    if (args.rounding.stochastic) {
+      return launch<quantize_gradient_rows_kernel<kType, kSteps, true>>("quantize_gradient_rows", shape,
+                                                                        stream, args);
+    }
   }
+  launch<quantize_gradient_rows_kernel<kType, kSteps, false>>("quantize_gradient_rows", shape, stream, args);
 }
 
 template <DataType kType>
@@ -275,7 +277,9 @@ void run_any(const GradientRows& args, Stream stream) {
 template <DataType kType>
 void run_type(const Device& device, const GradientRows& args, Stream stream) {
   if constexpr (kType != DataType::float32) {
-    if (args.out_features % kEight == 0 && args.out_features <= kMaxOutputs && is_aligned(args.grad, 16)) {
+    // Four steps leave no registers for random numbers.
+    const std::int64_t max_outputs = args.rounding.stochastic ? kMaxOutputs / 2 : kMaxOutputs;
+    if (args.out_features % kEight == 0 && args.out_features <= max_outputs && is_aligned(args.grad, 16)) {
       const std::int64_t eights = quantized_row_bytes(args.out_features) / kEight;
       return eights <= kMaxThreads       ? run_rows<kType, 1>(device, args, stream)
              : eights <= 2 * kMaxThreads ? run_rows<kType, 2>(device, args, stream)
