@@ -39,7 +39,9 @@ std::string rotation_text(const Rotation& rotation) {
     Json values = Json::array();
     for (const auto& [width, signs] : rotation.signs) {
       widths.push_back(width);
-      values.insert(values.end(), signs.begin(), signs.end());
+      for (const std::int8_t sign : signs) {
+        values.push_back(static_cast<int>(sign));
+      }
     }
     json[key_of("sign_widths")] = std::move(widths);
     json[key_of("sign_values")] = std::move(values);
