@@ -113,7 +113,7 @@ TEST(GgufGroups, Type143IsPtq1_0WhereSomethingSaysSo) {
     GgufBuilder builder;
     builder.architecture("qwen3").tensor({"w.weight", {128, 2}, 143, 0});
     for (const float scale : {0.5F, 2.0F}) {
-      builder.data += std::string(26, '\x80') + half(scale);
+      builder.data += std::string(24, '\x80') + std::string(2, '\x7f') + half(scale);  // zeros
     }
     builder.data.resize(64);
     return builder;
@@ -123,8 +123,8 @@ TEST(GgufGroups, Type143IsPtq1_0WhereSomethingSaysSo) {
   const auto said = open_checkpoint(folder / "x", {.block_format = "ptq1_0"});
   EXPECT_EQ(said->tensors()[0].type, "PTQ1_0");
   EXPECT_EQ(said->scale(said->tensors()[0]), (std::vector<float>{0.5F, 2}));
-  write_file(folder / "x", file().pair("prism.anything", 8, GgufBuilder::text("x")).build());
-  EXPECT_EQ(open_checkpoint(folder / "x")->tensors()[0].type, "PTQ1_0");
+  write_file(folder / "prism", file().pair("prism.anything", 8, GgufBuilder::text("x")).build());
+  EXPECT_EQ(open_checkpoint(folder / "prism")->tensors()[0].type, "PTQ1_0");
   // Another type of that number has another size.
   GgufBuilder other = file().pair("prism.anything", 8, GgufBuilder::text("x"));
   other.data.resize(128);
