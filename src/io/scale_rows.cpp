@@ -45,6 +45,7 @@ std::int64_t common_group(const Checkpoint& source, std::span<const TensorInfo* 
   for (const TensorInfo* tensor : tensors) {
     if (tensor->kind == TensorKind::ternary) {
       group = std::gcd(group, source.group(*tensor));
+      source.release(*tensor);
     }
   }
   return group;

@@ -13,10 +13,16 @@ namespace trit::io {
 namespace {
 
 using test::expect_error;
-using test::expect_refused;
 using test::GgufBuilder;
 using test::TestFolder;
 using test::write_file;
+
+/// Not test::expect_refused, whose folder would be this test's.
+void expect_refused(const TestFolder& folder, const std::string& bytes,
+                    const std::vector<std::string>& parts) {
+  write_file(folder / "refused", bytes);
+  expect_error([&] { open_checkpoint(folder / "refused"); }, parts);
+}
 
 std::string half(float value) { return GgufBuilder::number(float_to_float16(value)); }
 
@@ -80,7 +86,7 @@ TEST(GgufGroups, LayoutsUnderType42AreToldApartByTheirSizes) {
 TEST(GgufGroups, Type42ThatFitsBothOrNeitherIsRefused) {
   const TestFolder folder;
   const std::string both = type_42({{1, 128}, {2, 128}}, 128).build();
-  expect_refused(both,
+  expect_refused(folder, both,
                  {"type 42", "both fit", "2 such tensors", "\"w0.weight\"", "--input-type q2_0 or pq2_0"});
   write_file(folder / "both", both);
   expect_error([&] { open_checkpoint(folder / "both", {.block_format = "ptq1_0"}); }, {"both fit"});
@@ -93,11 +99,12 @@ TEST(GgufGroups, Type42ThatFitsBothOrNeitherIsRefused) {
   GgufBuilder mixed = type_42({{8, 256}}, 128);
   mixed.tensor({"w1.weight", {256, 8}, 42, mixed.data.size()});
   mixed.data += std::string(576, '\0');
-  expect_refused(mixed.build(), {"tensor \"w0.weight\"", "overlap", "128 in 34 bytes", "544 bytes",
-                                 "neither fits the offsets of all"});
+  expect_refused(
+      folder, mixed.build(),
+      {"tensor \"w0.weight\"", "overlap", "128 in 34 bytes", "544 bytes", "neither fits the offsets of all"});
   GgufBuilder short_file = type_42({{8, 256}}, 128);
   short_file.data.resize(500);
-  expect_refused(short_file.build(), {"576 bytes", "end outside the file", "544 bytes", "neither"});
+  expect_refused(folder, short_file.build(), {"576 bytes", "end outside the file", "544 bytes", "neither"});
 }
 
 TEST(GgufGroups, Type143IsPtq1_0WhereSomethingSaysSo) {
@@ -106,22 +113,22 @@ TEST(GgufGroups, Type143IsPtq1_0WhereSomethingSaysSo) {
     GgufBuilder builder;
     builder.architecture("qwen3").tensor({"w.weight", {128, 2}, 143, 0});
     for (const float scale : {0.5F, 2.0F}) {
-      builder.data += std::string(26, '\x80') + half(scale);
+      builder.data += std::string(24, '\x80') + std::string(2, '\x7f') + half(scale);  // zeros
     }
     builder.data.resize(64);
     return builder;
   };
-  expect_refused(file().build(), {"\"w.weight\"", "type 143", "prism.*", "--input-type ptq1_0"});
+  expect_refused(folder, file().build(), {"\"w.weight\"", "type 143", "prism.*", "--input-type ptq1_0"});
   write_file(folder / "x", file().build());
   const auto said = open_checkpoint(folder / "x", {.block_format = "ptq1_0"});
   EXPECT_EQ(said->tensors()[0].type, "PTQ1_0");
   EXPECT_EQ(said->scale(said->tensors()[0]), (std::vector<float>{0.5F, 2}));
-  write_file(folder / "x", file().pair("prism.anything", 8, GgufBuilder::text("x")).build());
-  EXPECT_EQ(open_checkpoint(folder / "x")->tensors()[0].type, "PTQ1_0");
+  write_file(folder / "prism", file().pair("prism.anything", 8, GgufBuilder::text("x")).build());
+  EXPECT_EQ(open_checkpoint(folder / "prism")->tensors()[0].type, "PTQ1_0");
   // Another type of that number has another size.
   GgufBuilder other = file().pair("prism.anything", 8, GgufBuilder::text("x"));
   other.data.resize(128);
-  expect_refused(other.build(), {"\"w.weight\"", "follow"});
+  expect_refused(folder, other.build(), {"\"w.weight\"", "follow"});
   // What is written here is read again without help.
   ConvertOptions options;
   options.to = Format::gguf;

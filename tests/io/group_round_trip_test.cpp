@@ -191,7 +191,7 @@ TEST(GroupRoundTrip, ScalesBeyondFloat16) {
   EXPECT_TRUE(warnings.empty());
   written({1, 1e-6F, 3e-7F, 3});
   ASSERT_EQ(warnings.size(), 1U);
-  EXPECT_NE(warnings[0].find("in row 1, block 0, the worst of 2 such blocks of 4"), std::string::npos)
+  EXPECT_NE(warnings[0].find("in row 0, block 1, the worst of 2 such blocks of 4"), std::string::npos)
       << warnings[0];
   for (const float scale : {1e6F, 1e-9F}) {
     expect_error([&] { written({1, 2, 3, scale}); },
