@@ -203,11 +203,10 @@ class PackedBitLinear(Module):
         device = x.device.type
         if torch.is_autocast_enabled(device):
             x = x.to(torch.get_autocast_dtype(device))
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"trit.nn.PackedBitLinear: x must be [..., {self.in_features}], found {list(x.shape)}")
-        norm = self.norm
-        return ops.bit_linear_prepared(x, self.prepared, self.weight_scale, self.out_features, self.bias,
-                                       None if norm is None else norm.weight, rms=norm is not None, eps=self.eps)
+        buffers, norm = self._buffers, self.norm  # Module's own look-up of a buffer costs the host 0.3 us each
+        return ops.bit_linear_prepared(x, buffers["prepared"], buffers["weight_scale"], self.out_features,
+                                       self.in_features, buffers["bias"], None if norm is None else norm.weight,
+                                       rms=norm is not None, eps=self.eps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         del self._buffers["prepared"]  # another device has another layout
