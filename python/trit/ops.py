@@ -183,6 +183,14 @@ class _RMSNorm(torch.autograd.Function):
         return _differentiate_once(_rms_norm_gradients, ctx, grad)
 
 
+def autocast(x: Tensor) -> Tensor:
+    """x in the autocast type, where autocast is on for its device."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
 def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
                rms: bool = True, eps: float = 1e-6, per_row: bool = False) -> Tensor:
     """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764) from a float weight, differentiable.
@@ -192,9 +200,7 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     call; for inference prepare it once (`trit.freeze`). Gradients are straight-through:
     dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
+    x = autocast(x)
     if torch.is_grad_enabled():
         return cast(Tensor, _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row))  # type: ignore[no-untyped-call]
     return cast(Tensor, _train(x, weight, bias, norm_weight, rms, eps, per_row)[0])

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 import trit
 from trit.nn import BitLinear

@@ -79,7 +79,7 @@ def test_import_errors(tmp_path):
     assert "does not load into torch" in imported({"TRIT_LIBRARY": str(wrong)})
     old = "import torch; torch.__version__ = '2.4.1+cpu'"
     assert "torch 2.4.1 found, 2.11 or newer wanted: pip install 'torch>=2.11'" in imported(before=old)
-    assert "TRIT_BACKEND" in imported({"TRIT_BACKEND": "nonsense"}) or "nonsense" in imported({"TRIT_BACKEND": "nonsense"})
+    assert "nonsense" in imported({"TRIT_BACKEND": "nonsense"})
 
 
 @pytest.mark.skipif(trit._library.INFO.cuda, reason="this build has the GPU half")
