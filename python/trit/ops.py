@@ -14,6 +14,7 @@ RuntimeError, which says what was found and what is wanted.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -84,11 +85,11 @@ def prepared_linear(x: Quantized, prepared: Tensor, weight_scale: Tensor, out_fe
                                              bias, dtype))
 
 
-def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int,
+def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
                         bias: Tensor | None = None, norm_weight: Tensor | None = None, *, rms: bool = True,
                         eps: float = 1e-6) -> Tensor:
     """The whole layer for inference: norm_quant and prepared_linear of x [..., K]; [..., N] of x's type."""
-    return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, bias, norm_weight, rms, eps))
+    return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, in_features, bias, norm_weight, rms, eps))
 
 
 def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
@@ -113,6 +114,39 @@ def crc32c(data: Tensor, crc: int = 0) -> int:
     return cast(int, _ops.crc32c(data, crc))
 
 
+Gradients = tuple[Tensor | None, ...]
+
+
+def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any, grad: Tensor) -> Gradients:
+    """Gradients that are no constants for a second backward, which is an error. Under create_graph alone: the
+    decorator costs the host 2 us."""
+    if torch.is_grad_enabled():
+        return once_differentiable(gradients)(ctx, grad)
+    return gradients(ctx, grad)
+
+
+def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
+    x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+    wants_x, wants_weight, wants_bias, wants_norm, _, _, _ = ctx.needs_input_grad
+    grad_x, grad_weight, grad_norm = _backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
+                                               ctx.in_features, ctx.rms, wants_x, wants_weight, wants_norm)
+    if wants_weight and grad_weight.dtype != ctx.weight_dtype:
+        grad_weight = grad_weight.to(ctx.weight_dtype)
+    grad_bias = None
+    if wants_bias:
+        rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])
+        grad_bias = rows.sum(0, dtype=ctx.bias_dtype)
+    return (grad_x if wants_x else None, grad_weight if wants_weight else None, grad_bias,
+            grad_norm if wants_norm and ctx.rms else None, None, None, None)
+
+
+def _rms_norm_gradients(ctx: Any, grad: Tensor) -> Gradients:
+    x, weight, rstd = ctx.saved_tensors
+    wants_x, wants_weight, _ = ctx.needs_input_grad
+    grad_x, grad_weight = _rms_norm_backward(grad, x, rstd, weight, wants_x, wants_weight)
+    return grad_x if wants_x else None, grad_weight if wants_weight else None, None
+
+
 # torch.autograd.Function and not torch.library.register_autograd: that runs Python at each call of the operator, with
 # and without gradients.
 class _BitLinear(torch.autograd.Function):
@@ -133,17 +167,8 @@ class _BitLinear(torch.autograd.Function):
         return cast(Tensor, y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
-        wants_x, wants_weight, wants_bias, wants_norm = ctx.needs_input_grad[:4]
-        grad_x, grad_weight, grad_norm = _backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                                   ctx.in_features, ctx.rms, wants_x, wants_weight, wants_norm)
-        grad_bias = None
-        if wants_bias:
-            grad_bias = grad.reshape(-1, grad.shape[-1]).sum(0, dtype=ctx.bias_dtype)
-        return (grad_x if wants_x else None, grad_weight.to(ctx.weight_dtype) if wants_weight else None, grad_bias,
-                grad_norm if wants_norm and ctx.rms else None, None, None, None)
+        return _differentiate_once(_bit_linear_gradients, ctx, grad)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -154,12 +179,16 @@ class _RMSNorm(torch.autograd.Function):
         return cast(Tensor, y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, rstd = ctx.saved_tensors
-        wants_x, wants_weight = ctx.needs_input_grad[:2]
-        grad_x, grad_weight = _rms_norm_backward(grad, x, rstd, weight, wants_x, wants_weight)
-        return grad_x if wants_x else None, grad_weight if wants_weight else None, None
+        return _differentiate_once(_rms_norm_gradients, ctx, grad)
+
+
+def autocast(x: Tensor) -> Tensor:
+    """x in the autocast type, where autocast is on for its device."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
 
 
 def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
@@ -171,9 +200,7 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     call; for inference prepare it once (`trit.freeze`). Gradients are straight-through:
     dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
     """
-    device = x.device.type
-    if torch.is_autocast_enabled(device):
-        x = x.to(torch.get_autocast_dtype(device))
+    x = autocast(x)
     if torch.is_grad_enabled():
         return cast(Tensor, _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row))  # type: ignore[no-untyped-call]
     return cast(Tensor, _train(x, weight, bias, norm_weight, rms, eps, per_row)[0])

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import Linear, Module
 
 from . import ops
-from .nn import BitLinear, PackedBitLinear
+from .nn import BitLinear, Norm, PackedBitLinear
 
 Path = str | os.PathLike[str]
 
@@ -176,7 +176,7 @@ def _write(path: pathlib.Path, tensors: Mapping[str, Tensor], metadata: Mapping[
             file.write(struct.pack("<Q", len(text)))
             file.write(text)
             for name in order:
-                file.write(_bytes(tensors[name]).numpy())
+                file.write(_bytes(tensors[name]).numpy().data)
             file.flush()
             os.fsync(file.fileno())
         mask = os.umask(0)
@@ -207,7 +207,8 @@ def load(path: Path) -> Stored:
         key = _join(name, "weight")
         if key not in tensors:
             raise ValueError(f"{path}: {key}_scale has no {key}")
-        ops.check_stored(tensors[key], tensors[key + "_scale"], _in_features(stored, name), f"{path}: {key}")
+        ops.check_stored(tensors[key], tensors[key + "_scale"],
+                         _in_features(stored, name) or 4 * tensors[key].shape[-1], f"{path}: {key}")
     if _CHECKSUM in metadata and all(tensor.dtype in _DTYPES for tensor in tensors.values()):
         found = _checksum(tensors, metadata)
         if found != metadata[_CHECKSUM]:
@@ -216,17 +217,13 @@ def load(path: Path) -> Stored:
     return stored
 
 
-def _in_features(stored: Stored, name: str) -> int:
-    key = _join(name, "weight")
+def _in_features(stored: Stored, name: str) -> int | None:
+    """K of a ternary layer, where the file says it: the codes alone say ceil(K / 4)."""
+    text = stored.metadata.get("trit.in_features." + _join(name, "weight"))
     norm = stored.tensors.get(_join(name, "norm.weight"))
-    text = stored.metadata.get("trit.in_features." + key)
     if text is not None:
         return int(text)
-    columns = stored.tensors[key].shape[-1]
-    # In a file whose graph gives K the norm has as many weights as there are inputs.
-    if norm is not None and (norm.numel() + 3) // 4 == columns:
-        return norm.numel()
-    return columns * 4
+    return None if norm is None else norm.numel()
 
 
 def _packed_layer(model: Module, name: str, stored: Stored) -> PackedBitLinear:
@@ -234,23 +231,28 @@ def _packed_layer(model: Module, name: str, stored: Stored) -> PackedBitLinear:
     old = model.get_submodule(name)
     codes = stored.tensors[_join(name, "weight")]
     scale = stored.tensors[_join(name, "weight_scale")]
-    in_features = old.in_features if isinstance(old, (BitLinear, PackedBitLinear, Linear)) else 0
-    if not in_features or tuple(codes.shape) != (old.out_features, (int(in_features) + 3) // 4):
-        raise ValueError(f"trit.load_into: {name}.weight is uint8 {list(codes.shape)}, and the model has {old} there")
+    known = _in_features(stored, name)
+    if (not isinstance(old, (BitLinear, PackedBitLinear, Linear))
+            or tuple(codes.shape) != (old.out_features, (old.in_features + 3) // 4)
+            or known not in (None, old.in_features)):
+        raise ValueError(f"trit.load_into: {_join(name, 'weight')} is uint8 {list(codes.shape)}"
+                         + (f" with {known} inputs" if known else "") + f", and the model has {old} there")
+    norm: Norm
     if isinstance(old, Linear):
-        node = next((n for n in (stored.graph() or {}).get("nodes", []) if n.get("name") == name), {})
+        nodes: list[dict[str, Any]] = (stored.graph() or {}).get("nodes", [])
+        node = next((node for node in nodes if node.get("name") == name), {})
         norm = node.get("norm", "rms" if _join(name, "norm.weight") in stored.tensors else "none")
         eps = float(node.get("eps", 1e-6))
     else:
-        assert isinstance(old, (BitLinear, PackedBitLinear))
         norm, eps = "none" if old.norm is None else "rms", old.eps
-    layer = PackedBitLinear(int(in_features), int(codes.shape[0]), _join(name, "bias") in stored.tensors, norm=norm,
-                            eps=eps, scale="tensor" if scale.numel() == 1 else "row")
+    in_features = old.in_features
+    layer = PackedBitLinear(in_features, old.out_features, _join(name, "bias") in stored.tensors, norm=norm, eps=eps,
+                            scale="tensor" if scale.numel() == 1 else "row")
     device = next((p.device for p in old.parameters()), old.weight.device)
     own = {key[len(name) + 1 if name else 0:]: value for key, value in stored.tensors.items()
            if not name or key.startswith(name + ".")}
     if norm == "rms":
-        own.setdefault("norm.weight", torch.ones(int(in_features)))
+        own.setdefault("norm.weight", torch.ones(in_features))
     layer.load_state_dict(own)
     return layer.to(device).train(old.training)
 

@@ -26,6 +26,23 @@ DefaultFloatingPoint::DefaultFloatingPoint() {
 DefaultFloatingPoint::~DefaultFloatingPoint() { std::fesetenv(&saved_); }
 #endif
 
+namespace {
+
+class Serial final : public Parallel {
+ public:
+  int threads() const override { return 1; }
+  void run(std::int64_t tasks, const std::function<void(std::int64_t)>& task) override {
+    const DefaultFloatingPoint environment;
+    for (std::int64_t i = 0; i < tasks; ++i) {
+      task(i);
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Parallel> make_serial() { return std::make_unique<Serial>(); }
+
 void run_tasks(Parallel& parallel, std::int64_t tasks, const std::function<void(std::int64_t)>& task) {
   const auto guarded = [&task](std::int64_t i) {
     const DefaultFloatingPoint environment;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <functional>
+#include <memory>
 
 #include "trit/parallel.h"
 
@@ -49,5 +50,8 @@ inline Part part_of(Part whole, std::int64_t parts, std::int64_t index) {
 /// parallel.run, with the default floating-point environment in each task whatever `parallel` does. A
 /// single task runs on the calling thread.
 void run_tasks(Parallel& parallel, std::int64_t tasks, const std::function<void(std::int64_t)>& task);
+
+/// The calling thread alone.
+std::unique_ptr<Parallel> make_serial();
 
 }  // namespace trit

@@ -206,8 +206,10 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
 
 // The whole layer for inference, its quantised activations in one piece of scratch memory.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
-                           std::int64_t out_features, const optional<Tensor>& bias,
+                           std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps) {
+  check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
+        text(x));
   const Rows rows = rows_of(x);
   Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
   const std::int64_t q_bytes = (rows.count * padded_in_features(rows.features) + 63) / 64 * 64;

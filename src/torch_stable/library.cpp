@@ -77,7 +77,7 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "SymInt out_features, SymInt in_features, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def(
       "bit_linear_prepared(Tensor x, Tensor prepared, Tensor weight_scale, SymInt out_features, "
-      "Tensor? bias, Tensor? norm_weight, bool rms, float eps) -> Tensor");
+      "SymInt in_features, Tensor? bias, Tensor? norm_weight, bool rms, float eps) -> Tensor");
   m.def(
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");

@@ -5,6 +5,7 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo.testing
 
 import trit
 from trit.nn import BitLinear
@@ -43,16 +44,13 @@ def test_training(options):
         assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3), name
 
 
-def test_inference_and_recompilation():
+def test_inference_is_compiled_once():
     model = trit.freeze(Block()).eval()
-    counted = torch._dynamo.testing.CompileCounterWithBackend("inductor")
-    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend=counted)
-    with torch.no_grad():
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
         for tokens in (2, 5, 9, 64):
             x = torch.randn(tokens, 24)
             assert torch.allclose(compiled(x), model(x), rtol=1e-5, atol=1e-5)
-    assert counted.frame_count == 1
-    assert counted.op_count < 40
 
 
 def test_warm_up_is_compiled_once():

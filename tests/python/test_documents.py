@@ -50,6 +50,6 @@ def test_cifar10_example(tmp_path):
     assert accuracy > 25, output
     command = os.environ.get("TRIT_COMMAND")
     if command:
-        told = subprocess.run([command, "eval", tmp_path / "model.safetensors", "--data", tmp_path, "--json"],
-                              capture_output=True, text=True, check=False)
-        assert told.returncode == 0, told.stderr
+        told = subprocess.run([command, "info", tmp_path / "model.safetensors", "--codes"], capture_output=True, text=True,
+                              check=False)
+        assert told.returncode == 0 and "fc2" in told.stdout, told.stderr

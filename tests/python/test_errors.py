@@ -28,18 +28,17 @@ def test_shapes_and_types():
         (r"in_features = 9, found Byte \[4, 2\]", lambda: ops.prepare(codes, 9)),
         (r"the weight's scale must be \[1\] or \[4\]", lambda: ops.ternarize_pack(weight, torch.ones(3))),
         (r"x must be \[tokens, in_features >= 1\]", lambda: ops.norm_quant(torch.randn(2, 3, 4))),
-        (r"wanted q int8 \[tokens, 12\]", lambda: ops.packed_linear(quantised, codes[:, :0], beta, 9)
-            if False else ops.prepared_linear(quantised, ops.prepare(codes, 8), beta, 4, 9)),
-        (r"not made by prepare_weight", lambda: ops.bit_linear_prepared(x, torch.zeros(4096, dtype=torch.uint8), beta, 4)),
-        (r"fewer than its header", lambda: ops.bit_linear_prepared(x, codes.reshape(-1), beta, 4)),
-        (r"these bytes hold \[4, 8\]", lambda: ops.bit_linear_prepared(x, ops.prepare(codes, 8), beta, 5)),
+        (r"wanted q int8 \[tokens, 12\]", lambda: ops.prepared_linear(quantised, ops.prepare(codes, 8), beta, 4, 9)),
+        (r"not made by prepare_weight", lambda: ops.bit_linear_prepared(x, torch.zeros(4096, dtype=torch.uint8), beta, 4, 8)),
+        (r"fewer than its header", lambda: ops.bit_linear_prepared(x, codes.reshape(-1), beta, 4, 8)),
+        (r"these bytes hold \[4, 8\]", lambda: ops.bit_linear_prepared(x, ops.prepare(codes, 8), beta, 5, 8)),
         (r"do not fit together", lambda: torch.ops.trit_stable.rms_norm_backward(x, x[:2], beta, None, True, False)),
         (r"grad must be \[tokens, 4\]", lambda: ops.linear_backward_input(x, codes, beta, 8)),
         (r"weight must be \[8\]", lambda: ops.rms_norm(x, torch.ones(7))),
     ]:
         with pytest.raises(RuntimeError, match=message):
             call()
-    with pytest.raises(ValueError, match=r"x must be \[..., 8\]"):
+    with pytest.raises(RuntimeError, match=r"x must be \[..., 8\]"):
         trit.freeze(BitLinear(8, 4))(torch.randn(2, 7))
 
 
@@ -51,7 +50,7 @@ import sys, torch, trit
 if len(sys.argv) == 2:
     torch.save(trit.ops.prepare(torch.zeros(4, 2, dtype=torch.uint8), 8), sys.argv[1])
 else:
-    trit.ops.bit_linear_prepared(torch.randn(2, 8), torch.load(sys.argv[1]), torch.ones(1), 4)
+    trit.ops.bit_linear_prepared(torch.randn(2, 8), torch.load(sys.argv[1]), torch.ones(1), 4, 8)
 """
     if len(names) == 1:
         pytest.skip("this machine has one backend")
@@ -80,7 +79,7 @@ def test_import_errors(tmp_path):
     assert "does not load into torch" in imported({"TRIT_LIBRARY": str(wrong)})
     old = "import torch; torch.__version__ = '2.4.1+cpu'"
     assert "torch 2.4.1 found, 2.11 or newer wanted: pip install 'torch>=2.11'" in imported(before=old)
-    assert "TRIT_BACKEND" in imported({"TRIT_BACKEND": "nonsense"}) or "nonsense" in imported({"TRIT_BACKEND": "nonsense"})
+    assert "nonsense" in imported({"TRIT_BACKEND": "nonsense"})
 
 
 @pytest.mark.skipif(trit._library.INFO.cuda, reason="this build has the GPU half")

@@ -41,7 +41,7 @@ def test_bits_of_the_cpu():
         x, _, bias, norm_weight, rms, eps, _ = on_gpu(layer)
         prepared = ops.prepare(gpu[4], in_features)
         assert prepared.numel() == trit._fake.prepared_size(len(gpu[4]), in_features, x.device)
-        y = ops.bit_linear_prepared(x, prepared, gpu[5], len(gpu[4]), bias, norm_weight, rms=rms, eps=eps)
+        y = ops.bit_linear_prepared(x, prepared, gpu[5], len(gpu[4]), in_features, bias, norm_weight, rms=rms, eps=eps)
         assert reference.bits_equal(y.cpu(), cpu[0])
         quantised = ops.norm_quant(x, norm_weight, rms=rms, eps=eps)
         assert torch.equal(quantised.q_sum.cpu(), cpu[1].sum(1, dtype=torch.int32))

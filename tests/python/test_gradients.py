@@ -32,7 +32,7 @@ def test_gradients(shape, rms, per_row):
     found = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias, norm_weight)]
     ours = ops.bit_linear(*found, rms=rms, eps=eps, per_row=per_row)
     ours.backward(grad)
-    assert torch.allclose(ours.double(), y, rtol=1e-5, atol=1e-5 * float(y.abs().max()))
+    assert torch.allclose(ours.double(), y, rtol=1e-5, atol=1e-5 * float(y.detach().abs().max()))
     for name, a, b in zip(("x", "weight", "bias", "norm weight"), found, want, strict=True):
         if a is not None:
             # Sums of at most 600 terms in fp32: 600 * 2^-24 of the sum of magnitudes.

@@ -69,7 +69,7 @@ def test_definition():
         y = reference.epilogue(q, s, t, beta, bias, x.dtype)
         assert reference.bits_equal(ops.bit_linear(x, weight, bias, norm_weight, rms=rms, eps=eps, per_row=per_row), y)
         assert reference.bits_equal(
-            ops.bit_linear_prepared(x, prepared, beta, len(codes), bias, norm_weight, rms=rms, eps=eps), y)
+            ops.bit_linear_prepared(x, prepared, beta, len(codes), in_features, bias, norm_weight, rms=rms, eps=eps), y)
 
 
 def golden_values():
@@ -180,7 +180,7 @@ def opcheck_calls(device="cpu"):
     yield "prepared_linear", (q, s, q_sum, prepared, beta, 9, 22, None, torch.float32)
     for shape in [(6, 22), (2, 3, 22), (22,), (0, 22)]:
         inputs = torch.randn(shape, device=device)
-        yield "bit_linear_prepared", (inputs, prepared, beta, 9, bias, g, True, 1e-6)
+        yield "bit_linear_prepared", (inputs, prepared, beta, 9, 22, bias, g, True, 1e-6)
         yield "bit_linear_train", (inputs, weight, bias, g, True, 1e-6, False)
         yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:

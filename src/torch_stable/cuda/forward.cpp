@@ -187,8 +187,10 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
 
 // The whole layer for inference: two launches and two allocations.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
-                           std::int64_t out_features, const optional<Tensor>& bias,
+                           std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps) {
+  check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
+        text(x));
   const DeviceGuard guard(x.get_device_index());
   const Rows rows = rows_of(x);
   const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, rows.features, x);

@@ -13,6 +13,7 @@
 #include "base/environment.h"
 #include "base/integer.h"
 #include "base/names.h"
+#include "base/tasks.h"
 #include "cpu/avx512_vnni/hybrid/block.h"
 
 namespace trit::avx512_vnni::hybrid {
@@ -98,7 +99,7 @@ bool measure(const CpuKernels& kernels, const PanelLayout& layout) {
                               .bias = nullptr,
                               .y_type = DataType::float32,
                               .y = y.data()};
-  const auto parallel = make_parallel(1);
+  const auto parallel = make_serial();
   const auto seconds = [](const auto& function) {
     const auto start = std::chrono::steady_clock::now();
     function();
