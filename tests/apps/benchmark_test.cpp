@@ -178,6 +178,26 @@ TEST(LinearBenchmarkTest, ReportsEveryCaseAndChecksIt) {
   }
 }
 
+// Each case without groups, then with them; both are checked against their reference.
+TEST(LinearBenchmarkTest, ComparesGroupScalesWithNone) {
+  LinearBenchmark options;
+  options.backends = {Backend::scalar, backend_of(cpu_kernels_for(Backend::automatic))};
+  options.shapes = {{70, 131}};
+  options.tokens = {1, 7};
+  options.timing = {.rounds = 3, .seconds_per_batch = 0.0001};
+  options.group = 64;
+  LinearReport report = benchmark_linear(options);
+  ASSERT_EQ(report.results.size(), 8U);
+  for (const LinearResult& result : report.results) {
+    EXPECT_EQ(result.of_ungrouped.has_value(), result.group == 64);
+    EXPECT_GT(result.of_ungrouped.value_or(1), 0);
+  }
+  EXPECT_EQ(std::ranges::count(report.results, 64, &LinearResult::group), 4);
+  report.results.back().of_ungrouped = 0.75;
+  EXPECT_NE(table(report).find("groups of 64: 0.750 of the speed without"), std::string::npos);
+  EXPECT_EQ(to_json(std::span(&report, 1))["results"].back()["group"], 64);
+}
+
 TEST(LinearBenchmarkTest, LargeLayersAreMeasuredFromMemory) {
   LinearBenchmark options;
   options.backends = {backend_of(cpu_kernels_for(Backend::automatic))};
@@ -206,6 +226,9 @@ TEST(LinearBenchmarkTest, RefusesBadOptions) {
   EXPECT_THROW(benchmark_linear(bad), Error);
   bad = good;
   bad.backends.clear();
+  EXPECT_THROW(benchmark_linear(bad), Error);
+  bad = good;
+  bad.group = 48;
   EXPECT_THROW(benchmark_linear(bad), Error);
 }
 

@@ -129,6 +129,11 @@ class UsageTest(CommandTest):
         for column in ("layout ", "product us ", "layer us ", "GB/s ", "GOP/s ", "share "):
             self.assertIn("\n" + column, table)  # the legend
         self.assertIn("TRIT_LAYOUT", self.succeeds("bench", "--help").stdout)
+        grouped = self.json("bench", "--shapes", "64x64", "--tokens", 1, "--threads", 1, "--backend", "scalar",
+                            "--group", 32)["results"]
+        self.assertEqual([row.get("group") for row in grouped], [None, 32])
+        self.fails("bench", "--group", 48, says="groups of 48 inputs, wanted a multiple of 32")
+        self.fails("bench", "--group", 16, code=2)
         self.fails("bench", "--threads", -1, code=2)
         self.fails("bench", "--tune", "--backend", "scalar", says=("--tune", "backend cuda"))
 

@@ -19,8 +19,10 @@ class GoldenKernelTest : public KernelTest {
                    matrix.codes.data());
     return matrix;
   }
-  QuantizedBatch quantize(Norm norm) const {
+  QuantizedBatch quantize(Norm norm, std::int64_t group = 0) const {
     QuantizedBatch batch(3, 600);
+    batch.group = group;
+    batch.scale.resize(static_cast<std::size_t>(3 * groups_of(600, group)));
     norm_quant(kernels(), *parallel_,
                {.x = golden_.x.data(),
                 .tokens = 3,
@@ -32,7 +34,8 @@ class GoldenKernelTest : public KernelTest {
                 .q = batch.q.data(),
                 .scale = batch.scale.data(),
                 .rstd = batch.rstd.data(),
-                .q_sum = batch.q_sum.data()});
+                .q_sum = batch.q_sum.data(),
+                .group = group});
     return batch;
   }
   template <typename Value = float>
@@ -80,6 +83,23 @@ TEST_P(GoldenKernelTest, Layer) {
   half = forward<std::uint16_t>(Norm::rms, ScaleGranularity::tensor, true, DataType::float16);
   half.resize(5);
   EXPECT_EQ(half, wanted(kGoldenYFloat16));
+}
+
+TEST_P(GoldenKernelTest, GroupScales) {
+  TernaryMatrix matrix{5, 600, std::vector<std::uint8_t>(5 * 150), std::vector<float>(25), kGoldenGroup};
+  absmean(kernels(), *parallel_, golden_.w.data(), 5, 600, ScaleGranularity::group, matrix.scale.data(),
+          kGoldenGroup);
+  EXPECT_EQ(bits_of(matrix.scale), wanted(kGoldenGroupBeta));
+  ternarize_pack(kernels(), *parallel_, golden_.w.data(), 5, 600, ScaleGranularity::group,
+                 matrix.scale.data(), matrix.codes.data(), kGoldenGroup);
+  const PackedLinear layer(kernels(), *parallel_, matrix.view());
+  std::vector<float> y(15);
+  layer.product(*parallel_, quantize(Norm::rms).rows(), golden_.bias.data(), DataType::float32, y.data());
+  EXPECT_EQ(bits_of(y), wanted(kGoldenGroupY));
+  const QuantizedBatch groups = quantize(Norm::rms, kGoldenGroup);
+  EXPECT_EQ(bits_of(groups.scale), wanted(kGoldenGroupScale));
+  layer.product(*parallel_, groups.rows(), golden_.bias.data(), DataType::float32, y.data());
+  EXPECT_EQ(bits_of(y), wanted(kGoldenGroupYTokenGroups));
 }
 
 TEST_P(GoldenKernelTest, BadRows) {

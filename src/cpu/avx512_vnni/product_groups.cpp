@@ -48,24 +48,10 @@ class SumOfGroups {
     Kernel::begin(sums, offsets_ + static_cast<std::int64_t>(token) * offsets_stride_);
   }
   template <typename Kernel, typename... Sums>
-  [[gnu::always_inline]] void finish(const ProductTile& /*args*/, const Sums&... sums) {
+  [[gnu::always_inline]] void finish(const ProductTile& /*args*/, Sums&... sums) {
     prefetch();
     const __m512 scales[4] = {field_scales<0>(), field_scales<1>(), field_scales<2>(), field_scales<3>()};
-    std::int64_t token = 0;
-    const auto add = [&](const auto& token_sums) __attribute__((always_inline)) {
-      float* const to = sums_ + kPanelRows * token;
-      Kernel::each_field(
-          token_sums, [&](auto field, __m512i sum) __attribute__((always_inline)) {
-            __m512 scale = scales[field()];
-            if constexpr (kTokenScales) {
-              scale = _mm512_mul_ps(scale, _mm512_set1_ps(token_scale_[token * token_scale_stride_]));
-            }
-            _mm512_storeu_ps(to + 16 * field(), _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale,
-                                                                _mm512_loadu_ps(to + 16 * field())));
-          });
-      ++token;
-    };
-    (add(sums), ...);
+    add_tokens<Kernel>(std::index_sequence_for<Sums...>{}, scales, sums...);
     offsets_ += Kernel::kOffsets;
     scales_ += kPanelRows;
     if constexpr (kTokenScales) {
@@ -74,6 +60,14 @@ class SumOfGroups {
   }
 
  private:
+  template <typename Kernel, std::size_t... kToken, typename... Sums>
+  [[gnu::always_inline]] void add_tokens(std::index_sequence<kToken...> /*tokens*/, const __m512 (&scales)[4],
+                                         Sums&... sums) const {
+    constexpr std::size_t kBytes = kPanelRows * sizeof(float);
+    (Kernel::template add_group<kTokenScales, kToken * kBytes>(
+         sums, scales, token_scale_ + static_cast<std::int64_t>(kToken) * token_scale_stride_, sums_),
+     ...);
+  }
   [[gnu::always_inline]] void prefetch() const {
     const char* const from = reinterpret_cast<const char*>(scales_) + scale_prefetch_distance_;
     for (std::size_t at = 0; at < kPanelRows * sizeof(Stored); at += 64) {
@@ -83,8 +77,15 @@ class SumOfGroups {
   /// Those of the rows of field kField, over 4^kField.
   template <int kField>
   [[gnu::always_inline]] __m512 field_scales() const {
-    const __m512 scales = load_scales<Stored>(scales_, 16 * kField);
-    return kField == 0 ? scales : _mm512_mul_ps(scales, _mm512_set1_ps(1.0F / (1 << (2 * kField))));
+    static constexpr float kFactors[4] = {1, 1.0F / 4, 1.0F / 16, 1.0F / 64};
+    __m512 scales = load_scales<Stored>(scales_, 16 * kField);
+    if constexpr (kField > 0) {
+      // With the factor from memory: it has no register.
+      asm("vmulps %[factor]%{1to16%}, %[scales], %[scales]"
+          : [scales] "+v"(scales)
+          : [factor] "m"(kFactors[kField]));
+    }
+    return scales;
   }
 
   std::int64_t group_;

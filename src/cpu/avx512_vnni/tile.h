@@ -104,10 +104,14 @@ template <typename Kernel, std::size_t kSteps, typename Ending, std::size_t... k
       line += kLineBytes * sizeof...(kStep);
       at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
     };
-    while (at + 4 * static_cast<std::int64_t>(kSteps) <= end) {
-      steps(std::make_index_sequence<kSteps>{});
-    }
-    if constexpr (kSteps > 1) {
+    if constexpr (kSteps == 1) {
+      do {  // there is a line
+        steps(std::make_index_sequence<1>{});
+      } while (at < end);
+    } else {
+      while (at + 4 * static_cast<std::int64_t>(kSteps) <= end) {
+        steps(std::make_index_sequence<kSteps>{});
+      }
       while (at < end) {
         steps(std::make_index_sequence<1>{});
       }

@@ -96,13 +96,63 @@ struct TwoBit : Masks {
     sums.s2 = _mm512_set1_epi32(offsets[2]);
     sums.all = _mm512_set1_epi32(offsets[3]);
   }
-  /// The four sums of such a group, still 1, 4, 16 and 64 times too large, to out(field, sum).
-  [[gnu::always_inline]] static void each_field(const Sums& sums, const auto& out) {
-    out(Constant<0>{}, sums.s0);
-    out(Constant<1>{}, sums.s1);
-    out(Constant<2>{}, sums.s2);
-    out(Constant<3>{},
-        _mm512_sub_epi32(_mm512_sub_epi32(sums.all, sums.s0), _mm512_add_epi32(sums.s1, sums.s2)));
+  /// The end of such a group: for each row to[row] = fma(its sum, w, to[row]), where `to` begins kOffset bytes
+  /// behind `sums_of_tile`, and `scales` are w over 1, 4, 16 and 64, with kTokenScale to be multiplied by
+  /// *token_scale.
+  ///
+  /// One asm block: gcc 12 keeps the sums of all tokens on the stack otherwise, those in memory twice, and an
+  /// address for each register of them.
+  template <bool kTokenScale, std::size_t kOffset>
+  [[gnu::always_inline]] static void add_group(Sums& sums, const __m512 (&scales)[4],
+                                               const float* token_scale, float* sums_of_tile) {
+    if constexpr (kTokenScale) {
+      __m512 w;
+      asm volatile(
+          "vpsubd %[s0], %[all], %[all]\n\t"
+          "vmulps (%[token])%{1to16%}, %[w0], %[w]\n\t"
+          "vcvtdq2ps %[s0], %[s0]\n\t"
+          "vpsubd %[s1], %[all], %[all]\n\t"
+          "vfmadd213ps %c[at](%[to]), %[w], %[s0]\n\t"
+          "vmulps (%[token])%{1to16%}, %[w1], %[w]\n\t"
+          "vmovups %[s0], %c[at](%[to])\n\t"
+          "vcvtdq2ps %[s1], %[s1]\n\t"
+          "vpsubd %[s2], %[all], %[all]\n\t"
+          "vfmadd213ps %c[at]+64(%[to]), %[w], %[s1]\n\t"
+          "vmulps (%[token])%{1to16%}, %[w2], %[w]\n\t"
+          "vmovups %[s1], %c[at]+64(%[to])\n\t"
+          "vcvtdq2ps %[s2], %[s2]\n\t"
+          "vcvtdq2ps %[all], %[all]\n\t"
+          "vfmadd213ps %c[at]+128(%[to]), %[w], %[s2]\n\t"
+          "vmulps (%[token])%{1to16%}, %[w3], %[w]\n\t"
+          "vmovups %[s2], %c[at]+128(%[to])\n\t"
+          "vfmadd213ps %c[at]+192(%[to]), %[w], %[all]\n\t"
+          "vmovups %[all], %c[at]+192(%[to])"
+          : [s0] "+v"(sums.s0), [s1] "+v"(sums.s1), [s2] "+v"(sums.s2), [all] "+v"(sums.all), [w] "=&v"(w)
+          : [w0] "v"(scales[0]), [w1] "v"(scales[1]), [w2] "v"(scales[2]), [w3] "v"(scales[3]),
+            [token] "r"(token_scale), [to] "r"(sums_of_tile), [at] "i"(kOffset)
+          : "memory");
+    } else {
+      asm volatile(
+          "vpsubd %[s0], %[all], %[all]\n\t"
+          "vcvtdq2ps %[s0], %[s0]\n\t"
+          "vpsubd %[s1], %[all], %[all]\n\t"
+          "vcvtdq2ps %[s1], %[s1]\n\t"
+          "vpsubd %[s2], %[all], %[all]\n\t"
+          "vcvtdq2ps %[s2], %[s2]\n\t"
+          "vfmadd213ps %c[at](%[to]), %[w0], %[s0]\n\t"
+          "vmovups %[s0], %c[at](%[to])\n\t"
+          "vfmadd213ps %c[at]+64(%[to]), %[w1], %[s1]\n\t"
+          "vmovups %[s1], %c[at]+64(%[to])\n\t"
+          "vcvtdq2ps %[all], %[all]\n\t"
+          "vfmadd213ps %c[at]+128(%[to]), %[w2], %[s2]\n\t"
+          "vmovups %[s2], %c[at]+128(%[to])\n\t"
+          "vfmadd213ps %c[at]+192(%[to]), %[w3], %[all]\n\t"
+          "vmovups %[all], %c[at]+192(%[to])"
+          : [s0] "+v"(sums.s0), [s1] "+v"(sums.s1), [s2] "+v"(sums.s2), [all] "+v"(sums.all)
+          : [w0] "v"(scales[0]), [w1] "v"(scales[1]), [w2] "v"(scales[2]), [w3] "v"(scales[3]),
+            [to] "r"(sums_of_tile), [at] "i"(kOffset)
+          : "memory");
+    }
   }
 
   [[gnu::always_inline]] static void finish(const Sums& sums, std::int32_t q_sum, std::int32_t* out) {
