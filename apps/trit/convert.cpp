@@ -155,7 +155,7 @@ void add_convert_command(CLI::App& app, Action& action) {
                    "128, ... that fits")
       ->type_name("N")
       ->needs(unpacked)
-      ->check(apps::number(32, 1'000'000));
+      ->check(apps::number(32, 65536));
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers: in the input, if no config.json says so, and "

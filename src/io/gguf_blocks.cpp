@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "io/codecs/codes.h"
 #include "trit/error.h"
@@ -88,6 +89,31 @@ void BlockMatrix::decode_row(std::int64_t row, std::span<std::uint8_t> codes) co
       });
     }
   });
+}
+
+bool BlockMatrix::copy_row(std::int64_t row, std::span<std::uint8_t> packed) const {
+  std::uint64_t bad = 0;
+  for_each_block(row, [&](std::int64_t b, const std::uint8_t* block, std::uint16_t d, bool negative) {
+    std::uint8_t* out = packed.data() + b * format_.weights / 4;
+    for (std::int64_t at = 0; at < format_.weights / 4; at += 8, out += 8) {
+      std::uint64_t fields = 0;
+      std::memcpy(&fields, block + format_.fields_offset + at, sizeof(fields));
+      bad |= d == 0 ? 0 : threes(fields);
+      fields = d == 0 ? 0 : stored_fields(fields);
+      fields = negative ? negated_fields(fields) : fields;
+      std::memcpy(out, &fields, sizeof(fields));
+    }
+  });
+  return bad == 0;
+}
+
+std::optional<std::size_t> BlockMatrix::read_row(std::int64_t row, std::span<std::uint8_t> codes,
+                                                 std::span<std::uint8_t> packed) const {
+  if (format_.fields_offset >= 0 && copy_row(row, packed)) {
+    return std::nullopt;
+  }
+  decode_row(row, codes);
+  return pack_codes(codes, packed);
 }
 
 }  // namespace trit::io::gguf

@@ -94,15 +94,17 @@ class GgufCheckpoint final : public Checkpoint {
     const std::span<const std::byte> bytes = data(source);
     const std::optional<BlockMatrix> blocks = is_i2_s ? std::nullopt : std::optional(blocks_of(tensor));
     for (std::int64_t row = first_row; row < first_row + rows; ++row) {
+      const auto out = packed.subspan(static_cast<std::size_t>((row - first_row) * row_bytes),
+                                      static_cast<std::size_t>(row_bytes));
+      std::optional<std::size_t> invalid;
       if (is_i2_s) {
         i2_s::decode({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, row * inputs,
                      codes);
+        invalid = pack_codes(codes, out);
       } else {
-        blocks->decode_row(row, codes);
+        invalid = blocks->read_row(row, codes, out);
       }
-      const auto out = packed.subspan(static_cast<std::size_t>((row - first_row) * row_bytes),
-                                      static_cast<std::size_t>(row_bytes));
-      if (const auto invalid = pack_codes(codes, out)) {
+      if (invalid) {
         fail(tensor, "row " + std::to_string(row) + ", column " + std::to_string(*invalid) +
                          ": the bits are no code of a ternary weight" +
                          (is_i2_s ? " (of I2_S in the order of bitnet.cpp's x86 build)" : ""));

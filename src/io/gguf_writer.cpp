@@ -4,6 +4,7 @@
 // and in every block d = the scale of its weights rounded to float16 (gguf_scales.h). All else is copied byte
 // for byte, blocks of types that are not decoded too.
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "base/atomic_file.h"
@@ -196,6 +197,16 @@ gguf::ByteWriter make_header(const WritePlan& plan, const BlockFormat& format,
   return header;
 }
 
+/// The codes of a block whose order is that of the stored form.
+void copy_fields(const BlockFormat& format, const std::uint8_t* packed, std::uint8_t* block) {
+  for (std::int64_t at = 0; at < format.weights / 4; at += 8) {
+    std::uint64_t fields = 0;
+    std::memcpy(&fields, packed + at, sizeof(fields));
+    fields = plus_one_fields(fields);
+    std::memcpy(block + format.fields_offset + at, &fields, sizeof(fields));
+  }
+}
+
 void write_blocks(const WritePlan& plan, const Placed& placed, const BlockFormat& format, AtomicFile& file,
                   Progress& progress) {
   const TensorInfo& tensor = *placed.planned->tensor;
@@ -214,9 +225,16 @@ void write_blocks(const WritePlan& plan, const Placed& placed, const BlockFormat
         std::uint8_t* block = blocks.data();
         const std::uint16_t* d = scales.data();
         for (std::int64_t row = 0; row < rows; ++row) {
-          unpack_codes(packed.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes), codes);
+          const auto of_row = packed.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes);
+          if (format.fields_offset < 0) {
+            unpack_codes(of_row, codes);
+          }
           for (std::size_t b = 0; b < row_blocks; ++b, block += format.bytes, ++d) {
-            format.encode(codes.data() + b * static_cast<std::size_t>(format.weights), block);
+            if (format.fields_offset < 0) {
+              format.encode(codes.data() + b * static_cast<std::size_t>(format.weights), block);
+            } else {
+              copy_fields(format, of_row.data() + b * static_cast<std::size_t>(format.weights) / 4, block);
+            }
             set_block_scale(format, block, *d);
           }
         }

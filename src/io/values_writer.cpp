@@ -4,6 +4,7 @@
 // t * scale, float16 where that holds all of its scales exactly, else float32. Nothing is rounded, so
 // ternary_values() gives the matrix back.
 #include <algorithm>
+#include <array>
 
 #include "io/codecs/codes.h"
 #include "io/safetensors_stream.h"
@@ -13,33 +14,49 @@
 namespace trit::io {
 namespace {
 
+/// t * scale of codes t + 1.
+void fill(std::span<const std::uint8_t> codes, float scale, float* values) {
+  const std::array<float, 3> of{-scale, 0, scale};
+  for (const std::uint8_t code : codes) {
+    *values++ = of[code];
+  }
+}
+void fill(std::span<const std::uint8_t> codes, std::uint16_t half_scale, std::uint16_t* values) {
+  const std::array<std::uint16_t, 3> of{static_cast<std::uint16_t>(half_scale | 0x8000U), 0, half_scale};
+  for (const std::uint8_t code : codes) {
+    *values++ = of[code];
+  }
+}
+
 void write_matrix(const WritePlan& plan, const TensorInfo& tensor, bool half, const Sink& sink,
                   Progress& progress) {
   const auto inputs = static_cast<std::size_t>(tensor.shape[1]);
   const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(tensor.shape[1]));
   const ScaleRows scales(plan.source, tensor);
   const auto group = static_cast<std::size_t>(scales.inputs());
-  std::vector<float> of_row(static_cast<std::size_t>(scales.groups()));
+  const auto groups = static_cast<std::size_t>(scales.groups());
+  std::vector<float> of_rows;
   std::vector<std::uint8_t> codes(inputs);
   std::vector<float> values(inputs);
   std::vector<std::uint16_t> halves(inputs);
   for_each_rows(plan, tensor, progress,
                 [&](std::span<const std::uint8_t> packed, std::int64_t first, std::int64_t rows) {
-                  for (std::int64_t row = 0; row < rows; ++row) {
-                    scales.read(first + row, 1, of_row);
-                    unpack_codes(packed.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes), codes);
-                    for (std::size_t begin = 0; begin < inputs; begin += group) {
-                      const float scale = of_row[begin / group];
-                      for (std::size_t i = begin; i < std::min(begin + group, inputs); ++i) {
-                        values[i] = static_cast<float>(codes[i] - 1) * scale;
+                  of_rows.resize(static_cast<std::size_t>(rows) * groups);
+                  scales.read(first, rows, of_rows);
+                  for (std::size_t row = 0; row < static_cast<std::size_t>(rows); ++row) {
+                    unpack_codes(packed.subspan(row * row_bytes, row_bytes), codes);
+                    for (std::size_t g = 0; g < groups; ++g) {
+                      const std::size_t begin = g * group;
+                      const std::size_t end = std::min(begin + group, inputs);
+                      if (half) {
+                        fill(std::span(codes).subspan(begin, end - begin),
+                             float_to_float16(of_rows[row * groups + g]), &halves[begin]);
+                      } else {
+                        fill(std::span(codes).subspan(begin, end - begin), of_rows[row * groups + g],
+                             &values[begin]);
                       }
                     }
-                    if (half) {
-                      std::ranges::transform(values, halves.begin(), float_to_float16);
-                      sink(std::as_bytes(std::span(halves)));
-                    } else {
-                      sink(std::as_bytes(std::span(values)));
-                    }
+                    sink(half ? std::as_bytes(std::span(halves)) : std::as_bytes(std::span(values)));
                   }
                 });
 }

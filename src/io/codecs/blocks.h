@@ -23,6 +23,9 @@ struct BlockFormat {
   void (*decode)(const std::uint8_t* block, std::uint8_t* codes);
   /// The block of valid codes [weights]; d is left alone.
   void (*encode)(const std::uint8_t* codes, std::uint8_t* block);
+  /// Where the codes, 2 bits each, lie in the order of the stored form (Q2_0): their offset in the block, which
+  /// needs no codes one by one. -1 where they do not.
+  std::int64_t fields_offset = -1;
 };
 
 extern const BlockFormat kTq1_0;

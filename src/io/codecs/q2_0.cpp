@@ -29,7 +29,7 @@ void encode(const std::uint8_t* codes, std::uint8_t* block) {
 
 }  // namespace
 
-const BlockFormat kQ2_0{"Q2_0", "q2_0", 42, 64, 18, 0, decode<64>, encode<64>};
-const BlockFormat kPq2_0{"PQ2_0", "pq2_0", 142, 128, 34, 0, decode<128>, encode<128>};
+const BlockFormat kQ2_0{"Q2_0", "q2_0", 42, 64, 18, 0, decode<64>, encode<64>, 2};
+const BlockFormat kPq2_0{"PQ2_0", "pq2_0", 142, 128, 34, 0, decode<128>, encode<128>, 2};
 
 }  // namespace trit::io

@@ -57,16 +57,31 @@ constexpr std::array<std::uint8_t, 256> make_invalid() {
 }
 constexpr auto kInvalid = make_invalid();
 
+/// The digits of a group's bytes; not 0 if one is no fraction. Constant bounds: the loop becomes vectors.
+template <const Groups& kGroups, std::size_t i>
+unsigned decode_group(const std::uint8_t* block, std::uint8_t* codes) {
+  constexpr Group kGroup = kGroups[i];
+  std::uint16_t power = 1;
+  for (int n = 0; n < kGroup.digits; ++n) {
+    for (int m = 0; m < kGroup.bytes; ++m) {
+      const auto fraction = static_cast<std::uint16_t>(block[kGroup.first_byte + m] * power & 0xff);
+      codes[kGroup.first_weight + n * kGroup.bytes + m] = static_cast<std::uint8_t>(fraction * 3 >> 8);
+    }
+    power = static_cast<std::uint16_t>(power * 3);
+  }
+  unsigned invalid = 0;
+  for (int m = 0; m < kGroup.bytes; ++m) {
+    invalid |= kInvalid[block[kGroup.first_byte + m]];
+  }
+  return invalid & (kGroup.digits == 5 ? 1U : 3U);
+}
+
 template <const Groups& kGroups>
 void decode(const std::uint8_t* block, std::uint8_t* codes) {
-  for (const Group& group : kGroups) {
-    unsigned power = 1;
-    for (int n = 0; n < group.digits; ++n, power *= 3) {
-      for (int m = 0; m < group.bytes; ++m) {
-        const auto fraction = static_cast<std::uint8_t>(block[group.first_byte + m] * power);
-        codes[group.first_weight + n * group.bytes + m] = static_cast<std::uint8_t>(fraction * 3 >> 8);
-      }
-    }
+  const unsigned invalid = decode_group<kGroups, 0>(block, codes) | decode_group<kGroups, 1>(block, codes) |
+                           decode_group<kGroups, 2>(block, codes);
+  if (invalid == 0) {
+    return;
   }
   // Rare, and only then is the place of interest.
   for (const Group& group : kGroups) {
