@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: MIT
 """Builds the wheel of the Python package into dist/ and checks it.
 
-    python scripts/wheel.py [--out dist]
+    python scripts/wheel.py [--out dist] [--test]
 
 pip builds it (pyproject.toml) against the torch of the Python that runs this. auditwheel, in an environment of its own
 in .cache/wheel-tools, reads which glibc its symbols need and names the wheel so (manylinux_<glibc>). LibTorch and libgomp
-are never copied into it: the process has them already, and a second OpenMP runtime must not come.
+are never copied into it: the process has them already, and a second OpenMP runtime must not come. --test installs the
+wheel into an empty folder and runs tests/python from there.
 """
 import argparse
+import os
 import pathlib
 import shutil
 import subprocess
@@ -32,9 +34,20 @@ def tools() -> pathlib.Path:
     return python
 
 
+def test(wheel: pathlib.Path) -> None:
+    """The installed wheel's files, with this Python's torch and nothing of the checkout but its tests."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target", folder,
+                        wheel], check=True)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("TRIT_")}
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", ROOT / "tests" / "python"], check=True, cwd=folder,
+                       env={**environment, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"})
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "dist")
+    parser.add_argument("--test", action="store_true")
     args = parser.parse_args()
     python = tools()
     with tempfile.TemporaryDirectory() as folder:
@@ -55,6 +68,8 @@ def main() -> int:
         args.out.mkdir(parents=True, exist_ok=True)
         target = args.out / repaired.name
         shutil.copyfile(repaired, target)
+        if args.test:
+            test(target)
         print(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
     return 0
 

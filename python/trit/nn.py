@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -186,9 +186,8 @@ class PackedBitLinear(Module):
         self.register_buffer("weight", codes)
         self.register_buffer("weight_scale", scales)
         self.register_buffer("bias", torch.zeros(out_features, device=device, dtype=torch.float32) if bias else None)
-        self.norm = None
-        if norm == "rms":
-            self.norm = RMSNorm(in_features, eps, device=device, dtype=torch.float32).requires_grad_(False)
+        norm_layer = RMSNorm(in_features, eps, device=device, dtype=torch.float32).requires_grad_(False)
+        self.register_module("norm", norm_layer if norm == "rms" else None)
         self._prepare()
 
     @property
@@ -200,11 +199,12 @@ class PackedBitLinear(Module):
         self.register_buffer("prepared", ops.prepare(self.weight, self.in_features), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        # Module's own look-up of a buffer costs the host 0.3 us each.
-        buffers, norm = cast(dict[str, Any], self._buffers), self.norm
-        return ops.bit_linear_prepared(ops.autocast(x), buffers["prepared"], buffers["weight_scale"], self.out_features,
-                                       self.in_features, buffers["bias"], None if norm is None else norm.weight,
-                                       rms=norm is not None, eps=self.eps)
+        # Module's own look-up of an attribute costs the host 0.3 us, a typed call of the operator 1 us.
+        buffers, norm = self._buffers, self._modules["norm"]
+        result: Tensor = ops._prepared(ops.autocast(x), buffers["prepared"], buffers["weight_scale"], self.out_features,
+                                       self.in_features, buffers["bias"],
+                                       None if norm is None else norm._parameters["weight"], norm is not None, self.eps)
+        return result
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         del self._buffers["prepared"]  # another device has another layout

@@ -142,6 +142,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
     }
     grad_weight = empty({features}, ScalarType::Float, x);
     std::copy_n(partial.data(), features, data<float>(grad_weight));
+    // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
     grad_weight = as_type(grad_weight, weight->scalar_type());
   }
   return {as_type(grad_x, x.scalar_type()), grad_weight};

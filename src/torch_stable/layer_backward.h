@@ -25,6 +25,7 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
     grad_x = kInput(rows, codes, weight_scale, in_features);
     if (rms) {
       check(x.has_value(), "bit_linear_backward: a layer with a norm needs x");
+      // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
       std::tie(grad_x, grad_norm_weight) =
           kNorm(grad_x, as_matrix(*x), rstd, norm_weight, wants_x, wants_norm_weight);
     }

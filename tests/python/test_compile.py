@@ -91,3 +91,16 @@ def test_export(freeze, tmp_path):
     calls = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
     wanted = "trit_stable.bit_linear_prepared.default" if freeze else "trit_stable.bit_linear_train.default"
     assert wanted in calls
+
+
+def test_aot_inductor(tmp_path):
+    """A package that runs without Python: the prepared weight is in it, so it runs on this kind of processor."""
+    model = trit.freeze(Block()).eval()
+    batch = torch.export.Dim("batch", min=1, max=1024)
+    with torch.no_grad():
+        program = torch.export.export(model, (torch.randn(4, 24),), dynamic_shapes=({0: batch},))
+        package = torch._inductor.aoti_compile_and_package(program, package_path=str(tmp_path / "model.pt2"))
+        runner = torch._inductor.aoti_load_package(package)
+        for tokens in (1, 9):
+            x = torch.randn(tokens, 24)
+            assert torch.allclose(runner(x), model(x), rtol=1e-5, atol=1e-5)

@@ -210,6 +210,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
                     wants_x, wants_weight);
   if (gradients.partial) {
     const std::array<std::int64_t, 1> rows{0};
+    // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
     grad_weight = torch::stable::sum(*gradients.partial, rows, false, weight->scalar_type());
   }
   return {gradients.x ? as_type(*gradients.x, x.scalar_type()) : grad_x, grad_weight};
