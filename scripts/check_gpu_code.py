@@ -43,7 +43,7 @@ REGISTERS = {
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool|gelu|scale_shift)_kernel": (40, "six blocks of 256 threads: bound by memory"),
-    r"norm_backward_kernel<": (128, "up to 512 threads; four vectors of u and x, the next four, and dg's sums"),
+    r"norm_backward_kernel<": (128, "up to 512 threads; four steps of 8 inputs of u, x, the next row's and dg's sums"),
     r"quantize_gradient_rows_kernel<": (128, "a block of up to 512 threads: the rows of a group, the next group's, and maxima"),
     r"(quantize_gradient_row|gradient_maxima)_kernel<": (40, "six blocks of 256 threads"),
     r"quantize_gradient_outputs_kernel<\d, true": (128, "two blocks of 256 threads; 32 gradients each, and their random numbers"),
