@@ -6,7 +6,6 @@
 //
 // One JSON object a shape on a line: microseconds of each kernel, gradients in bfloat16. Inputs are random; that
 // results are right is what the tests show.
-#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
@@ -15,7 +14,6 @@
 #include <vector>
 
 #include "cuda/backward/gradient_weight.h"
-#include "cuda/backward/norm_backward.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
 #include "trit/cuda_backward.h"
@@ -118,14 +116,7 @@ void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens
                                 .grad_x = grad_x.data(),
                                 .grad_norm_weight = grad_norm_weight.data(),
                                 .parts = parts};
-  for (const std::int64_t of_parts : {parts, std::int64_t{132}}) {
-    for (const int steps : {1, 2, 4}) {
-      cuda::NormBackward args = norm;
-      args.parts = std::min(parts, of_parts);
-      measurement.add("norm_backward_" + std::to_string(steps) + "_of_" + std::to_string(of_parts),
-                      [=] { cuda::norm_backward(args, steps, stream); });
-    }
-  }
+  measurement.add("norm_backward", [&] { cuda::norm_backward(norm, stream); });
   const cuda::GradientRows rows{.grad = grad.data(),
                                 .type = DataType::bfloat16,
                                 .tokens = tokens,

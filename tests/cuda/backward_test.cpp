@@ -10,7 +10,6 @@
 #include <cstring>
 #include <limits>
 
-#include "cuda/backward/norm_backward.h"
 #include "cuda/support.h"
 #include "torch/row_kernels.h"
 #include "trit/format.h"
@@ -178,18 +177,17 @@ TEST_F(CudaBackwardTest, NormBackward) {
     const DeviceArray<std::uint16_t> grad_x(
         std::vector<std::uint16_t>(static_cast<std::size_t>(tokens * inputs), 0xA5A5));
     const DeviceArray<float> grad_weight(std::vector<float>(static_cast<std::size_t>(parts * inputs), kNan));
-    const int steps = 1 << uniform(0, 2);
-    const cuda::NormBackward args{.grad = grad.data(),
-                                  .x = x.data(),
-                                  .type = type,
-                                  .tokens = tokens,
-                                  .in_features = inputs,
-                                  .norm_weight = weighted ? weight.data() : nullptr,
-                                  .rstd = rstd.data(),
-                                  .grad_x = input_wanted ? grad_x.data() : nullptr,
-                                  .grad_norm_weight = weight_wanted ? grad_weight.data() : nullptr,
-                                  .parts = parts};
-    uniform(0, 1) == 0 ? cuda::norm_backward(args, nullptr) : cuda::norm_backward(args, steps, nullptr);
+    cuda::norm_backward({.grad = grad.data(),
+                         .x = x.data(),
+                         .type = type,
+                         .tokens = tokens,
+                         .in_features = inputs,
+                         .norm_weight = weighted ? weight.data() : nullptr,
+                         .rstd = rstd.data(),
+                         .grad_x = input_wanted ? grad_x.data() : nullptr,
+                         .grad_norm_weight = weight_wanted ? grad_weight.data() : nullptr,
+                         .parts = parts},
+                        nullptr);
     const auto found_x = values_of(grad_x);
     const auto found_weight = values_of(grad_weight);
     std::vector<double> sums(static_cast<std::size_t>(inputs));

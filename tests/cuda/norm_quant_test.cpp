@@ -137,12 +137,12 @@ TEST_F(CudaNormQuantTest, ManyRows) {
   }
 }
 
-// 16-bit rows in registers end at 4096 and 8192 inputs.
+// 16-bit rows in registers end at 4096, 8192 and 16,384 inputs.
 TEST_F(CudaNormQuantTest, RowsAboutAsLongAsRegistersHold) {
   cuda::Device small = largest_device();
   small.multiprocessors = 1;
   int i = 0;
-  for (const std::int64_t k : {4095, 4096, 4097, 8190, 8191, 8192, 8193}) {
+  for (const std::int64_t k : {4095, 4096, 4097, 8190, 8191, 8192, 8193, 14336, 16383, 16384, 16385}) {
     use_policy(i);
     compare(small, 9, k, kTypes[static_cast<std::size_t>(1 + i++ % 2)]);
   }

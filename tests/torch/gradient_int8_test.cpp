@@ -131,7 +131,7 @@ TEST(GradientInt8, RoundsAtRandomAsTheGeneratorSays) {
   Int8Case layer = int8_case(40, 64, 50, false, torch::kFloat);
   const auto exact = int8_gradients(layer);
   torch::manual_seed(5);
-  const at::Generator generator = at::detail::createCPUGenerator(5);
+  at::Generator generator = at::detail::createCPUGenerator(5);
   const std::uint64_t seed = at::check_generator<at::CPUGeneratorImpl>(generator)->random64();
   const auto first = backward(layer, true);
   const auto want = int8_gradients(layer, {true, seed, 0});

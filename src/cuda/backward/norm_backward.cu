@@ -5,16 +5,12 @@
 //   dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
 //   dg[k] = sum over rows of u[k] x[k] r
 //
-// A block takes the rows of one part in groups, in order, and loads the next group while it computes. Thread t
-// holds inputs 8 t .. 8 t + 7 of every step of 8 * threads inputs, of u, x and dg's sums, in registers: four
-// vectors of 16 bytes of u and of x, which are four rows of one step, two rows of two steps or one of four.
-// Threads meet twice a group, for sums over a row:
+// A block takes the rows of one part in order, and loads the next row while it computes. Thread t
+// holds inputs 8 t .. 8 t + 7 of every step of 8 * threads inputs, of u, x and of dg's sums, in registers.
 //
-//   shared   products g u x [rows][K], fp32: thread j < 256 adds up those of k = j mod 256 in the order of k, as
+//   shared   products g u x [K], fp32: thread j < 256 adds up those of k = j mod 256 in the order of k, as
 //            lane_sum requires, so that dx has the CPU's bits
-//            accumulators [rows][256]
-#include "cuda/backward/norm_backward.h"
-
+//            accumulators [2][256]
 #include <algorithm>
 #include <string>
 
@@ -29,148 +25,116 @@ namespace {
 
 constexpr int kEight = 8;  // 16-bit inputs of 16 bytes
 constexpr int kMaxThreads = 512;
-constexpr int kVectors = 4;  // of u, and of x, that a thread works on
-constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kVectors;
+constexpr int kMaxSteps = 4;
+constexpr int kMinThreads = 64;
+constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kMaxSteps;
 constexpr std::int64_t kMaxParts = 264;  // two blocks for each of an H200's 132 multiprocessors
 
-__device__ __forceinline__ void load_eight(float (&g)[kEight], const float* from) {
-  const float4 low = reinterpret_cast<const float4*>(from)[0];
-  const float4 high = reinterpret_cast<const float4*>(from)[1];
-  const float values[kEight] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+template <bool kWeighted>
+__device__ __forceinline__ void weigh_eight(float (&values)[kEight], const float* weight, int k) {
+  if constexpr (kWeighted) {
+    const auto* const four = reinterpret_cast<const float4*>(weight + k);
+    const float4 low = four[0];
+    const float4 high = four[1];
+    const float g[kEight] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
 #pragma unroll
-  for (int i = 0; i < kEight; ++i) {
-    g[i] = values[i];
+    for (int i = 0; i < kEight; ++i) {
+      values[i] = __fmul_rn(values[i], g[i]);
+    }
   }
 }
 
 template <DataType kType, bool kWeighted, int kSteps>
 __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBackward a) {
-  constexpr int kRows = kVectors / kSteps;
   const int features = static_cast<int>(a.in_features);
   auto* const products = reinterpret_cast<float*>(dynamic_shared());
-  auto* const accumulators = products + kRows * features;
+  auto* const accumulators = products + features;
   const int thread = static_cast<int>(threadIdx.x);
   const int step = kEight * static_cast<int>(blockDim.x);
   const std::int64_t part = blockIdx.x;
   const std::int64_t begin = part * a.tokens / gridDim.x;
   const std::int64_t end = (part + 1) * a.tokens / gridDim.x;
   float sums[kSteps][kEight] = {};
-  uint4 next_u[kRows][kSteps] = {};
-  uint4 next_x[kRows][kSteps] = {};
-  float next_rstd[kRows] = {};
-  const auto fetch = [&](std::int64_t first) {
+  uint4 next_u[kSteps] = {};
+  uint4 next_x[kSteps] = {};
+  const auto fetch = [&](std::int64_t row) {
+    const auto* const u_row = static_cast<const std::uint16_t*>(a.grad) + row * features;
+    const auto* const x_row = static_cast<const std::uint16_t*>(a.x) + row * features;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      const std::int64_t row = first + r;
-      if (row < end) {
-        const auto* const u_row = static_cast<const std::uint16_t*>(a.grad) + row * features;
-        const auto* const x_row = static_cast<const std::uint16_t*>(a.x) + row * features;
-        next_rstd[r] = a.rstd[row];
-#pragma unroll
-        for (int i = 0; i < kSteps; ++i) {
-          const int k = step * i + kEight * thread;
-          if (k < features) {
-            next_u[r][i] = *reinterpret_cast<const uint4*>(u_row + k);
-            next_x[r][i] = *reinterpret_cast<const uint4*>(x_row + k);
-          }
-        }
+    for (int i = 0; i < kSteps; ++i) {
+      const int k = step * i + kEight * thread;
+      if (k < features) {
+        next_u[i] = *reinterpret_cast<const uint4*>(u_row + k);
+        next_x[i] = *reinterpret_cast<const uint4*>(x_row + k);
       }
     }
   };
-  fetch(begin);
-  for (std::int64_t first = begin; first < end; first += kRows) {
-    uint4 u[kRows][kSteps];
-    uint4 x[kRows][kSteps];
-    float rstd[kRows];
+  if (begin < end) {
+    fetch(begin);
+  }
+  for (std::int64_t row = begin; row < end; ++row) {
+    uint4 u[kSteps];
+    uint4 x[kSteps];
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      rstd[r] = next_rstd[r];
-#pragma unroll
-      for (int i = 0; i < kSteps; ++i) {
-        u[r][i] = next_u[r][i];
-        x[r][i] = next_x[r][i];
-      }
+    for (int i = 0; i < kSteps; ++i) {
+      u[i] = next_u[i];
+      x[i] = next_x[i];
     }
-    fetch(first + kRows);
-    const int rows = static_cast<int>(min(end - first, std::int64_t{kRows}));
+    const float rstd = a.rstd[row];
+    if (row + 1 < end) {
+      fetch(row + 1);
+    }
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = step * i + kEight * thread;
       if (k < features) {
-        float g[kEight];
-        if constexpr (kWeighted) {
-          load_eight(g, a.norm_weight + k);
-        }
+        float grad[kEight];
+        float value[kEight];
+        from_vector<kType>(u[i], grad);
+        from_vector<kType>(x[i], value);
 #pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          if (r < rows) {
-            float grad[kEight];
-            float value[kEight];
-            from_vector<kType>(u[r][i], grad);
-            from_vector<kType>(x[r][i], value);
-#pragma unroll
-            for (int j = 0; j < kEight; ++j) {
-              sums[i][j] = __fadd_rn(sums[i][j], __fmul_rn(grad[j], __fmul_rn(value[j], rstd[r])));
-              if constexpr (kWeighted) {
-                grad[j] = __fmul_rn(grad[j], g[j]);
-              }
-              grad[j] = __fmul_rn(grad[j], value[j]);
-            }
-            auto* const to = reinterpret_cast<float4*>(products + r * features + k);
-            to[0] = {grad[0], grad[1], grad[2], grad[3]};
-            to[1] = {grad[4], grad[5], grad[6], grad[7]};
-          }
+        for (int j = 0; j < kEight; ++j) {
+          sums[i][j] = __fadd_rn(sums[i][j], __fmul_rn(grad[j], __fmul_rn(value[j], rstd)));
         }
+        weigh_eight<kWeighted>(grad, a.norm_weight, k);
+        auto* const to = reinterpret_cast<float4*>(products + k);
+        to[0] = {__fmul_rn(grad[0], value[0]), __fmul_rn(grad[1], value[1]), __fmul_rn(grad[2], value[2]),
+                 __fmul_rn(grad[3], value[3])};
+        to[1] = {__fmul_rn(grad[4], value[4]), __fmul_rn(grad[5], value[5]), __fmul_rn(grad[6], value[6]),
+                 __fmul_rn(grad[7], value[7])};
       }
     }
     __syncthreads();
-    for (int i = thread; i < rows * kLanes; i += static_cast<int>(blockDim.x)) {
-      const float* const of_row = products + i / kLanes * features;
+    // Two buffers: a thread may be one row ahead of another.
+    float* const buffer = accumulators + (row - begin) % 2 * kLanes;
+    for (int lane = thread; lane < kLanes; lane += static_cast<int>(blockDim.x)) {
       float acc = 0;
 #pragma unroll 8
-      for (int k = i % kLanes; k < features; k += kLanes) {
-        acc = __fadd_rn(acc, of_row[k]);
+      for (int k = lane; k < features; k += kLanes) {
+        acc = __fadd_rn(acc, products[k]);
       }
-      accumulators[i] = acc;
+      buffer[lane] = acc;
     }
     __syncthreads();
-    float along[kRows];
+    const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
+    const float along =
+        __fmul_rn(__fdiv_rn(cube, static_cast<float>(features)), tree_sum(buffer, thread % 32));
+    if (a.grad_x != nullptr) {
+      auto* const to = static_cast<std::uint16_t*>(a.grad_x) + row * features;
 #pragma unroll
-    for (int r = 0; r < kRows; ++r) {
-      if (r < rows) {
-        const float cube = __fmul_rn(__fmul_rn(rstd[r], rstd[r]), rstd[r]);
-        along[r] = __fmul_rn(__fdiv_rn(cube, static_cast<float>(features)),
-                             tree_sum(accumulators + r * kLanes, thread % 32));
-      }
-    }
-    if (a.grad_x == nullptr) {
-      continue;
-    }
+      for (int i = 0; i < kSteps; ++i) {
+        const int k = step * i + kEight * thread;
+        if (k < features) {
+          float grad[kEight];
+          float value[kEight];
+          from_vector<kType>(u[i], grad);
+          from_vector<kType>(x[i], value);
+          weigh_eight<kWeighted>(grad, a.norm_weight, k);
 #pragma unroll
-    for (int i = 0; i < kSteps; ++i) {
-      const int k = step * i + kEight * thread;
-      if (k < features) {
-        float g[kEight];
-        if constexpr (kWeighted) {
-          load_eight(g, a.norm_weight + k);
-        }
-#pragma unroll
-        for (int r = 0; r < kRows; ++r) {
-          if (r < rows) {
-            float grad[kEight];
-            float value[kEight];
-            from_vector<kType>(u[r][i], grad);
-            from_vector<kType>(x[r][i], value);
-#pragma unroll
-            for (int j = 0; j < kEight; ++j) {
-              if constexpr (kWeighted) {
-                grad[j] = __fmul_rn(grad[j], g[j]);
-              }
-              grad[j] = __fsub_rn(__fmul_rn(rstd[r], grad[j]), __fmul_rn(along[r], value[j]));
-            }
-            auto* const to = static_cast<std::uint16_t*>(a.grad_x) + (first + r) * features;
-            *reinterpret_cast<uint4*>(to + k) = to_vector<kType>(grad);
+          for (int j = 0; j < kEight; ++j) {
+            grad[j] = __fsub_rn(__fmul_rn(rstd, grad[j]), __fmul_rn(along, value[j]));
           }
+          *reinterpret_cast<uint4*>(to + k) = to_vector<kType>(grad);
         }
       }
     }
@@ -189,36 +153,36 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
 }
 
 template <DataType kType, bool kWeighted, int kSteps>
-void run(const NormBackward& args, Stream stream) {
-  constexpr std::int64_t kRows = kVectors / kSteps;
-  const std::int64_t threads =
-      round_up<std::int64_t>(ceil_div<std::int64_t>(args.in_features / kEight, kSteps), 32);
+void run(const NormBackward& args, unsigned threads, Stream stream) {
   launch<norm_backward_kernel<kType, kWeighted, kSteps>>(
       "norm_backward",
       {.grid = {static_cast<unsigned>(args.parts)},
-       .block = {static_cast<unsigned>(threads)},
-       .shared_bytes =
-           static_cast<unsigned>(kRows * (args.in_features + kLanes) * std::int64_t{sizeof(float)})},
+       .block = {threads},
+       .shared_bytes = static_cast<unsigned>((args.in_features + 2 * kLanes) * std::int64_t{sizeof(float)})},
       stream, args);
 }
 
 template <DataType kType, bool kWeighted>
-void run_steps(const NormBackward& args, int steps, Stream stream) {
-  steps == 1   ? run<kType, kWeighted, 1>(args, stream)
-  : steps == 2 ? run<kType, kWeighted, 2>(args, stream)
-               : run<kType, kWeighted, 4>(args, stream);
+void run_steps(const NormBackward& args, Stream stream) {
+  const std::int64_t eights = args.in_features / kEight;
+  // Four steps, in small blocks: several of a multiprocessor work on while one waits at a barrier.
+  const std::int64_t steps = std::clamp<std::int64_t>(eights / kMinThreads, 1, kMaxSteps);
+  const auto threads = static_cast<unsigned>(round_up<std::int64_t>(ceil_div(eights, steps), 32));
+  switch (steps) {
+    case 1:
+      return run<kType, kWeighted, 1>(args, threads, stream);
+    case 2:
+      return run<kType, kWeighted, 2>(args, threads, stream);
+    case 3:
+      return run<kType, kWeighted, 3>(args, threads, stream);
+    default:
+      return run<kType, kWeighted, 4>(args, threads, stream);
+  }
 }
 
 template <DataType kType>
-void run_type(const NormBackward& args, int steps, Stream stream) {
-  args.norm_weight != nullptr ? run_steps<kType, true>(args, steps, stream)
-                              : run_steps<kType, false>(args, steps, stream);
-}
-
-// Blocks have up to 512 threads.
-int min_steps(std::int64_t features) {
-  const std::int64_t eights = features / kEight;
-  return eights <= kMaxThreads ? 1 : eights <= 2 * kMaxThreads ? 2 : 4;
+void run_type(const NormBackward& args, Stream stream) {
+  args.norm_weight != nullptr ? run_steps<kType, true>(args, stream) : run_steps<kType, false>(args, stream);
 }
 
 }  // namespace
@@ -234,7 +198,7 @@ bool norm_backward_fits(const NormBackward& args) {
          is_aligned(args.grad_x, 16) && is_aligned(args.grad_norm_weight, 16);
 }
 
-void norm_backward(const NormBackward& args, int steps, Stream stream) {
+void norm_backward(const NormBackward& args, Stream stream) {
   if (!norm_backward_fits(args)) {
     throw Error("cuda::norm_backward: " + std::to_string(args.tokens) + " rows of " +
                 std::to_string(args.in_features) + " " + std::string(name_of(args.type)) + " in " +
@@ -242,14 +206,8 @@ void norm_backward(const NormBackward& args, int steps, Stream stream) {
                 std::to_string(kMaxFeatures) +
                 " inputs, a multiple of 8, aligned to 16 bytes, and 1 part or more");
   }
-  const int taken = std::max(steps, min_steps(args.in_features));
-  args.type == DataType::bfloat16 ? run_type<DataType::bfloat16>(args, taken, stream)
-                                  : run_type<DataType::float16>(args, taken, stream);
-}
-
-void norm_backward(const NormBackward& args, Stream stream) {
-  // The fewest steps are the most rows between two barriers.
-  norm_backward(args, min_steps(args.in_features), stream);
+  args.type == DataType::bfloat16 ? run_type<DataType::bfloat16>(args, stream)
+                                  : run_type<DataType::float16>(args, stream);
 }
 
 }  // namespace trit::cuda

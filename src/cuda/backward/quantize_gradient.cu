@@ -4,7 +4,7 @@
 //
 // 16-bit rows of up to 16,384 outputs, a multiple of 8: a block takes groups of rows in turn, and loads the next
 // group while it works on this one. Thread t holds outputs 8 t .. 8 t + 7 of every step of 8 * threads outputs:
-// eight rows of one step, four of two, or one of four. Threads meet once per group:
+// eight rows of one step, three of two, or one of four. Threads meet once per group:
 //
 //   shared   maxima of the warps [2][rows of a group][16]; two buffers, so that one barrier is enough
 //
@@ -28,7 +28,7 @@ constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kMaxSteps;
 
 // Rows of a group: 64 KB in flight where 128 registers a thread hold them beside 8 maxima a step.
 template <int kSteps>
-constexpr int kRowsOf = kSteps == 1 ? 8 : kSteps == 2 ? 4 : 1;
+constexpr int kRowsOf = kSteps == 1 ? 8 : kSteps == 2 ? 3 : 1;
 
 template <DataType kType, int kSteps, bool kStochastic>
 __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(const GradientRows a) {

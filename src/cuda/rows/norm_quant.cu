@@ -8,7 +8,7 @@
 //   pass 2   q = rint(x g factor)
 //
 // Few rows: a block of 256 threads for each, thread j is accumulator j; latency counts. Many rows of up to
-// 8192 inputs of 16 bits: in the registers of 128 threads (norm_quant_registers.cuh). Many other rows: a warp
+// 16,384 inputs of 16 bits: in the registers of 128 threads (norm_quant_registers.cuh). Many other rows: a warp
 // for each, in shared memory (norm_quant_rows.cuh), without a barrier of the block.
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
@@ -99,11 +99,12 @@ constexpr std::int64_t kRowsPerMultiprocessor = 8;
 /// Steps of 256 inputs that a block of norm_quant_registers holds.
 constexpr int kFewSteps = 16;
 constexpr int kManySteps = 32;
+constexpr int kMaxSteps = 64;
 
 /// Whether norm_quant_registers can be used, and pays.
 bool fits_registers(const Device& device, const NormQuant& args) {
   return args.tokens >= kRowsPerMultiprocessor * device.multiprocessors && args.x_type != DataType::float32 &&
-         args.in_features <= kLanes * kManySteps && args.x_stride % 2 == 0 && is_aligned(args.x, 4);
+         args.in_features <= kLanes * kMaxSteps && args.x_stride % 2 == 0 && is_aligned(args.x, 4);
 }
 
 template <DataType kType, int kSteps>
@@ -128,8 +129,10 @@ void launch_registers(const NormQuant& args, const NormQuantArguments& arguments
                           .programmatic = args.programmatic};
   if (args.in_features <= kLanes * kFewSteps) {
     launch_steps<kType, kFewSteps>(shape, args.norm, arguments, stream);
-  } else {
+  } else if (args.in_features <= kLanes * kManySteps) {
     launch_steps<kType, kManySteps>(shape, args.norm, arguments, stream);
+  } else {
+    launch_steps<kType, kMaxSteps>(shape, args.norm, arguments, stream);
   }
 }
 

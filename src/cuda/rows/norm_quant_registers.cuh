@@ -13,6 +13,9 @@ namespace trit::cuda {
 inline constexpr int kRegisterThreads = kLanes / 2;
 inline constexpr int kRegisterHeaderBytes = kLanes * 4 + 16;  // accumulators, the warps' maxima
 
+/// Blocks of a multiprocessor: their registers hold a row, and the weights' floats beside it.
+constexpr int blocks_with(int steps, bool weighted) { return steps > 32 ? 4 : weighted ? 5 : 8; }
+
 /// One of a pair, in the low 16 bits.
 __device__ __forceinline__ float low_half(DataType type, std::uint32_t bits) {
   return type == DataType::bfloat16 ? __uint_as_float(bits << 16)
@@ -39,8 +42,9 @@ __device__ __forceinline__ void weigh(float (&values)[2], const float* g, int k,
 /// x is aligned to 4 bytes, its rows are an even number of inputs apart, and in_features <= 256 kSteps.
 /// kWeighted: there is a norm_weight.
 template <DataType kType, bool kNorm, bool kWeighted, int kSteps>
-__global__ __launch_bounds__(kRegisterThreads,
-                             kWeighted ? 5 : 8) void norm_quant_registers_kernel(const NormQuantArguments a) {
+__global__ __launch_bounds__(
+    kRegisterThreads,
+    blocks_with(kSteps, kWeighted)) void norm_quant_registers_kernel(const NormQuantArguments a) {
   static_assert(kType != DataType::float32, "a pair is one register");
   auto* accumulators = reinterpret_cast<float*>(dynamic_shared());    // [256]
   auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);  // [4]
