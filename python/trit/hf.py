@@ -3,10 +3,12 @@
 
     model = transformers.AutoModelForCausalLM.from_pretrained(...)    # quant_method "bitnet"
     trit.hf.swap_(model)
+    trit.hf.save_pretrained(model, "folder")                          # transformers loads it again
 """
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -86,3 +88,60 @@ def swap_(model: Module, *, trainable: bool = False) -> list[str]:
         parent, _, last = name.rpartition(".")
         setattr(model.get_submodule(parent), last, layer)
     return list(layers)
+
+
+def _own(name: str, layer: BitLinear | PackedBitLinear) -> dict[str, Tensor]:
+    """transformers' tensors of a layer, for AutoBitLinear in the mode "offline", whose scale multiplies."""
+    if layer.out_features % 4 != 0:
+        raise ValueError(f"trit.hf.save_pretrained: {name} has {layer.out_features} outputs, wanted a multiple of 4")
+    if layer.scale == "row":
+        raise ValueError(f"trit.hf.save_pretrained: {name} has a weight scale per row, wanted one: transformers has no other")
+    packed = layer if isinstance(layer, PackedBitLinear) else freeze(layer)
+    assert isinstance(packed, PackedBitLinear)
+    ones = torch.ones(1, device=packed.weight.device)
+    t = (ops.dequantize(packed.weight, ones, packed.in_features) + 1).to(torch.uint8)
+    codes = torch.zeros_like(t[: len(t) // 4])
+    for field, part in enumerate(t.chunk(4)):
+        codes |= part << (2 * field)
+    beta = packed.weight_scale
+    own = {"weight": codes, "weight_scale": beta}
+    if packed.bias is not None:
+        own["bias"] = packed.bias / beta  # which is multiplied with the product
+    if packed.norm is not None:
+        own["rms_norm.weight"] = packed.norm.weight.detach()
+    return {f"{name}.{key}": value for key, value in own.items()}
+
+
+@torch.no_grad()
+def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) -> None:
+    """Writes a transformers model with trit's layers as a folder that transformers loads as packed BitNet.
+
+    config.json gets quantization_config: bitnet, "autobitlinear", "offline", and whether the layers have inner norms,
+    which must be all or none, with one eps. `options` go to the model's own save_pretrained. Raises ValueError for
+    layers that transformers cannot hold: outputs that are no multiple of 4, a weight scale per row.
+    """
+    from transformers import BitNetQuantConfig
+
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, (BitLinear, PackedBitLinear))}
+    norms = {None if layer.norm is None else layer.eps for layer in layers.values()}
+    if len(norms) != 1:
+        raise ValueError(f"trit.hf.save_pretrained: the layers have the norms {sorted(map(str, norms))}, wanted one kind "
+                         "for all, and at least one layer")
+    (eps,) = norms
+    tensors = {key: value for key, value in model.state_dict().items()
+               if not any(key.startswith(name + ".") for name in layers)}
+    for name, layer in layers.items():
+        tensors.update(_own(name, layer))
+    floats = sorted({name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
+    before, quantizer = getattr(model.config, "quantization_config", None), getattr(model, "hf_quantizer", None)
+    model.config.quantization_config = BitNetQuantConfig(floats or None, linear_class="autobitlinear",
+                                                         use_rms_norm=eps is not None, rms_norm_eps=eps or 1e-6)
+    model.hf_quantizer = None  # it would save its own layers
+    try:
+        model.save_pretrained(folder, state_dict=tensors, **options)
+    finally:
+        model.hf_quantizer = quantizer
+        if before is None:
+            del model.config.quantization_config
+        else:
+            model.config.quantization_config = before

@@ -78,10 +78,13 @@ def pack(model: Module) -> dict[str, Tensor]:
     a NaN or an infinity.
     """
     tensors: dict[str, Tensor] = {}
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, BitLinear)}
+    # A layer in two places has two names.
+    layers = {name: module for name, module in model.named_modules(remove_duplicate=False)
+              if isinstance(module, BitLinear)}
     weights = {_join(name, "weight") for name in layers}
+    parts = tuple(_join(name, "parametrizations.weight.") for name in layers)
     for key, value in model.state_dict().items():
-        if key not in weights:
+        if key not in weights and not key.startswith(parts):
             tensors[key] = _exported(key, value)
     for name, layer in layers.items():
         key = _join(name, "weight")
@@ -118,7 +121,7 @@ def _checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str
 
 def _check_graph(model: Module, graph: Mapping[str, Any]) -> None:
     """What the graph says of each ternary layer that its tensors do not show."""
-    modules = dict(model.named_modules())
+    modules = dict(model.named_modules(remove_duplicate=False))
     for node in graph.get("nodes", []):
         if node.get("op") != "bit_linear":
             continue
@@ -147,7 +150,7 @@ def save(model: Module, path: Path, graph: Mapping[str, Any] | str | None = None
         parsed = json.loads(graph) if isinstance(graph, str) else graph
         _check_graph(model, parsed)
         entries["trit.model"] = graph if isinstance(graph, str) else json.dumps(graph)
-    for name, module in model.named_modules():
+    for name, module in model.named_modules(remove_duplicate=False):
         if isinstance(module, (BitLinear, PackedBitLinear)) and module.in_features % 4 != 0:
             entries["trit.in_features." + _join(name, "weight")] = str(module.in_features)
     for key, value in (metadata or {}).items():

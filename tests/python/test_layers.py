@@ -121,9 +121,18 @@ def test_lambda():
     assert torch.equal(model(x), float_layer)
     trit.set_lambda(model, 0.999999)
     assert torch.allclose(model(x), full, atol=1e-4)
+    # The gradient is that of the float product of the blended operands: not half of it.
     trit.set_lambda(model, 0.5)
-    model(x).sum().backward()
-    assert layer.weight.grad is not None and layer.norm.weight.grad is not None
+    inputs = x.clone().requires_grad_()
+    model(inputs).sum().backward()
+    quantised = trit.ops.norm_quant(x, layer.norm.weight)
+    blended = (layer.norm(x) + quantised.q[:, :24] * quantised.scale.unsqueeze(1)) / 2
+    assert torch.allclose(layer.weight.grad, blended.sum(0).expand(10, 24), rtol=1e-4, atol=1e-5)
+    beta = trit.ops.absmean(layer.weight)
+    weights = (layer.weight + trit.ops.dequantize(trit.ops.ternarize_pack(layer.weight, beta), beta, 24)) / 2
+    twin = x.clone().requires_grad_()
+    torch.nn.functional.linear(layer.norm(twin), weights.detach()).sum().backward()
+    assert torch.allclose(inputs.grad, twin.grad, rtol=1e-4, atol=1e-5)
     model.to(torch.bfloat16)
     assert layer._lambda.dtype == torch.float32 and layer.lambda_ == 0.5
     trit.set_lambda(model, 1)

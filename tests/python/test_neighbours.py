@@ -5,9 +5,17 @@ import copy
 
 import pytest
 import torch
+import torch._dynamo
 
 import trit
 from trit.nn import BitLinear, PackedBitLinear
+
+
+@pytest.fixture(autouse=True)
+def as_written():
+    """The layers of transformers are decorated with torch.compile: here they run as written."""
+    with torch._dynamo.config.patch(disable=True):
+        yield
 
 
 def test_torchao():
@@ -80,3 +88,23 @@ def test_transformers(variant):
     assert generated.shape == (2, 16)
     with pytest.raises(ValueError, match="no BitNet layers"):
         trit.hf.swap_(model)
+
+
+@pytest.mark.parametrize("variant", [("bitlinear",), ("autobitlinear", "online", True)])
+def test_save_pretrained(variant, tmp_path):
+    """What we write is loaded by transformers, and runs there and, swapped again, here."""
+    transformers = pytest.importorskip("transformers")
+    model = bitnet(*variant)
+    trit.hf.swap_(model)
+    tokens = torch.randint(0, 64, (2, 12))
+    with torch.no_grad():
+        want = model(tokens).logits
+        trit.hf.save_pretrained(model, tmp_path)
+        again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+        theirs = again(tokens).logits
+        assert (theirs - want).norm() / want.norm() <= 5e-3
+        assert len(trit.hf.swap_(again)) == 14
+        assert torch.equal(again(tokens).logits, want)
+    odd = torch.nn.Sequential(BitLinear(8, 6))
+    with pytest.raises(ValueError, match="6 outputs, wanted a multiple of 4"):
+        trit.hf.save_pretrained(odd, tmp_path)

@@ -101,6 +101,22 @@ def test_into_a_float_model(tmp_path):
     assert torch.equal(plain(x), net(x))
 
 
+def test_shared_and_parametrised_layers(tmp_path):
+    shared, other = BitLinear(8, 8), BitLinear(8, 8)
+    torch.nn.utils.parametrize.register_parametrization(other, "weight", torch.nn.Tanh())
+    model = torch.nn.Sequential(shared, torch.nn.ReLU(), shared, other)
+    packed = trit.pack(model)
+    assert sorted(packed) == sorted(f"{i}.{key}" for i in (0, 2, 3) for key in ("weight", "weight_scale", "bias", "norm.weight"))
+    trit.save(model, tmp_path / "model.safetensors")
+    twin = torch.nn.Sequential(BitLinear(8, 8), torch.nn.ReLU(), BitLinear(8, 8), BitLinear(8, 8))
+    trit.load_into(twin, tmp_path / "model.safetensors")
+    x = torch.randn(3, 8)
+    want = model(x)
+    assert torch.equal(twin(x), want)
+    trit.freeze(model)
+    assert model[0] is model[2] and torch.equal(model(x), want)
+
+
 def test_single_layer(tmp_path):
     layer = BitLinear(7, 3)
     trit.save(layer, tmp_path / "layer.safetensors")

@@ -69,7 +69,7 @@ void product(const std::int8_t* q, const float* scale, std::int64_t tokens, cons
                        .bias = floats(offset),
                        .y_type = data_type(y.scalar_type(), "y"),
                        .y = y.mutable_data_ptr(),
-                       .workspace = cuda::pointer_or_null(workspace),
+                       .workspace = workspace.data,
                        .programmatic = programmatic},
                       cuda::stream_of(y));
 }
@@ -234,7 +234,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
                             .codes = data<std::uint8_t>(codes),
                             .weights = prepared,
                             .row_sums = per_row ? nullptr : reinterpret_cast<float*>(prepared + bytes),
-                            .counter = static_cast<std::int32_t*>(cuda::pointer_or_null(counter))},
+                            .counter = static_cast<std::int32_t*>(counter.data)},
                            cuda::stream_of(w));
   const Rows rows = rows_of(x);
   Tensor q = empty_q(rows);

@@ -45,26 +45,34 @@ trit::cuda::Stream stream_of(const Tensor& tensor) {
   return static_cast<trit::cuda::Stream>(stream);
 }
 
-optional<Tensor> workspace(const Tensor& like, std::size_t bytes) {
+Workspace workspace(const Tensor& like, std::size_t bytes) {
   if (bytes == 0) {
-    return std::nullopt;
+    return {};
   }
-  const std::array<std::int64_t, 1> sizes{static_cast<std::int64_t>(bytes)};
-  const auto zeros = [&] { return torch::stable::new_zeros(like, sizes, ScalarType::Byte); };
   const trit::cuda::Stream stream = stream_of(like);
   if (is_capturing(stream)) {
-    return zeros();
+    const std::array<std::int64_t, 1> sizes{static_cast<std::int64_t>(bytes)};
+    const Tensor zeros = torch::stable::new_zeros(like, sizes, ScalarType::Byte);
+    return {zeros.mutable_data_ptr(), zeros};
   }
+  struct Kept {
+    void* data = nullptr;
+    std::size_t bytes = 0;
+  };
   static std::mutex mutex;
-  // Never destroyed: CUDA may be gone when static objects are.
-  static auto& kept = *new std::map<std::pair<std::int32_t, trit::cuda::Stream>, Tensor>;
+  static std::map<std::pair<std::int32_t, trit::cuda::Stream>, Kept> kept;
   const std::lock_guard lock(mutex);
-  const std::pair key{like.get_device_index(), stream};
-  const auto found = kept.find(key);
-  if (found != kept.end() && found->second.numel() >= sizes[0]) {
-    return found->second;
+  Kept& own = kept[{like.get_device_index(), stream}];
+  if (own.bytes < bytes) {
+    void* data = nullptr;
+    const cudaError_t error = cudaMalloc(&data, bytes);
+    check(error == cudaSuccess, "cuda: no memory for a workspace of ", bytes,
+          " bytes: ", cudaGetErrorString(error));
+    cudaMemsetAsync(data, 0, bytes, stream);
+    cudaFree(own.data);  // waits for the launches that use it
+    own = {data, bytes};
   }
-  return kept.insert_or_assign(key, zeros()).first->second;
+  return {own.data, std::nullopt};
 }
 
 void check_device(const Tensor& tensor, const char* what, const Tensor& x) {

@@ -18,10 +18,17 @@ const trit::cuda::Device& device_of(const Tensor& tensor);
 /// The current stream of a tensor's GPU.
 trit::cuda::Stream stream_of(const Tensor& tensor);
 
-/// At least `bytes` bytes of zeros for products on the current stream, or nothing where none are needed. Each
-/// stream of a device has one workspace, zeroed when it is made and left zero by every product; inside a
-/// capture each call gets its own, whose zeroing is part of the graph.
-optional<Tensor> workspace(const Tensor& like, std::size_t bytes);
+/// Zeros for a launch on the current stream.
+struct Workspace {
+  void* data = nullptr;
+  optional<Tensor> owner;  // inside a capture
+};
+/// At least `bytes` bytes, null where none are needed. Each stream of a device has one workspace, zeroed when
+/// it is made and left zero by every launch. It comes from CUDA itself: what a caching allocator gives while
+/// torch.compile warms up for CUDA graphs must not outlive the graph's outputs. Inside a capture each call
+/// gets its own from LibTorch, whose zeroing is part of the graph.
+Workspace workspace(const Tensor& like, std::size_t bytes);
+
 inline void* pointer_or_null(const optional<Tensor>& tensor) {
   return tensor ? tensor->mutable_data_ptr() : nullptr;
 }
