@@ -14,7 +14,9 @@ inline constexpr int kRegisterThreads = kLanes / 2;
 inline constexpr int kRegisterHeaderBytes = kLanes * 4 + 16;  // accumulators, the warps' maxima
 
 /// Blocks of a multiprocessor: their registers hold a row, and the weights' floats beside it.
-constexpr int blocks_with(int steps, bool weighted) { return steps > 32 ? 4 : weighted ? 5 : 8; }
+constexpr int blocks_with(int steps, bool weighted) {
+  return weighted ? (steps > 32 ? 3 : 5) : (steps > 32 ? 4 : 8);
+}
 
 /// One of a pair, in the low 16 bits.
 __device__ __forceinline__ float low_half(DataType type, std::uint32_t bits) {
