@@ -26,8 +26,9 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
     if (rms) {
       check(x.has_value(), "bit_linear_backward: a layer with a norm needs x");
       // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+      const Tensor values = as_matrix(*x);
       std::tie(grad_x, grad_norm_weight) =
-          kNorm(grad_x, as_matrix(*x), rstd, norm_weight, wants_x, wants_norm_weight);
+          kNorm(grad_x, values, rstd, norm_weight, wants_x, wants_norm_weight);
     }
     if (wants_x && grad.dim() != 2) {
       grad_x = torch::stable::reshape(grad_x, sizes_with_last(grad, in_features));

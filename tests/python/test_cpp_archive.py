@@ -19,20 +19,27 @@ def program() -> str:
     return path
 
 
-def tensor(file) -> torch.Tensor:
-    """One that torch::save wrote."""
-    (value,) = torch.jit.load(file).state_dict().values() or dict(torch.jit.load(file).named_buffers()).values()
+def input() -> torch.Tensor:
+    """As in cpp_archive.cpp."""
+    return (torch.arange(150.0).remainder(17) - 8).reshape(5, 30)
+
+
+def run(program, mode, file) -> torch.Tensor:
+    """What the C++ layer gives for input()."""
+    output = file.with_suffix(".output")
+    done = subprocess.run([program, mode, file, output], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (value,) = torch.jit.load(output).state_dict().values()
     return value
 
 
 def test_from_cpp(program, tmp_path):
-    file = tmp_path / "layer.pt"
-    subprocess.run([program, "write", file], check=True)
-    state = torch.jit.load(file).state_dict()
+    want = run(program, "write", tmp_path / "layer.pt")
+    state = torch.jit.load(tmp_path / "layer.pt").state_dict()
     layer = BitLinear(30, 7, scale="row")
     assert list(state) == list(layer.state_dict())
     layer.load_state_dict(state)
-    assert reference.bits_equal(layer(tensor(f"{file}.x")).detach(), tensor(f"{file}.y"))
+    assert reference.bits_equal(layer(input()).detach(), want)
 
 
 def test_to_cpp(program, tmp_path):
@@ -42,7 +49,4 @@ def test_to_cpp(program, tmp_path):
     holder.weight, holder.bias, norm.weight = layer.weight, layer.bias, layer.norm.weight
     holder.norm = norm
     torch.jit.script(holder).save(tmp_path / "layer.pt")
-    x = torch.randn(6, 30)
-    torch.save(x, tmp_path / "x.pt")
-    subprocess.run([program, "read", tmp_path / "layer.pt", tmp_path / "x.pt", tmp_path / "y.pt"], check=True)
-    assert reference.bits_equal(tensor(tmp_path / "y.pt"), layer(x).detach())
+    assert reference.bits_equal(run(program, "read", tmp_path / "layer.pt"), layer(input()).detach())
