@@ -23,6 +23,8 @@ constexpr std::array<GgmlType, 43> kTypes{{
     {36, "IQ4_NL_4_4", 0, 0}, {37, "IQ4_NL_4_8", 0, 0}, {38, "IQ4_NL_8_8", 0, 0}, {39, "MXFP4", 32, 17},
     {40, "NVFP4", 64, 36},    {41, "Q1_0", 128, 18},    {42, "Q2_0", 64, 18},
 }};
+// Of the fork of llama.cpp that Ternary-Bonsai models are published for.
+constexpr std::array<GgmlType, 2> kForkTypes{{{142, "PQ2_0", 128, 34}, {143, "PTQ1_0", 128, 28}}};
 
 }  // namespace
 
@@ -31,11 +33,20 @@ std::size_t value_size(std::uint32_t type) {
   return type < kSizes.size() ? kSizes[type] : 0;
 }
 
-const GgmlType* find_type(std::uint32_t id) { return id < kTypes.size() ? &kTypes[id] : nullptr; }
+const GgmlType* find_type(std::uint32_t id) {
+  if (id < kTypes.size()) {
+    return &kTypes[id];
+  }
+  const auto* at = std::ranges::find(kForkTypes, id, &GgmlType::id);
+  return at == kForkTypes.end() ? nullptr : at;
+}
 
 const GgmlType* find_type(std::string_view name) {
-  const auto* at = std::ranges::find(kTypes, name, &GgmlType::name);
-  return at == kTypes.end() ? nullptr : at;
+  if (const auto* at = std::ranges::find(kTypes, name, &GgmlType::name); at != kTypes.end()) {
+    return at;
+  }
+  const auto* at = std::ranges::find(kForkTypes, name, &GgmlType::name);
+  return at == kForkTypes.end() ? nullptr : at;
 }
 
 std::string type_text(std::uint32_t id) {

@@ -56,6 +56,12 @@ const Bytes kQ2_0Codes = from_hex(
     "460990a0002680a9a6050a8982496415815612151255a8506200a81646152a92948986258589646142650659a60a9a4215621001"
     "469a"
     "9151026686010a04a166");
+const Bytes kPq2_0Bytes = from_hex(
+    "0038460990a0002680a9a6050a8982496415815612151255a8506200a81646152a92"
+    "0038948986258589646142650659a60a9a4215621001469a9151026686010a04a166");
+const Bytes kPtq1_0Bytes = from_hex(
+    "c65f13719dd83a0516175de72b51e8f7c041a84a5d5a7672fab10038"
+    "37765df484f416efc4823ece8369ee2ae35b1d95deb685d1a8460038");
 const Bytes kI2_sBytes = from_hex(
     "a65022695894040428224682162585a02a01042195658514021a2a9852909586264444905a912a95a2510482556090106a5620a4"
     "68a9"
@@ -86,8 +92,11 @@ TEST(Codecs, BlockFormatsGolden) {
     q2_0.insert(q2_0.end(), {0x00, 0x38});
     q2_0.insert(q2_0.end(), kQ2_0Codes.begin() + 16 * block, kQ2_0Codes.begin() + 16 * block + 16);
   }
-  const std::array<std::pair<const BlockFormat*, const Bytes*>, 3> cases{
-      {{&kTq1_0, &kTq1_0Bytes}, {&kTq2_0, &kTq2_0Bytes}, {&kQ2_0, &q2_0}}};
+  const std::array<std::pair<const BlockFormat*, const Bytes*>, 5> cases{{{&kTq1_0, &kTq1_0Bytes},
+                                                                          {&kTq2_0, &kTq2_0Bytes},
+                                                                          {&kQ2_0, &q2_0},
+                                                                          {&kPq2_0, &kPq2_0Bytes},
+                                                                          {&kPtq1_0, &kPtq1_0Bytes}}};
   for (const auto& [format, golden] : cases) {
     SCOPED_TRACE(format->name);
     const Bytes codes = golden_codes();
@@ -200,26 +209,35 @@ TEST(Codecs, TheFirstInvalidCodeIsFound) {
   }
 }
 
-/// Every byte of a block of TQ1_0: what encodes to it, or invalid.
-TEST(Codecs, Tq1_0BytesThatStandForNoDigitsAreInvalid) {
-  for (const int position : {0, 31, 32, 47, 48, 51}) {
-    int valid = 0;
-    for (int byte = 0; byte < 256; ++byte) {
-      Bytes zero(256, 1);
-      Bytes block(54);
-      kTq1_0.encode(zero.data(), block.data());
-      block[static_cast<std::size_t>(position)] = static_cast<std::uint8_t>(byte);
-      Bytes codes(256);
-      kTq1_0.decode(block.data(), codes.data());
-      Bytes packed(64);
-      if (!pack_codes(codes, packed)) {
-        ++valid;
-        Bytes again(54);
-        kTq1_0.encode(codes.data(), again.data());
-        EXPECT_EQ(again, block) << "byte " << byte << " at " << position;
+/// Every byte of a block of base-3 digits: what encodes to it, or invalid.
+TEST(Codecs, BytesThatStandForNoDigitsAreInvalid) {
+  struct Case {
+    const BlockFormat* format;
+    int five_digits;  // bytes with so many; the rest has four
+    std::vector<int> positions;
+  };
+  for (const Case& one :
+       {Case{&kTq1_0, 48, {0, 31, 32, 47, 48, 51}}, {&kPtq1_0, 24, {0, 15, 16, 23, 24, 25}}}) {
+    const auto weights = static_cast<std::size_t>(one.format->weights);
+    for (const int position : one.positions) {
+      int valid = 0;
+      for (int byte = 0; byte < 256; ++byte) {
+        const Bytes zero(weights, 1);
+        Bytes block(static_cast<std::size_t>(one.format->bytes));
+        one.format->encode(zero.data(), block.data());
+        block[static_cast<std::size_t>(position)] = static_cast<std::uint8_t>(byte);
+        Bytes codes(weights);
+        one.format->decode(block.data(), codes.data());
+        Bytes packed(weights / 4);
+        if (!pack_codes(codes, packed)) {
+          ++valid;
+          Bytes again(block.size());
+          one.format->encode(codes.data(), again.data());
+          EXPECT_EQ(again, block) << one.format->name << ", byte " << byte << " at " << position;
+        }
       }
+      EXPECT_EQ(valid, position < one.five_digits ? 243 : 81);
     }
-    EXPECT_EQ(valid, position < 48 ? 243 : 81);
   }
 }
 

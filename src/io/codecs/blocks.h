@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
-// ggml's ternary block formats. A row is cut into blocks of consecutive weights; a block is its codes and a
-// float16 d, value = t * d. ggml's own quantisers take the block's absmax for d; here d is the matrix's
-// scale, rounded to float16, and the codes are stored as they are.
+// ggml's ternary block formats, and two of its fork for models with group scales (PQ2_0, PTQ1_0). A row is
+// cut into blocks of consecutive weights; a block is its codes and a float16 d, value = t * d. ggml's own
+// quantisers take the block's absmax for d; here d is the scale of the matrix, the row or the group, rounded to
+// float16, and the codes are stored as they are.
 #pragma once
 
 #include <cstdint>
@@ -22,13 +23,18 @@ struct BlockFormat {
   void (*decode)(const std::uint8_t* block, std::uint8_t* codes);
   /// The block of valid codes [weights]; d is left alone.
   void (*encode)(const std::uint8_t* codes, std::uint8_t* block);
+  /// Where the codes, 2 bits each, lie in the order of the stored form (Q2_0): their offset in the block, which
+  /// needs no codes one by one. -1 where they do not.
+  std::int64_t fields_offset = -1;
 };
 
 extern const BlockFormat kTq1_0;
 extern const BlockFormat kTq2_0;
 extern const BlockFormat kQ2_0;
+extern const BlockFormat kPq2_0;
+extern const BlockFormat kPtq1_0;
 
-/// All three.
+/// All five.
 std::span<const BlockFormat* const> block_formats();
 
 /// d of a block, and back.

@@ -33,6 +33,20 @@ inline std::uint32_t pack_word(std::uint32_t word) {
   return bits | bits >> 6 | bits >> 12 | bits >> 18;
 }
 
+// The codes t + 1 of fields of 2 bits, packed as the stored form is, and the stored form of them. In each field,
+// with its high bit h and its low bit l:
+//   t + 1 -> t:  l' = !l, h' = !(h ^ l)       t -> t + 1:  l' = !l, h' = l & !h       -t:  l' = l, h' = h ^ l
+inline constexpr std::uint64_t kLowBits = 0x5555555555555555U;
+inline std::uint64_t stored_fields(std::uint64_t plus_one) {
+  return (~plus_one & kLowBits) | (~(plus_one >> 1 ^ plus_one) & kLowBits) << 1;
+}
+inline std::uint64_t plus_one_fields(std::uint64_t stored) {
+  return (~stored & kLowBits) | (stored & ~(stored >> 1) & kLowBits) << 1;
+}
+inline std::uint64_t negated_fields(std::uint64_t stored) { return stored ^ (stored & kLowBits) << 1; }
+/// Not 0 if a field is 3, which is no t + 1.
+inline std::uint64_t threes(std::uint64_t plus_one) { return plus_one & plus_one >> 1 & kLowBits; }
+
 inline std::uint32_t load_word(const std::uint8_t* bytes) {
   std::uint32_t word = 0;
   std::memcpy(&word, bytes, sizeof(word));

@@ -10,6 +10,14 @@
 // bytes m belongs to the weight
 //   qs[m], m < 32: 32 n + m          qs[32 + m], m < 16: 160 + 16 n + m          qh[m], m < 4: 240 + 4 n + m
 //
+// PTQ1_0 is the same for 128 weights in 28 bytes, 1.75 bits a weight:
+//
+//   0          16          24        26  28
+//   | qs[0..15] | qs[16..23] | qh[0..1] | d |
+//     80 weights  40 weights   8 weights
+//
+//   qs[m], m < 16: 16 n + m          qs[16 + m], m < 8: 80 + 8 n + m             qh[m], m < 2: 120 + 2 n + m
+//
 // The number v = sum of code_n * 3^(4-n), 0..242, is stored as the fraction v / 243 of 256, rounded up:
 // (256 v + 242) / 243. Then digit n is the integer part of 3 * frac(byte * 3^n / 256): a multiplication
 // modulo 256 and one by 3 whose high byte is the digit. 243 of the 256 bytes are such fractions.
@@ -25,7 +33,9 @@ namespace {
 struct Group {
   int first_byte, bytes, digits, first_weight;
 };
-constexpr std::array<Group, 3> kGroups{{{0, 32, 5, 0}, {32, 16, 5, 160}, {48, 4, 4, 240}}};
+using Groups = std::array<Group, 3>;
+constexpr Groups kGroupsOf256{{{0, 32, 5, 0}, {32, 16, 5, 160}, {48, 4, 4, 240}}};
+constexpr Groups kGroupsOf128{{{0, 16, 5, 0}, {16, 8, 5, 80}, {24, 2, 4, 120}}};
 
 constexpr std::array<std::uint8_t, 243> make_fractions() {
   std::array<std::uint8_t, 243> fractions{};
@@ -47,15 +57,31 @@ constexpr std::array<std::uint8_t, 256> make_invalid() {
 }
 constexpr auto kInvalid = make_invalid();
 
-void decode(const std::uint8_t* block, std::uint8_t* codes) {
-  for (const Group& group : kGroups) {
-    unsigned power = 1;
-    for (int n = 0; n < group.digits; ++n, power *= 3) {
-      for (int m = 0; m < group.bytes; ++m) {
-        const auto fraction = static_cast<std::uint8_t>(block[group.first_byte + m] * power);
-        codes[group.first_weight + n * group.bytes + m] = static_cast<std::uint8_t>(fraction * 3 >> 8);
-      }
+/// The digits of a group's bytes; not 0 if one is no fraction. Constant bounds: the loop becomes vectors.
+template <const Groups& kGroups, std::size_t i>
+unsigned decode_group(const std::uint8_t* block, std::uint8_t* codes) {
+  constexpr Group kGroup = kGroups[i];
+  std::uint16_t power = 1;
+  for (int n = 0; n < kGroup.digits; ++n) {
+    for (int m = 0; m < kGroup.bytes; ++m) {
+      const auto fraction = static_cast<std::uint16_t>(block[kGroup.first_byte + m] * power & 0xff);
+      codes[kGroup.first_weight + n * kGroup.bytes + m] = static_cast<std::uint8_t>(fraction * 3 >> 8);
     }
+    power = static_cast<std::uint16_t>(power * 3);
+  }
+  unsigned invalid = 0;
+  for (int m = 0; m < kGroup.bytes; ++m) {
+    invalid |= kInvalid[block[kGroup.first_byte + m]];
+  }
+  return invalid & (kGroup.digits == 5 ? 1U : 3U);
+}
+
+template <const Groups& kGroups>
+void decode(const std::uint8_t* block, std::uint8_t* codes) {
+  const unsigned invalid = decode_group<kGroups, 0>(block, codes) | decode_group<kGroups, 1>(block, codes) |
+                           decode_group<kGroups, 2>(block, codes);
+  if (invalid == 0) {
+    return;
   }
   // Rare, and only then is the place of interest.
   for (const Group& group : kGroups) {
@@ -68,6 +94,7 @@ void decode(const std::uint8_t* block, std::uint8_t* codes) {
   }
 }
 
+template <const Groups& kGroups>
 void encode(const std::uint8_t* codes, std::uint8_t* block) {
   for (const Group& group : kGroups) {
     for (int m = 0; m < group.bytes; ++m) {
@@ -82,10 +109,11 @@ void encode(const std::uint8_t* codes, std::uint8_t* block) {
 
 }  // namespace
 
-const BlockFormat kTq1_0{"TQ1_0", "tq1_0", 34, 256, 54, 52, decode, encode};
+const BlockFormat kTq1_0{"TQ1_0", "tq1_0", 34, 256, 54, 52, decode<kGroupsOf256>, encode<kGroupsOf256>};
+const BlockFormat kPtq1_0{"PTQ1_0", "ptq1_0", 143, 128, 28, 26, decode<kGroupsOf128>, encode<kGroupsOf128>};
 
 std::span<const BlockFormat* const> block_formats() {
-  static constexpr std::array<const BlockFormat*, 3> kFormats{&kTq1_0, &kTq2_0, &kQ2_0};
+  static constexpr std::array<const BlockFormat*, 5> kFormats{&kTq1_0, &kTq2_0, &kQ2_0, &kPq2_0, &kPtq1_0};
   return kFormats;
 }
 
