@@ -97,17 +97,28 @@ struct TensorEntry {
   std::uint64_t bytes = 0;
 };
 
+/// Metadata key of files that convert() writes: the ternary type of their matrices, as BlockFormat::option
+/// has it. Types 42 and 143 have another meaning elsewhere.
+inline constexpr std::string_view kBlockFormatKey = "trit.block_format";
+
 struct Header {
   std::vector<GgufPair> pairs;
   std::deque<TensorEntry> tensors;  // in the file's order
   std::uint64_t alignment = kDefaultAlignment;
   std::string architecture;
+  std::string block_format;  // what types 42 and 143 stand for, as far as it is known
 };
 
-/// Parses and checks everything but the data; names and values refer to `file`. A file without
-/// general.architecture has `architecture` (a later part of a split model). `check_pairs` sees the keys
-/// before any tensor is looked at. Throws trit::Error, with `name` and the byte, for anything malformed.
-Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
+/// What a header may not say: the later parts of a split model have what the first one says.
+struct HeaderDefaults {
+  std::string_view architecture = {};  // of a file without general.architecture
+  std::string_view block_format = {};  // OpenOptions::block_format
+};
+
+/// Parses and checks everything but the data; names and values refer to `file`. `check_pairs` sees the keys
+/// before any tensor is looked at. A tensor of type 42 that holds blocks of 128 gets the type of PQ2_0.
+/// Throws trit::Error, with `name` and the byte, for anything malformed.
+Header parse_header(std::span<const std::byte> file, const std::string& name, const HeaderDefaults& defaults,
                     const std::function<void(std::span<const GgufPair>)>& check_pairs);
 
 /// The number of the value's type.

@@ -8,9 +8,11 @@
 #include <utility>
 
 #include "base/integer.h"
+#include "io/codecs/blocks.h"
 #include "io/codecs/i2_s.h"
 #include "io/dtype.h"
 #include "io/gguf.h"
+#include "io/gguf_ranges.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
 
@@ -46,9 +48,9 @@ class Cursor {
     const auto bytes = take(read<std::uint64_t>(what), what);
     return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
   }
-  [[noreturn]] void fail(const std::string& what) const {
-    throw Error(file_ + ": byte " + std::to_string(position_) + ": " + what);
-  }
+  [[noreturn]] void fail(const std::string& what) const { throw Error(where() + what); }
+  /// What an error begins with.
+  std::string where() const { return file_ + ": byte " + std::to_string(position_) + ": "; }
 
  private:
   std::span<const std::byte> bytes_;
@@ -144,6 +146,14 @@ void read_known_pairs(Cursor& cursor, Header& header) {
     }
     header.alignment = value;
   }
+  if (const GgufPair* pair = find_pair(header.pairs, kBlockFormatKey);
+      pair != nullptr && header.block_format.empty()) {
+    header.block_format = string_value(*pair).value_or("");
+  }
+  const auto is_of_fork = [](const GgufPair& pair) { return pair.key.starts_with("prism."); };
+  if (header.block_format.empty() && std::ranges::any_of(header.pairs, is_of_fork)) {
+    header.block_format = kPtq1_0.option;
+  }
 }
 
 /// Bytes of an I2_S matrix of bitnet.cpp.
@@ -179,7 +189,13 @@ std::uint64_t data_bytes(const Cursor& cursor, const TensorEntry& tensor, const 
   }
   const GgmlType* type = find_type(tensor.type);
   if (type == nullptr) {
-    cursor.fail(what + type_text(tensor.type) + ", wanted one of ggml's types, 0 to 42");
+    cursor.fail(what + type_text(tensor.type) +
+                ", wanted one of ggml's types, 0 to 42, PQ2_0 (142) or PTQ1_0 (143)");
+  }
+  if (tensor.type == kPtq1_0.ggml_type && header.block_format != kPtq1_0.option) {
+    cursor.fail(what +
+                "type 143 in a file without keys prism.*, wanted PTQ1_0 (another project has this number for "
+                "another type; --input-type ptq1_0 says that it is PTQ1_0)");
   }
   if (type->is_removed()) {
     cursor.fail(what + type_text(tensor.type) +
@@ -223,74 +239,17 @@ TensorEntry read_tensor(Cursor& cursor, const Header& header, const std::string&
   return tensor;
 }
 
-/// What a range that does not fit may mean.
-std::string hint(const TensorEntry& tensor, std::uint64_t room) {
-  const auto numel =
-      static_cast<std::uint64_t>(checked_numel(std::span(tensor.shape).first(tensor.dimensions)).value_or(0));
-  if (tensor.type == kQ2_0.ggml_type && room < tensor.bytes && room >= numel / 128 * 34) {
-    return " (" + std::to_string(room) +
-           " bytes fit the older Q2_0 with blocks of 128 weights in 34 bytes; only "
-           "blocks of 64 in 18 bytes are read)";
-  }
-  if (tensor.type == i2_s::kGgmlType) {
-    return " (I2_S is read in the order of bitnet.cpp's x86 build alone: n / 4 bytes of codes, 32 of scale)";
-  }
-  return "";
-}
-
-/// The tensors must follow each other with nothing but padding between them.
-void check_ranges(Cursor& cursor, Header& header, std::uint64_t data_begin, std::uint64_t data_bytes) {
-  std::vector<TensorEntry*> order;
-  order.reserve(header.tensors.size());
-  for (TensorEntry& tensor : header.tensors) {
-    order.push_back(&tensor);
-  }
-  // An empty tensor lies where the next one begins.
-  std::ranges::sort(order, {},
-                    [](const TensorEntry* entry) { return std::pair(entry->offset, entry->bytes); });
-  for (std::size_t i = 0; i < order.size(); ++i) {
-    TensorEntry& tensor = *order[i];
-    const std::string what = "tensor " + quoted_name(tensor.name) + ": ";
-    const bool last = i + 1 == order.size();
-    const std::uint64_t next = last ? std::max(data_bytes, tensor.offset) : order[i + 1]->offset;
-    const std::uint64_t room = next - tensor.offset;
-    const std::string where =
-        std::to_string(tensor.bytes) + " bytes at offset " + std::to_string(tensor.offset);
-    if (i == 0 && tensor.offset != 0) {
-      cursor.fail(what + "the first data begin at offset " + std::to_string(tensor.offset) + ", wanted 0");
-    }
-    if (tensor.bytes > room) {
-      cursor.fail(what + where +
-                  (last ? " end outside the file" : " overlap tensor " + quoted_name(order[i + 1]->name)) +
-                  ", which leaves " + std::to_string(room) + hint(tensor, room));
-    }
-    if (!last && room != round_up(tensor.bytes, header.alignment)) {
-      cursor.fail(what + where + " leave a hole before tensor " + quoted_name(order[i + 1]->name) + " at " +
-                  std::to_string(order[i + 1]->offset) + hint(tensor, room));
-    }
-    if (last && room > round_up(tensor.bytes, header.alignment)) {
-      cursor.fail(what + "the data end at offset " + std::to_string(tensor.offset + tensor.bytes) + ", but " +
-                  std::to_string(room - tensor.bytes) + " bytes follow" + hint(tensor, room));
-    }
-    // Not only of the last: empty tensors may follow it.
-    if (tensor.bytes != 0 && (tensor.offset > data_bytes || tensor.bytes > data_bytes - tensor.offset)) {
-      cursor.fail(what + where + " end outside the file, which has " + std::to_string(data_bytes) +
-                  " bytes of data");
-    }
-    tensor.offset = data_begin + (tensor.bytes == 0 ? std::min(tensor.offset, data_bytes) : tensor.offset);
-  }
-}
-
 }  // namespace
 
-Header parse_header(std::span<const std::byte> file, const std::string& name, std::string_view architecture,
+Header parse_header(std::span<const std::byte> file, const std::string& name, const HeaderDefaults& defaults,
                     const std::function<void(std::span<const GgufPair>)>& check_pairs) {
   Cursor cursor(file, name);
   check_version(cursor);
   const auto tensors = cursor.read<std::uint64_t>("the number of tensors");
   const auto pairs = cursor.read<std::uint64_t>("the number of pairs");
   Header header;
-  header.architecture = architecture;
+  header.architecture = defaults.architecture;
+  header.block_format = defaults.block_format;
   read_pairs(cursor, pairs, file, header);
   read_known_pairs(cursor, header);
   check_pairs(header.pairs);
@@ -304,7 +263,7 @@ Header parse_header(std::span<const std::byte> file, const std::string& name, st
   }
   const std::uint64_t data_begin =
       std::min<std::uint64_t>(round_up(cursor.position(), header.alignment), file.size());
-  check_ranges(cursor, header, data_begin, file.size() - data_begin);
+  place_tensors(header, data_begin, file.size() - data_begin, cursor.where());
   return header;
 }
 

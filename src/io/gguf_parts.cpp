@@ -79,11 +79,11 @@ void check_tensor_count(const std::deque<Part>& parts) {
 
 }  // namespace
 
-std::deque<Part> open_parts(const std::filesystem::path& path) {
+std::deque<Part> open_parts(const std::filesystem::path& path, std::string_view block_format) {
   std::deque<Part> parts;
   std::int64_t count = 1;
-  const Part& first =
-      parts.emplace_back(path, "", [&](Pairs pairs) { count = count_of_first_part(path, pairs); });
+  const Part& first = parts.emplace_back(path, HeaderDefaults{.block_format = block_format},
+                                         [&](Pairs pairs) { count = count_of_first_part(path, pairs); });
   if (count == 1) {
     return parts;
   }
@@ -97,7 +97,7 @@ std::deque<Part> open_parts(const std::filesystem::path& path) {
   for (std::int64_t i = 2; i <= count; ++i) {
     const std::filesystem::path other = path.parent_path() / (base + ending_of(i, count));
     try {
-      parts.emplace_back(other, first.header.architecture,
+      parts.emplace_back(other, HeaderDefaults{first.header.architecture, first.header.block_format},
                          [&](Pairs pairs) { check_place(other, pairs, i, count, name); });
     } catch (const Error& error) {
       throw Error(path.string() + ": part 1 of " + std::to_string(count) + " of a split model; part " +

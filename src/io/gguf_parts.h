@@ -23,15 +23,13 @@ struct Part {
 
   /// `check_pairs` as of parse_header(); it may throw Error.
   template <typename Check>
-  Part(const std::filesystem::path& from, std::string_view architecture, const Check& check_pairs)
-      : path(from),
-        file(from),
-        header(parse_header(file.bytes(), from.string(), architecture, check_pairs)) {}
+  Part(const std::filesystem::path& from, const HeaderDefaults& defaults, const Check& check_pairs)
+      : path(from), file(from), header(parse_header(file.bytes(), from.string(), defaults, check_pairs)) {}
 };
 
 /// The file, and the parts beside it if it is the first of several. Throws trit::Error, naming the files, for
-/// a later part, a missing one, and parts that do not belong together.
-std::deque<Part> open_parts(const std::filesystem::path& path);
+/// a later part, a missing one, and parts that do not belong together. `block_format` as in OpenOptions.
+std::deque<Part> open_parts(const std::filesystem::path& path, std::string_view block_format);
 
 /// Whether a key says how a model is split; such a key says nothing of a model in one file.
 inline bool is_split_key(std::string_view key) { return key.starts_with("split."); }

@@ -202,12 +202,5 @@ TEST(Gguf, ScalarsAndEmptyTensors) {
   EXPECT_TRUE(diff(*original, *copy).empty());
 }
 
-TEST(Gguf, OlderQ2_0IsKnownByItsSize) {
-  GgufBuilder file;
-  file.architecture("trit").tensor({"a", {128, 4}, 42, 0});
-  file.data = std::string(4 * 34, '\0');
-  expect_refused(file.build(), {"older Q2_0 with blocks of 128"});
-}
-
 }  // namespace
 }  // namespace trit::io
