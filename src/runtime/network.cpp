@@ -90,6 +90,7 @@ Network load_network(const io::SafetensorsFile& file) {
   check_metadata(file, "trit.version", "1");
   check_metadata(file, "trit.layout", "rows-2bit");
   check_metadata(file, "trit.scale", "multiply");
+  io::refuse_rotation(file.metadata(), name);
   Tensors tensors(file);
   return build_network(std::move(graph), tensors, name);
 }
