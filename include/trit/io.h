@@ -41,7 +41,7 @@ enum class Format : std::uint8_t {
 std::string_view name_of(Format format);
 
 enum class TensorKind : std::uint8_t {
-  ternary,   // [N, K] with one scale, or one per row: W = t * scale
+  ternary,   // [N, K] with one scale, one per row, or one per group of inputs of a row: W = t * scale
   floating,  // F64, F32, F16, BF16
   other,     // integers, bool, complex numbers, floats of at most 8 bits: only copied
   blocks     // quantised blocks of ggml that are not decoded (Q4_K, ...): GGUF copies them to GGUF
@@ -52,8 +52,9 @@ struct TensorInfo {
   std::string_view name;  // in this library's terms: "<layer>.weight", "<layer>.norm.weight", "<layer>.bias"
   TensorKind kind = TensorKind::other;
   /// The element type, as safetensors names it ("F32", "U8", ...). For a ternary matrix, its form in the
-  /// file: "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0",
-  /// "I2_S", or "float" (made ternary while it is read). For blocks, ggml's name ("Q4_K", ...).
+  /// file: "rows-2bit", "bitnet-packed", "bitnet-values", "torchao-packed", "TQ1_0", "TQ2_0", "Q2_0", "PQ2_0",
+  /// "PTQ1_0", "I2_S", "float-values" (ternary_values()), or "float" (made ternary while it is read). For
+  /// blocks, ggml's name ("Q4_K", ...).
   std::string_view type;
   std::span<const std::int64_t> shape;  // outermost first; unpacked, so [out_features, in_features]
   std::uint64_t stored_bytes = 0;       // in the file, including a ternary matrix's scales
@@ -92,16 +93,22 @@ class Checkpoint {
   /// The pairs of a GGUF file, in the file's order; empty for other formats.
   std::span<const GgufPair> gguf_pairs() const { return gguf_pairs_; }
 
-  /// The weight scale of a ternary matrix, [1] or [N]: finite and positive, W = t * scale whatever the
-  /// file's convention. May read the whole matrix: GGUF has a scale per block, and an Error names the row
-  /// if the blocks of a row differ.
+  /// Inputs of a row of a ternary matrix that share a weight scale, a multiple of 32; 0 if it has one scale, or
+  /// one per row. May read the whole matrix: in GGUF every block has a scale.
+  virtual std::int64_t group(const TensorInfo&) const { return 0; }
+  /// The weight scale of a ternary matrix, [1] or [N], or [N, groups_of(K, group())] where a row has groups:
+  /// finite and positive, W = t * scale whatever the file's convention. May read the whole matrix; an Error
+  /// names the row and the block of a scale that is not finite. Negative scales of blocks come positive, and
+  /// their codes negated.
   virtual std::vector<float> scale(const TensorInfo& tensor) const = 0;
+  /// The scales [rows, groups_of(K, group())] of `rows` rows of a ternary matrix with groups, a few rows at a
+  /// time: those of a large matrix are many.
+  virtual void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                                 std::span<float> scales) const;
   /// `rows` rows from `first_row` of a ternary matrix, in the stored form: codes [rows, packed_row_bytes(K)].
   /// An Error names row and column of bits that are not a ternary code.
   virtual void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                           std::span<std::uint8_t> codes) const = 0;
-  /// False if scale() would throw because the blocks of a row of a GGUF file have different scales.
-  virtual bool has_weight_scale(const TensorInfo&) const { return true; }
   /// The bytes of elements of a floating or other tensor (row-major, little endian) from element `first`,
   /// as many as `bytes` holds. `first` is a multiple of 8 for elements below 8 bits. For blocks, and for a
   /// ternary tensor of a GGUF file, `first` counts bytes.
@@ -133,6 +140,9 @@ struct OpenOptions {
   /// there is one that says the opposite, unless `config_wins`.
   std::optional<ScaleConvention> scale_convention = {};
   bool config_wins = false;
+  /// GGUF, types with two meanings (`--input-type`). "q2_0" or "pq2_0": what type 42 holds in a file whose
+  /// offsets fit both. "ptq1_0": type 143 is PTQ1_0 in a file without keys "prism.*".
+  std::string block_format = {};
 };
 
 /// The format of a file or folder by its content, never `memory`. Throws Error for anything else.
@@ -153,7 +163,10 @@ class MemoryCheckpoint final : public Checkpoint {
   void add(std::string name, std::vector<std::int64_t> shape, std::span<const float> values);
   void set_metadata(std::string key, std::string value);
 
+  std::int64_t group(const TensorInfo& tensor) const override;
   std::vector<float> scale(const TensorInfo& tensor) const override;
+  void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override;
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                   std::span<std::uint8_t> codes) const override;
   void read_elements(const TensorInfo& tensor, std::int64_t first, std::span<std::byte> bytes) const override;
@@ -168,6 +181,36 @@ class MemoryCheckpoint final : public Checkpoint {
 /// while they are read. `source` must outlive the result. Reading throws Error on a NaN or an infinity.
 std::unique_ptr<Checkpoint> ternarized(const Checkpoint& source, ScaleGranularity granularity,
                                        const std::function<bool(std::string_view name)>& filter = {});
+
+/// `source` with float matrices that hold ternary values, exactly, read as ternary ones: in every group of
+/// inputs of a row the values are -a, 0 and +a for an a of its own. Such "unpacked" models are published for
+/// programs without ternary kernels. With `group` 0 the largest of 32, 64, 128, ... that fits a matrix is its
+/// group, or a scale per row or for all of it if that fits. Takes the weights of linear layers, and other float
+/// matrices where they are ternary so; `source` is read once for that, and must outlive the result. Throws
+/// Error, naming tensor, row and columns of the first group that is not ternary, for a weight of a linear
+/// layer that is none, for a NaN or an infinity in one, and for a `group` that is no multiple of 32.
+std::unique_ptr<Checkpoint> ternary_values(const Checkpoint& source, std::int64_t group = 0);
+
+/// Weights that a Hadamard rotation was folded into (docs/formats.md, "Rotated weights"): a matrix is stored as
+/// W S H, so that its layer computes with x' = H (s * x) in place of x, block by block of the inputs.
+struct Rotation {
+  std::int64_t block = 0;  // 512, 1024, 2048 or 4096
+  /// s by number of inputs, each +1 or -1; empty: all are +1.
+  std::map<std::int64_t, std::vector<std::int8_t>> signs;
+  std::vector<std::string> weights;   // matrices in front of which x is rotated
+  std::vector<std::string> look_ups;  // embedding tables of rotated rows: after the look-up h = s * (H z)
+  bool grouped_v_heads = false;       // qwen35's linear attention: the order of its value heads
+};
+
+/// Metadata key of a model with rotated weights: the rotation as JSON text with the keys of a hadamard.json.
+inline constexpr std::string_view kRotationKey = "trit.hadamard";
+
+/// The rotation that the metadata of a model describe, or nothing. Throws Error, starting with `what` and naming
+/// the key, for a value that is missing or wrong, and for an unknown key.
+std::optional<Rotation> rotation_of(const Metadata& metadata, const std::string& what);
+/// For programs that compute with a model and do not apply the rotation: throws Error, starting with `what`, if
+/// its weights are rotated. Without the rotation they would give fluent nonsense.
+void refuse_rotation(const Metadata& metadata, const std::string& what);
 
 /// Which floating tensors of a model are the weights of linear layers that BitNet makes ternary,
 /// "<layer>.weight" [N, K]. The config.json that the model carries decides (modules_to_not_convert), and so
@@ -206,9 +249,10 @@ class NameMap {
 };
 
 struct ConvertOptions {
-  Format to = Format::trit;  // trit, huggingface or gguf
-  /// GGUF: "tq1_0", "tq2_0" or "q2_0", and Error if there is no ternary matrix to write so. If empty, "tq2_0"
-  /// for those that there are.
+  Format to = Format::trit;  // trit, huggingface, gguf, or safetensors (ternary matrices as floats)
+  /// GGUF: "tq1_0", "tq2_0", "q2_0", "pq2_0" or "ptq1_0", and Error if there is no ternary matrix to write so.
+  /// If empty: "tq2_0" for those that there are; "pq2_0" where one has groups of 128, "q2_0" where one has
+  /// smaller ones.
   std::string block_format = {};
   /// Hugging Face: multiply writes linear_class "autobitlinear", divide "bitlinear". If not set: the class
   /// of the config.json that the model carries, or multiply.
@@ -238,15 +282,15 @@ struct Converted {
   std::size_t ternary = 0;  // of them
 };
 
-/// Writes `source` as a file (trit, gguf) or a new folder (hf). Atomic: `out` is unchanged or complete.
+/// Writes `source` as a file (trit, gguf, safetensors) or a new folder (hf). Atomic: `out` is unchanged or complete.
 /// Deterministic: the same tensors and options give the same bytes. Needs a few megabytes of memory besides
 /// mapped files. A model of transformers gets llama.cpp's names and keys in a GGUF file if its architecture
 /// is known, and its own names again when it is converted back (docs/formats.md).
 ///
 /// Throws Error for a tensor that the format cannot hold, naming it and the formats that can: rows that are
-/// not a multiple of the block (gguf), a number of rows that is not a multiple of 4 or a scale per row
-/// (hf), scales beyond float16 (gguf), element types that the format lacks, blocks that are not decoded
-/// (all but gguf).
+/// not a multiple of the block or scales that differ within one (gguf), a number of rows that is not a multiple
+/// of 4 or a scale per row or group (hf), scales beyond float16 (gguf), element types that the format lacks,
+/// blocks that are not decoded (all but gguf).
 Converted convert(const Checkpoint& source, const std::filesystem::path& out, const ConvertOptions& options);
 
 /// One tensor that differs between two checkpoints.

@@ -38,6 +38,13 @@ void Checkpoint::sort_tensors() {
   }
 }
 
+void Checkpoint::read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                                   std::span<float> scales) const {
+  const std::vector<float> all = scale(tensor);
+  const std::int64_t in_row = groups_of(tensor.shape[1], group(tensor));
+  std::copy_n(all.begin() + first_row * in_row, rows * in_row, scales.begin());
+}
+
 void Checkpoint::read_floats(const TensorInfo& tensor, std::int64_t first, std::span<float> values) const {
   if (tensor.kind != TensorKind::floating) {
     throw Error(path_.string() + ": tensor " + quoted_name(tensor.name) + " is " + std::string(tensor.type) +

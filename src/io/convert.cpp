@@ -8,6 +8,7 @@
 #include "io/dtype.h"
 #include "io/llama_cpp_names.h"
 #include "io/model_graph.h"
+#include "io/rotation.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -56,6 +57,9 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
       metadata[key] = value;
     }
   }
+  if (!names.empty()) {
+    rename_rotation(metadata, [&](std::string_view name) { return names.apply(name); });
+  }
   const auto graph = metadata.find("trit.model");
   if (graph != metadata.end() && !names.empty()) {
     const auto renamed =
@@ -73,19 +77,19 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
   return metadata;
 }
 
-/// Throws Error for tensors that only GGUF can hold: blocks that are not decoded, and stacks of ternary
-/// matrices.
-void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint& source) {
+/// Throws Error for tensors that the format cannot hold though GGUF can: blocks that are not decoded, and
+/// stacks of ternary matrices.
+void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint& source, Format to) {
   for (const auto& [name, tensor] : tensors) {
     const std::string what =
         source.path().string() + ": tensor " + quoted_name(tensor->name) + " is " + std::string(tensor->type);
     if (tensor->kind == TensorKind::blocks) {
       throw Error(what + ", which is not decoded; --to gguf copies it, and a --map to null leaves it out");
     }
-    if (!tensor->stack.empty()) {
-      throw Error(
-          what + " " + shape_text(tensor->stack) +
-          ", a stack of matrices, wanted matrices; --to gguf keeps it, and a --map to null leaves it out");
+    if (!tensor->stack.empty() && to != Format::safetensors) {
+      throw Error(what + " " + shape_text(tensor->stack) +
+                  ", a stack of matrices, wanted matrices; --to gguf or safetensors keeps it, and a --map to "
+                  "null leaves it out");
     }
   }
 }
@@ -110,7 +114,13 @@ Converted convert(const Checkpoint& model, const std::filesystem::path& out, con
     throw Error(source.path().string() + ": no tensors to write");
   }
   if (options.to != Format::gguf) {
-    check_decodable(plan.tensors, source);
+    check_decodable(plan.tensors, source, options.to);
+  }
+  if (options.to == Format::huggingface && plan.metadata.contains(kRotationKey)) {
+    throw Error(
+        source.path().string() +
+        ": the weights are rotated (keys prism.hadamard.*), and transformers would compute with them as "
+        "if they were not. Formats that can hold it: trit, gguf");
   }
   check_output(out, options.to);
   Converted written{.tensors = plan.tensors.size()};
@@ -127,9 +137,12 @@ Converted convert(const Checkpoint& model, const std::filesystem::path& out, con
     case Format::huggingface:
       write_huggingface(plan, out);
       return written;
+    case Format::safetensors:
+      write_values(plan, out);
+      return written;
     default:
       throw Error("the format " + std::string(name_of(options.to)) +
-                  " is read only; wanted trit, hf or gguf");
+                  " is read only; wanted trit, hf, gguf or safetensors");
   }
 }
 

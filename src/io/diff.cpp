@@ -5,10 +5,11 @@
 #include <bit>
 #include <cmath>
 #include <cstdio>
-#include <functional>
+#include <numeric>
 
 #include "io/dtype.h"
 #include "io/llama_cpp_names.h"
+#include "io/scale_rows.h"
 #include "io/write_plan.h"
 #include "trit/io.h"
 
@@ -56,6 +57,13 @@ std::string_view kind_text(TensorKind kind) {
 std::span<const std::int64_t> whole_shape(const TensorInfo& tensor) {
   return tensor.stack.empty() ? tensor.shape : tensor.stack;
 }
+
+/// Scales that differ, and the first of them.
+struct ScaleDifferences {
+  std::int64_t count = 0;
+  std::int64_t row = 0, group = 0;
+  std::string text;
+};
 
 class Comparison {
  public:
@@ -155,38 +163,49 @@ class Comparison {
     }
   }
 
+  /// Scale by scale at the finer granularity of the two. Those of zeros have no effect and are not compared.
   void compare_scale(const TensorInfo& a, const TensorInfo& b) {
-    const std::vector<float> x = a_.scale(a);
-    const std::vector<float> y = b_.scale(b);
-    const auto at = [](const std::vector<float>& scale, std::size_t i) {
-      return scale[scale.size() == 1 ? 0 : i];
-    };
-    const std::size_t count = std::max(x.size(), y.size());
-    std::size_t different = 0;
-    std::size_t first = 0;
-    std::vector<bool> zero;  // rows of zeros in both, whose scales mean nothing; known where it matters
-    const auto is_zero = [&](std::size_t i) {
-      if (zero.empty()) {
-        zero = zero_rows(a_, a);
-        const std::vector<bool> other = zero_rows(b_, b);
-        std::transform(zero.begin(), zero.end(), other.begin(), zero.begin(), std::logical_and<bool>());
+    const ScaleRows x(a_, a);
+    const ScaleRows y(b_, b);
+    const std::int64_t inputs = x.group() == 0   ? y.inputs()
+                                : y.group() == 0 ? x.inputs()
+                                                 : std::gcd(x.group(), y.group());
+    const std::int64_t groups = groups_of(a.shape[1], inputs);
+    const bool one = x.fixed().size() == 1 && y.fixed().size() == 1;
+    ScaleDifferences found;
+    std::vector<float> other(static_cast<std::size_t>(y.groups()));
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(packed_row_bytes(a.shape[1])));
+    x.for_each_row([&](std::int64_t row, std::span<const float> scales) {
+      if (one && found.count != 0) {
+        return;
       }
-      return count == 1 ? std::find(zero.begin(), zero.end(), false) == zero.end()
-                        : static_cast<bool>(zero[i]);
-    };
-    for (std::size_t i = count; i > 0; --i) {
-      if (differ(at(x, i - 1), at(y, i - 1)) && !is_zero(i - 1)) {
-        ++different;
-        first = i - 1;
+      y.read(row, 1, other);
+      for (std::int64_t i = 0; i < groups; ++i) {
+        const std::int64_t column = i * inputs;
+        const float first = scales[static_cast<std::size_t>(column / x.inputs())];
+        const float second = other[static_cast<std::size_t>(column / y.inputs())];
+        const auto zeros = [&](const Checkpoint& checkpoint, const TensorInfo& tensor) {
+          checkpoint.read_codes(tensor, row, 1, codes);
+          return are_zeros(codes, column, std::min(column + inputs, a.shape[1]));
+        };
+        if (differ(first, second) && !(zeros(a_, a) && zeros(b_, b)) && found.count++ == 0) {
+          found.text = number_text(first, kFloatDigits) + " and " + number_text(second, kFloatDigits);
+          found.row = row;
+          found.group = i;
+        }
       }
+    });
+    if (found.count == 0) {
+      return;
     }
-    if (different != 0) {
-      add(a, "scale: " + number_text(at(x, first), kFloatDigits) + " and " +
-                 number_text(at(y, first), kFloatDigits) +
-                 (count == 1 ? ""
-                             : " in row " + std::to_string(first) + ", " + std::to_string(different) +
-                                   " of " + std::to_string(count) + " rows"));
-    }
+    const std::int64_t end = std::min((found.group + 1) * inputs, a.shape[1]);
+    const std::string columns =
+        groups == 1 ? ""
+                    : ", columns " + std::to_string(found.group * inputs) + " to " + std::to_string(end - 1);
+    const std::string place = " in row " + std::to_string(found.row) + columns + ", " +
+                              std::to_string(found.count) + " of " + std::to_string(a.shape[0] * groups) +
+                              (groups == 1 ? " rows" : " groups");
+    add(a, "scale: " + found.text + (one ? "" : place));
   }
 
   /// Elements as float64, which holds every value of every floating type.
@@ -291,7 +310,20 @@ std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const Dif
   // A GGUF file is compared with one of another format under the names that this one has.
   const auto a_renamed = b.gguf_pairs().empty() ? with_huggingface_names(a) : nullptr;
   const auto b_renamed = a.gguf_pairs().empty() ? with_huggingface_names(b) : nullptr;
-  return Comparison(a_renamed ? *a_renamed : a, b_renamed ? *b_renamed : b, options).run();
+  const Checkpoint& first = a_renamed ? *a_renamed : a;
+  const Checkpoint& second = b_renamed ? *b_renamed : b;
+  std::vector<Difference> differences = Comparison(first, second, options).run();
+  const auto rotation = [](const Checkpoint& checkpoint) {
+    const auto at = checkpoint.metadata().find(kRotationKey);
+    return at == checkpoint.metadata().end() ? std::string() : at->second;
+  };
+  // The same weights with and without a rotation are different models.
+  if (const std::string x = rotation(first), y = rotation(second); x != y) {
+    differences.push_back({std::string(kRotationKey), y.empty()   ? "rotated weights only in the first"
+                                                      : x.empty() ? "rotated weights only in the second"
+                                                                  : "the rotations differ"});
+  }
+  return differences;
 }
 
 CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {

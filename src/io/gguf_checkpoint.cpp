@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: MIT
 //
-// GGUF keeps a scale in every block, ternary matrices have one, or one per row: the blocks of a row must
-// agree. A block whose scale is 0 is a block of zeros, whatever its codes. llama.cpp writes BitNet models
-// with d = 1 and the scale in a tensor of its own, "<layer>.scale": it is multiplied into the matrix's.
-// A stack of matrices (the experts of a layer) reads as one matrix of all their rows.
+// llama.cpp writes BitNet models with d = 1 in every block (gguf_blocks.h) and the scale in a tensor of its
+// own, "<layer>.scale": it is multiplied into the matrix's. A stack of matrices (the experts of a layer) reads
+// as one matrix of all their rows.
 #include "io/gguf_checkpoint.h"
 
 #include <algorithm>
 #include <array>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <deque>
 #include <map>
+#include <optional>
 
 #include "io/codecs/blocks.h"
 #include "io/codecs/codes.h"
 #include "io/codecs/i2_s.h"
 #include "io/dtype.h"
+#include "io/gguf_blocks.h"
 #include "io/gguf_parts.h"
+#include "io/rotation.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -25,11 +28,13 @@
 namespace trit::io {
 namespace {
 
+using gguf::BlockMatrix;
 using gguf::TensorEntry;
 
 class GgufCheckpoint final : public Checkpoint {
  public:
-  explicit GgufCheckpoint(const std::filesystem::path& path) : parts_(gguf::open_parts(path)) {
+  GgufCheckpoint(const std::filesystem::path& path, std::string_view block_format)
+      : parts_(gguf::open_parts(path, block_format)) {
     format_ = Format::gguf;
     path_ = path;
     gguf::Header& first = parts_.front().header;
@@ -41,38 +46,42 @@ class GgufCheckpoint final : public Checkpoint {
     add_tensors();
     check_names();
     sort_tensors();
+    add_rotation(first.architecture);
+  }
+
+  std::int64_t group(const TensorInfo& tensor) const override {
+    if (sources_[tensor.index].format == nullptr) {
+      return 0;
+    }
+    std::atomic<std::int64_t>& known = groups_[tensor.index];
+    if (known < 0) {
+      known = blocks_of(tensor).group();
+    }
+    return known;
   }
 
   std::vector<float> scale(const TensorInfo& tensor) const override {
-    std::vector<float> scale = blocks_scale(tensor);
-    const Source* scale_tensor = sources_[tensor.index].factor;
-    const float factor = scale_tensor == nullptr ? 1.0F : float_at(*scale_tensor, 0);
-    for (float& value : scale) {
-      value *= factor;
-      if (!std::isfinite(value) || value <= 0) {
-        fail(tensor, "the scale is " + std::to_string(value) + ", wanted finite and positive");
-      }
+    const Source& source = sources_[tensor.index];
+    if (source.format == nullptr) {
+      std::vector<float> one{float_at(source, source.entry->bytes - i2_s::kTailBytes)};
+      apply_factor(tensor, one);
+      return one;
     }
+    if (group(tensor) == 0) {
+      std::vector<float> scale = blocks_of(tensor).row_scales();
+      apply_factor(tensor, scale);
+      return scale;
+    }
+    std::vector<float> scale(
+        static_cast<std::size_t>(tensor.shape[0] * groups_of(tensor.shape[1], group(tensor))));
+    read_group_scales(tensor, 0, tensor.shape[0], scale);
     return scale;
   }
 
-  bool has_weight_scale(const TensorInfo& tensor) const override {
-    const BlockFormat* format = sources_[tensor.index].format;
-    if (format == nullptr) {
-      return true;
-    }
-    for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
-      std::uint16_t scale = 0;
-      bool one = true;
-      for_each_block(tensor, *format, row, [&](std::int64_t, const std::uint8_t*, std::uint16_t d) {
-        one = one && (d == 0 || scale == 0 || d == scale);
-        scale = d == 0 ? scale : d;
-      });
-      if (!one) {
-        return false;
-      }
-    }
-    return true;
+  void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override {
+    blocks_of(tensor).group_scales(first_row, rows, scales);
+    apply_factor(tensor, scales);
   }
 
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
@@ -80,19 +89,25 @@ class GgufCheckpoint final : public Checkpoint {
     const std::int64_t inputs = tensor.shape[1];
     const std::int64_t row_bytes = packed_row_bytes(inputs);
     std::vector<std::uint8_t> codes(static_cast<std::size_t>(inputs));
-    const BlockFormat* format = sources_[tensor.index].format;
+    const Source& source = sources_[tensor.index];
+    const bool is_i2_s = source.format == nullptr;
+    const std::span<const std::byte> bytes = data(source);
+    const std::optional<BlockMatrix> blocks = is_i2_s ? std::nullopt : std::optional(blocks_of(tensor));
     for (std::int64_t row = first_row; row < first_row + rows; ++row) {
-      if (format == nullptr) {
-        i2_s::decode({bytes_of(tensor), data(sources_[tensor.index]).size()}, row * inputs, codes);
-      } else {
-        decode_row(tensor, *format, row, codes);
-      }
       const auto out = packed.subspan(static_cast<std::size_t>((row - first_row) * row_bytes),
                                       static_cast<std::size_t>(row_bytes));
-      if (const auto invalid = pack_codes(codes, out)) {
+      std::optional<std::size_t> invalid;
+      if (is_i2_s) {
+        i2_s::decode({reinterpret_cast<const std::uint8_t*>(bytes.data()), bytes.size()}, row * inputs,
+                     codes);
+        invalid = pack_codes(codes, out);
+      } else {
+        invalid = blocks->read_row(row, codes, out);
+      }
+      if (invalid) {
         fail(tensor, "row " + std::to_string(row) + ", column " + std::to_string(*invalid) +
                          ": the bits are no code of a ternary weight" +
-                         (format == nullptr ? " (of I2_S in the order of bitnet.cpp's x86 build)" : ""));
+                         (is_i2_s ? " (of I2_S in the order of bitnet.cpp's x86 build)" : ""));
       }
     }
   }
@@ -117,6 +132,17 @@ class GgufCheckpoint final : public Checkpoint {
         metadata_.emplace(pair.key, *text);
       }
     }
+  }
+
+  void add_rotation(const std::string& architecture) {
+    if (const auto rotation = rotation_of(gguf_pairs_, path_.string())) {
+      if (rotation->grouped_v_heads && !architecture.starts_with("qwen35")) {
+        throw Error(path_.string() + ": \"prism.hadamard.gdn_v_grouped\" is true with general.architecture " +
+                    quoted_name(architecture) + ", wanted qwen35");
+      }
+      metadata_[std::string(kRotationKey)] = rotation_text(*rotation);
+    }
+    description_ += check_rotation(metadata_, tensors_, path_.string());
   }
 
   /// Where the data of a tensor are, and how they are read.
@@ -151,6 +177,8 @@ class GgufCheckpoint final : public Checkpoint {
         }
       }
     }
+    groups_ = std::make_unique<std::atomic<std::int64_t>[]>(sources_.size());
+    std::fill_n(groups_.get(), sources_.size(), -1);
     tensors_.reserve(sources_.size());
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       if (!used[i]) {
@@ -213,102 +241,47 @@ class GgufCheckpoint final : public Checkpoint {
   static std::span<const std::byte> data(const Source& source) {
     return source.part->file.bytes().subspan(source.entry->offset, source.entry->bytes);
   }
-  const std::uint8_t* bytes_of(const TensorInfo& tensor) const {
-    return reinterpret_cast<const std::uint8_t*>(data(sources_[tensor.index]).data());
-  }
-
   static float float_at(const Source& source, std::uint64_t offset) {
     float value = 0;
     std::memcpy(&value, data(source).data() + offset, sizeof(value));
     return value;
   }
 
-  /// found(index, block, d) for the blocks of a row; d is 0 for either zero of float16.
-  template <typename Found>
-  void for_each_block(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
-                      const Found& found) const {
-    const std::int64_t blocks = tensor.shape[1] / format.weights;
-    const std::uint8_t* block = bytes_of(tensor) + row * blocks * format.bytes;
-    for (std::int64_t b = 0; b < blocks; ++b, block += format.bytes) {
-      const std::uint16_t d = block_scale(format, block);
-      found(b, block, (d & 0x7fffU) == 0 ? std::uint16_t{0} : d);
-    }
-  }
-
-  void decode_row(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row,
-                  std::span<std::uint8_t> codes) const {
-    for_each_block(tensor, format, row, [&](std::int64_t b, const std::uint8_t* block, std::uint16_t d) {
-      std::uint8_t* const out = codes.data() + b * format.weights;
-      if (d == 0) {
-        std::fill_n(out, format.weights, std::uint8_t{1});
-      } else {
-        format.decode(block, out);
-      }
-    });
-  }
-
-  /// d of a row; 0 if all of its blocks have d = 0.
-  std::uint16_t row_scale(const TensorInfo& tensor, const BlockFormat& format, std::int64_t row) const {
-    std::uint16_t scale = 0;
-    for_each_block(tensor, format, row, [&](std::int64_t b, const std::uint8_t*, std::uint16_t d) {
-      if (d == 0 || d == scale) {
-        return;
-      }
-      const float value = float16_to_float(d);
-      const std::string what =
-          "row " + std::to_string(row) + ", block " + std::to_string(b) + ": scale " + std::to_string(value);
-      if (!std::isfinite(value) || value < 0) {
-        fail(tensor, what + ", wanted finite and not negative");
-      }
-      if (scale != 0) {
-        fail(tensor,
-             what + ", the blocks before have " + std::to_string(float16_to_float(scale)) +
-                 "; wanted one scale for all blocks of a row (a ternary matrix, not a quantised float one)");
-      }
-      scale = d;
-    });
-    return scale;
-  }
-
-  /// [1] if all rows agree, else [N]. A row without a nonzero weight takes any scale: that of the first other
-  /// row, or 1.
-  std::vector<float> blocks_scale(const TensorInfo& tensor) const {
+  /// Of a ternary tensor of another type than I2_S.
+  BlockMatrix blocks_of(const TensorInfo& tensor) const {
     const Source& source = sources_[tensor.index];
-    const BlockFormat* format = source.format;
-    if (format == nullptr) {
-      return {float_at(source, source.entry->bytes - i2_s::kTailBytes)};
-    }
-    std::vector<std::uint16_t> rows(static_cast<std::size_t>(tensor.shape[0]));
-    for (std::size_t row = 0; row < rows.size(); ++row) {
-      rows[row] = row_scale(tensor, *format, static_cast<std::int64_t>(row));
-    }
-    const auto first = std::find_if(rows.begin(), rows.end(), [](std::uint16_t d) { return d != 0; });
-    if (first == rows.end()) {
-      return {1.0F};
-    }
-    std::replace(rows.begin(), rows.end(), std::uint16_t{0}, std::uint16_t{*first});
-    if (std::all_of(rows.begin(), rows.end(), [&](std::uint16_t d) { return d == rows[0]; })) {
-      return {float16_to_float(rows[0])};
-    }
-    std::vector<float> scale(rows.size());
-    std::transform(rows.begin(), rows.end(), scale.begin(), float16_to_float);
-    return scale;
+    return {*source.format, data(source), tensor.shape[1], what(tensor)};
   }
 
-  [[noreturn]] void fail(const TensorInfo& tensor, const std::string& what) const {
-    throw Error(sources_[tensor.index].part->path.string() + ": tensor " + quoted_name(tensor.name) + ": " +
-                what);
+  /// Multiplies by "<layer>.scale". Error for a scale that is then not finite and positive.
+  void apply_factor(const TensorInfo& tensor, std::span<float> scales) const {
+    const Source* scale_tensor = sources_[tensor.index].factor;
+    const float factor = scale_tensor == nullptr ? 1.0F : float_at(*scale_tensor, 0);
+    for (float& value : scales) {
+      value *= factor;
+      if (!std::isfinite(value) || value <= 0) {
+        fail(tensor, "the scale is " + std::to_string(value) + ", wanted finite and positive");
+      }
+    }
+  }
+
+  std::string what(const TensorInfo& tensor) const {
+    return sources_[tensor.index].part->path.string() + ": tensor " + quoted_name(tensor.name) + ": ";
+  }
+  [[noreturn]] void fail(const TensorInfo& tensor, const std::string& problem) const {
+    throw Error(what(tensor) + problem);
   }
 
   std::deque<gguf::Part> parts_;
   std::vector<Source> sources_;  // by TensorInfo::index
   std::deque<std::array<std::int64_t, 2>> row_shapes_;
+  std::unique_ptr<std::atomic<std::int64_t>[]> groups_;  // by TensorInfo::index; -1 where it is not known yet
 };
 
 }  // namespace
 
-std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path) {
-  return std::make_unique<GgufCheckpoint>(path);
+std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path, std::string_view block_format) {
+  return std::make_unique<GgufCheckpoint>(path, block_format);
 }
 
 }  // namespace trit::io

@@ -8,7 +8,8 @@
 
 namespace trit::io {
 
-/// A GGUF file (gguf.h) with TQ1_0, TQ2_0, Q2_0 or I2_S matrices.
-std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path);
+/// A GGUF file (gguf.h) with matrices in ternary blocks (codecs/blocks.h) or I2_S. `block_format` as in
+/// OpenOptions.
+std::unique_ptr<Checkpoint> open_gguf(const std::filesystem::path& path, std::string_view block_format);
 
 }  // namespace trit::io

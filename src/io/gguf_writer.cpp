@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT
 //
 // GGUF version 3 (gguf.h) with the matrices in one of ggml's ternary block formats: the codes as they are,
-// and in every block d = the row's scale rounded to float16. All else is copied byte for byte, blocks of
-// types that are not decoded too.
+// and in every block d = the scale of its weights rounded to float16 (gguf_scales.h). All else is copied byte
+// for byte, blocks of types that are not decoded too.
 #include <algorithm>
-#include <cmath>
-#include <cstdio>
 #include <cstring>
+#include <memory>
 
 #include "base/atomic_file.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
 #include "io/gguf_parts.h"
+#include "io/gguf_scales.h"
+#include "io/rotation.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -27,19 +28,19 @@ struct Placed {
   std::span<const std::int64_t> shape;
   std::uint32_t type;
   std::uint64_t bytes;
-  std::vector<std::uint16_t> scale;  // float16, [1] or [N], of a ternary matrix; else it is copied
+  std::unique_ptr<BlockScales> scales = nullptr;  // of a ternary matrix; else it is copied
 };
 
-std::string number_text(float value) {
-  std::array<char, 32> text{};
-  std::snprintf(text.data(), text.size(), "%.6g", static_cast<double>(value));
-  return text.data();
-}
-
-/// The format that the options name.
-const BlockFormat& block_format(const std::string& option) {
+/// The format that the options name, or one that suits the groups of the matrices.
+const BlockFormat& block_format(const WritePlan& plan) {
+  const std::string& option = plan.options.block_format;
   if (option.empty()) {
-    return kTq2_0;
+    std::vector<const TensorInfo*> tensors;
+    for (const PlannedTensor& planned : plan.tensors) {
+      tensors.push_back(planned.tensor);
+    }
+    const std::int64_t group = common_group(plan.source, tensors);
+    return group % kTq2_0.weights == 0 ? kTq2_0 : group % kPq2_0.weights == 0 ? kPq2_0 : kQ2_0;
   }
   std::string names;
   for (const BlockFormat* format : block_formats()) {
@@ -51,78 +52,8 @@ const BlockFormat& block_format(const std::string& option) {
   throw Error("gguf: there is no ternary type \"" + option + "\", wanted one of " + names);
 }
 
-/// Relative error of the scale that is stored.
-double error_of(std::uint16_t half, float scale) {
-  const auto exact = static_cast<double>(scale);
-  return std::fabs(static_cast<double>(float16_to_float(half)) - exact) / exact;
-}
-
-/// The scales of a matrix as float16. One below float16's normal range loses more than the 2^-11 of a
-/// rounding: that is told. The scale of zeros means nothing: where float16 has none that is as good, it is 1.
-std::vector<std::uint16_t> half_scale(const WritePlan& plan, const PlannedTensor& planned,
-                                      std::span<const float> scale) {
-  constexpr double kRounding = 0x1p-11;
-  constexpr std::uint16_t kInfinity = 0x7c00;
-  constexpr std::uint16_t kOne = 0x3c00;
-  std::vector<std::uint16_t> half(scale.size());
-  std::transform(scale.begin(), scale.end(), half.begin(), float_to_float16);
-  const auto is_bad = [&](std::size_t i) {
-    return half[i] >= kInfinity || error_of(half[i], scale[i]) > kRounding;
-  };
-  std::vector<bool> zero;  // rows, or the whole matrix; known where it matters
-  std::size_t worst = scale.size();
-  std::size_t inexact = 0;
-  for (std::size_t i = 0; i < scale.size(); ++i) {
-    if (!is_bad(i)) {
-      continue;
-    }
-    if (zero.empty()) {
-      zero = zero_rows(plan.source, *planned.tensor);
-      if (scale.size() == 1) {
-        zero = {std::ranges::all_of(zero, [](bool row) { return row; })};
-      }
-    }
-    if (zero[i]) {
-      half[i] = kOne;
-      continue;
-    }
-    if (half[i] == 0 || half[i] >= kInfinity) {
-      throw Error("tensor " + quoted_name(planned.name) + ": scale " + std::to_string(i) + " is " +
-                  number_text(scale[i]) + ", which float16 rounds to " + (half[i] == 0 ? "0" : "infinity") +
-                  "; GGUF keeps scales as float16. Formats that can hold it: " +
-                  formats_that_hold(*planned.tensor, scale));
-    }
-    ++inexact;
-    worst = worst == scale.size() || error_of(half[i], scale[i]) > error_of(half[worst], scale[worst])
-                ? i
-                : worst;
-  }
-  if (inexact != 0 && plan.options.warn) {
-    const std::string rows = scale.size() == 1 ? ""
-                                               : " in row " + std::to_string(worst) + ", the worst of " +
-                                                     std::to_string(inexact) + " such rows of " +
-                                                     std::to_string(scale.size());
-    plan.options.warn(
-        "tensor " + quoted_name(planned.name) + ": the scale " + number_text(scale[worst]) +
-        " is below float16's normal range and becomes " + number_text(float16_to_float(half[worst])) + ", " +
-        number_text(static_cast<float>(100 * error_of(half[worst], scale[worst]))) + " % off" + rows);
-  }
-  return half;
-}
-
 std::span<const std::int64_t> shape_of(const TensorInfo& tensor) {
   return tensor.stack.empty() ? tensor.shape : tensor.stack;
-}
-
-/// Whether a matrix is copied as it lies in a GGUF file: one with many scales in a row, which is no ternary
-/// matrix but a quantised float one, in the type that is wanted.
-bool is_copied(const Checkpoint& source, const TensorInfo& tensor, const BlockFormat& format) {
-  const auto count = static_cast<std::uint64_t>(checked_numel(tensor.shape).value_or(0));
-  return tensor.kind == TensorKind::ternary && tensor.type == format.name &&
-         source.format() == Format::gguf &&
-         tensor.stored_bytes ==
-             count / static_cast<std::uint64_t>(format.weights) * static_cast<std::uint64_t>(format.bytes) &&
-         !source.has_weight_scale(tensor);
 }
 
 Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFormat& format) {
@@ -133,19 +64,16 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                 std::to_string(kLongestName) + "; --map gives other names");
   }
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
-  if (is_copied(plan.source, tensor, format)) {
-    return {&planned, shape_of(tensor), format.ggml_type, tensor.stored_bytes, {}};
-  }
   if (tensor.kind == TensorKind::ternary) {
-    const std::vector<float> scale = read_scale(plan, tensor);
     if (tensor.shape[1] % format.weights != 0) {
+      const ScaleRows scales(plan.source, tensor);
       throw Error(what + "rows of " + std::to_string(tensor.shape[1]) + " weights, " +
                   std::string(format.name) + " takes multiples of " + std::to_string(format.weights) +
-                  ". Formats that can hold it: " + formats_that_hold(tensor, scale));
+                  ". Formats that can hold it: " + formats_that_hold(tensor, scales.fixed(), scales.group()));
     }
     return {&planned, shape_of(tensor), format.ggml_type,
             static_cast<std::uint64_t>(count / format.weights * format.bytes),
-            half_scale(plan, planned, scale)};
+            std::make_unique<BlockScales>(plan, planned, format)};
   }
   const gguf::GgmlType* type = gguf::find_type(tensor.type);
   const bool known = type != nullptr && (type->has_elements() || tensor.kind == TensorKind::blocks);
@@ -155,7 +83,12 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                 " Formats that can hold it: trit, hf");
   }
   const Elements elements = elements_of(tensor);
-  return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.bytes(elements.count)), {}};
+  return {&planned, tensor.shape, type->id, static_cast<std::uint64_t>(elements.bytes(elements.count))};
+}
+
+bool has_ternary(const WritePlan& plan) {
+  return std::ranges::any_of(
+      plan.tensors, [](const PlannedTensor& planned) { return planned.tensor->kind == TensorKind::ternary; });
 }
 
 /// general.file_type, llama.cpp's LLAMA_FTYPE_MOSTLY_...: of the ternary matrices, else of the largest float
@@ -191,13 +124,20 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, gguf::ByteWri
   };
   const auto replaced = [&](std::string_view name) {
     return gguf::is_split_key(name) || name == "general.alignment" || name == "general.file_type" ||
-           name == "general.quantization_version" ||
+           name == "general.quantization_version" || name == gguf::kBlockFormatKey ||
            (name == "general.architecture" && !plan.options.architecture.empty()) ||
            plan.metadata.contains(name);
   };
+  // As they lie in the source, unless matrices were renamed or left out.
+  const auto rotation = plan.metadata.find(kRotationKey);
+  const auto source_rotation = plan.source.metadata().find(kRotationKey);
+  const bool same_rotation = rotation != plan.metadata.end() && source_rotation->second == rotation->second &&
+                             std::ranges::any_of(plan.source.gguf_pairs(), [](const GgufPair& pair) {
+                               return pair.key.starts_with(kRotationPrefix);
+                             });
   bool architecture = false;
   for (const GgufPair& pair : plan.source.gguf_pairs()) {
-    if (!replaced(pair.key)) {
+    if (!replaced(pair.key) && (same_rotation || !pair.key.starts_with(kRotationPrefix))) {
       header.string(pair.key);
       header.append(pair.value);
       ++count;
@@ -216,9 +156,18 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, gguf::ByteWri
     key("general.file_type", gguf::kUint32);
     header.number(*type);
   }
+  if (has_ternary(plan)) {
+    key(gguf::kBlockFormatKey, gguf::kString);
+    header.string(format.option);
+  }
+  if (rotation != plan.metadata.end() && !same_rotation) {
+    count += write_rotation(*rotation_of(plan.metadata, plan.source.path().string()), header);
+  }
   for (const auto& [name, value] : plan.metadata) {
-    key(name, gguf::kString);
-    header.string(value);
+    if (name != kRotationKey) {
+      key(name, gguf::kString);
+      header.string(value);
+    }
   }
 }
 
@@ -248,6 +197,16 @@ gguf::ByteWriter make_header(const WritePlan& plan, const BlockFormat& format,
   return header;
 }
 
+/// The codes of a block whose order is that of the stored form.
+void copy_fields(const BlockFormat& format, const std::uint8_t* packed, std::uint8_t* block) {
+  for (std::int64_t at = 0; at < format.weights / 4; at += 8) {
+    std::uint64_t fields = 0;
+    std::memcpy(&fields, packed + at, sizeof(fields));
+    fields = plus_one_fields(fields);
+    std::memcpy(block + format.fields_offset + at, &fields, sizeof(fields));
+  }
+}
+
 void write_blocks(const WritePlan& plan, const Placed& placed, const BlockFormat& format, AtomicFile& file,
                   Progress& progress) {
   const TensorInfo& tensor = *placed.planned->tensor;
@@ -256,18 +215,27 @@ void write_blocks(const WritePlan& plan, const Placed& placed, const BlockFormat
   const auto row_blocks = inputs / static_cast<std::size_t>(format.weights);
   std::vector<std::uint8_t> codes(inputs);
   std::vector<std::uint8_t> blocks;
+  std::vector<std::uint16_t> scales;
   for_each_rows(
       plan, tensor, progress,
       [&](std::span<const std::uint8_t> packed, std::int64_t first, std::int64_t rows) {
         blocks.resize(static_cast<std::size_t>(rows) * row_blocks * static_cast<std::size_t>(format.bytes));
+        scales.resize(static_cast<std::size_t>(rows) * row_blocks);
+        placed.scales->read(first, rows, packed, scales);
         std::uint8_t* block = blocks.data();
+        const std::uint16_t* d = scales.data();
         for (std::int64_t row = 0; row < rows; ++row) {
-          unpack_codes(packed.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes), codes);
-          const std::uint16_t d =
-              placed.scale[placed.scale.size() == 1 ? 0 : static_cast<std::size_t>(first + row)];
-          for (std::size_t b = 0; b < row_blocks; ++b, block += format.bytes) {
-            format.encode(codes.data() + b * static_cast<std::size_t>(format.weights), block);
-            set_block_scale(format, block, d);
+          const auto of_row = packed.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes);
+          if (format.fields_offset < 0) {
+            unpack_codes(of_row, codes);
+          }
+          for (std::size_t b = 0; b < row_blocks; ++b, block += format.bytes, ++d) {
+            if (format.fields_offset < 0) {
+              format.encode(codes.data() + b * static_cast<std::size_t>(format.weights), block);
+            } else {
+              copy_fields(format, of_row.data() + b * static_cast<std::size_t>(format.weights) / 4, block);
+            }
+            set_block_scale(format, block, *d);
           }
         }
         file.write(std::as_bytes(std::span(blocks)));
@@ -277,16 +245,13 @@ void write_blocks(const WritePlan& plan, const Placed& placed, const BlockFormat
 }  // namespace
 
 void write_gguf(const WritePlan& plan, const std::filesystem::path& out) {
-  const BlockFormat& format = block_format(plan.options.block_format);
+  const BlockFormat& format = block_format(plan);
   std::vector<Placed> tensors;
   tensors.reserve(plan.tensors.size());
   for (const PlannedTensor& planned : plan.tensors) {
     tensors.push_back(place(plan, planned, format));
   }
-  const auto is_ternary = [](const PlannedTensor& planned) {
-    return planned.tensor->kind == TensorKind::ternary;
-  };
-  if (!plan.options.block_format.empty() && std::ranges::none_of(plan.tensors, is_ternary)) {
+  if (!plan.options.block_format.empty() && !has_ternary(plan)) {
     throw Error(plan.source.path().string() + ": no ternary matrix to write as " + std::string(format.name) +
                 "; `trit pack` makes float matrices ternary");
   }
@@ -295,7 +260,7 @@ void write_gguf(const WritePlan& plan, const std::filesystem::path& out) {
   file.write(header.bytes());
   Progress progress(plan);
   for (const Placed& placed : tensors) {
-    if (!placed.scale.empty()) {
+    if (placed.scales) {
       write_blocks(plan, placed, format, file, progress);
     } else {
       copy_elements(

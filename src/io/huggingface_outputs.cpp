@@ -20,14 +20,19 @@ using Output = HuggingFaceOutput;
 /// The one scale of a ternary matrix. Error if this format cannot hold the matrix.
 float only_scale(const WritePlan& plan, const PlannedTensor& planned) {
   const TensorInfo& tensor = *planned.tensor;
+  if (const std::int64_t group = plan.source.group(tensor); group != 0) {
+    throw Error("tensor " + quoted_name(planned.name) + ": a scale per group of " + std::to_string(group) +
+                " inputs, transformers keeps one per matrix. Formats that can hold it: " +
+                formats_that_hold(tensor, {}, group));
+  }
   const std::vector<float> scale = read_scale(plan, tensor);
   const bool one = std::all_of(scale.begin(), scale.end(), [&](float value) { return value == scale[0]; });
   if (!one || tensor.shape[0] % 4 != 0) {
-    throw Error(
-        "tensor " + quoted_name(planned.name) + ": " +
-        (one ? std::to_string(tensor.shape[0]) + " rows, transformers packs multiples of 4"
-             : "a scale per row, transformers keeps one per matrix") +
-        ". Formats that can hold it: " + formats_that_hold(tensor, one ? std::span(scale).first(1) : scale));
+    throw Error("tensor " + quoted_name(planned.name) + ": " +
+                (one ? std::to_string(tensor.shape[0]) + " rows, transformers packs multiples of 4"
+                     : "a scale per row, transformers keeps one per matrix") +
+                ". Formats that can hold it: " +
+                formats_that_hold(tensor, one ? std::span(scale).first(1) : scale, 0));
   }
   return scale[0];
 }

@@ -11,6 +11,7 @@
 #include "io/huggingface_config.h"
 #include "io/huggingface_files.h"
 #include "io/mapped_file.h"
+#include "io/rotation.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
@@ -251,6 +252,7 @@ std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOpt
   if (!config.text.empty()) {
     metadata["huggingface.config"] = config.text;
   }
+  add_rotation_file(metadata, files.folder);
   const Rules rules = rules_for(*checkpoint, config.path, config.parsed ? &*config.parsed : nullptr, options);
   checkpoint->set_convention(rules.convention);
   TensorTable table(*checkpoint, rules);

@@ -80,6 +80,17 @@ void MemoryCheckpoint::set_metadata(std::string key, std::string value) {
   metadata_[std::move(key)] = std::move(value);
 }
 
+std::int64_t MemoryCheckpoint::group(const TensorInfo& tensor) const {
+  return stored_[tensor.index]->matrix.group;
+}
+
+void MemoryCheckpoint::read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                                         std::span<float> scales) const {
+  const TernaryMatrix& matrix = stored_[tensor.index]->matrix;
+  const std::int64_t in_row = groups_of(matrix.in_features, matrix.group);
+  std::copy_n(matrix.scale.begin() + first_row * in_row, rows * in_row, scales.begin());
+}
+
 std::vector<float> MemoryCheckpoint::scale(const TensorInfo& tensor) const {
   return stored_[tensor.index]->matrix.scale;
 }

@@ -64,7 +64,7 @@ std::unique_ptr<Checkpoint> open_checkpoint(const std::filesystem::path& path, c
     return open_huggingface(path, options);
   }
   if (is_gguf(path)) {
-    return open_gguf(path);
+    return open_gguf(path, options.block_format);
   }
   refuse_lone_shard(path);
   SafetensorsFile file = SafetensorsFile::open(path);

@@ -7,10 +7,12 @@
 #include <cmath>
 #include <cstring>
 #include <deque>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "io/gguf_architecture.h"
+#include "io/rotation.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -56,17 +58,39 @@ class RenamedCheckpoint final : public Checkpoint {
   void finish(bool to_llama_cpp) {
     to_llama_cpp_ = to_llama_cpp;
     sort_tensors();
+    rename_rotation(metadata_, [&](std::string_view name) -> std::optional<std::string> {
+      const auto at = std::ranges::find_if(
+          tensors_, [&](const TensorInfo& tensor) { return original(tensor).name == name; });
+      return at == tensors_.end() ? std::nullopt : std::optional(std::string(at->name));
+    });
   }
+
+  std::int64_t group(const TensorInfo& tensor) const override { return source_.group(original(tensor)); }
 
   std::vector<float> scale(const TensorInfo& tensor) const override {
     std::vector<float> scale = source_.scale(original(tensor));
     if (scale.size() > 1 && head_size(tensor) != 0) {
       const std::vector<float> in_order = scale;
-      for (std::size_t row = 0; row < scale.size(); ++row) {
-        scale[row] = in_order[static_cast<std::size_t>(original_row(tensor, static_cast<std::int64_t>(row)))];
+      const auto groups = static_cast<std::size_t>(groups_of(tensor.shape[1], group(tensor)));
+      for (std::size_t i = 0; i < scale.size(); ++i) {
+        const std::int64_t row = original_row(tensor, static_cast<std::int64_t>(i / groups));
+        scale[i] = in_order[static_cast<std::size_t>(row) * groups + i % groups];
       }
     }
     return scale;
+  }
+
+  void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override {
+    if (head_size(tensor) == 0) {
+      source_.read_group_scales(original(tensor), first_row, rows, scales);
+      return;
+    }
+    const auto groups = static_cast<std::size_t>(groups_of(tensor.shape[1], group(tensor)));
+    for (std::int64_t row = 0; row < rows; ++row) {
+      source_.read_group_scales(original(tensor), original_row(tensor, first_row + row), 1,
+                                scales.subspan(static_cast<std::size_t>(row) * groups, groups));
+    }
   }
 
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,

@@ -12,6 +12,7 @@
 #include "io/dtype.h"
 #include "io/float_elements.h"
 #include "io/mapped_file.h"
+#include "io/rotation.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
 
@@ -75,11 +76,11 @@ void SafetensorsCheckpoint::add_scaled_elements(std::string_view name, const Ten
 
 void SafetensorsCheckpoint::add_ternary(std::string_view name, Layout layout, const TensorView& data,
                                         const TensorView& scale, std::int64_t out_features,
-                                        std::int64_t in_features, std::size_t file) {
+                                        std::int64_t in_features, std::size_t file, std::int64_t group) {
   const auto& shape = matrix_shapes_.emplace_back(std::array{out_features, in_features});
   tensors_.push_back({name, TensorKind::ternary, type_of(layout), shape, data.data.size() + scale.data.size(),
                       data.offset, sources_.size()});
-  sources_.push_back({layout, &data, &scale, file});
+  sources_.push_back({layout, &data, &scale, file, group});
 }
 
 void SafetensorsCheckpoint::finish(std::string description, Metadata metadata) {
@@ -91,6 +92,7 @@ void SafetensorsCheckpoint::finish(std::string description, Metadata metadata) {
       fail(tensor, "shape " + shape_text(tensor.shape) + ", wanted at least [1, 1]");
     }
   }
+  description_ += check_rotation(metadata_, tensors_, path_.string());
 }
 
 void SafetensorsCheckpoint::fail(const TensorInfo& tensor, const std::string& what) const {
@@ -98,25 +100,40 @@ void SafetensorsCheckpoint::fail(const TensorInfo& tensor, const std::string& wh
               ": " + what);
 }
 
-std::vector<float> SafetensorsCheckpoint::stored_scale(const TensorInfo& tensor) const {
-  const TensorView& view = *sources_[tensor.index].scale;
-  std::vector<float> scale(static_cast<std::size_t>(view.numel()));
-  elements_to_floats(view.dtype, view.data, scale);
+void SafetensorsCheckpoint::read_scale(const TensorInfo& tensor, std::int64_t first,
+                                       std::span<float> scale) const {
+  const Source& source = sources_[tensor.index];
+  const std::size_t size = dtype_size(source.scale->dtype);
+  elements_to_floats(source.scale->dtype,
+                     source.scale->data.subspan(static_cast<std::size_t>(first) * size, scale.size() * size),
+                     scale);
   for (std::size_t i = 0; i < scale.size(); ++i) {
     if (convention_ == ScaleConvention::divide) {
       scale[i] = 1.0F / scale[i];
     }
     if (!std::isfinite(scale[i]) || scale[i] <= 0) {
-      fail(tensor, "scale " + std::to_string(i) + " is " + std::to_string(scale[i]) +
+      const std::int64_t at = first + static_cast<std::int64_t>(i);
+      const std::int64_t groups = groups_of(tensor.shape[1], source.group);
+      fail(tensor, (source.group == 0 ? "scale " + std::to_string(at)
+                                      : "the scale of row " + std::to_string(at / groups) + ", group " +
+                                            std::to_string(at % groups)) +
+                       " is " + std::to_string(scale[i]) +
                        (convention_ == ScaleConvention::divide ? " (1 / the stored value)" : "") +
                        ", wanted finite and positive");
     }
   }
-  return scale;
 }
 
 std::vector<float> SafetensorsCheckpoint::scale(const TensorInfo& tensor) const {
-  return stored_scale(tensor);
+  std::vector<float> scale(static_cast<std::size_t>(sources_[tensor.index].scale->numel()));
+  read_scale(tensor, 0, scale);
+  return scale;
+}
+
+void SafetensorsCheckpoint::read_group_scales(const TensorInfo& tensor, std::int64_t first_row,
+                                              std::int64_t rows, std::span<float> scales) const {
+  const std::int64_t groups = groups_of(tensor.shape[1], sources_[tensor.index].group);
+  read_scale(tensor, first_row * groups, scales.first(static_cast<std::size_t>(rows * groups)));
 }
 
 void SafetensorsCheckpoint::read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
@@ -182,7 +199,8 @@ void SafetensorsCheckpoint::read_elements(const TensorInfo& tensor, std::int64_t
   elements_to_floats(source.data->dtype,
                      source.data->data.subspan(static_cast<std::size_t>(first) * size, values.size() * size),
                      values);
-  const float scale = stored_scale(tensor).front();
+  float scale = 0;
+  read_scale(tensor, 0, std::span(&scale, 1));
   for (float& value : values) {
     value *= scale;
   }

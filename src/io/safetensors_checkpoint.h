@@ -31,6 +31,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
     const TensorView* data = nullptr;
     const TensorView* scale = nullptr;
     std::size_t file = 0;
+    std::int64_t group = 0;  // inputs that share a scale; 0: a scale per tensor or row
   };
 
   SafetensorsCheckpoint(Format format, std::filesystem::path path) {
@@ -45,13 +46,17 @@ class SafetensorsCheckpoint final : public Checkpoint {
   void add_scaled_elements(std::string_view name, const TensorView& view, const TensorView& scale,
                            std::size_t file);
   void add_ternary(std::string_view name, Layout layout, const TensorView& data, const TensorView& scale,
-                   std::int64_t out_features, std::int64_t in_features, std::size_t file);
+                   std::int64_t out_features, std::int64_t in_features, std::size_t file,
+                   std::int64_t group = 0);
   /// A name that is not one of a file's.
   std::string_view keep(std::string name) { return names_.emplace_back(std::move(name)); }
   void set_convention(ScaleConvention convention) { convention_ = convention; }
   void finish(std::string description, Metadata metadata);
 
+  std::int64_t group(const TensorInfo& tensor) const override { return sources_[tensor.index].group; }
   std::vector<float> scale(const TensorInfo& tensor) const override;
+  void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override;
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                   std::span<std::uint8_t> codes) const override;
   void read_elements(const TensorInfo& tensor, std::int64_t first, std::span<std::byte> bytes) const override;
@@ -59,7 +64,8 @@ class SafetensorsCheckpoint final : public Checkpoint {
 
  private:
   [[noreturn]] void fail(const TensorInfo& tensor, const std::string& what) const;
-  std::vector<float> stored_scale(const TensorInfo& tensor) const;
+  /// Values of the stored scale from `first` on. Error, naming the place, for one that is not positive.
+  void read_scale(const TensorInfo& tensor, std::int64_t first, std::span<float> scale) const;
 
   std::deque<SafetensorsFile> files_;
   std::vector<Source> sources_;
@@ -80,6 +86,11 @@ std::unique_ptr<Checkpoint> open_huggingface(const std::filesystem::path& path, 
 bool has_bitnet_pairs(const SafetensorsFile& file);
 /// Whether it has torchao's: an int8 matrix X.int_data with X.scale.
 bool has_torchao_pairs(const SafetensorsFile& file);
+
+/// Metadata key of a file in the stored form whose matrices have groups: the inputs of one.
+inline constexpr std::string_view kGroupKey = "trit.group";
+/// Its value, 0 without the key. Throws Error for one that is no multiple of 32 from 32 to 2^30.
+std::int64_t stored_group(const SafetensorsFile& file);
 
 /// Metadata key for the in_features of a packed matrix, which codes [N, ceil(K / 4)] alone do not tell.
 std::string in_features_key(std::string_view name);

@@ -53,8 +53,13 @@ class TernarizedCheckpoint final : public Checkpoint {
     return at->second;
   }
 
-  bool has_weight_scale(const TensorInfo& tensor) const override {
-    return original(tensor).kind != TensorKind::ternary || source_.has_weight_scale(original(tensor));
+  std::int64_t group(const TensorInfo& tensor) const override {
+    return original(tensor).kind == TensorKind::ternary ? source_.group(original(tensor)) : 0;
+  }
+
+  void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override {
+    source_.read_group_scales(original(tensor), first_row, rows, scales);
   }
 
   void read_codes(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,

@@ -7,6 +7,7 @@
 
 #include "io/dtype.h"
 #include "io/float_elements.h"
+#include "io/rotation.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
@@ -51,18 +52,38 @@ std::int64_t in_features_of(const SafetensorsFile& file, const std::string& name
   return value;
 }
 
-/// The scale of the packed matrix `name`, or null if it is none.
+std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name, const TensorView& view) {
+  if (view.shape[1] > INT64_MAX / 4) {
+    throw Error(file.path().string() + ": tensor " + quoted_name(name) + ": shape " + shape_text(view.shape) +
+                ", wanted at most 2^61 bytes a row");
+  }
+  return 4 * view.shape[1];
+}
+
+/// The scale of the packed matrix `name`, or null if it is none. With two dimensions it has groups of `group`
+/// inputs.
 const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string& name,
-                                  const TensorView& view) {
+                                  const TensorView& view, std::int64_t group) {
   const auto scale = file.tensors().find(name + "_scale");
   if (view.dtype != "U8" || view.shape.size() != 2 || scale == file.tensors().end()) {
     return nullptr;
   }
   const TensorView& found = scale->second;
-  if (found.dtype != "F32" || found.shape.size() != 1 ||
-      (found.shape[0] != 1 && found.shape[0] != view.shape[0])) {
+  const std::int64_t rows = view.shape[0];
+  const bool one_dimension = found.dtype == "F32" && found.shape.size() == 1;
+  if (one_dimension && (found.shape[0] == 1 || found.shape[0] == rows)) {
+    return &found;
+  }
+  // Any number of columns that fills the row's bytes has as many groups. No sum that could overflow.
+  const std::int64_t groups = group == 0 ? 0 : (checked_columns(file, name, view) - 1) / group + 1;
+  const bool halves_or_floats = found.dtype == "F16" || found.dtype == "F32";
+  if (group == 0 || !halves_or_floats || found.shape != std::vector{rows, groups}) {
     throw Error(file.path().string() + ": tensor " + quoted_name(scale->first) + " is " + found.dtype + " " +
-                shape_text(found.shape) + ", wanted F32 [1] or [" + std::to_string(view.shape[0]) + "]");
+                shape_text(found.shape) + ", wanted F32 [1] or [" + std::to_string(rows) + "]" +
+                (group != 0 ? ", or F16 or F32 [" + std::to_string(rows) + ", " + std::to_string(groups) +
+                                  "] (metadata trit.group is " + std::to_string(group) + ")"
+                 : found.shape.size() == 2 ? "; a scale per group needs metadata trit.group"
+                                           : ""));
   }
   return &found;
 }
@@ -90,15 +111,23 @@ const TensorView* torchao_scale_of(const SafetensorsFile& file, const TorchaoPar
              : nullptr;
 }
 
-std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name, const TensorView& view) {
-  if (view.shape[1] > INT64_MAX / 4) {
-    throw Error(file.path().string() + ": tensor " + quoted_name(name) + ": shape " + shape_text(view.shape) +
-                ", wanted at most 2^61 bytes a row");
-  }
-  return 4 * view.shape[1];
-}
-
 }  // namespace
+
+std::int64_t stored_group(const SafetensorsFile& file) {
+  const auto entry = file.metadata().find(kGroupKey);
+  if (entry == file.metadata().end()) {
+    return 0;
+  }
+  constexpr std::int64_t kLargest = std::int64_t{1} << 30;
+  const std::string& text = entry->second;
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !is_group_size(value) || value > kLargest) {
+    throw Error(file.path().string() + ": metadata trit.group is " + quoted_name(text) +
+                ", wanted a multiple of 32 from 32 to 2^30");
+  }
+  return value;
+}
 
 std::unique_ptr<Checkpoint> open_trit(SafetensorsFile opened) {
   auto checkpoint = std::make_unique<SafetensorsCheckpoint>(Format::trit, opened.path());
@@ -106,16 +135,19 @@ std::unique_ptr<Checkpoint> open_trit(SafetensorsFile opened) {
   check_metadata(file, "trit.version", "1");
   check_metadata(file, "trit.layout", "rows-2bit");
   check_metadata(file, "trit.scale", "multiply");
+  const std::int64_t group = stored_group(file);
   for (const auto& [name, view] : file.tensors()) {
-    if (const TensorView* scale = stored_scale_of(file, name, view)) {
+    if (const TensorView* scale = stored_scale_of(file, name, view, group)) {
       checked_columns(file, name, view);
       checkpoint->add_ternary(name, Layout::rows_2bit, view, *scale, view.shape[0],
-                              in_features_of(file, name, view.shape[1]), 0);
+                              in_features_of(file, name, view.shape[1]), 0,
+                              scale->shape.size() == 2 ? group : 0);
       continue;
     }
     const std::string weight(without_ending(name, "_scale"));
     const auto codes = file.tensors().find(weight);
-    if (weight.empty() || codes == file.tensors().end() || !stored_scale_of(file, weight, codes->second)) {
+    if (weight.empty() || codes == file.tensors().end() ||
+        !stored_scale_of(file, weight, codes->second, group)) {
       checkpoint->add_elements(name, view, 0);
     }
   }
@@ -149,8 +181,10 @@ std::unique_ptr<Checkpoint> open_plain(SafetensorsFile opened) {
       checkpoint->add_elements(name, view, 0);
     }
   }
+  Metadata metadata = file.metadata();
+  add_rotation_file(metadata, file.path().parent_path());
   checkpoint->finish(packed ? "safetensors, torchao's packed int8" : "safetensors, nothing packed",
-                     file.metadata());
+                     std::move(metadata));
   return checkpoint;
 }
 

@@ -6,6 +6,8 @@
 #include "io/checksum.h"
 #include "io/codecs/blocks.h"
 #include "io/dtype.h"
+#include "io/gguf.h"
+#include "io/safetensors_checkpoint.h"
 
 namespace trit::io {
 namespace {
@@ -102,13 +104,13 @@ void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& pr
 }
 
 bool is_own_form_key(std::string_view key) {
-  return key == "trit.version" || key == "trit.layout" || key == "trit.scale" || key == kChecksumKey ||
-         key.starts_with("trit.in_features.");
+  return key == "trit.version" || key == "trit.layout" || key == "trit.scale" || key == kGroupKey ||
+         key == kChecksumKey || key == gguf::kBlockFormatKey || key.starts_with("trit.in_features.");
 }
 
-std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale) {
+std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale, std::int64_t group) {
   std::string text = "trit";
-  if (scale.size() == 1 && tensor.shape[0] % 4 == 0) {
+  if (group == 0 && scale.size() == 1 && tensor.shape[0] % 4 == 0) {
     text += ", hf";
   }
   // A scale that becomes 0 or infinite in float16 fits no block.
@@ -117,7 +119,7 @@ std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> s
     return bits != 0 && bits < 0x7c00U;
   });
   for (const BlockFormat* format : block_formats()) {
-    if (half && tensor.shape[1] % format->weights == 0) {
+    if (half && tensor.shape[1] % format->weights == 0 && group % format->weights == 0) {
       text += ", gguf with " + std::string(format->option);
     }
   }

@@ -74,12 +74,15 @@ void for_each_rows(const WritePlan& plan, const TensorInfo& tensor, Progress& pr
 /// Metadata keys that only the stored form itself has.
 bool is_own_form_key(std::string_view key);
 
-/// The formats that can hold the matrix, for messages: "trit, hf, gguf with q2_0".
-std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale);
+/// The formats that can hold the matrix, for messages: "trit, hf, gguf with q2_0". `scale` [1] or [N], or some
+/// scales of a matrix with groups of `group` inputs.
+std::string formats_that_hold(const TensorInfo& tensor, std::span<const float> scale, std::int64_t group);
 
 /// The writers. Each checks that its format can hold the plan, and throws Error, before it writes anything.
 void write_trit(const WritePlan& plan, const std::filesystem::path& out);
 void write_gguf(const WritePlan& plan, const std::filesystem::path& out);
 void write_huggingface(const WritePlan& plan, const std::filesystem::path& out);
+/// safetensors, ternary matrices as floats.
+void write_values(const WritePlan& plan, const std::filesystem::path& out);
 
 }  // namespace trit::io
