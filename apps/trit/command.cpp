@@ -88,6 +88,16 @@ void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConve
       ->check(CLI::IsMember({"multiply", "divide"}));
 }
 
+void add_input_type_option(CLI::App& command, std::string& type) {
+  command
+      .add_option(
+          "--input-type", type,
+          "GGUF: what a type with two meanings is, where the file does not tell: type 42 q2_0 (blocks "
+          "of 64) or pq2_0 (of 128, older files); type 143 ptq1_0")
+      ->type_name("NAME")
+      ->check(CLI::IsMember({"q2_0", "pq2_0", "ptq1_0"}));
+}
+
 void add_json_option(CLI::App& command, bool& json) {
   command.add_flag("--json", json, "print one JSON object to standard output");
 }

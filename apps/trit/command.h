@@ -53,6 +53,8 @@ void add_threads_option(CLI::App& command, int& threads);
 /// --scale-convention multiply or divide; nothing if not given.
 void add_scale_convention_option(CLI::App& command, std::optional<io::ScaleConvention>& convention,
                                  const std::string& help);
+/// --input-type q2_0, pq2_0 or ptq1_0: what GGUF's types 42 and 143 are where a file does not tell.
+void add_input_type_option(CLI::App& command, std::string& type);
 /// --json
 void add_json_option(CLI::App& command, bool& json);
 

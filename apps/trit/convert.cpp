@@ -21,9 +21,11 @@ namespace trit::cli {
 namespace {
 
 struct ConvertArguments {
-  std::string input, output, to, type, map, config, architecture;
+  std::string input, output, to, type, map, config, architecture, input_type;
   std::optional<io::ScaleConvention> convention;
   std::uint64_t shard_bytes = 0;
+  bool unpacked = false;
+  std::int64_t group = 0;
   bool json = false;
 };
 
@@ -41,9 +43,10 @@ std::string text_of(const std::string& path) {
 
 io::ConvertOptions options_of(const ConvertArguments& arguments) {
   io::ConvertOptions options;
-  options.to = arguments.to == "gguf" ? io::Format::gguf
-               : arguments.to == "hf" ? io::Format::huggingface
-                                      : io::Format::trit;
+  options.to = arguments.to == "gguf"          ? io::Format::gguf
+               : arguments.to == "hf"          ? io::Format::huggingface
+               : arguments.to == "safetensors" ? io::Format::safetensors
+                                               : io::Format::trit;
   options.block_format = arguments.type;
   options.scale_convention = arguments.convention;
   options.shard_bytes = arguments.shard_bytes;
@@ -84,9 +87,12 @@ int convert(const ConvertArguments& arguments) {
   const auto start = std::chrono::steady_clock::now();
   io::ConvertOptions options = options_of(arguments);
   // With --to hf the convention is that of the output; the config.json of the input may say another for it.
-  const auto source = io::open_checkpoint(
-      arguments.input,
-      {.scale_convention = arguments.convention, .config_wins = options.to == io::Format::huggingface});
+  const auto opened =
+      io::open_checkpoint(arguments.input, {.scale_convention = arguments.convention,
+                                            .config_wins = options.to == io::Format::huggingface,
+                                            .block_format = arguments.input_type});
+  const auto values = arguments.unpacked ? io::ternary_values(*opened, arguments.group) : nullptr;
+  const io::Checkpoint* const source = values ? values.get() : opened.get();
   if (const auto graph = source->metadata().find("trit.model"); graph != source->metadata().end()) {
     check_graph(graph->second, arguments.input);
   }
@@ -129,13 +135,27 @@ void add_convert_command(CLI::App& app, Action& action) {
   command->add_option("--to", arguments->to, "format of the output")
       ->required()
       ->type_name("NAME")
-      ->check(CLI::IsMember({"trit", "hf", "gguf"}));
+      ->check(CLI::IsMember({"trit", "hf", "gguf", "safetensors"}));
   command
       ->add_option(
           "--type", arguments->type,
-          "--to gguf: type of the ternary matrices; an error if the input has none; tq2_0 if not given")
+          "--to gguf: type of the ternary matrices; an error if the input has none. If not given: tq2_0, or "
+          "what suits group scales: pq2_0 for groups of 128, q2_0 for smaller ones")
       ->type_name("NAME")
-      ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0"}));
+      ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}));
+  add_input_type_option(*command, arguments->input_type);
+  CLI::Option* const unpacked =
+      command->add_flag("--unpacked", arguments->unpacked,
+                        "the float matrices of the input hold ternary values, -a, 0 and a in each group of "
+                        "inputs: read them as "
+                        "ternary ones; an error for a linear layer whose values are not");
+  command
+      ->add_option("--group", arguments->group,
+                   "--unpacked: inputs of a group, a multiple of 32; if not given, the largest of 32, 64, "
+                   "128, ... that fits")
+      ->type_name("N")
+      ->needs(unpacked)
+      ->check(apps::number(32, 65536));
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers: in the input, if no config.json says so, and "
@@ -162,7 +182,7 @@ void add_convert_command(CLI::App& app, Action& action) {
   add_json_option(*command, arguments->json);
   command->footer(
       "Codes are copied unchanged. A tensor that the format cannot store is an error that names it. GGUF\n"
-      "rounds scales to float16.\n\n"
+      "rounds scales to float16. --to safetensors writes ternary matrices as floats, code times scale.\n\n"
       "Example: trit convert bitnet-b1.58-2B-4T/ model.gguf --to gguf --type tq1_0");
   command->callback([arguments, &action] { action = [arguments] { return convert(*arguments); }; });
 }

@@ -21,7 +21,7 @@ constexpr int kDifferent = 1;
 constexpr int kTrouble = 2;
 
 struct DiffArguments {
-  std::string first, second;
+  std::string first, second, input_type;
   double tolerance = 0;
   std::optional<io::ScaleConvention> convention;
   bool json = false;
@@ -35,7 +35,8 @@ struct Compared {
 };
 
 Compared compare(const DiffArguments& arguments) {
-  const io::OpenOptions open{.scale_convention = arguments.convention, .config_wins = true};
+  const io::OpenOptions open{
+      .scale_convention = arguments.convention, .config_wins = true, .block_format = arguments.input_type};
   const auto first = io::open_checkpoint(arguments.first, open);
   const auto second = io::open_checkpoint(arguments.second, open);
   constexpr std::uint64_t kMegabyte = 1'000'000;
@@ -121,6 +122,7 @@ void add_diff_command(CLI::App& app, Action& action) {
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers, if no config.json says so");
+  add_input_type_option(*command, arguments->input_type);
   add_json_option(*command, arguments->json);
   command->footer(
       "Prints one line for each tensor that differs, or \"equal: 21 tensors\". Elements and scales are\n"

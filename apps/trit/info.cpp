@@ -21,7 +21,7 @@ namespace trit::cli {
 namespace {
 
 struct InfoOptions {
-  std::string model;
+  std::string model, input_type;
   std::optional<io::ScaleConvention> convention;
   Backend backend = Backend::scalar;
   bool codes = false;
@@ -42,8 +42,14 @@ void print_table(const io::SafetensorsFile& file, const Model* model, std::uint6
                  const std::vector<LayerRow>& rows) {
   std::string text = fmt::format("{}: {} bytes, ", file.path().string(), grouped(bytes));
   if (file.metadata().contains("trit.layout")) {
-    text += fmt::format("trit version {}, layout {}\n", printable(metadata(file, "trit.version")),
-                        printable(metadata(file, "trit.layout")));
+    const std::string group = metadata(file, "trit.group");
+    text += fmt::format("trit version {}, layout {}{}{}\n", printable(metadata(file, "trit.version")),
+                        printable(metadata(file, "trit.layout")), group.empty() ? "" : ", groups of ",
+                        printable(group));
+    if (const auto rotation = io::rotation_of(file.metadata(), file.path().string())) {
+      text += fmt::format("{} matrices with rotated weights (prism.hadamard, blocks of {})\n",
+                          rotation->weights.size() + rotation->look_ups.size(), rotation->block);
+    }
   } else {
     text += fmt::format("safetensors, {} tensors\n", file.tensors().size());
     if (!is_stored_form(file) && file.metadata().contains("trit.model")) {
@@ -76,6 +82,9 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
     object["format"] = {{"version", metadata(file, "trit.version")},
                         {"layout", metadata(file, "trit.layout")},
                         {"scale", metadata(file, "trit.scale")}};
+    if (file.metadata().contains("trit.group")) {
+      object["format"]["group"] = metadata(file, "trit.group");
+    }
   }
   if (model != nullptr) {
     object["input"] = {{"shape", model->input().shape},
@@ -115,8 +124,9 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
 
 /// A file of another project, or a large one: only its headers are read, unless the codes are asked for.
 int info_of_checkpoint(const InfoOptions& options) {
-  const auto checkpoint =
-      io::open_checkpoint(options.model, {.scale_convention = options.convention, .config_wins = true});
+  const auto checkpoint = io::open_checkpoint(
+      options.model,
+      {.scale_convention = options.convention, .config_wins = true, .block_format = options.input_type});
   const std::vector<LayerRow> rows = describe(*checkpoint, options.codes);
   if (options.json) {
     print_json({{"file", options.model},
@@ -168,6 +178,7 @@ void add_info_command(CLI::App& app, Action& action) {
   add_scale_convention_option(
       *command, options->convention,
       "what weight_scale does in packed layers of transformers, if no config.json says so");
+  add_input_type_option(*command, options->input_type);
   add_backend_option(*command, options->backend)->default_str("scalar");
   add_json_option(*command, options->json);
   command->footer(

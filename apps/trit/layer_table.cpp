@@ -25,6 +25,15 @@ std::uint64_t numel(std::span<const std::int64_t> shape) {
   return product;
 }
 
+void set_scale(LayerRow& row, const PackedMatrix& matrix) {
+  row.group = matrix.view.group;
+  row.scale = matrix.scale;
+  if (row.group != 0) {
+    const auto [low, high] = std::ranges::minmax(matrix.scale);
+    row.scale = {low, high};
+  }
+}
+
 LayerRow row_of(const std::string& name, const PackedMatrix& matrix) {
   LayerRow row;
   row.name = name;
@@ -33,7 +42,7 @@ LayerRow row_of(const std::string& name, const PackedMatrix& matrix) {
   row.stored_bytes = matrix.view.codes.size() + matrix.scale_bytes;
   row.float_bytes = 4 * numel(row.shape);
   row.bits_per_weight = bits_of(row.stored_bytes, numel(row.shape));
-  row.scale = matrix.scale;
+  set_scale(row, matrix);
   return row;
 }
 
@@ -51,13 +60,16 @@ LayerRow row_of(const std::string& name, const io::TensorView& tensor) {
 std::vector<LayerRow> layers_of(const io::SafetensorsFile& file, const Model& model, bool with_codes) {
   std::vector<LayerRow> rows;
   for (const LayerInfo& layer : model.layers()) {
-    LayerRow row{layer.name,        layer.op, layer.shape, layer.stored_bytes,
-                 layer.float_bytes, 0,        layer.scale, {}};
+    LayerRow row{layer.name,  layer.op, layer.shape, layer.stored_bytes, layer.float_bytes, 0,
+                 layer.scale, 0,        {}};
     const std::string weight = layer.name + ".weight";
     std::uint64_t bytes = file.contains(weight) ? file.at(weight).data.size() : 0;
     if (layer.op == "bit_linear") {
-      bytes += 4 * layer.scale.size();
       const auto packed = find_packed(file, weight, layer.shape[1]);
+      bytes += packed ? packed->scale_bytes : 0;
+      if (packed) {
+        set_scale(row, *packed);
+      }
       if (with_codes && packed) {
         row.codes = count_codes(packed->view);
       }
@@ -91,7 +103,8 @@ std::vector<LayerRow> tensors_of(const io::SafetensorsFile& file, bool with_code
   return rows;
 }
 
-std::string scale_text(const std::vector<float>& scale) {
+std::string scale_text(const LayerRow& row) {
+  const std::vector<float>& scale = row.scale;
   if (scale.empty()) {
     return "";
   }
@@ -99,7 +112,8 @@ std::string scale_text(const std::vector<float>& scale) {
     return fmt::format("{:.6g}", scale[0]);
   }
   const auto [low, high] = std::minmax_element(scale.begin(), scale.end());
-  return fmt::format("{:.6g}..{:.6g} (per row)", *low, *high);
+  return row.group != 0 ? fmt::format("{:.6g}..{:.6g} (per {} inputs)", *low, *high, row.group)
+                        : fmt::format("{:.6g}..{:.6g} (per row)", *low, *high);
 }
 
 std::string codes_text(const std::optional<CodeCounts>& codes) {
@@ -142,8 +156,8 @@ std::string table_of(const std::vector<LayerRow>& rows) {
   std::uint64_t as_float = 0;
   for (const LayerRow& row : rows) {
     cells.push_back({printable(row.name), row.type, shape_text(row.shape), grouped(row.stored_bytes),
-                     grouped(row.float_bytes), fmt::format("{:.4g}", row.bits_per_weight),
-                     scale_text(row.scale), codes_text(row.codes)});
+                     grouped(row.float_bytes), fmt::format("{:.4g}", row.bits_per_weight), scale_text(row),
+                     codes_text(row.codes)});
     stored += row.stored_bytes;
     as_float += row.float_bytes;
   }
@@ -179,7 +193,10 @@ nlohmann::ordered_json json_of(const std::vector<LayerRow>& rows) {
                                  {"stored_bytes", row.stored_bytes},
                                  {"float_bytes", row.float_bytes},
                                  {"bits_per_weight", row.bits_per_weight}};
-    if (!row.scale.empty()) {
+    if (row.group != 0) {
+      entry["group"] = row.group;
+      entry["scale_range"] = row.scale;
+    } else if (!row.scale.empty()) {
       entry["scale"] = row.scale;
     }
     if (row.codes) {

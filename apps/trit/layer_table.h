@@ -27,7 +27,8 @@ struct LayerRow {
   std::uint64_t stored_bytes = 0;   // all tensors of the row, in the file
   std::uint64_t float_bytes = 0;    // the same in float32
   double bits_per_weight = 0;       // of weight and scale only
-  std::vector<float> scale;         // ternary rows only
+  std::vector<float> scale;         // ternary rows only; with groups the smallest and the largest
+  std::int64_t group = 0;           // inputs that share a scale; 0: a scale per tensor or row
   std::optional<CodeCounts> codes;
 };
 

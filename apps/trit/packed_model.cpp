@@ -120,6 +120,15 @@ std::vector<float> PackedModel::compute_scale(const io::TensorInfo& tensor) cons
   return {beta_of(static_cast<float>(lane_sum(std::span<const double>(terms)) / count))};
 }
 
+std::int64_t PackedModel::group(const io::TensorInfo& tensor) const {
+  return is_packed(tensor) ? 0 : source_.group(original(tensor));
+}
+
+void PackedModel::read_group_scales(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                                    std::span<float> scales) const {
+  source_.read_group_scales(original(tensor), first_row, rows, scales);
+}
+
 std::vector<float> PackedModel::scale(const io::TensorInfo& tensor) const {
   if (!is_packed(tensor)) {
     return source_.scale(original(tensor));

@@ -24,6 +24,9 @@ class PackedModel final : public io::Checkpoint {
   /// The sum of all values that `read` gets.
   std::uint64_t bytes_to_read() const;
 
+  std::int64_t group(const io::TensorInfo& tensor) const override;
+  void read_group_scales(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
+                         std::span<float> scales) const override;
   // Error that names the tensor and the place of a NaN or an infinity.
   std::vector<float> scale(const io::TensorInfo& tensor) const override;
   void read_codes(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,

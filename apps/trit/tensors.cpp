@@ -42,6 +42,19 @@ std::int64_t stored_in_features(const io::SafetensorsFile& file, const std::stri
   return value;
 }
 
+// trit.group from the metadata.
+std::int64_t stored_group(const io::SafetensorsFile& file) {
+  constexpr std::int64_t kLargest = std::int64_t{1} << 30;
+  const std::string& text = file.metadata().find("trit.group")->second;
+  std::int64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size() || !is_group_size(value) || value > kLargest) {
+    throw Error(file.path().string() + ": metadata trit.group is \"" + printable(text) +
+                "\", wanted a multiple of 32 from 32 to 2^30");
+  }
+  return value;
+}
+
 }  // namespace
 
 bool is_float(std::string_view dtype) {
@@ -69,7 +82,12 @@ std::optional<PackedMatrix> find_packed(const io::SafetensorsFile& file, const s
   const auto codes = file.tensors().find(name);
   const auto scale = file.tensors().find(name + "_scale");
   if (codes == file.tensors().end() || scale == file.tensors().end() || codes->second.dtype != "U8" ||
-      codes->second.shape.size() != 2 || scale->second.dtype != "F32" || scale->second.shape.size() != 1) {
+      codes->second.shape.size() != 2) {
+    return std::nullopt;
+  }
+  const bool grouped = scale->second.shape.size() == 2 && file.metadata().contains("trit.group");
+  const std::string& dtype = scale->second.dtype;
+  if (!(grouped ? dtype == "F16" || dtype == "F32" : dtype == "F32" && scale->second.shape.size() == 1)) {
     return std::nullopt;
   }
   const auto& data = codes->second.data;
@@ -79,6 +97,7 @@ std::optional<PackedMatrix> find_packed(const io::SafetensorsFile& file, const s
       in_features ? *in_features : stored_in_features(file, name, codes->second.shape[1]);
   matrix.view.codes = {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()};
   matrix.view.scale = matrix.scale;
+  matrix.view.group = grouped ? stored_group(file) : 0;
   try {
     check(matrix.view, printable(name));
   } catch (const Error& error) {

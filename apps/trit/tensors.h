@@ -27,7 +27,8 @@ struct PackedMatrix {
 };
 
 /// The matrix whose codes are the tensor `name`: uint8 [N, B] with a float32 tensor "<name>_scale" of [1] or
-/// [N]. Nothing if the file has no such pair. in_features is `in_features` if given, otherwise the metadata
+/// [N], or a float16 or float32 one of [N, groups] with the metadata "trit.group". Nothing if the file has no
+/// such pair. in_features is `in_features` if given, otherwise the metadata
 /// "trit.in_features.<name>", otherwise 4 * B. Throws trit::Error for invalid codes or scales (check()).
 std::optional<PackedMatrix> find_packed(const io::SafetensorsFile& file, const std::string& name,
                                         std::optional<std::int64_t> in_features = {});
