@@ -48,7 +48,8 @@ class ConvertTest(CommandTest):
     def test_there_and_back(self) -> None:
         own = self.matrices("own")
         for target in (("hf",), ("hf", "--scale-convention", "divide"), ("hf", "--shard-size", "4KB"),
-                       ("gguf", "--type", "tq1_0"), ("gguf", "--type", "tq2_0"), ("gguf", "--type", "q2_0")):
+                       ("gguf", "--type", "tq1_0"), ("gguf", "--type", "tq2_0"), ("gguf", "--type", "q2_0"),
+                       ("gguf", "--type", "pq2_0"), ("gguf", "--type", "ptq1_0")):
             with self.subTest(target=target):
                 other, back = self.root / "-".join(target), self.root / "back"
                 report = self.json("convert", own, other, "--to", *target)
@@ -166,7 +167,7 @@ class ConvertTest(CommandTest):
 
     def test_a_type_is_for_ternary_matrices(self) -> None:
         floats = write_safetensors(self.root / "floats", {"w.weight": ("F32", [2, 2], f32([1.0] * 4))})
-        for kind in ("tq1_0", "tq2_0", "q2_0"):
+        for kind in ("tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"):
             self.fails("convert", floats, self.root / "out", "--to", "gguf", "--type", kind,
                        says=("floats", "no ternary matrix", kind.upper(), "trit pack"))
         self.assertFalse((self.root / "out").exists())

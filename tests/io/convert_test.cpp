@@ -40,7 +40,7 @@ TEST(Convert, WhatGgufCannotHold) {
   refused(rows, "tq1_0",
           {"tensor \"fc.weight\"", "rows of 320", "multiples of 256", "trit, hf, gguf with q2_0"});
   refused(rows, "tq2_0", {"multiples of 256"});
-  refused(rows, "q4_0", {"\"q4_0\"", "wanted one of tq1_0, tq2_0, q2_0"});
+  refused(rows, "q4_0", {"\"q4_0\"", "wanted one of tq1_0, tq2_0, q2_0, pq2_0, ptq1_0"});
   MemoryCheckpoint odd;
   odd.add("fc.weight", random_matrix(random, 8, 100, true));
   refused(odd, "q2_0", {"multiples of 64", "Formats that can hold it: trit"});
@@ -60,7 +60,8 @@ TEST(Convert, WhatGgufCannotHold) {
   refused(MemoryCheckpoint(), "tq2_0", {"no tensors to write"});
   ConvertOptions torchao;
   torchao.to = Format::torchao;
-  expect_error([&] { convert(rows, folder / "x", torchao); }, {"torchao is read only", "trit, hf or gguf"});
+  expect_error([&] { convert(rows, folder / "x", torchao); },
+               {"torchao is read only", "trit, hf, gguf or safetensors"});
 }
 
 TEST(Convert, Names) {

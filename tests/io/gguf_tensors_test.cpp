@@ -21,7 +21,8 @@ using test::write_file;
 TEST(Gguf, TypesThatAreNotDecoded) {
   const TestFolder folder;
   GgufBuilder file;
-  file.architecture("llama");
+  // 512 weights of type 42 have as much room as in blocks of 128.
+  file.architecture("llama").pair("trit.block_format", 8, GgufBuilder::text("q2_0"));
   std::mt19937 random(20261128);
   std::vector<std::string> names;
   for (std::uint32_t type = 0; type <= 42; ++type) {
@@ -106,7 +107,7 @@ TEST(Gguf, StacksOfMatrices) {
             (std::vector<std::int64_t>{2, 4, 256}));
   const TernaryMatrix wanted = test::read_matrix(*checkpoint, tensor.name);
   EXPECT_EQ(wanted.scale, (std::vector<float>{0.5, 0.5, 0.5, 0.5, 2, 2, 2, 2}));
-  for (const char* type : {"tq1_0", "tq2_0", "q2_0"}) {
+  for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
     ConvertOptions options;
     options.to = Format::gguf;
     options.block_format = type;
@@ -151,10 +152,9 @@ TEST(Gguf, ScalesOfBlocks) {
   EXPECT_EQ(scale_of(tq2_0({0.5F, 2, 0}, 0xaa)), (std::vector<float>{0.5F, 2, 0.5F}));
   EXPECT_EQ(scale_of(tq2_0({0, 0}, 0xaa)), std::vector<float>{1});
   EXPECT_EQ(scale_of(tq2_0({0, 4}, 0xaa, 512)), std::vector<float>{4});
-  expect_error([&] { scale_of(tq2_0({2, 4}, 0xaa, 512)); },
-               {"row 0, block 1", "wanted one scale for all blocks"});
-  expect_error([&] { scale_of(tq2_0({-1}, 0xaa)); }, {"scale -1", "not negative"});
-  expect_error([&] { scale_of(tq2_0({1e9F}, 0xaa)); }, {"scale inf"});
+  EXPECT_EQ(scale_of(tq2_0({2, 4}, 0xaa, 512)), (std::vector<float>{2, 4}));
+  EXPECT_EQ(scale_of(tq2_0({-1, 1}, 0xaa, 512)), std::vector<float>{1});
+  expect_error([&] { scale_of(tq2_0({1e9F}, 0xaa)); }, {"row 0, block 0", "scale inf"});
 
   // A block with d = 0 is zeros, whatever its codes.
   write_file(folder / "x", tq2_0({0, 4}, 0xaa, 512));
@@ -166,25 +166,23 @@ TEST(Gguf, ScalesOfBlocks) {
   EXPECT_EQ(counts.plus, 256);
 }
 
-/// A quantised float matrix is not decoded, so it keeps its type.
-TEST(Gguf, BlocksWithScalesOfTheirOwnAreCopied) {
+/// Blocks with scales of their own are groups.
+TEST(Gguf, BlocksWithScalesOfTheirOwn) {
   const TestFolder folder;
-  write_file(folder / "x", tq2_0({2, 4, -1, 0}, 0x99, 512));
+  write_file(folder / "x", tq2_0({2, 4, -1, 0}, 0x99, 512));  // codes +1 and 0, in turn
   const auto checkpoint = open_checkpoint(folder / "x");
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = "tq2_0";
-  convert(*checkpoint, folder / "y", options);
-  const auto copy = open_checkpoint(folder / "y");
-  std::vector<std::byte> a(4 * 66);
-  std::vector<std::byte> b(4 * 66);
-  checkpoint->read_elements(checkpoint->tensors()[0], 0, a);
-  copy->read_elements(copy->tensors()[0], 0, b);
-  EXPECT_EQ(a, b);
-  for (const char* type : {"tq1_0", "q2_0"}) {
+  const TernaryMatrix matrix = test::read_matrix(*checkpoint, "w.weight");
+  EXPECT_EQ(matrix.group, 256);
+  EXPECT_EQ(matrix.scale, (std::vector<float>{2, 4, 1, 1}));
+  const CodeCounts counts = count_codes(*checkpoint, checkpoint->tensors()[0]);
+  EXPECT_EQ(counts.plus, 256);
+  EXPECT_EQ(counts.minus, 128);  // those of the negative scale
+  for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
+    ConvertOptions options;
+    options.to = Format::gguf;
     options.block_format = type;
-    expect_error([&] { convert(*checkpoint, folder / "z", options); },
-                 {"\"w.weight\"", "row 0, block 1", "wanted one scale for all blocks"});
+    convert(*checkpoint, folder / type, options);
+    EXPECT_TRUE(diff(*checkpoint, *open_checkpoint(folder / type)).empty()) << type;
   }
 }
 

@@ -42,7 +42,7 @@ TEST(Gguf, PairsOfTheSourceAreKept) {
 TEST(Gguf, SmallScales) {
   const TestFolder folder;
   std::mt19937 random(20261129);
-  for (const char* type : {"tq1_0", "tq2_0", "q2_0"}) {
+  for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
     SCOPED_TRACE(type);
     std::vector<std::string> warnings;
     ConvertOptions options;
@@ -95,7 +95,7 @@ TEST(Gguf, ATypeIsForTernaryMatrices) {
   ConvertOptions options;
   options.to = Format::gguf;
   convert(model, folder / "x", options);
-  for (const char* type : {"tq1_0", "tq2_0", "q2_0"}) {
+  for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
     options.block_format = type;
     expect_error([&] { convert(model, folder / "y", options); },
                  {"no ternary matrix to write as", "`trit pack`"});

@@ -42,14 +42,18 @@ def pack_rows(t: numpy.ndarray) -> numpy.ndarray:
     return fields[..., 0] | fields[..., 1] << 2 | fields[..., 2] << 4 | fields[..., 3] << 6
 
 
-def save_own(path: Path, matrices: dict, others: dict, graph: dict | None = None, config: dict | None = None) -> None:
-    """Stored form: name -> (t, scale); `config` is the config.json that the model came with."""
+def save_own(path: Path, matrices: dict, others: dict, graph: dict | None = None, config: dict | None = None,
+             group: int = 0) -> None:
+    """Stored form: name -> (t, scale), with a scale for each `group` inputs; `config` is the config.json that the model
+    came with."""
     tensors = dict(others)
     metadata = {"trit.version": "1", "trit.layout": "rows-2bit", "trit.scale": "multiply"}
     for name, (t, scale) in matrices.items():
         tensors[name] = pack_rows(t)
-        tensors[name + "_scale"] = numpy.atleast_1d(numpy.asarray(scale, numpy.float32))
+        tensors[name + "_scale"] = scale if group else numpy.atleast_1d(numpy.asarray(scale, numpy.float32))
         metadata[f"trit.in_features.{name}"] = str(t.shape[1])
+    if group:
+        metadata["trit.group"] = str(group)
     if graph:
         metadata["trit.model"] = json.dumps(graph)
     if config:

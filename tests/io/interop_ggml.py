@@ -124,6 +124,20 @@ def tests(ggml: Ggml) -> type:
                         # The very bytes that its own quantiser makes of t * scale.
                         numpy.testing.assert_array_equal(ggml.quantize(kind, t * half, data.size), data)
 
+        def test_group_scales(self):
+            """Q2_0 with a scale for each 64 inputs: its blocks decode to t * scale, and are those of its quantiser."""
+            t = self.ternary(9, 640)
+            t[:, ::64] = 1
+            scales = self.random.uniform(1e-3, 2, (9, 10)).astype(numpy.float16)
+            values = t * numpy.repeat(scales.astype(numpy.float32), 64, 1)
+            save_own(self.root / "own", {"w.weight": (t, scales)}, {}, group=64)
+            trit("convert", self.root / "own", self.root / "x", "--to", "gguf", "--type", "q2_0")
+            number, offset = ggml.tensors(self.root / "x", ["w.weight"])["w.weight"]
+            self.assertEqual(number, TYPES["q2_0"])
+            data = numpy.fromfile(self.root / "x", numpy.uint8)[offset:offset + 9 * 10 * 18].copy()
+            numpy.testing.assert_array_equal(ggml.decode("q2_0", data, t.size).reshape(t.shape), values)
+            numpy.testing.assert_array_equal(ggml.quantize("q2_0", values, data.size), data)
+
         def test_we_read_what_it_quantizes(self):
             for kind, (block, size) in bytes_of_blocks.items():
                 with self.subTest(kind=kind):

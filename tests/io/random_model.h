@@ -33,13 +33,26 @@ inline TernaryMatrix random_matrix(std::mt19937& random, std::int64_t rows, std:
   return matrix;
 }
 
+/// A matrix with a scale for each group of `group` inputs, float16 values from its whole normal range.
+inline TernaryMatrix random_grouped(std::mt19937& random, std::int64_t rows, std::int64_t columns,
+                                    std::int64_t group) {
+  TernaryMatrix matrix = random_matrix(random, rows, columns, false);
+  matrix.group = group;
+  matrix.scale.resize(static_cast<std::size_t>(rows * groups_of(columns, group)));
+  for (float& scale : matrix.scale) {
+    scale = float16_to_float(static_cast<std::uint16_t>(0x0400 + random() % 0x7800));
+  }
+  return matrix;
+}
+
 /// The matrix as a checkpoint holds it.
 inline TernaryMatrix read_matrix(const io::Checkpoint& checkpoint, std::string_view name) {
   const io::TensorInfo* tensor = checkpoint.find(name);
   if (tensor == nullptr || tensor->kind != io::TensorKind::ternary) {
     return {};
   }
-  TernaryMatrix matrix{tensor->shape[0], tensor->shape[1], {}, checkpoint.scale(*tensor)};
+  TernaryMatrix matrix{
+      tensor->shape[0], tensor->shape[1], {}, checkpoint.scale(*tensor), checkpoint.group(*tensor)};
   matrix.codes.resize(static_cast<std::size_t>(tensor->shape[0] * packed_row_bytes(tensor->shape[1])));
   checkpoint.read_codes(*tensor, 0, tensor->shape[0], matrix.codes);
   return matrix;

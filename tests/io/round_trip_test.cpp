@@ -63,6 +63,8 @@ std::vector<Target> targets() {
   list.push_back(gguf("tq1_0", 256));
   list.push_back(gguf("tq2_0", 256));
   list.push_back(gguf("q2_0", 64));
+  list.push_back(gguf("pq2_0", 128));
+  list.push_back(gguf("ptq1_0", 128));
   list.push_back(huggingface(ScaleConvention::multiply, 0));
   list.push_back(huggingface(ScaleConvention::divide, 0));
   list.push_back(huggingface(ScaleConvention::multiply, 20'000));
