@@ -23,10 +23,15 @@ inline void read_everything(const io::Checkpoint& checkpoint) {
     try {
       if (tensor.kind == io::TensorKind::ternary) {
         checkpoint.scale(tensor);
+        const std::int64_t groups = groups_of(tensor.shape[1], checkpoint.group(tensor));
+        std::vector<float> scales(static_cast<std::size_t>(groups));
         const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
         std::vector<std::uint8_t> codes(static_cast<std::size_t>(row_bytes));
         for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
           checkpoint.read_codes(tensor, row, 1, codes);
+          if (checkpoint.group(tensor) != 0) {
+            checkpoint.read_group_scales(tensor, row, 1, scales);
+          }
         }
       } else if (tensor.kind == io::TensorKind::floating) {
         std::int64_t count = 1;

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// The JSON texts beside a model: config.json, name maps, trit.model. The first byte chooses.
+// The JSON texts beside a model: config.json, name maps, trit.model, hadamard.json. The first byte chooses.
 #include <array>
+#include <cstdlib>
 #include <string_view>
 
 #include "io/huggingface_config.h"
 #include "io/model_graph.h"
+#include "io/rotation.h"
 #include "trit/error.h"
 #include "trit/io.h"
 
@@ -23,6 +25,18 @@ void choose_linear_weights(std::string_view config) {
   trit::io::find_linear_weights(model);
 }
 
+/// What is read is written so that it is read again.
+void read_rotation(std::string_view text) {
+  trit::io::Metadata metadata{{std::string(trit::io::kRotationKey), std::string(text)}};
+  const auto rotation = trit::io::rotation_of(metadata, "hadamard.json");
+  metadata[std::string(trit::io::kRotationKey)] = trit::io::rotation_text(*rotation);
+  const auto again = trit::io::rotation_of(metadata, "hadamard.json");
+  if (again->block != rotation->block || again->signs != rotation->signs ||
+      again->weights != rotation->weights || again->look_ups != rotation->look_ups) {
+    std::abort();
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
@@ -31,7 +45,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   }
   const std::string_view text(reinterpret_cast<const char*>(data + 1), size - 1);
   try {
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
       case 0:
         choose_linear_weights(text);
         trit::io::write_huggingface_config(std::string(text),
@@ -40,6 +54,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       case 1:
         // Expressions whose matching takes exponential time are their author's: none is applied.
         trit::io::NameMap::parse(text, "map");
+        break;
+      case 2:
+        read_rotation(text);
         break;
       default:
         trit::io::graph_layers(text);

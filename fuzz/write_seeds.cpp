@@ -30,10 +30,13 @@ void write_bytes(const fs::path& path, const std::string& bytes) {
   std::ofstream(path, std::ios::binary) << bytes;
 }
 
-io::MemoryCheckpoint& fill(io::MemoryCheckpoint& model, bool row_scale) {
+io::MemoryCheckpoint& fill(io::MemoryCheckpoint& model, std::string_view scales) {
   TernaryMatrix matrix{4, 256, std::vector<std::uint8_t>(4 * 64, 0x34), {0.5F}};
-  if (row_scale) {
+  if (scales == "row") {
     matrix.scale = {0.5F, 0.25F, 1, 2};
+  } else if (scales == "group") {
+    matrix.scale = {0.5F, 0.25F, 1, 2, 3, 4, 5, 6};
+    matrix.group = 128;
   }
   model.add("fc.weight", matrix);
   model.add("fc.bias", {4}, std::vector<float>(4, 1));
@@ -117,11 +120,72 @@ void write_gguf(const fs::path& folder) {
   write_bytes(folder / "llama", llama.build());
 }
 
+/// Group scales: the stored form, the block types, floats, and the keys of rotated weights.
+void write_groups(const fs::path& root) {
+  io::MemoryCheckpoint model;
+  fill(model, "group");
+  io::convert(model, root / "safetensors" / "group", {});
+  write_bytes(root / "trit" / "group", framed(root / "safetensors" / "group"));
+  io::ConvertOptions options;
+  options.to = io::Format::safetensors;
+  io::convert(model, root / "safetensors" / "values", options);
+  for (const char group : {'\0', '\2', '\4'}) {
+    write_bytes(root / "values" / std::to_string(group),
+                std::string(1, group) + framed(root / "safetensors" / "values"));
+  }
+  options.to = io::Format::gguf;
+  for (const char* type : {"q2_0", "pq2_0", "ptq1_0"}) {
+    options.block_format = type;
+    io::convert(model, root / "gguf" / (std::string("group-") + type), options);
+  }
+  for (char format = 0; format < 5; ++format) {
+    write_bytes(root / "blocks" / std::to_string(format),
+                std::string(1, format) + "\2\2" + std::string(120, '\x3c'));
+  }
+  using test::GgufBuilder;
+  const auto names = [](const std::string& name) {
+    return GgufBuilder::number(std::uint32_t{8}) + GgufBuilder::number(std::uint64_t{1}) +
+           GgufBuilder::text(name);
+  };
+  GgufBuilder rotated;
+  rotated.architecture("qwen35").pair("prism.hadamard.version", 4, GgufBuilder::number(std::uint32_t{1}));
+  rotated.pair("prism.hadamard.block_size", 4, GgufBuilder::number(std::uint32_t{512}));
+  rotated.pair("prism.hadamard.transform", 8, GgufBuilder::text("normalized-sylvester-walsh-hadamard"));
+  rotated.pair("prism.hadamard.axis", 8, GgufBuilder::text("input-last-dimension"));
+  rotated.pair("prism.hadamard.sign_mode", 8, GgufBuilder::text("explicit"));
+  rotated.pair("prism.hadamard.sign_widths", 9,
+               GgufBuilder::number(std::uint32_t{5}) + GgufBuilder::number(std::uint64_t{1}) +
+                   GgufBuilder::number(512));
+  rotated.pair("prism.hadamard.sign_values", 9,
+               GgufBuilder::number(std::uint32_t{1}) + GgufBuilder::number(std::uint64_t{512}) +
+                   std::string(512, '\1'));
+  rotated.pair("prism.hadamard.weight_names", 9, names("w.weight"));
+  rotated.pair("prism.hadamard.inverse_weight_names", 9, names("w.weight"));
+  rotated.pair("prism.hadamard.gdn_v_grouped", 7, std::string(1, '\1'));
+  rotated.tensor({"w.weight", {512, 1}, 143, 0});
+  rotated.data = std::string(128, '\x3c');
+  write_bytes(root / "gguf" / "rotated", rotated.build());
+  // Type 42 in blocks of 128, once where only they fit and once (first byte: pq2_0) where both do.
+  for (const std::uint64_t rows : {std::uint64_t{1}, std::uint64_t{8}}) {
+    GgufBuilder old;
+    old.architecture("qwen3").tensor({"w.weight", {256, rows}, 42, 0});
+    old.data = std::string(rows == 1 ? 96 : 544, '\x3c');
+    std::string bytes = old.build();
+    bytes[0] = rows == 1 ? '\2' : '\0';
+    write_bytes(root / "gguf" / ("old-" + std::to_string(rows)), bytes);
+  }
+  write_bytes(
+      root / "json" / "hadamard",
+      std::string(1, '\2') +
+          R"({"prism.hadamard.version": 1, "prism.hadamard.block_size": 512, "prism.hadamard.transform":)"
+          R"( "normalized-sylvester-walsh-hadamard", "prism.hadamard.axis": "input-last-dimension",)"
+          R"( "prism.hadamard.sign_mode": "identity", "prism.hadamard.weight_names": ["w.weight"]})");
+}
+
 void write_seeds(const fs::path& root) {
-  for (const bool row_scale : {false, true}) {
+  for (const std::string name : {"row", "tensor"}) {
     io::MemoryCheckpoint model;
-    fill(model, row_scale);
-    const std::string name = row_scale ? "row" : "tensor";
+    fill(model, name);
     fs::create_directories(root / "safetensors");
     fs::create_directories(root / "gguf");
     io::convert(model, root / "safetensors" / name, {});
@@ -134,6 +198,7 @@ void write_seeds(const fs::path& root) {
     }
   }
   write_gguf(root / "gguf");
+  write_groups(root);
   write_torchao(root / "safetensors" / "torchao");
   write_bytes(root / "torchao" / "packed", framed(root / "safetensors" / "torchao"));
   for (const char rows : {'\1', '\2'}) {
@@ -145,7 +210,7 @@ void write_seeds(const fs::path& root) {
                     std::string(28, '\0'));
   }
   io::MemoryCheckpoint model;
-  fill(model, false);
+  fill(model, "tensor");
   for (const auto convention : {io::ScaleConvention::multiply, io::ScaleConvention::divide}) {
     const std::string name = convention == io::ScaleConvention::multiply ? "multiply" : "divide";
     io::ConvertOptions options;
@@ -188,9 +253,9 @@ void write_seeds(const fs::path& root) {
              {"h", "F8_E4M3FNUZ", {1}, raw(1)}};
   io::save_safetensors(root / "safetensors" / "dtypes", tensors, {});
   write_bytes(root / "json" / "map", std::string(1, '\1') + R"json({"a\\.(.*)": "b.$1", "c": null})json");
-  write_bytes(root / "json" / "graph", std::string(1, '\2') + model.metadata().find("trit.model")->second);
-  for (char kind = 0; kind < 6; ++kind) {
-    write_bytes(root / "round_trip" / std::to_string(kind), std::string(1, kind) + "\3\5\1 codes and scales");
+  write_bytes(root / "json" / "graph", std::string(1, '\3') + model.metadata().find("trit.model")->second);
+  for (char kind = 0; kind < 9; ++kind) {
+    write_bytes(root / "round_trip" / std::to_string(kind), std::string(1, kind) + "\3\5\2 codes and scales");
   }
 }
 
