@@ -8,6 +8,7 @@ import unittest
 from pathlib import Path
 
 import numpy
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from interop_files import Folder, call, pack_rows, refusal, save_own, trit
@@ -250,6 +251,30 @@ class Groups(Folder):
         self.assertIn("prism.hadamard.*", refusal("convert", self.root / "x", self.root / "hf", "--to", "hf"))
         write_gguf(self.root / "x", tensors, keys | {"prism.hadamard.sign_values": signs[:-1]})
         self.assertIn("prism.hadamard.sign_values", refusal("info", self.root / "x"))
+
+    def test_rotated_weights_under_other_names(self):
+        """A model of transformers gets llama.cpp's names in a GGUF file: the keys name the matrices so."""
+        t, scales = self.matrix(512, 512, 128)
+        name, other = "model.layers.0.mlp.up_proj.weight", "blk.0.ffn_up.weight"
+        config = {"architectures": ["Qwen3ForCausalLM"], "hidden_size": 512, "intermediate_size": 512, "num_hidden_layers": 1,
+                  "num_attention_heads": 4, "num_key_value_heads": 4, "max_position_embeddings": 64, "rms_norm_eps": 1e-6,
+                  "vocab_size": 8, "head_dim": 128}
+        save_own(self.root / "own", {name: (t, scales)}, {}, config=config, group=128)
+        keys = {"version": 1, "block_size": 512, "transform": "normalized-sylvester-walsh-hadamard",
+                "axis": "input-last-dimension", "sign_mode": "identity", "weight_names": [name]}
+        keys = {f"prism.hadamard.{key}": value for key, value in keys.items()}
+        trit("convert", self.root / "own", self.root / "model.safetensors", "--to", "safetensors")
+        (self.root / "config.json").write_text(json.dumps(config))
+        (self.root / "hadamard.json").write_text(json.dumps(keys))
+        trit("convert", self.root / "model.safetensors", self.root / "x", "--to", "gguf", "--type", "ptq1_0", "--unpacked")
+        reader = Reader(self.root / "x")
+        self.assertEqual(reader.tensors[other][:2], ((512, 512), 143))
+        self.assertEqual(reader.keys["prism.hadamard.weight_names"], [other])
+        (self.root / "hadamard.json").unlink()
+        trit("convert", self.root / "x", self.root / "back", "--to", "trit")
+        with safe_open(self.root / "back", "numpy") as back:
+            self.assertEqual(json.loads(back.metadata()["trit.hadamard"])["prism.hadamard.weight_names"], [name])
+            numpy.testing.assert_array_equal(back.get_tensor(name), pack_rows(t))
 
 
 if __name__ == "__main__":
