@@ -140,6 +140,10 @@ std::vector<std::int64_t> quick_tokens() { return {1, 8, 128}; }
 
 int run_bench(const BenchOptions& options) {
   apps::keep_freed_memory();
+  if (options.group != 0 && !is_group_size(options.group)) {
+    throw Error(
+        fmt::format("--group: groups of {} inputs, wanted a multiple of {}", options.group, kGroupStep));
+  }
   const apps::Machine machine = apps::this_machine();
   if (requested_backend(options.backend) == Backend::cuda) {
     if (options.group != 0) {

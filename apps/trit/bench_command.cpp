@@ -53,7 +53,7 @@ void add_bench_command(CLI::App& app, Action& action) {
       ->add_option("--group", options->group,
                    "measure also with float16 scales for groups of so many inputs, a multiple of 32")
       ->type_name("N")
-      ->check(apps::whole_number(kGroupStep, 16'777'216));
+      ->check(apps::whole_number(kGroupStep));
   command->add_flag("--quick", options->quick,
                     "4096x4096, 512x4096 and 10x512 with 1, 8 and 128 tokens in fewer rounds: seconds");
   command->add_flag(

@@ -80,6 +80,15 @@ def layer(q: np.ndarray, scale: np.ndarray, t: np.ndarray, beta: np.ndarray, bia
     return y
 
 
+def rotated(x: np.ndarray, signs: np.ndarray) -> np.ndarray:
+    z, h = x * signs, 1
+    while h < len(z):
+        pairs = z.reshape(-1, 2, h)
+        z = np.stack([pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]], axis=1).reshape(-1)
+        h *= 2
+    return z * (F(1) / np.sqrt(F(len(z))))
+
+
 def hexadecimal(values: np.ndarray) -> str:
     return " ".join(f"{int(value):08x}" for value in np.asarray(values, F).view(np.uint32))
 
@@ -97,6 +106,8 @@ def rows() -> list[tuple[str, str]]:
     table.append(("q[0][592..599]", " ".join(map(str, q[0][592:]))))
     table += [(f"y, s of a token and group, row {m}", hexadecimal(row))
               for m, row in enumerate(layer(q, scale, t, beta, bias))]
+    z = rotated(x[0][:512], np.where(w[0][:512] < 0, F(-1), F(1)))
+    table += [("z[0..3]", hexadecimal(z[:4])), ("z[508..511]", hexadecimal(z[508:]))]
     return table
 
 

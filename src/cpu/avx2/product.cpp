@@ -32,6 +32,8 @@ struct SumOfGroups {
   Sums sums;
   std::int64_t group;
 
+  SumOfGroups(const Sums& group_sums, std::int64_t inputs_of_group)
+      : sums(group_sums), group(inputs_of_group) {}
   [[gnu::always_inline]] std::int64_t inputs() const { return group; }
   [[gnu::always_inline]] void next() { sums.next(); }
   [[gnu::always_inline]] void add(std::int64_t /*k*/, std::size_t token, std::size_t field,
@@ -61,7 +63,7 @@ void product_tile(const ProductTile& tile) { run_tokens(tile, OneSum{tile}); }
 void group_tile(const GroupTile& args) {
   with_group_sums(
       args, [&](const auto& sums)
-                __attribute__((always_inline)) { run_tokens(args.tile, SumOfGroups{sums, args.group}); });
+                __attribute__((always_inline)) { run_tokens(args.tile, SumOfGroups(sums, args.group)); });
 }
 
 void group_q_sums(const std::int8_t* q, std::int64_t k, std::int64_t group, std::int32_t* sums) {
