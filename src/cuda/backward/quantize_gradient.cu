@@ -28,7 +28,9 @@ constexpr std::int64_t kMaxOutputs = kEight * kMaxThreads * kMaxSteps;
 
 // Rows of a group: 64 KB in flight where 128 registers a thread hold them beside 8 maxima a step.
 template <int kSteps>
-constexpr int kRowsOf = kSteps == 1 ? 8 : kSteps == 2 ? 3 : 1;
+constexpr int kRowsOf = kSteps == 1   ? 8
+                        : kSteps == 2 ? 3
+                                      : 1;
 
 template <DataType kType, int kSteps, bool kStochastic>
 __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(const GradientRows a) {
