@@ -36,7 +36,7 @@ REGISTERS = {
     r"gemm_sm80_kernel<64>": (255, "two blocks of 128 threads; 128 accumulators"),
     r"gemm_sm80_kernel<32>": (128, "four blocks of 128 threads"),
     r"norm_quant_kernel<": (40, "six blocks of 256 threads"),
-    r"norm_quant_registers_kernel<\d, true, true, 64": (168, "three blocks of 128 threads, up to 32 KB of a row each in flight"),
+    r"norm_quant_registers_kernel<\d, true, true, 64": (255, "two blocks of 128 threads, up to 32 KB of a row each in flight; three on sm_90"),
     r"norm_quant_registers_kernel<\d, \w+, \w+, 64": (128, "four blocks of 128 threads"),
     r"norm_quant_registers_kernel<\d, true, true": (96, "five blocks of 128 threads; the weights' floats beside a row"),
     r"norm_quant_registers_kernel<": (64, "eight blocks of 128 threads, 16 KB of rows each in flight"),

@@ -13,9 +13,15 @@ namespace trit::cuda {
 inline constexpr int kRegisterThreads = kLanes / 2;
 inline constexpr int kRegisterHeaderBytes = kLanes * 4 + 16;  // accumulators, the warps' maxima
 
-/// Blocks of a multiprocessor: their registers hold a row, and the weights' floats beside it.
+/// Blocks of a multiprocessor: their registers hold a row, and the weights' floats beside it. The longest rows
+/// with weights spill in the 168 registers of three blocks before compute capability 9.0.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+inline constexpr int kLongestRowBlocks = 2;
+#else
+inline constexpr int kLongestRowBlocks = 3;
+#endif
 constexpr int blocks_with(int steps, bool weighted) {
-  return weighted ? (steps > 32 ? 3 : 5) : (steps > 32 ? 4 : 8);
+  return weighted ? (steps > 32 ? kLongestRowBlocks : 5) : (steps > 32 ? 4 : 8);
 }
 
 /// One of a pair, in the low 16 bits.
