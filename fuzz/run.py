@@ -21,8 +21,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # One for each reader, one for the JSON texts beside a model, and one for round trips between formats.
 TARGETS = {"safetensors": "safetensors.dict", "trit": "safetensors.dict", "torchao": "safetensors.dict",
-           "values": "safetensors.dict", "gguf": "gguf.dict", "blocks": None, "i2_s": None, "huggingface": "safetensors.dict", "json": "safetensors.dict",
-           "round_trip": None}
+           "values": "safetensors.dict", "gguf": "gguf.dict", "blocks": None, "i2_s": None,
+           "huggingface": "safetensors.dict", "json": "safetensors.dict", "round_trip": None}
 TIMED_OUT = 70  # libFuzzer's exit code
 LIMITS = ("-timeout=1", "-rss_limit_mb=1024", "-malloc_limit_mb=2", "-max_len=4096")
 # 4 stack frames per allocation and a quarantine of 16 MB instead of 256: three times faster.
