@@ -2,17 +2,17 @@
 //
 // The kernels of a layer's backward by themselves, each arrangement of them, beside the copy bandwidth:
 //
-//   bench_backward [--tokens M] [--settle MILLISECONDS] [OUTPUTSxINPUTS ...]
+//   bench_backward --tokens 2048 --shapes 4096x4096
 //
 // One JSON object a shape on a line: microseconds of each kernel, gradients in bfloat16. Inputs are random; that
 // results are right is what the tests show.
 #include <cstdio>
-#include <cstdlib>
-#include <exception>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "bench/lib/program.h"
+#include "common/number_options.h"
 #include "cuda/backward/gradient_weight.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
@@ -199,47 +199,27 @@ void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens
   measurement.print(shape, tokens);
 }
 
+}  // namespace
+
 int run(int argc, char** argv) {
   std::int64_t tokens = 16384;
   double settle = 120;
-  std::vector<Shape> shapes;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if ((argument == "--tokens" || argument == "--settle") && i + 1 < argc) {
-      if (argument == "--tokens") {
-        tokens = std::strtoll(argv[++i], nullptr, 10);
-      } else {
-        settle = std::strtod(argv[++i], nullptr);
-      }
-      continue;
-    }
-    char* rest = nullptr;
-    const std::int64_t outputs = std::strtoll(argument.c_str(), &rest, 10);
-    const std::int64_t inputs = *rest == 'x' ? std::strtoll(rest + 1, &rest, 10) : 0;
-    if (outputs < 1 || inputs < 1 || *rest != '\0') {
-      throw Error("'" + argument + "', wanted --tokens M, --settle MILLISECONDS or OUTPUTSxINPUTS");
-    }
-    shapes.push_back({outputs, inputs});
-  }
-  if (shapes.empty()) {
-    shapes = {{2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
-  }
+  std::vector<apps::LinearShape> shapes{
+      {2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
+  CommandLine app{"Times the kernels of a layer's backward on a GPU, each arrangement of them.",
+                  "bench_backward --tokens 2048 --shapes 4096x4096"};
+  app.add_option("--tokens", tokens, "rows of the gradient")->type_name("N")->check(apps::whole_number(1));
+  app.add_option("--settle", settle, "milliseconds of the same work before each timing")
+      ->type_name("X")
+      ->check(apps::number(0));
+  app.add_shapes(shapes);
+  CLI11_PARSE(app, argc, argv);
   const cuda::Device device = cuda::device_info(0);
   const OwnStream stream;
-  for (const Shape& shape : shapes) {
-    measure(device, shape, tokens, settle, stream.get());
+  for (const auto& [outputs, inputs] : shapes) {
+    measure(device, {outputs, inputs}, tokens, settle, stream.get());
   }
   return 0;
 }
 
-}  // namespace
 }  // namespace trit::bench
-
-int main(int argc, char** argv) {
-  try {
-    return trit::bench::run(argc, argv);
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "bench_backward: %s\n", error.what());
-    return 1;
-  }
-}

@@ -3,7 +3,7 @@
 // One training step of one layer from C++: trit::nn::BitLinear with each backward beside torch::nn::Linear in
 // bfloat16 without a norm, forward and backward, in turn. bench_train_layer.py has the compiled peers.
 //
-//   bench_train_step [--tokens M] [--settle MILLISECONDS] [OUTPUTSxINPUTS ...]
+//   bench_train_step --tokens 2048 --shapes 4096x4096
 //
 // One JSON object a shape on a line: microseconds of a step, and how far dX and dW are from the exact ones.
 #include <c10/cuda/CUDAStream.h>
@@ -17,6 +17,8 @@
 #include <string>
 #include <vector>
 
+#include "bench/lib/program.h"
+#include "common/number_options.h"
 #include "trit/torch.h"
 
 namespace {
@@ -132,31 +134,22 @@ void measure(std::int64_t outputs, std::int64_t inputs, std::int64_t tokens, dou
 
 }  // namespace
 
-int main(int argc, char** argv) {
+int trit::bench::run(int argc, char** argv) {
+  std::int64_t tokens = 16384;
+  double settle = 120;
+  std::vector<trit::apps::LinearShape> shapes{
+      {2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
+  trit::bench::CommandLine app{"Times a training step of one layer on a GPU from C++, with each backward.",
+                               "bench_train_step --tokens 2048 --shapes 4096x4096"};
+  app.add_option("--tokens", tokens, "rows of x")->type_name("N")->check(trit::apps::whole_number(1));
+  app.add_option("--settle", settle, "milliseconds of the same work before each timing")
+      ->type_name("X")
+      ->check(trit::apps::number(0));
+  app.add_shapes(shapes);
+  CLI11_PARSE(app, argc, argv);
   if (!torch::cuda::is_available()) {
     std::printf("skipped: LibTorch finds no GPU here\n");
     return 77;
-  }
-  std::int64_t tokens = 16384;
-  double settle = 120;
-  std::vector<std::pair<std::int64_t, std::int64_t>> shapes;
-  for (int i = 1; i < argc; ++i) {
-    const std::string argument = argv[i];
-    if (argument == "--tokens" && i + 1 < argc) {
-      tokens = std::stoll(argv[++i]);
-    } else if (argument == "--settle" && i + 1 < argc) {
-      settle = std::stod(argv[++i]);
-    } else if (const auto x = argument.find('x'); x != std::string::npos) {
-      shapes.emplace_back(std::stoll(argument.substr(0, x)), std::stoll(argument.substr(x + 1)));
-    } else {
-      std::fprintf(stderr,
-                   "bench_train_step: '%s', wanted --tokens M, --settle MILLISECONDS or OUTPUTSxINPUTS\n",
-                   argument.c_str());
-      return 2;
-    }
-  }
-  if (shapes.empty()) {
-    shapes = {{2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
   }
   for (const auto& [outputs, inputs] : shapes) {
     measure(outputs, inputs, tokens, settle);
