@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "runtime/tensors.h"
 
-#include <charconv>
 #include <cmath>
 #include <cstring>
 
 #include "io/dtype.h"
+#include "io/safetensors_checkpoint.h"
 #include "trit/error.h"
 #include "trit/format.h"
 
@@ -106,25 +106,10 @@ std::span<const std::uint8_t> Tensors::codes(const std::string& name, std::int64
   return {reinterpret_cast<const std::uint8_t*>(tensor.data.data()), tensor.data.size()};
 }
 
-std::int64_t Tensors::group(const std::string& what) const {
-  const auto entry = file_.metadata().find("trit.group");
-  if (entry == file_.metadata().end()) {
-    return 0;
-  }
-  const std::string& text = entry->second;
-  std::int64_t group = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), group);
-  if (error != std::errc() || end != text.data() + text.size() || !is_group_size(group)) {
-    throw Error(what + ": metadata \"trit.group\" is \"" + text.substr(0, 60) + "\", wanted a multiple of " +
-                std::to_string(kGroupStep));
-  }
-  return group;
-}
-
 std::vector<float> Tensors::scales(const std::string& name, std::int64_t rows, std::int64_t in,
                                    std::int64_t& group, const std::string& what) {
   const io::TensorView& tensor = at(name, what);
-  group = tensor.shape.size() == 2 ? this->group(what) : 0;
+  group = tensor.shape.size() == 2 ? io::stored_group(file_) : 0;
   if (group != 0) {
     const Shape wanted{rows, groups_of(in, group)};
     if ((tensor.dtype != "F32" && tensor.dtype != "F16") || !fits(tensor.shape, wanted)) {

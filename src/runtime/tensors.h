@@ -57,8 +57,6 @@ class Tensors final : public TensorSource {
   void check_all_used() const override;
 
  private:
-  /// The metadata "trit.group"; 0 without. Throws Error unless it is a multiple of 32.
-  std::int64_t group(const std::string& what) const;
   const io::TensorView& at(const std::string& name, const std::string& what);
 
   const io::SafetensorsFile& file_;

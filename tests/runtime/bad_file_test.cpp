@@ -166,8 +166,9 @@ TEST(BadFile, Tensors) {
     });
   };
   EXPECT_EQ(grouped("32", {6, 2}), "");
-  expect_says(grouped("48", {6, 2}), {"\"trit.group\" is \"48\", wanted a multiple of 32"});
-  expect_says(grouped("32x", {6, 2}), {"\"trit.group\" is \"32x\", wanted a multiple of 32"});
+  expect_says(grouped("48", {6, 2}), {"trit.group is \"48\"", "wanted a multiple of 32 from 32 to 2^30"});
+  expect_says(grouped("9223372036854775776", {6, 2}), {"wanted a multiple of 32 from 32 to 2^30"});
+  expect_says(grouped("32x", {6, 2}), {"trit.group is \"32x\"", "wanted a multiple of 32 from 32 to 2^30"});
   expect_says(grouped("64", {6, 2}),
               {"fc1.weight_scale", "F32 [6, 2]", "F32 or F16 [6, 1]", "\"trit.group\" is 64"});
   expect_says(refusal([](ModelFile& f) {
