@@ -106,8 +106,6 @@ NormGradients norm_backward_in_two_passes(const Tensor& grad, const Tensor& x, c
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
   check_rms_norm_backward(grad, x, rstd);
-  const std::int64_t features = x.size(-1);
-  const std::int64_t rows = rstd.numel();
   cuda::check_device(grad, "grad", x);
   const CUDAGuard guard(x.device());
   // One type for both: the wider one where they differ.
