@@ -37,7 +37,7 @@ ordered_json to_json(std::span<const LinearReport> reports) {
                                 {"read_gigabytes_per_second", result.read_gigabytes_per_second},
                                 {"share", result.share ? ordered_json(*result.share) : ordered_json()},
                                 {"limit", result.limit}});
-      if (result.group != 0) {
+      if (result.of_ungrouped) {
         all["results"].back()["group"] = result.group;
         all["results"].back()["of_ungrouped"] = *result.of_ungrouped;
       }
@@ -64,9 +64,9 @@ std::string table(const LinearReport& report) {
                                                                         result.read_gigabytes_per_second);
     const std::string share = result.share ? fmt::format("{:.1f} % of {}", 100 * *result.share, limit)
                                            : fmt::format("- (faster than {})", limit);
-    const std::string group = result.group == 0 ? ""
-                                                : fmt::format("; groups of {}: {:.3f} of the speed without",
-                                                              result.group, *result.of_ungrouped);
+    const std::string group = result.of_ungrouped ? fmt::format("; groups of {}: {:.3f} of the speed without",
+                                                                result.group, *result.of_ungrouped)
+                                                  : "";
     text += fmt::format(
         "{:<11} {:<8} {:>11} {:>6} {:>7} {:>10.2f} {:>10.2f} {:>6.1f} {:>8.1f}  {}{}\n",
         name_of(result.backend), std::string(name_of(result.format)) + (choice && result.chosen ? "*" : ""),

@@ -104,6 +104,7 @@ template <typename Kernel, std::size_t kSteps, typename Ending, std::size_t... k
       line += kLineBytes * sizeof...(kStep);
       at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
     };
+    // steps() moves `at`: NOLINTBEGIN(bugprone-infinite-loop)
     if constexpr (kSteps == 1) {
       do {  // there is a line
         steps(std::make_index_sequence<1>{});
@@ -115,6 +116,7 @@ template <typename Kernel, std::size_t kSteps, typename Ending, std::size_t... k
       while (at < end) {
         steps(std::make_index_sequence<1>{});
       }
+      // NOLINTEND(bugprone-infinite-loop)
       const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
           __attribute__((always_inline)) {
         (Kernel::add(acc[kOther % kTokens], acc[kOther + kTokens]), ...);

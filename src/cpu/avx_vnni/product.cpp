@@ -128,6 +128,7 @@ template <std::size_t kSteps, std::size_t kFirst, typename Ending, std::size_t..
       line += kLineBytes * static_cast<std::int64_t>(sizeof...(kStep));
       at += 4 * static_cast<std::int64_t>(sizeof...(kStep));
     };
+    // steps() moves `at`: NOLINTBEGIN(bugprone-infinite-loop)
     while (at + 4 * static_cast<std::int64_t>(kSteps) <= end) {
       steps(std::make_index_sequence<kSteps>{});
     }
@@ -135,6 +136,7 @@ template <std::size_t kSteps, std::size_t kFirst, typename Ending, std::size_t..
       while (at < end) {
         steps(std::make_index_sequence<1>{});
       }
+      // NOLINTEND(bugprone-infinite-loop)
       const auto fold = [&]<std::size_t... kOther>(std::index_sequence<kOther...>)
           __attribute__((always_inline)) {
         ((acc[kOther % kSums] = _mm256_add_epi32(acc[kOther % kSums], acc[kOther + kSums])), ...);
