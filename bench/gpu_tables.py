@@ -8,9 +8,9 @@ import statistics
 from markdown import mean, shape_of, shape_text, table
 
 PEERS = {"bfloat16": "cuBLASLt bf16", "int8": "cuBLASLt int8", "float8": "cuBLASLt fp8"}
-LAYER_CANDIDATES = ["trit, exact backward", "torchao bitnet_training, compiled", "torchao int8_mixed_precision_training, compiled",
-                    "torchao float8 training, compiled", "fake-quantised BitLinear, compiled", "Linear bf16 without a norm",
-                    "RMSNorm + Linear bf16, compiled"]
+LAYER_CANDIDATES = ["trit, exact backward", "trit, dX in int8", "trit, dX and dW in int8", "torchao bitnet_training, compiled",
+                    "torchao int8_mixed_precision_training, compiled", "torchao float8 training, compiled",
+                    "fake-quantised BitLinear, compiled", "Linear bf16 without a norm", "RMSNorm + Linear bf16, compiled"]
 
 
 def teraops(product: dict, microseconds: float) -> float:
@@ -120,11 +120,12 @@ def layer_step(data: dict) -> str:
         for name in LAYER_CANDIDATES:
             chosen = [found[name, tokens, shape] for shape in shapes if (name, tokens, shape) in found]
             if len(chosen) == len(shapes):
-                lines.append([f"{tokens:,}", name] + [f"{row['step_ratio']:.2f} ({row['step_us']:,.0f})" for row in chosen] +
+                label = name + (" *" if chosen[0].get("earlier_run") else "")
+                lines.append([f"{tokens:,}", label] + [f"{row['step_ratio']:.2f} ({row['step_us']:,.0f})" for row in chosen] +
                              [f"{mean(row['step_ratio'] for row in chosen):.2f}"])
     return ("`bench/cuda/bench_train_layer.py`: RMSNorm and one layer, forward and backward with all gradients. Time as a multiple of "
             "`torch.compile`d RMSNorm + Linear in bfloat16 in the same run and, in brackets, microseconds. trit's outputs and gradients are "
-            "checked against the formulas.\n\n" +
+            "checked against the formulas. *: from an earlier run, over the baseline of that run.\n\n" +
             table(["tokens", "candidate"] + [shape_text(shape) for shape in shapes] + ["geometric mean"], lines))
 
 
