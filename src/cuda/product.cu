@@ -6,6 +6,7 @@
 #include <string>
 
 #include "cuda/common/checks.h"
+#include "cuda/common/granularity.h"
 #include "cuda/family.h"
 #include "cuda/gemm_sm90/tiles.h"
 #include "cuda/plan.h"
@@ -132,6 +133,7 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
 
 void product(const Device& device, const ProductPlan& plan, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
+  require_no_groups(args.granularity, "product");
   if (args.tokens == 0) {
     return;
   }

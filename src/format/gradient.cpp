@@ -73,7 +73,7 @@ void gradient_input_int8(const GradientProblem& problem, std::span<float> grad_x
   const auto inputs = static_cast<std::size_t>(problem.in_features);
   const bool per_row = problem.weight_scale.size() > 1;
   std::vector<float> v(outputs);
-  std::vector<std::int32_t> codes(outputs);
+  std::vector<std::int8_t> codes(outputs);
   for (std::size_t m = 0; m < static_cast<std::size_t>(problem.tokens); ++m) {
     for (std::size_t n = 0; n < outputs; ++n) {
       v[n] =
@@ -107,7 +107,7 @@ void gradient_weight_int8(const GradientProblem& problem, std::span<float> grad_
   for (std::size_t first = 0; first < tokens; first += kMaxGradientTokens) {
     const std::size_t count = std::min<std::size_t>(tokens - first, kMaxGradientTokens);
     std::vector<float> v(count);
-    std::vector<std::int32_t> codes(count);
+    std::vector<std::int8_t> codes(count);
     for (std::size_t n = 0; n < outputs; ++n) {
       for (std::size_t i = 0; i < count; ++i) {
         v[i] = problem.grad[(first + i) * outputs + n] * problem.token_scale[first + i];

@@ -160,8 +160,8 @@ void write_pairs(const WritePlan& plan, const BlockFormat& format, gguf::ByteWri
     key(gguf::kBlockFormatKey, gguf::kString);
     header.string(format.option);
   }
-  if (rotation != plan.metadata.end() && !same_rotation) {
-    count += write_rotation(*rotation_of(plan.metadata, plan.source.path().string()), header);
+  if (const auto found = rotation_of(plan.metadata, plan.source.path().string()); found && !same_rotation) {
+    count += write_rotation(*found, header);
   }
   for (const auto& [name, value] : plan.metadata) {
     if (name != kRotationKey) {

@@ -196,6 +196,19 @@ TEST_F(CudaWeightsTest, Errors) {
                             nullptr, nullptr);
             }),
             "cuda::absmean: w is null, wanted a device pointer aligned to 4 bytes");
+  const auto floats = reinterpret_cast<float*>(memory.data());
+  for (const std::string& refusal :
+       {message([&] { cuda::absmean(floats, 4, 64, ScaleGranularity::group, floats, nullptr, nullptr); }),
+        message([&] {
+          cuda::ternarize_pack(floats, 4, 64, ScaleGranularity::group, floats, memory.data(), nullptr);
+        }),
+        message([&] {
+          cuda::prepare_weights(floats, 4, 64, ScaleGranularity::group, floats, memory.data(), nullptr);
+        })}) {
+    EXPECT_NE(refusal.find("a scale for each group of inputs, wanted one per tensor or per row"),
+              std::string::npos)
+        << refusal;
+  }
 }
 
 }  // namespace

@@ -124,20 +124,21 @@ ProductTile product_tile(const Product& args, const TilePlace& place, Part k) {
 }
 
 // Sums of the tile by the layout's kernel for groups, into sums.scaled.
-void multiply_groups(const Product& args, const SumsOfQ& of_q, TileSums& sums, const TilePlace& place) {
+void multiply_groups(const Product& args, const GroupOffsets& offsets, std::int64_t groups_of_range,
+                     TileSums& sums, const TilePlace& place) {
   const std::int64_t padded = padded_in_features(args.in_features);
   const std::int64_t groups = groups_of(args.in_features, args.group);
   // Of a group, or from a panel's to the next one's.
   const std::int64_t group_bytes = args.layout.panel_rows * scale_bytes(args.group_scales.type);
   const std::int64_t groups_ahead =
       ceil_div(ProductTile{}.prefetch_distance / args.layout.panel_bytes_per_4, args.group / 4);
-  for (std::int64_t group = 0; group < groups; group += of_q.groups_of_range) {
-    const Part k{group * args.group, std::min(padded, (group + of_q.groups_of_range) * args.group)};
+  for (std::int64_t group = 0; group < groups; group += groups_of_range) {
+    const Part k{group * args.group, std::min(padded, (group + groups_of_range) * args.group)};
     args.layout.groups->tile(
         {.tile = product_tile(args, place, k),
          .group = args.group,
-         .offsets = of_q.offsets->of(place.tokens.begin, group),
-         .offsets_stride = of_q.offsets->stride(),
+         .offsets = offsets.of(place.tokens.begin, group),
+         .offsets_stride = offsets.stride(),
          .weight_scale = scales_of(args, place.panel, group),
          .scale_prefetch_distance = group_bytes * (place.tiles > 1 ? groups : groups_ahead),
          .token_scale = args.x.group == 0 ? nullptr : args.x.scale + place.tokens.begin * groups + group,
@@ -178,8 +179,8 @@ void run_tile(const Product& args, const SumsOfQ& of_q, TileSums& sums, const Ti
     std::fill_n(sums.scaled, place.tokens.size() * layout.panel_rows, 0.0F);
   }
   if (of_q.offsets) {
-    multiply_groups(args, of_q, sums, place);
-  } else {
+    multiply_groups(args, *of_q.offsets, of_q.groups_of_range, sums, place);
+  } else if (of_q.ranges) {
     multiply_ranges(args, *of_q.ranges, sums, place);
   }
   for (std::int64_t i = 0; i < place.tokens.size(); ++i) {

@@ -5,6 +5,7 @@
 //   abs_sum   one block per row: lane_sum of |w| in fp32                  reads 4 N K bytes
 //   mean      one block: lane_sum of the rows' sums in fp64, the mean     per tensor only; reads 4 N bytes
 #include "cuda/common/checks.h"
+#include "cuda/common/granularity.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/rows/absmean.cuh"
 
@@ -39,6 +40,7 @@ std::size_t absmean_workspace_bytes(std::int64_t out_features) {
 void absmean(const float* w, std::int64_t out_features, std::int64_t in_features,
              ScaleGranularity granularity, float* scale, void* workspace, Stream stream) {
   require_matrix(out_features, in_features, "absmean");
+  require_no_groups(granularity, "absmean");
   require_aligned(w, sizeof(float), "absmean", "w");
   require_aligned(scale, sizeof(float), "absmean", "scale");
   const bool per_row = granularity == ScaleGranularity::row;

@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "cuda/common/checks.h"
+#include "cuda/common/granularity.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
 #include "cuda/rows/absmean.cuh"
@@ -86,6 +87,7 @@ __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const Pac
 
 void pack_weights(const Device& device, const PackWeights& args, Stream stream) {
   require_matrix(args.out_features, args.in_features, "pack_weights");
+  require_no_groups(args.granularity, "pack_weights");
   require_aligned(args.w, sizeof(float), "pack_weights", "w");
   require_aligned(args.scale, sizeof(float), "pack_weights", "scale");
   require_aligned(args.codes, 1, "pack_weights", "codes");

@@ -2,6 +2,7 @@
 //
 // Weights to frag64x128 (fragments.cuh), from the stored form or from floats.
 #include "cuda/common/checks.h"
+#include "cuda/common/granularity.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/rows/prepare_tile.cuh"
 #include "cuda/rows/ternary.cuh"
@@ -53,6 +54,7 @@ std::size_t weight_bytes(std::int64_t out_features, std::int64_t in_features) {
 void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::int64_t in_features,
                      std::uint8_t* weights, Stream stream) {
   const unsigned tiles = tiles_of(out_features, in_features, "prepare_weights");
+  require_no_groups(granularity, "prepare_weights");
   require_aligned(codes, 1, "prepare_weights", "codes");
   require_aligned(weights, 16, "prepare_weights", "weights");
   launch<prepare_stored_kernel>("prepare_stored", {.grid = {tiles}, .block = {kTileThreads}}, stream, codes,

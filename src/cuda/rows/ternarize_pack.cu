@@ -5,6 +5,7 @@
 // One block per row; a thread turns 4 weights, 16 bytes, into one byte, so a warp reads 512 contiguous bytes
 // and writes 32. Bytes: 4 N K read, N K / 4 written.
 #include "cuda/common/checks.h"
+#include "cuda/common/granularity.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/rows/ternary.cuh"
 
@@ -33,6 +34,7 @@ __global__ __launch_bounds__(kThreads) void ternarize_pack_kernel(const float* w
 void ternarize_pack(const float* w, std::int64_t out_features, std::int64_t in_features,
                     ScaleGranularity granularity, const float* scale, std::uint8_t* codes, Stream stream) {
   require_matrix(out_features, in_features, "ternarize_pack");
+  require_no_groups(granularity, "ternarize_pack");
   require_aligned(w, sizeof(float), "ternarize_pack", "w");
   require_aligned(scale, sizeof(float), "ternarize_pack", "scale");
   require_aligned(codes, 1, "ternarize_pack", "codes");
