@@ -114,7 +114,9 @@ void add_rotation_file(Metadata& metadata, const std::filesystem::path& folder) 
     return;
   }
   Metadata read{{std::string(kRotationKey), read_text_file(path, kMaxRotationBytes)}};
-  metadata[std::string(kRotationKey)] = rotation_text(*rotation_of(read, path.string()));
+  if (const auto rotation = rotation_of(read, path.string())) {
+    metadata[std::string(kRotationKey)] = rotation_text(*rotation);
+  }
 }
 
 std::string check_rotation(const Metadata& metadata, std::span<const TensorInfo> tensors,
