@@ -108,7 +108,7 @@ class GroupTest : public testing::Test {
 
 int shapes_to_try() {
   const char* const text = std::getenv("TRIT_GROUP_SHAPES");
-  return text != nullptr ? std::atoi(text) : random_cases(4'000);
+  return text != nullptr ? static_cast<int>(std::strtol(text, nullptr, 10)) : random_cases(4'000);
 }
 
 TEST_F(GroupTest, ScalarRowEqualsTheDefinition) {
