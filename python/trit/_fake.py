@@ -110,14 +110,14 @@ def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight
 
 @_fake
 def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
-                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, rms: bool, wants_x: bool,
-                        wants_weight: bool, wants_norm_weight: bool) -> tuple[Tensor, ...]:
+                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
+                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool) -> tuple[Tensor, ...]:
     norm_like = grad if norm_weight is None else norm_weight
     wants_norm_weight = wants_norm_weight and rms and norm_weight is not None
     inputs = (*grad.shape[:-1], in_features) if wants_x else (0,)
     like = x if rms and x is not None and (wants_x or wants_norm_weight) else grad
     return (like.new_empty(inputs),
-            grad.new_empty((grad.shape[-1], in_features) if wants_weight else (0,)),
+            grad.new_empty((grad.shape[-1], in_features), dtype=weight_dtype) if wants_weight else grad.new_empty((0,)),
             norm_like.new_empty((in_features,) if wants_norm_weight else (0,)))
 
 
@@ -127,8 +127,8 @@ def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_
 
 
 @_fake
-def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int) -> Tensor:
-    return grad.new_empty((grad.shape[1], in_features))
+def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty((grad.shape[1], in_features), dtype=dtype)
 
 
 @_fake

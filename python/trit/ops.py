@@ -97,9 +97,10 @@ def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_
     return cast(Tensor, _ops.linear_backward_input(grad, codes, weight_scale, in_features))
 
 
-def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int) -> Tensor:
-    """dW [N, K] = gradᵀ · (scale q), in grad's type."""
-    return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features))
+def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int,
+                           dtype: torch.dtype | None = None) -> Tensor:
+    """dW [N, K] = gradᵀ · (scale q), in `dtype` or grad's type."""
+    return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features, dtype or grad.dtype))
 
 
 def check_stored(codes: Tensor, weight_scale: Tensor, in_features: int, name: str) -> None:
@@ -129,9 +130,8 @@ def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
     x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
     wants_x, wants_weight, wants_bias, wants_norm, _, _, _ = ctx.needs_input_grad
     grad_x, grad_weight, grad_norm = _backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                               ctx.in_features, ctx.rms, wants_x, wants_weight, wants_norm)
-    if wants_weight and grad_weight.dtype != ctx.weight_dtype:
-        grad_weight = grad_weight.to(ctx.weight_dtype)
+                                               ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
+                                               wants_norm)
     grad_bias = None
     if wants_bias:
         rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])

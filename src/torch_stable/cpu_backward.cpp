@@ -60,9 +60,8 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
   const Tensor scaled = scaled_gradient(grad, beta, type);
   Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
-  // Tiles of columns, 4 MiB of floats: the product reads from L2 or L3 what was just written, and no float
-  // copy of the weight exists. Multiples of 4 columns start at a byte of the codes.
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 20;
+  // The tiles of src/torch/cpu.cpp: at most 32 MiB of floats, so that no float copy of a large weight exists.
+  constexpr std::int64_t kTileWeights = std::int64_t{1} << 23;
   const std::int64_t columns =
       std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
   Tensor tile = empty({out_features, columns}, type, grad);
@@ -75,8 +74,9 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   return as_type(grad_x, grad.scalar_type());
 }
 
+// dW in `dtype`: a product in float32 is not rounded to grad's type where the weight has a wider one.
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features) {
+                              std::int64_t in_features, ScalarType dtype) {
   check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", text(grad),
         " and q ", text(q), ", wanted as many rows in both");
   check_quantized(q, scale, padded_in_features(in_features));
@@ -84,7 +84,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
   const Tensor scaled = scaled_gradient(grad, torch::stable::unsqueeze(scale, 1), type);
   Tensor codes = q;
   const Tensor x = as_type(torch::stable::narrow(codes, 1, 0, in_features), type);
-  return as_type(call("aten::mm", "", torch::stable::transpose(scaled, 0, 1), x), grad.scalar_type());
+  return as_type(call("aten::mm", "", torch::stable::transpose(scaled, 0, 1), x), dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {

@@ -15,10 +15,10 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
                                                   const optional<Tensor>& norm_weight, const Tensor& q,
                                                   const Tensor& scale, const Tensor& rstd,
                                                   const Tensor& codes, const Tensor& weight_scale,
-                                                  std::int64_t in_features, bool rms, bool wants_x,
-                                                  bool wants_weight, bool wants_norm_weight) {
+                                                  std::int64_t in_features, ScalarType weight_dtype, bool rms,
+                                                  bool wants_x, bool wants_weight, bool wants_norm_weight) {
   const Tensor rows = as_matrix(grad);
-  Tensor grad_weight = wants_weight ? kWeight(rows, q, scale, in_features) : no_gradient(grad);
+  Tensor grad_weight = wants_weight ? kWeight(rows, q, scale, in_features, weight_dtype) : no_gradient(grad);
   Tensor grad_norm_weight = no_gradient(norm_weight ? *norm_weight : grad);
   Tensor grad_x = no_gradient(grad);
   if (wants_x || (rms && wants_norm_weight)) {

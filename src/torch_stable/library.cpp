@@ -83,11 +83,15 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
   m.def(
       "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor rstd, "
-      "Tensor codes, Tensor weight_scale, SymInt in_features, bool rms, bool wants_x, bool wants_weight, "
-      "bool wants_norm_weight) -> (Tensor grad_x, Tensor grad_weight, Tensor grad_norm_weight)");
+      "Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
+      "wants_x, "
+      "bool wants_weight, bool wants_norm_weight) -> (Tensor grad_x, Tensor grad_weight, Tensor "
+      "grad_norm_weight)");
   m.def(
       "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features) -> Tensor");
-  m.def("linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features) -> Tensor");
+  m.def(
+      "linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features, ScalarType dtype) -> "
+      "Tensor");
   m.def("rms_norm(Tensor x, Tensor? weight, float eps) -> (Tensor y, Tensor rstd)");
   m.def(
       "rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight, bool wants_x, "

@@ -184,12 +184,12 @@ def opcheck_calls(device="cpu"):
         yield "bit_linear_train", (inputs, weight, bias, g, True, 1e-6, False)
         yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
-        yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, True, *wanted)
-        yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, False, *wanted)
-    yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22, True,
-                                  True, True, True)
+        yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted)
+        yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted)
+    yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22,
+                                  torch.float32, True, True, True, True)
     yield "linear_backward_input", (grad, codes, beta, 22)
-    yield "linear_backward_weight", (grad, q, s, 22)
+    yield "linear_backward_weight", (grad, q, s, 22, torch.float16)
     yield "rms_norm", (x, g, 1e-6)
     yield "rms_norm", (x.reshape(2, 3, 22).half(), None, 1e-6)
     for wanted in [(True, True), (False, True), (True, False)]:

@@ -93,7 +93,7 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features) {
+                              std::int64_t in_features, ScalarType dtype) {
   check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", text(grad),
         " and q ", text(q), ", wanted as many rows in both");
   check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
@@ -112,7 +112,11 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                                .type = data_type(grad.scalar_type(), "grad"),
                                .x = x.mutable_data_ptr()},
                               cuda::stream_of(grad));
-  return call("aten::mm", "", torch::stable::transpose(grad, 0, 1), x);
+  // A 16-bit product is written in float32 where the weight is: a copy would read and write 6 N K bytes.
+  const Tensor transposed = torch::stable::transpose(grad, 0, 1);
+  return dtype == ScalarType::Float && grad.scalar_type() != ScalarType::Float
+             ? call("aten::mm", "dtype", transposed, x, dtype)
+             : as_type(call("aten::mm", "", transposed, x), dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
