@@ -216,7 +216,7 @@ TEST(GroupRoundTrip, WhatTheReaderOfTheOwnFormRefuses) {
   const std::vector<std::uint8_t> codes(2 * 64, 0x55);
   const std::map<std::string, std::string, std::less<>> metadata{
       {"trit.version", "1"}, {"trit.layout", "rows-2bit"}, {"trit.scale", "multiply"}, {"trit.group", "128"}};
-  const auto open = [&](std::map<std::string, std::string, std::less<>> with, const std::string& dtype,
+  const auto open = [&](const std::map<std::string, std::string, std::less<>>& with, const std::string& dtype,
                         std::vector<std::int64_t> shape, std::vector<float> values) {
     std::vector<std::uint16_t> halves(values.size());
     std::ranges::transform(values, halves.begin(), float_to_float16);

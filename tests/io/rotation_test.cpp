@@ -189,6 +189,7 @@ TEST(Rotation, IsCarriedThroughAllFormatsThatHoldIt) {
   convert(*source, folder / "z.gguf", options);
   const auto renamed = open_checkpoint(folder / "z.gguf");
   const auto other = rotation_of(renamed->metadata(), "z");
+  ASSERT_TRUE(other);
   EXPECT_EQ(other->weights, (std::vector<std::string>{"a.weight", "blk.0.ffn_down.weight"}));
   EXPECT_TRUE(other->look_ups.empty());
   EXPECT_EQ(other->signs, rotation->signs);
@@ -228,7 +229,9 @@ TEST(Rotation, HadamardJsonBesideSafetensors) {
   keys["prism.hadamard.sign_mode"] = "explicit";
   keys["prism.hadamard.sign_widths"] = {1024};
   keys["prism.hadamard.sign_values"] = std::vector<float>(1024, -1.0F);
-  EXPECT_EQ(rotation_of(open(keys)->metadata(), "x")->signs.at(1024)[1023], -1);
+  const auto explicit_signs = rotation_of(open(keys)->metadata(), "x");
+  ASSERT_TRUE(explicit_signs);
+  EXPECT_EQ(explicit_signs->signs.at(1024)[1023], -1);
   keys["prism.hadamard.sign_values"] = std::vector<float>(1024, 0.5F);
   expect_error([&] { open(keys); }, {"hadamard.json", "\"prism.hadamard.sign_values\" has 0.5"});
   keys["prism.hadamard.sign_values"] = 1;

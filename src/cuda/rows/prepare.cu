@@ -54,7 +54,6 @@ std::size_t weight_bytes(std::int64_t out_features, std::int64_t in_features) {
 void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::int64_t in_features,
                      std::uint8_t* weights, Stream stream) {
   const unsigned tiles = tiles_of(out_features, in_features, "prepare_weights");
-  require_no_groups(granularity, "prepare_weights");
   require_aligned(codes, 1, "prepare_weights", "codes");
   require_aligned(weights, 16, "prepare_weights", "weights");
   launch<prepare_stored_kernel>("prepare_stored", {.grid = {tiles}, .block = {kTileThreads}}, stream, codes,
@@ -64,6 +63,7 @@ void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::
 void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
                      ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream) {
   const unsigned tiles = tiles_of(out_features, in_features, "prepare_weights");
+  require_no_groups(granularity, "prepare_weights");
   require_aligned(w, sizeof(float), "prepare_weights", "w");
   require_aligned(scale, sizeof(float), "prepare_weights", "scale");
   require_aligned(weights, 16, "prepare_weights", "weights");
