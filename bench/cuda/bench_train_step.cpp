@@ -35,7 +35,7 @@ struct Candidate {
 
 void step(const Candidate& candidate, Tensor& x, const Tensor& grad_y) {
   x.mutable_grad().reset();
-  for (Tensor parameter : candidate.parameters) {
+  for (const Tensor& parameter : candidate.parameters) {
     parameter.mutable_grad().reset();
   }
   candidate.forward(x).backward(grad_y);
