@@ -237,11 +237,13 @@ TEST_P(GroupLayerTest, Dequantize) {
 }
 
 TEST_P(GroupLayerTest, AnyNumberOfThreadsAndLongGroups) {
-  for (const auto& [m, n, k, group] : {std::array<std::int64_t, 4>{1, 1000, 2000, 128},
-                                       {130, 130, 999, 64},
-                                       {9, 65, 70'000, 128},
-                                       {7, 65, 70'000, 70'016},
-                                       {2, 3, 300'000, 150'016}}) {
+  for (const auto& shape : {std::array<std::int64_t, 4>{1, 1000, 2000, 128},
+                            {130, 130, 999, 64},
+                            {9, 65, 70'000, 128},
+                            {7, 65, 70'000, 70'016},
+                            {2, 3, 300'000, 150'016}}) {
+    // Copies, since clang 14 lets no lambda capture a structured binding.
+    const std::int64_t m = shape[0], n = shape[1], k = shape[2], group = shape[3];
     TernaryMatrix matrix = random_matrix(n, k, false);
     matrix.group = group;
     matrix.scale.resize(static_cast<std::size_t>(n * groups_of(k, group)));

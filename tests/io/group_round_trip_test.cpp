@@ -73,8 +73,10 @@ TEST(GroupRoundTrip, ThousandRandomShapes) {
     EXPECT_EQ(floats->tensors()[0].type, "F16");
     const auto again = ternary_values(*floats, group);
     EXPECT_TRUE(diff(model, *again).empty());
-    for (const auto& [type, block] :
-         {std::pair{"q2_0", 64}, {"pq2_0", 128}, {"ptq1_0", 128}, {"tq2_0", 256}}) {
+    for (const auto& types : {std::pair{"q2_0", 64}, {"pq2_0", 128}, {"ptq1_0", 128}, {"tq2_0", 256}}) {
+      // Copies, since clang 14 lets no lambda capture a structured binding.
+      const char* const type = types.first;
+      const int block = types.second;
       SCOPED_TRACE(std::string(type) + " of groups of " + std::to_string(group));
       if (columns % block != 0) {
         expect_error([&] { convert(*own, folder / "x", to_gguf(type)); }, {"takes multiples of"});
