@@ -64,9 +64,17 @@ class SumOfGroups {
   [[gnu::always_inline]] void add_tokens(std::index_sequence<kToken...> /*tokens*/, const __m512 (&scales)[4],
                                          Sums&... sums) const {
     constexpr std::size_t kBytes = kPanelRows * sizeof(float);
-    (Kernel::template add_group<kTokenScales, kToken * kBytes>(
-         sums, scales, token_scale_ + static_cast<std::int64_t>(kToken) * token_scale_stride_, sums_),
+    (Kernel::template add_group<kTokenScales, kToken * kBytes>(sums, scales, token_scale<kToken>(), sums_),
      ...);
+  }
+  /// Null without token scales.
+  template <std::size_t kToken>
+  [[gnu::always_inline]] const float* token_scale() const {
+    if constexpr (kTokenScales) {
+      return token_scale_ + static_cast<std::int64_t>(kToken) * token_scale_stride_;
+    } else {
+      return nullptr;
+    }
   }
   [[gnu::always_inline]] void prefetch() const {
     const char* const from = reinterpret_cast<const char*>(scales_) + scale_prefetch_distance_;
