@@ -113,7 +113,8 @@ void SafetensorsCheckpoint::read_scale(const TensorInfo& tensor, std::int64_t fi
     }
     if (!std::isfinite(scale[i]) || scale[i] <= 0) {
       const std::int64_t at = first + static_cast<std::int64_t>(i);
-      const std::int64_t groups = groups_of(tensor.shape[1], source.group);
+      // A bias has a scale as well (docs/formats.md), but one dimension and no groups.
+      const std::int64_t groups = source.group == 0 ? 1 : groups_of(tensor.shape[1], source.group);
       fail(tensor, (source.group == 0 ? "scale " + std::to_string(at)
                                       : "the scale of row " + std::to_string(at / groups) + ", group " +
                                             std::to_string(at % groups)) +

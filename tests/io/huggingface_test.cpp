@@ -297,6 +297,22 @@ TEST(HuggingFace, RowsThatAreNoMultipleOfFourAreCutByTheBias) {
   expect_error([&] { open_checkpoint(folder.path()); }, {"packs 5..8 rows", "its bias has 4"});
 }
 
+TEST(HuggingFace, InvalidScalesOfABias) {
+  const TestFolder folder;
+  write_file(folder / "config.json",
+             config(R"(, "linear_class": "autobitlinear", "quantization_mode": "offline")"));
+  for (const float scale : {0.0F, -1.0F, std::numeric_limits<float>::quiet_NaN()}) {
+    File file;
+    file.add("fc.weight", "U8", {1, 2}, {std::byte{0x95}, std::byte{0x95}});
+    file.floats("fc.weight_scale", {1}, {scale}).floats("fc.bias", {4}, {1, 2, 3, 4});
+    file.save(folder / "model.safetensors");
+    const auto checkpoint = open_checkpoint(folder.path());
+    std::vector<float> bias(4);
+    expect_error([&] { checkpoint->read_floats(*checkpoint->find("fc.bias"), 0, bias); },
+                 {"fc.bias", "scale 0 is", "wanted finite and positive"});
+  }
+}
+
 TEST(HuggingFace, InvalidCodesAndScales) {
   const TestFolder folder;
   write_file(folder / "config.json", config(""));
