@@ -10,6 +10,7 @@
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
+#include "torch/weight_tile.h"
 
 namespace trit::torch_layer {
 namespace {
@@ -153,26 +154,6 @@ ScalarType product_type(ScalarType grad) {
   return grad == torch::kBFloat16 ? torch::kBFloat16 : torch::kFloat;
 }
 
-// t[:, first .. first + width) as floats or bfloat16, rows `stride` elements apart; first is a multiple of 4.
-void unpack_tile(const TernaryView& weight, std::int64_t first, std::int64_t width, ScalarType type,
-                 void* tile, std::int64_t stride) {
-  constexpr std::int64_t kRowsPerTask = 16;
-  const CpuKernels& table = kernels();
-  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
-  TorchParallel().run((weight.out_features + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
-    const std::int64_t end = std::min(weight.out_features, (task + 1) * kRowsPerTask);
-    for (std::int64_t n = task * kRowsPerTask; n < end; ++n) {
-      const std::uint8_t* const codes = weight.codes.data() + n * row_bytes + first / 4;
-      if (type == torch::kBFloat16) {
-        unpack_bfloat16_row(codes, width, static_cast<std::uint16_t*>(tile) + n * stride);
-      } else {
-        dequantize_row(table, {codes, static_cast<std::size_t>(packed_row_bytes(width))}, 1.0F,
-                       {static_cast<float*>(tile) + n * stride, static_cast<std::size_t>(width)});
-      }
-    }
-  });
-}
-
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
                              std::int64_t in_features) {
   const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
@@ -183,17 +164,13 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
   const Tensor scaled = (grad.to(torch::kFloat) * stored.scale).to(type);
   Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
-  // Tiles of columns, at most 32 MiB of floats: a narrow tile makes the product slow (512 tokens, 2560 x 2560:
-  // 1.5 times the time with 384 columns), and no float copy of a large weight exists. Multiples of 4 columns
-  // start at a byte of the codes.
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 23;
-  const std::int64_t columns =
-      std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
+  const std::int64_t columns = tile_columns(out_features, in_features);
   Tensor tile = at::empty({out_features, columns}, scaled.options());
   void* const tile_data = tile.mutable_data_ptr();
   for (std::int64_t first = 0; first < in_features; first += columns) {
     const std::int64_t width = std::min(columns, in_features - first);
-    unpack_tile(stored.view, first, width, type, tile_data, columns);
+    unpack_tile(TorchParallel(), kernels(), stored.view.codes.data(), out_features, codes.size(1), first,
+                width, data_type(type, "grad"), tile_data, columns);
     Tensor target = grad_x.narrow(1, first, width);
     at::mm_out(target, scaled, tile.narrow(1, 0, width));
   }

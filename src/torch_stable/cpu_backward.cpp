@@ -5,6 +5,7 @@
 #include <tuple>
 
 #include "torch/row_kernels.h"
+#include "torch/weight_tile.h"
 #include "torch_stable/layer_backward.h"
 #include "trit/linear.h"
 
@@ -14,7 +15,6 @@ namespace {
 using torch_layer::add_row;
 using torch_layer::rms_norm_backward_row;
 using torch_layer::rms_norm_row;
-using torch_layer::unpack_bfloat16_row;
 
 // The type of the float products of backward. CPUs have no fast float16 GEMM, and float32 is more accurate.
 ScalarType product_type(ScalarType grad) {
@@ -24,28 +24,6 @@ ScalarType product_type(ScalarType grad) {
 // grad * scale, computed in float32 and rounded once to `type`.
 Tensor scaled_gradient(const Tensor& grad, const Tensor& scale, ScalarType type) {
   return as_type(call("aten::mul", "Tensor", as_type(grad, ScalarType::Float), scale), type);
-}
-
-// t[:, first .. first + width) as floats or bfloat16, rows `stride` elements apart; first is a multiple of 4.
-void unpack_tile(const Tensor& codes, std::int64_t first, std::int64_t width, ScalarType type, void* tile,
-                 std::int64_t stride) {
-  constexpr std::int64_t kRowsPerTask = 16;
-  const CpuKernels& table = cpu_kernels_for(Backend::automatic);
-  const std::int64_t rows = codes.size(0);
-  const std::int64_t row_bytes = codes.size(1);
-  const auto* const stored = const_data<std::uint8_t>(codes);
-  TorchParallel().run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
-    const std::int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
-    for (std::int64_t n = task * kRowsPerTask; n < end; ++n) {
-      const std::uint8_t* const row = stored + n * row_bytes + first / 4;
-      if (type == ScalarType::BFloat16) {
-        unpack_bfloat16_row(row, width, static_cast<std::uint16_t*>(tile) + n * stride);
-      } else {
-        dequantize_row(table, {row, static_cast<std::size_t>(packed_row_bytes(width))}, 1.0F,
-                       {static_cast<float*>(tile) + n * stride, static_cast<std::size_t>(width)});
-      }
-    }
-  });
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
@@ -60,14 +38,13 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
   const Tensor scaled = scaled_gradient(grad, beta, type);
   Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
-  // The tiles of src/torch/cpu.cpp: at most 32 MiB of floats, so that no float copy of a large weight exists.
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 23;
-  const std::int64_t columns =
-      std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
+  const std::int64_t columns = torch_layer::tile_columns(out_features, in_features);
   Tensor tile = empty({out_features, columns}, type, grad);
   for (std::int64_t first = 0; first < in_features; first += columns) {
     const std::int64_t width = std::min(columns, in_features - first);
-    unpack_tile(stored, first, width, type, tile.mutable_data_ptr(), columns);
+    torch_layer::unpack_tile(TorchParallel(), cpu_kernels_for(Backend::automatic),
+                             const_data<std::uint8_t>(stored), out_features, stored.size(1), first, width,
+                             data_type(type, "grad"), tile.mutable_data_ptr(), columns);
     const Tensor target = torch::stable::narrow(grad_x, 1, first, width);
     call("aten::mm", "out", scaled, torch::stable::narrow(tile, 1, 0, width), target);
   }
