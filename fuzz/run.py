@@ -44,9 +44,10 @@ def build(folder: Path, jobs: int) -> None:
 
 
 class Target:
-    def __init__(self, folder: Path, name: str, seed: int):
+    def __init__(self, folder: Path, name: str, seed: int, processes: int):
         self.name = name
         self.seed = seed
+        self.processes = processes
         self.program = folder / "bin" / f"fuzz_{name}"
         self.seeds = folder / "seeds" / name
         self.corpus = folder / "corpus" / name
@@ -68,25 +69,33 @@ class Target:
         os.unlink(path)
         return False
 
-    def run_once(self, limit: str) -> None:
+    def run_process(self, limit: str, index: int) -> tuple[str, int]:
+        """What one process of libFuzzer printed, and its exit code. Processes of a target exchange what they find in its corpus."""
         dictionary = TARGETS[self.name]
-        command = [self.program, limit, *LIMITS, f"-seed={self.seed}", "-print_final_stats=1", f"-artifact_prefix={self.artifacts}/",
+        seed = self.seed + 1000 * index if self.seed else 0  # run.py's seeds are small: those of two processes never meet
+        command = [self.program, limit, *LIMITS, f"-seed={seed}", "-print_final_stats=1", f"-artifact_prefix={self.artifacts}/",
                    *([f"-dict={ROOT / 'fuzz' / dictionary}"] if dictionary else []), self.corpus, self.seeds]
-        start = time.monotonic()
         done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=ENVIRONMENT)
+        return done.stderr, done.returncode
+
+    def run_once(self, limit: str) -> None:
+        start = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(self.processes) as pool:
+            outcomes = list(pool.map(lambda index: self.run_process(limit, index), range(self.processes)))
         self.seconds += time.monotonic() - start
-        stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", done.stderr))
-        if done.returncode != 0 and (done.returncode != TIMED_OUT or self.is_hang(done.stderr)):
-            print(f"fuzz_{self.name}: FAILED")
-            sys.exit(done.stderr[-8000:])
-        self.executions += int(stats["number_of_executed_units"])
-        self.peak_mb = max(self.peak_mb, int(stats["peak_rss_mb"]))
+        for said, code in outcomes:
+            if code != 0 and (code != TIMED_OUT or self.is_hang(said)):
+                print(f"fuzz_{self.name}: FAILED")
+                sys.exit(said[-8000:])
+            stats = dict(re.findall(r"stat::(\w+):\s+(\d+)", said))
+            self.executions += int(stats["number_of_executed_units"])
+            self.peak_mb = max(self.peak_mb, int(stats["peak_rss_mb"]))
 
     def run(self, runs: int | None, seconds: int) -> dict:
         while (self.executions < runs) if runs else (self.seconds < seconds):
-            self.run_once(f"-runs={runs - self.executions}" if runs else
+            self.run_once(f"-runs={-(-(runs - self.executions) // self.processes)}" if runs else
                           f"-max_total_time={max(1, round(seconds - self.seconds))}")
-        result = {"executions": self.executions, "seconds": round(self.seconds, 1),
+        result = {"executions": self.executions, "processes": self.processes, "seconds": round(self.seconds, 1),
                   "executions_per_second": round(self.executions / self.seconds), "peak_mb": self.peak_mb,
                   "corpus": len(os.listdir(self.corpus))}
         print(f"fuzz_{self.name}: {result['executions']:,} executions, {result['executions_per_second']:,} a second, "
@@ -102,23 +111,26 @@ def main() -> None:
     parser.add_argument("--runs", type=int, help="executions of each target, instead of a time")
     parser.add_argument("--build", type=Path, default=ROOT / "build-fuzz")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="for building, and targets at a time")
+    parser.add_argument("--processes", type=int, default=1, help="for each target; they share its corpus")
+    parser.add_argument("--skip-build", action="store_true", help="run the programs in --build as they are")
     parser.add_argument("--seed", type=int, default=0, help="of the inputs; 0 takes another one each time")
     parser.add_argument("--if-clang", action="store_true", help="where there is no clang, say so and be content")
     parser.add_argument("--json", type=Path, help="file for the figures; those of other targets in it are kept")
     arguments = parser.parse_args()
-    if find_clang() is None:
+    if not arguments.skip_build and find_clang() is None:
         text = "fuzz: no clang++, which has libFuzzer: on Debian and Ubuntu, apt-get install clang"
         if not arguments.if_clang:
             sys.exit(text)
         print(text + "; nothing was fuzzed")
         return
-    build(arguments.build, arguments.jobs)
+    if not arguments.skip_build:
+        build(arguments.build, arguments.jobs)
     shutil.rmtree(arguments.build / "seeds", ignore_errors=True)
     subprocess.run([arguments.build / "bin" / "write_seeds", arguments.build / "seeds"], check=True)
     targets = arguments.targets or list(TARGETS)
     seconds = arguments.total_seconds // len(targets) if arguments.total_seconds else arguments.seconds
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        results = pool.map(lambda name: Target(arguments.build, name, arguments.seed).run(arguments.runs, seconds), targets)
+        results = pool.map(lambda name: Target(arguments.build, name, arguments.seed, arguments.processes).run(arguments.runs, seconds), targets)
         for name, result in zip(targets, results):
             if arguments.json:
                 known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}
