@@ -5,6 +5,7 @@
 #include <map>
 #include <regex>
 
+#include "io/expression.h"
 #include "io/json_scalars.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
@@ -45,10 +46,11 @@ bool leaves_out(const std::string& entry, std::string_view module) {
   const std::ptrdiff_t options =
       std::count_if(entry.begin(), entry.end(), [](char c) { return c == '(' || c == '?'; });
   if (entry.size() > kLongestEntry || repetitions + options > kMostChoices ||
-      (repetitions > 0 && options > 0)) {
+      (repetitions > 0 && options > 0) || longest_number(entry) > kMostDigits) {
     throw Error("modules_to_not_convert of config.json has the expression " + quoted_name(entry) +
-                ", wanted at most " + std::to_string(kLongestEntry) + " characters and " +
-                std::to_string(kMostChoices) + " repetitions or groups, not both");
+                ", wanted at most " + std::to_string(kLongestEntry) + " characters, " +
+                std::to_string(kMostChoices) + " repetitions or groups, not both, and numbers of " +
+                std::to_string(kMostDigits) + " digits");
   }
   try {
     return std::regex_match(module.begin(), module.end(), std::regex("(?:" + entry + ")(?:\\..*)?"));

@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <regex>
 
+#include "io/expression.h"
 #include "io/json_scalars.h"
 #include "io/mapped_file.h"
 #include "io/tensor_names.h"
@@ -15,24 +16,6 @@ struct NameMap::Rule {
   std::regex expression;
   std::optional<std::string> replacement;
 };
-
-namespace {
-
-// The longest run of digits. std::regex of gcc 12 reads the numbers of an expression (\12, {3}) without a
-// look at their size, and 19 digits overflow.
-constexpr std::ptrdiff_t kMostDigits = 9;
-
-std::ptrdiff_t longest_number(std::string_view text) {
-  std::ptrdiff_t longest = 0;
-  std::ptrdiff_t run = 0;
-  for (const char c : text) {
-    run = c >= '0' && c <= '9' ? run + 1 : 0;
-    longest = std::max(longest, run);
-  }
-  return longest;
-}
-
-}  // namespace
 
 NameMap::NameMap() = default;
 NameMap::~NameMap() = default;

@@ -256,10 +256,13 @@ TEST(HuggingFace, LinearWeightsByNameAndConfig) {
     EXPECT_FALSE(why().contains(name)) << name << ": " << why()[name];
   }
   EXPECT_EQ(why()["model.embed_tokens.weight"], "an embedding");
-  for (const char* hostile : {"(a+)+b", "a?a?a?a?a?aaaaa", "(a|a)(a|a)(a|a)(a|a)b", ".*.*.*.*x"}) {
+  for (const char* hostile :
+       {"(a+)+b", "a?a?a?a?a?aaaaa", "(a|a)(a|a)(a|a)(a|a)b", ".*.*.*.*x", "a{23058430092136939520000}"}) {
     with(config(R"(, "modules_to_not_convert": [")" + std::string(hostile) + "\"]"));
     expect_error([&] { find_linear_weights(model); }, {"modules_to_not_convert", hostile});
   }
+  with(config(R"(, "modules_to_not_convert": ["s\\\\23058430092136939520000p"])"));  // a reference to a group
+  expect_error([&] { find_linear_weights(model); }, {"modules_to_not_convert", "numbers of 9 digits"});
   with(config(R"(, "modules_to_not_convert": ["[", "*x"])"));  // no expressions
   EXPECT_FALSE(why().contains("fc1.weight"));
 }
