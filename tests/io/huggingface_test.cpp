@@ -256,8 +256,8 @@ TEST(HuggingFace, LinearWeightsByNameAndConfig) {
     EXPECT_FALSE(why().contains(name)) << name << ": " << why()[name];
   }
   EXPECT_EQ(why()["model.embed_tokens.weight"], "an embedding");
-  for (const char* hostile :
-       {"(a+)+b", "a?a?a?a?a?aaaaa", "(a|a)(a|a)(a|a)(a|a)b", ".*.*.*.*x", "a{23058430092136939520000}"}) {
+  for (const char* hostile : {"(a+)+b", "a?a?a?a?a?aaaaa", "(a|a)(a|a)(a|a)(a|a)b", ".*.*.*.*x",
+                              "a{23058430092136939520000}", "m.**..........+x", "a{2}*b"}) {
     with(config(R"(, "modules_to_not_convert": [")" + std::string(hostile) + "\"]"));
     expect_error([&] { find_linear_weights(model); }, {"modules_to_not_convert", hostile});
   }
