@@ -36,7 +36,7 @@ DatasetName dataset_from_name(std::string_view name) {
       return candidate;
     }
   }
-  throw Error("data set '" + std::string(name) + "': there is cifar10, fashion-mnist and drawn");
+  throw Error("unknown data set '" + std::string(name) + "', wanted cifar10, fashion-mnist or drawn");
 }
 
 const std::array<std::string, 10>& class_names(DatasetName name) {

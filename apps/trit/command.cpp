@@ -42,8 +42,7 @@ void check_is_model(const std::filesystem::path& path) {
   if (folder || io::detect_format(path) == io::Format::gguf) {
     throw Error(
         fmt::format("{}: {}, which trit cannot run; wanted a model file (docs/format.md). \"trit convert IN "
-                    "OUT --to trit\" "
-                    "makes one from a file that trit has written",
+                    "OUT --to trit\" makes one from a file that trit has written",
                     path.string(), folder ? "a folder" : "a GGUF file"));
   }
 }

@@ -114,8 +114,7 @@ void add_diff_command(CLI::App& app, Action& action) {
   command
       ->add_option("--tolerance", arguments->tolerance,
                    "largest relative difference of scales and float elements that counts as equal; 0.001 "
-                   "suits float16 "
-                   "scales")
+                   "suits float16 scales")
       ->type_name("X")
       ->capture_default_str()
       ->check(apps::number(0, 1));

@@ -122,7 +122,7 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
   print_json(object);
 }
 
-/// A file of another project, or a large one: only its headers are read, unless the codes are asked for.
+/// A file of another project, or a large one: only its headers are read, unless --codes is given.
 int info_of_checkpoint(const InfoOptions& options) {
   const auto checkpoint = io::open_checkpoint(
       options.model,

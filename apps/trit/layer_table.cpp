@@ -139,7 +139,7 @@ CodeCounts count_codes(const TernaryView& matrix) {
       codes[(byte >> (2 * field)) & 3U] += bytes[byte];
     }
   }
-  // The padding of a row was counted as zeros, but is no weight.
+  // The padding of a row was counted as zeros, but holds no weights.
   const auto padding = static_cast<std::uint64_t>(
       matrix.out_features * (4 * packed_row_bytes(matrix.in_features) - matrix.in_features));
   return {codes[3], codes[0] - padding, codes[1]};

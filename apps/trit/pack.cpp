@@ -43,8 +43,7 @@ void report(const PackOptions& options, const io::Checkpoint& source, const Pack
   }
   if (!plan.trained_ternary) {
     say("These weights show no sign of training with ternary layers (BitNet): packing a model that was "
-        "trained "
-        "in float costs most of its accuracy.");
+        "trained in float costs most of its accuracy.");
   }
   if (!options.json) {
     return;

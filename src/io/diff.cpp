@@ -228,7 +228,7 @@ class Comparison {
     std::int64_t different = 0;
     double largest = -1;         // among pairs of finite numbers
     std::string example;         // the first pair that differs
-    bool example_finite = true;  // the first with a NaN or an infinity says more, and takes its place
+    bool example_finite = true;  // replaced by the first pair with a NaN or an infinity, which says more
     const int digits = a.type == "F64" || b.type == "F64" ? kDoubleDigits : kFloatDigits;
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
       const auto part = static_cast<std::size_t>(std::min(kAtOnce, count - first));

@@ -106,7 +106,7 @@ class GgufCheckpoint final : public Checkpoint {
       }
       if (invalid) {
         fail(tensor, "row " + std::to_string(row) + ", column " + std::to_string(*invalid) +
-                         ": the bits are no code of a ternary weight" +
+                         ": the bits are not a ternary code" +
                          (is_i2_s ? " (of I2_S in the order of bitnet.cpp's x86 build)" : ""));
       }
     }

@@ -67,13 +67,13 @@ void read_rope(const Scalars& config, Model& model) {
     if (type == "linear") {
       model.numbers.rope_factor = number_at(config, at("factor")).value_or(1);
     } else if (!type.empty() && type != "default") {
-      model.problem = "its rope scaling " + quoted_name(type) + " is not written (default and linear are)";
+      model.problem = "its rope scaling " + quoted_name(type) + " is not supported (default and linear are)";
     }
   }
   model.numbers.rope_base = number_at(config, "rope_theta").value_or(model.numbers.rope_base);
   if (!(model.numbers.rope_base > 0) || !(model.numbers.rope_factor > 0) ||
       !std::isfinite(model.numbers.rope_base) || !std::isfinite(model.numbers.rope_factor)) {
-    model.problem = "its rope_theta or rope factor is no positive number";
+    model.problem = "its rope_theta or rope factor is not a positive number";
   }
 }
 
@@ -82,9 +82,9 @@ void check_numbers(Model& model) {
   const Hyperparameters& numbers = model.numbers;
   if (model.problem.empty() && (numbers.heads % numbers.kv_heads != 0 || numbers.size_of_head() < 2 ||
                                 numbers.size_of_head() % 2 != 0)) {
-    model.problem = std::to_string(numbers.heads) + " heads of " + std::to_string(numbers.size_of_head()) +
-                    " and " + std::to_string(numbers.kv_heads) +
-                    " of K and V, wanted a multiple and an even size";
+    model.problem = std::to_string(numbers.heads) + " attention heads of size " +
+                    std::to_string(numbers.size_of_head()) + " and " + std::to_string(numbers.kv_heads) +
+                    " heads of K and V, wanted a multiple of the latter and an even size";
   }
 }
 
@@ -108,7 +108,7 @@ constexpr std::array<Count, 8> kCounts{{
 }};
 
 /// Reads the counts: `find` gives the number with a name, `name` is the member that has it, and `problem` the
-/// message for one that is missing or no count.
+/// message for one that is missing or not a count.
 template <typename Find, typename Problem>
 void read_counts(Model& model, std::string_view Count::*name, const Find& find, const Problem& problem) {
   for (const Count& count : kCounts) {

@@ -17,7 +17,7 @@ namespace {
 
 [[noreturn]] void fail(const std::string& what) { throw Error(what); }
 
-/// Bytes of a tensor of type 42 whose blocks are those of `format`; 0 if its rows are no whole blocks.
+/// Bytes of a tensor of type 42 whose blocks are those of `format`; 0 if its rows are not whole blocks.
 std::uint64_t bytes_as(const TensorEntry& tensor, const BlockFormat& format) {
   const auto shape = std::span(tensor.shape).first(tensor.dimensions);
   const std::int64_t row = shape.empty() ? 1 : shape.back();
@@ -74,7 +74,7 @@ void resolve_type_42(Header& header, std::span<const Placed> order, const std::s
          "(PQ2_0), and both fit the offsets of this file's " +
          std::to_string(count) + " such tensor" + (count == 1 ? "" : "s") + ", of which " +
          quoted_name(std::ranges::find_if(order, is_of_type)->tensor->name) +
-         " is the first; --input-type q2_0 or pq2_0 decides");
+         " is the first; choose with --input-type q2_0 or pq2_0");
   }
   if (new_fits != old_fits && header.block_format.empty()) {
     header.block_format = new_fits ? kQ2_0.option : kPq2_0.option;

@@ -49,7 +49,7 @@ const BlockFormat& block_format(const WritePlan& plan) {
     }
     names += (names.empty() ? "" : ", ") + std::string(format->option);
   }
-  throw Error("gguf: there is no ternary type \"" + option + "\", wanted one of " + names);
+  throw Error("gguf: unknown ternary type \"" + option + "\", wanted one of " + names);
 }
 
 std::span<const std::int64_t> shape_of(const TensorInfo& tensor) {
@@ -61,7 +61,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
   const std::string what = "tensor " + quoted_name(planned.name) + ": ";
   if (planned.name.size() > kLongestName) {
     throw Error(what + "a name of " + std::to_string(planned.name.size()) + " bytes, GGUF takes at most " +
-                std::to_string(kLongestName) + "; --map gives other names");
+                std::to_string(kLongestName) + "; rename it with --map");
   }
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
   if (tensor.kind == TensorKind::ternary) {

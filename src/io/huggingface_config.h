@@ -32,7 +32,7 @@ struct HuggingFaceConfig {
   }
 };
 
-/// Reads text as Python's json module writes it. Throws Error, starting with `what`: text that is no such
+/// Reads text as Python's json module writes it. Throws Error, starting with `what`: text that is not such
 /// JSON, and, if quant_method is "bitnet", values of the other keys above that are unknown or of another
 /// type.
 HuggingFaceConfig parse_huggingface_config(std::string_view text, const std::string& what);

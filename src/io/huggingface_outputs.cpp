@@ -91,8 +91,8 @@ class Outputs {
     }
     if (layers_.empty() && convention_ == ScaleConvention::divide) {
       throw Error(
-          "linear_class \"bitlinear\" (--scale-convention divide) has packed weights, and this model's are "
-          "float, made ternary in each pass (quantization_mode \"online\"); `trit pack` packs them");
+          "linear_class \"bitlinear\" (--scale-convention divide) needs packed weights, but this model's are "
+          "float and become ternary in each pass (quantization_mode \"online\"); `trit pack` packs them");
     }
     copied_config_ = layers_.empty();
     const LinearNames names(config, plan_.source.tensors());
@@ -101,8 +101,8 @@ class Outputs {
       if (!layers_.empty() && tensor.kind == TensorKind::floating &&
           names.why_float(planned.name, tensor.shape).empty()) {
         throw Error("tensor " + quoted_name(planned.name) +
-                    " is float, and config.json has it made ternary in each pass (quantization_mode "
-                    "\"online\"), but " +
+                    " is float, to become ternary in each pass (quantization_mode \"online\" of "
+                    "config.json), but " +
                     quoted_name(layers_.front()) +
                     " is packed; transformers has one mode for all layers: pack all of them or none");
       }
@@ -136,7 +136,7 @@ class Outputs {
       return std::any_of(layers_.begin(), layers_.end(),
                          [&](const std::string& layer) { return is_not_converted(alone, layer); });
     } catch (const Error&) {
-      return false;  // an expression that is too much to try: it stays as it came
+      return false;  // an expression that could take too long to match: it is kept unchanged
     }
   }
 
@@ -213,7 +213,7 @@ class Outputs {
     const float stored = convention_ == ScaleConvention::multiply ? scale : 1.0F / scale;
     if (!(stored > 0) || stored > std::numeric_limits<float>::max()) {
       throw Error("tensor " + quoted_name(planned.name) + ": 1 / scale is " + std::to_string(stored) +
-                  "; --scale-convention multiply can hold it");
+                  ", which float32 cannot hold; use --scale-convention multiply");
     }
     add_values(planned.name + "_scale", {1}, {stored});
     const std::string layer(layer_of(planned.name));

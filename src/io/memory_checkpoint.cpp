@@ -29,7 +29,7 @@ MemoryCheckpoint::~MemoryCheckpoint() = default;
 TensorInfo& MemoryCheckpoint::insert(std::unique_ptr<Stored> stored) {
   check_tensor_name(stored->name, path_.string());
   if (find(stored->name) != nullptr) {
-    throw Error(path_.string() + ": the tensor " + quoted_name(stored->name) + " is added twice");
+    throw Error(path_.string() + ": the tensor " + quoted_name(stored->name) + " was added twice");
   }
   TensorInfo info;
   info.name = stored->name;

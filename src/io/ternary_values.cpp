@@ -40,7 +40,7 @@ struct Problem {
 /// What fits the rows so far.
 struct Fit {
   std::int64_t group = 0;  // the largest size of groups, which halves as long as a change needs it
-  bool fixed = false;      // it is asked for, and does not halve
+  bool fixed = false;      // given by the caller: it does not halve
   bool per_row = true;     // no |value| changes in a row
   bool per_tensor = true;  // nor from row to row
   float value = 0;         // of the rows, as long as there is one

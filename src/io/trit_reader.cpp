@@ -60,7 +60,7 @@ std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name,
   return 4 * view.shape[1];
 }
 
-/// The scale of the packed matrix `name`, or null if it is none. With two dimensions it has groups of `group`
+/// The scale of the packed matrix `name`, or null if it is not one. With two dimensions it has groups of `group`
 /// inputs.
 const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string& name,
                                   const TensorView& view, std::int64_t group) {

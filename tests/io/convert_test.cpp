@@ -61,7 +61,7 @@ TEST(Convert, WhatGgufCannotHold) {
   ConvertOptions torchao;
   torchao.to = Format::torchao;
   expect_error([&] { convert(rows, folder / "x", torchao); },
-               {"torchao is read only", "trit, hf, gguf or safetensors"});
+               {"torchao can only be read", "trit, hf, gguf or safetensors"});
 }
 
 TEST(Convert, Names) {
@@ -75,7 +75,7 @@ TEST(Convert, Names) {
   const auto refused = [](const char* json, const std::vector<std::string>& parts) {
     expect_error([&] { NameMap::parse(json, "map"); }, parts);
   };
-  refused(R"json({"(": "x"})json", {"map: \"(\" is no regular expression"});
+  refused(R"json({"(": "x"})json", {"map: \"(\" is not a regular expression"});
   refused(R"json({"a\\18446744073709551615": "x"})json", {"a number of more than 9 digits"});
   refused(R"json({"a": 1})json", {"the value of \"a\" is 1", "wanted a string"});
   refused(R"json({"a": {"b": "c"}})json", {"the value of \"a\""});
@@ -167,7 +167,7 @@ TEST(Convert, AFullDiskLeavesNothingBehind) {
     {
       const FileSizeLimit limit(90'000);
       expect_error([&] { convert(model, folder / "x", options); },
-                   {"cannot be written", "it took ", "make room there, or write elsewhere"});
+                   {"cannot be written", "(after ", "free some space, or write to another place"});
     }
     EXPECT_TRUE(folder.names().empty()) << folder.names().front();
   }

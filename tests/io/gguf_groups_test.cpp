@@ -178,7 +178,7 @@ TEST(GgufGroups, ScalesThatAreNotFiniteNameTheirPlace) {
     const auto checkpoint = open_checkpoint(folder / "x.gguf");
     // The groups are known from the first two; the third is found when it is read.
     expect_error([&] { checkpoint->scale(checkpoint->tensors()[0]); },
-                 {"x.gguf", "tensor \"w.weight\"", "row 0, block 2", text, "wanted a finite one"});
+                 {"x.gguf", "tensor \"w.weight\"", "row 0, block 2", text, "wanted a finite value"});
     for (const Format to : {Format::trit, Format::gguf}) {
       ConvertOptions options;
       options.to = to;
