@@ -63,6 +63,8 @@ struct TensorInfo {
   /// The shape in the file of a ternary tensor with more than two dimensions, a stack of matrices (experts).
   /// `shape` is then [experts * N, K]. Empty for a matrix.
   std::span<const std::int64_t> stack = {};
+
+  std::span<const std::int64_t> shape_in_file() const { return stack.empty() ? shape : stack; }
 };
 
 /// Key and value (u32 type, then the value's bytes) of a GGUF file.

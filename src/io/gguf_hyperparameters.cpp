@@ -36,20 +36,19 @@ Scalars read_scalars(std::string_view text) {
   return scalars;
 }
 
+template <typename Value>
+std::optional<Value> value_at(const Scalars& scalars, std::string_view key) {
+  const auto at = scalars.find(key);
+  const auto* value = at == scalars.end() ? nullptr : std::get_if<Value>(&at->second);
+  return value == nullptr ? std::nullopt : std::optional(*value);
+}
+
 std::string text_at(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const auto* text = at == scalars.end() ? nullptr : std::get_if<std::string>(&at->second);
-  return text == nullptr ? std::string() : *text;
+  return value_at<std::string>(scalars, key).value_or("");
 }
+
 std::optional<double> number_at(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const auto* number = at == scalars.end() ? nullptr : std::get_if<double>(&at->second);
-  return number == nullptr ? std::nullopt : std::optional(*number);
-}
-bool is_true(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const bool* value = at == scalars.end() ? nullptr : std::get_if<bool>(&at->second);
-  return value != nullptr && *value;
+  return value_at<double>(scalars, key);
 }
 
 bool is_count(double value) {
@@ -191,7 +190,7 @@ Model model_of_config(std::string_view text) {
   if (!(numbers.epsilon > 0) || !std::isfinite(numbers.epsilon)) {
     model.problem = "its config.json has no positive rms_norm_eps";
   }
-  numbers.tied_embeddings = is_true(config, "tie_word_embeddings");
+  numbers.tied_embeddings = value_at<bool>(config, "tie_word_embeddings").value_or(false);
   numbers.activation = text_at(config, "hidden_act");
   numbers.online = text_at(config, "quantization_config.quant_method") == "bitnet" &&
                    text_at(config, "quantization_config.linear_class") == "autobitlinear" &&
@@ -241,12 +240,9 @@ std::vector<GgufPair> make_pairs(const Model& model, std::string_view architectu
   if (!name.empty() && is_utf8(name)) {
     pairs.add("general.name", name);
   }
-  pairs.add(key("block_count"), numbers.blocks);
-  pairs.add(key("context_length"), numbers.context);
-  pairs.add(key("embedding_length"), numbers.embedding);
-  pairs.add(key("feed_forward_length"), numbers.feed_forward);
-  pairs.add(key("attention.head_count"), numbers.heads);
-  pairs.add(key("attention.head_count_kv"), numbers.kv_heads);
+  for (const Count& count : std::span(kCounts).first<6>()) {  // up to the heads of K and V
+    pairs.add(key(count.key), numbers.*count.number);
+  }
   pairs.add(key("attention.layer_norm_rms_epsilon"), numbers.epsilon);
   if (numbers.head_size != 0) {
     pairs.add(key("attention.key_length"), numbers.head_size);

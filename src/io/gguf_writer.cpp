@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/atomic_file.h"
+#include "base/names.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
 #include "io/gguf_parts.h"
@@ -42,18 +43,12 @@ const BlockFormat& block_format(const WritePlan& plan) {
     const std::int64_t group = common_group(plan.source, tensors);
     return group % kTq2_0.weights == 0 ? kTq2_0 : group % kPq2_0.weights == 0 ? kPq2_0 : kQ2_0;
   }
-  std::string names;
-  for (const BlockFormat* format : block_formats()) {
-    if (format->option == option) {
-      return *format;
-    }
-    names += (names.empty() ? "" : ", ") + std::string(format->option);
+  const auto found = std::ranges::find(block_formats(), option, &BlockFormat::option);
+  if (found == block_formats().end()) {
+    throw Error("gguf: unknown ternary type \"" + option + "\", wanted one of " +
+                joined(block_formats(), &BlockFormat::option));
   }
-  throw Error("gguf: unknown ternary type \"" + option + "\", wanted one of " + names);
-}
-
-std::span<const std::int64_t> shape_of(const TensorInfo& tensor) {
-  return tensor.stack.empty() ? tensor.shape : tensor.stack;
+  return **found;
 }
 
 Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFormat& format) {
@@ -71,7 +66,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                   std::string(format.name) + " takes multiples of " + std::to_string(format.weights) +
                   ". Formats that can hold it: " + formats_that_hold(tensor, scales.fixed(), scales.group()));
     }
-    return {&planned, shape_of(tensor), format.ggml_type,
+    return {&planned, tensor.shape_in_file(), format.ggml_type,
             static_cast<std::uint64_t>(count / format.weights * format.bytes),
             std::make_unique<BlockScales>(plan, planned, format)};
   }

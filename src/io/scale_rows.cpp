@@ -31,6 +31,13 @@ bool are_zeros(std::span<const std::uint8_t> codes, std::int64_t first, std::int
   return true;
 }
 
+std::vector<float> all_group_scales(const Checkpoint& source, const TensorInfo& tensor) {
+  std::vector<float> scales(
+      static_cast<std::size_t>(tensor.shape[0] * groups_of(tensor.shape[1], source.group(tensor))));
+  source.read_group_scales(tensor, 0, tensor.shape[0], scales);
+  return scales;
+}
+
 bool fit_float16(const ScaleRows& scales) {
   bool fit = true;
   scales.for_each_row([&](std::int64_t, std::span<const float> row) {
