@@ -29,9 +29,6 @@ struct ConvertArguments {
   bool json = false;
 };
 
-/// Thrown to end a conversion without leaving an output file.
-struct Interrupted {};
-
 std::string text_of(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
   std::string text{std::istreambuf_iterator<char>(stream), std::istreambuf_iterator<char>()};
@@ -97,28 +94,10 @@ int convert(const ConvertArguments& arguments) {
     check_graph(graph->second, arguments.input);
   }
   const std::uint64_t before = bytes_of(arguments.input);  // the output may replace the input
-  constexpr std::uint64_t kMegabyte = 1'000'000;
-  std::unique_ptr<apps::Progress> progress;
-  options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (apps::interrupted()) {
-      throw Interrupted();
-    }
-    if (!progress) {
-      progress =
-          std::make_unique<apps::Progress>("convert", static_cast<std::int64_t>(total / kMegabyte), "MB");
-    }
-    progress->update(static_cast<std::int64_t>(done / kMegabyte));
-  };
+  options.progress = byte_progress("convert");
   options.warn = [](const std::string& text) { say("warning: " + text); };
-  io::Converted written;
-  try {
-    written = io::convert(*source, arguments.output, options);
-  } catch (const Interrupted&) {
-    progress.reset();
-    say("trit: interrupted");
-    return kInterrupted;
-  }
-  progress.reset();
+  const io::Converted written = io::convert(*source, arguments.output, options);
+  options.progress = nullptr;
   report(arguments, *source, written, before,
          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return kDone;

@@ -101,11 +101,7 @@ int run(const RunOptions& options) {
   apps::Progress progress("run", batch, "rows");
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t first = 0; first < batch; first += rows_per_run) {
-    if (apps::interrupted()) {
-      progress.clear();
-      say("trit: interrupted");
-      return kInterrupted;
-    }
+    check_interrupted();
     const std::int64_t rows = std::min(rows_per_run, batch - first);
     model.run(std::span(x).subspan(static_cast<std::size_t>(first * inputs),
                                    static_cast<std::size_t>(rows * inputs)),
