@@ -17,9 +17,9 @@
 namespace trit::cli {
 namespace {
 
-apps::LinearShape shape_of(const std::string& text) {
+bench::LinearShape shape_of(const std::string& text) {
   try {
-    return apps::shape_from_name(text);
+    return bench::shape_from_name(text);
   } catch (const Error& error) {
     throw CLI::ValidationError(error.what());
   }

@@ -55,7 +55,6 @@ class OwnStream {
   cudaStream_t stream_ = nullptr;
 };
 
-using Graph = apps::LaunchGraph;
-using apps::time_graphs;
+using Graph = LaunchGraph;
 
 }  // namespace trit::bench

@@ -10,7 +10,7 @@
 
 #include "trit/backend.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 /// A burst of the backend's int8 multiply-add instruction on independent registers, without memory accesses.
 struct Int8Peak {
@@ -21,4 +21,4 @@ struct Int8Peak {
 /// Nothing for a backend without such an instruction (scalar).
 std::optional<Int8Peak> int8_peak(Backend backend);
 
-}  // namespace trit::apps
+}  // namespace trit::bench
