@@ -10,7 +10,6 @@
 #include "common/number_options.h"
 #include "common/progress.h"
 #include "output.h"
-#include "trit/error.h"
 #include "trit/io.h"
 
 namespace trit::cli {

@@ -4,7 +4,6 @@
 // results as a share of these limits, measured in the same run.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string_view>
 

@@ -8,7 +8,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "trit/crc32c.h"
 #include "trit/safetensors.h"

@@ -3,7 +3,6 @@
 // What a config.json of transformers says of BitNet layers.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>

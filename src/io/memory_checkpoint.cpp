@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
-#include <array>
-#include <cstring>
 
 #include "io/dtype.h"
 #include "io/float_elements.h"

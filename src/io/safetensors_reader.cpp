@@ -2,7 +2,6 @@
 //
 // The safetensors reader (trit/safetensors.h): maps the file, trusts nothing in it.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "io/dtype.h"

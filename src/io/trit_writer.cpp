@@ -4,7 +4,6 @@
 // groups, the largest that divides those of all of its matrices.
 #include <algorithm>
 
-#include "io/dtype.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/safetensors_stream.h"
 #include "io/scale_rows.h"

@@ -9,7 +9,6 @@
 #include "io/random_model.h"
 #include "io/test_folder.h"
 #include "trit/io.h"
-#include "trit/quantize.h"
 #include "trit/safetensors.h"
 
 namespace trit::io {
