@@ -18,13 +18,7 @@ using test::expect_error;
 using test::random_matrix;
 using test::read_matrix;
 using test::TestFolder;
-
-ConvertOptions to_gguf(const std::string& block_format) {
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = block_format;
-  return options;
-}
+using test::to_gguf;
 
 TEST(Convert, WhatGgufCannotHold) {
   const TestFolder folder;
