@@ -108,8 +108,7 @@ TEST(Gguf, StacksOfMatrices) {
   const TernaryMatrix wanted = test::read_matrix(*checkpoint, tensor.name);
   EXPECT_EQ(wanted.scale, (std::vector<float>{0.5, 0.5, 0.5, 0.5, 2, 2, 2, 2}));
   for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
-    ConvertOptions options = to_gguf(type);
-    convert(*checkpoint, folder / type, options);
+    convert(*checkpoint, folder / type, to_gguf(type));
     const auto other = open_checkpoint(folder / type);
     EXPECT_TRUE(diff(*checkpoint, *other).empty()) << type;
     EXPECT_EQ(other->tensors()[0].stack.size(), 3U);
