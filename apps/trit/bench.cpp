@@ -24,19 +24,17 @@ using nlohmann::ordered_json;
 
 constexpr int kQuickRounds = 5;
 
-bench::LinearReport measure(const BenchOptions& options, Backend backend, int threads) {
+bench::LinearBenchmark benchmark_of(const BenchOptions& options, Backend backend, int threads) {
   bench::TimingOptions timing;
   if (options.quick) {
     timing.rounds = kQuickRounds;
   }
-  const std::string title = fmt::format("bench, {} thread{}", threads, threads == 1 ? "" : "s");
-  return bench::benchmark_linear({.backends = {backend},
-                                  .shapes = options.shapes,
-                                  .tokens = options.tokens,
-                                  .threads = threads,
-                                  .timing = timing,
-                                  .group = options.group},
-                                 bench::progress_bar(title));
+  return {.backends = {backend},
+          .shapes = options.shapes,
+          .tokens = options.tokens,
+          .threads = threads,
+          .timing = timing,
+          .group = options.group};
 }
 
 #ifdef TRIT_HAVE_CUDA
@@ -80,13 +78,9 @@ ordered_json to_json(const bench::TuneReport& report) {
           {"tuned", products}};
 }
 
-int run_gpu_tune(const BenchOptions& options, const bench::TimingOptions& timing) {
-  const bench::TuneReport report = bench::tune_gpu({.backends = {Backend::cuda},
-                                                    .shapes = options.shapes,
-                                                    .tokens = options.tokens,
-                                                    .threads = 1,
-                                                    .timing = timing},
-                                                   bench::progress_bar("tuning", "products"));
+int run_gpu_tune(const BenchOptions& options) {
+  const bench::TuneReport report =
+      bench::tune_gpu(benchmark_of(options, Backend::cuda, 1), bench::progress_bar("tuning", "products"));
   if (options.json) {
     print_json(to_json(report));
   } else {
@@ -96,18 +90,10 @@ int run_gpu_tune(const BenchOptions& options, const bench::TimingOptions& timing
 }
 
 int run_gpu_bench(const BenchOptions& options) {
-  bench::TimingOptions timing;
-  if (options.quick) {
-    timing.rounds = kQuickRounds;
-  }
   if (options.tune) {
-    return run_gpu_tune(options, timing);
+    return run_gpu_tune(options);
   }
-  const bench::GpuReport measured = bench::benchmark_gpu({.backends = {Backend::cuda},
-                                                          .shapes = options.shapes,
-                                                          .tokens = options.tokens,
-                                                          .threads = 1,
-                                                          .timing = timing});
+  const bench::GpuReport measured = bench::benchmark_gpu(benchmark_of(options, Backend::cuda, 1));
   if (options.json) {
     ordered_json all{
         {"backend", name_of(Backend::cuda)},
@@ -167,7 +153,9 @@ int run_bench(const BenchOptions& options) {
   }
   std::vector<bench::LinearReport> reports;
   for (const int count : threads) {
-    reports.push_back(measure(options, backend, count));
+    const std::string title = fmt::format("bench, {} thread{}", count, count == 1 ? "" : "s");
+    reports.push_back(
+        bench::benchmark_linear(benchmark_of(options, backend, count), bench::progress_bar(title)));
     if (!options.json) {
       print("\n" + bench::table(reports.back()));
     }

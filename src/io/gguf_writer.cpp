@@ -36,11 +36,7 @@ struct Placed {
 const BlockFormat& block_format(const WritePlan& plan) {
   const std::string& option = plan.options.block_format;
   if (option.empty()) {
-    std::vector<const TensorInfo*> tensors;
-    for (const PlannedTensor& planned : plan.tensors) {
-      tensors.push_back(planned.tensor);
-    }
-    const std::int64_t group = common_group(plan.source, tensors);
+    const std::int64_t group = common_group(plan);
     return group % kTq2_0.weights == 0 ? kTq2_0 : group % kPq2_0.weights == 0 ? kPq2_0 : kQ2_0;
   }
   const auto found = std::ranges::find(block_formats(), option, &BlockFormat::option);

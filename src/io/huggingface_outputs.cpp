@@ -25,7 +25,8 @@ float only_scale(const WritePlan& plan, const PlannedTensor& planned) {
                 " inputs, transformers keeps one per matrix. Formats that can hold it: " +
                 formats_that_hold(tensor, {}, group));
   }
-  const std::vector<float> scale = read_scale(plan, tensor);
+  const std::vector<float> scale = plan.source.scale(tensor);
+  plan.source.release(tensor);  // the scales of a GGUF file are spread over its data
   const bool one = std::all_of(scale.begin(), scale.end(), [&](float value) { return value == scale[0]; });
   if (!one || tensor.shape[0] % 4 != 0) {
     throw Error("tensor " + quoted_name(planned.name) + ": " +

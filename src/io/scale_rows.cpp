@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "io/scale_rows.h"
 
-#include <numeric>
-
 namespace trit::io {
 
 ScaleRows::ScaleRows(const Checkpoint& source, const TensorInfo& tensor)
@@ -45,17 +43,6 @@ bool fit_float16(const ScaleRows& scales) {
                      row, [](float value) { return float16_to_float(float_to_float16(value)) == value; });
   });
   return fit;
-}
-
-std::int64_t common_group(const Checkpoint& source, std::span<const TensorInfo* const> tensors) {
-  std::int64_t group = 0;
-  for (const TensorInfo* tensor : tensors) {
-    if (tensor->kind == TensorKind::ternary) {
-      group = std::gcd(group, source.group(*tensor));
-      source.release(*tensor);
-    }
-  }
-  return group;
 }
 
 }  // namespace trit::io

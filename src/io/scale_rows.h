@@ -63,8 +63,4 @@ std::vector<float> all_group_scales(const Checkpoint& source, const TensorInfo& 
 /// Whether every scale of a matrix with groups is a float16.
 bool fit_float16(const ScaleRows& scales);
 
-/// The inputs of a group that all matrices of a model with groups can have: their greatest common divisor; 0 if
-/// none has groups.
-std::int64_t common_group(const Checkpoint& source, std::span<const TensorInfo* const> tensors);
-
 }  // namespace trit::io
