@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What the GPU benchmarks stand on: device memory and a stream.
+// What the GPU benchmarks share: device memory and a stream.
 #pragma once
 
 #include <cuda_runtime_api.h>

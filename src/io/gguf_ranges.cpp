@@ -49,8 +49,8 @@ std::vector<Placed> by_offset(Header& header, std::uint64_t data_bytes) {
   return order;
 }
 
-/// Type 42 is Q2_0, blocks of 64 weights in 18 bytes; before PQ2_0 had a number of its own its blocks of 128
-/// in 34 bytes had this one. No key tells them apart, but the room that a file has for its tensors does.
+/// Type 42 is Q2_0, blocks of 64 weights in 18 bytes. Before PQ2_0 had its own number, its blocks of 128 weights
+/// in 34 bytes had this one. No key distinguishes them, but the bytes between the offsets of a file do.
 void resolve_type_42(Header& header, std::span<const Placed> order, const std::string& where) {
   const auto is_of_type = [](const Placed& placed) {
     return placed.tensor->type == kQ2_0.ggml_type && placed.tensor->bytes != 0;
