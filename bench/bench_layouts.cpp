@@ -28,7 +28,7 @@ using nlohmann::ordered_json;
 struct Size {
   std::string name;
   std::int64_t layers;
-  apps::LinearShape shape;
+  bench::LinearShape shape;
 };
 
 /// Bytes at 2 bits a weight: 8 to 128 MB in one layer, then models.
@@ -45,7 +45,7 @@ Size size_from_name(const std::string& text) {
   if (end == std::string::npos) {
     throw Error("size '" + text + "', wanted LAYERSxNxK");
   }
-  return {text, std::stoll(text.substr(0, end)), apps::shape_from_name(text.substr(end + 1))};
+  return {text, std::stoll(text.substr(0, end)), bench::shape_from_name(text.substr(end + 1))};
 }
 
 /// How fast weights are read depends on the pages that they got, and how much of a last cache that others use
@@ -67,9 +67,9 @@ std::vector<PackedLinear> prepare(const CpuKernels& kernels, Parallel& parallel,
 }
 
 ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
-                     const apps::TimingOptions& timing, bool lone) {
+                     const bench::TimingOptions& timing, bool lone) {
   const auto parallel = make_parallel(threads);
-  const apps::LinearCase layer = apps::make_linear_case(size.shape, 1, 1, *parallel);
+  const bench::LinearCase layer = bench::make_linear_case(size.shape, 1, 1, *parallel);
   const std::vector<PanelFormat> formats = available_formats(kernels);
   const auto two_bit_bytes = size.layers * static_cast<std::int64_t>(layer.weight.codes.size());
   const LayoutChoice choice = choose_layout(kernels, *parallel, two_bit_bytes);
@@ -89,9 +89,9 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
         }
       });
       subjects.back()();
-      apps::check_outputs(layer, 1, y, name_of(backend_of(kernels)));
+      bench::check_outputs(layer, 1, y, name_of(backend_of(kernels)));
     }
-    const auto measured = apps::time_interleaved(subjects, timing);
+    const auto measured = bench::time_interleaved(subjects, timing);
     for (std::size_t i = 0; i < formats.size(); ++i) {
       seconds[i].insert(seconds[i].end(), measured[i].begin(), measured[i].end());
     }
@@ -99,14 +99,14 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
   ordered_json result{{"size", size.name},
                       {"threads", threads},
                       {"layers", size.layers},
-                      {"shape", apps::name_of(size.shape)},
+                      {"shape", bench::name_of(size.shape)},
                       {"two_bit_bytes", two_bit_bytes},
                       {"chosen", name_of(choice.format)},
                       {"why", choice.why}};
   double best = 1e30;
   double chosen = 0;
   for (std::size_t i = 0; i < formats.size(); ++i) {
-    const double time = apps::median(seconds[i]);
+    const double time = bench::median(seconds[i]);
     result[std::string(name_of(formats[i])) + "_microseconds"] = time * 1e6;
     best = std::min(best, time);
     chosen = formats[i] == choice.format ? time : chosen;
@@ -126,7 +126,7 @@ ordered_json measure(const CpuKernels& kernels, int threads, const Size& size,
 }  // namespace
 
 int bench::run(int argc, char** argv) {
-  apps::keep_freed_memory();
+  bench::keep_freed_memory();
   CommandLine app{"Times decoding (one token) with each layout of the weights, and shows the chosen one.",
                   "bench_layouts --sizes 30x2560x2560 --threads 1 --json layouts.json"};
   std::string json;
@@ -134,7 +134,7 @@ int bench::run(int argc, char** argv) {
   std::vector<int> threads = one_and_all_threads();
   std::vector<std::string> names;
   // Long batches: the first pass of each finds the caches full of the other layout.
-  apps::TimingOptions timing{.rounds = 7, .seconds_per_batch = 0.04};
+  bench::TimingOptions timing{.rounds = 7, .seconds_per_batch = 0.04};
   bool lone = false;
   app.add_json(json, "file to write");
   app.add_backend(backend);
@@ -152,7 +152,7 @@ int bench::run(int argc, char** argv) {
     std::transform(names.begin(), names.end(), std::back_inserter(sizes), size_from_name);
   }
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
-  ordered_json all{{"machine", bench::to_json(apps::this_machine())},
+  ordered_json all{{"machine", bench::to_json(bench::this_machine())},
                    {"backend", name_of(backend_of(kernels))},
                    {"results", ordered_json::array()}};
   for (const int count : threads) {

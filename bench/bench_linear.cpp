@@ -32,17 +32,17 @@ constexpr const char* kCaseKeys[] = {"backend",     "layout", "threads",      "o
                                      "in_features", "tokens", "weights_from", "group"};
 
 /// Product tiles and the hybrid kernel in turn (TRIT_HYBRID), beside the int8 peak of the same rounds.
-ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
+ordered_json compare_hybrid(const bench::LinearBenchmark& options) {
   const auto parallel = make_parallel(1);
   const CpuKernels& kernels = cpu_kernels_for(Backend::avx512_vnni);
-  const auto peak = apps::int8_peak(Backend::avx512_vnni);
+  const auto peak = bench::int8_peak(Backend::avx512_vnni);
   if (!peak) {
     throw Error("bench_linear --hybrid: no int8 peak of avx512_vnni here");
   }
   ordered_json results;
-  for (const apps::LinearShape& shape : options.shapes) {
+  for (const bench::LinearShape& shape : options.shapes) {
     for (const std::int64_t tokens : options.tokens) {
-      const apps::LinearCase layer = apps::make_linear_case(shape, tokens, 1, *parallel);
+      const bench::LinearCase layer = bench::make_linear_case(shape, tokens, 1, *parallel);
       const PackedLinear packed(kernels, *parallel, layer.weight.view(), PanelFormat::two_bit);
       std::vector<float> y(static_cast<std::size_t>(tokens * shape.out_features));
       const auto run = [&](const char* mode) {
@@ -51,18 +51,18 @@ ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
       };
       for (const char* mode : {"off", "on"}) {
         run(mode);
-        apps::check_outputs(layer, tokens, y, mode);
+        bench::check_outputs(layer, tokens, y, mode);
       }
       const std::vector<std::function<void()>> subjects{peak->burst, [&] { run("off"); }, [&] { run("on"); }};
-      const auto seconds = apps::time_interleaved(subjects, options.timing);
+      const auto seconds = bench::time_interleaved(subjects, options.timing);
       unsetenv("TRIT_HYBRID");
       const double work = 2.0 * static_cast<double>(shape.out_features * shape.in_features * tokens);
-      const double limit = work / peak->operations * apps::median(seconds[0]);
-      const double tiles = limit / apps::median(seconds[1]);
-      const double hybrid = limit / apps::median(seconds[2]);
+      const double limit = work / peak->operations * bench::median(seconds[0]);
+      const double tiles = limit / bench::median(seconds[1]);
+      const double hybrid = limit / bench::median(seconds[2]);
       fmt::print("{:>11} {:>4} tokens: tiles {:.3f} of the peak, hybrid {:.3f}: {:.3f}x\n",
-                 apps::name_of(shape), tokens, tiles, hybrid, hybrid / tiles);
-      results.push_back({{"shape", apps::name_of(shape)},
+                 bench::name_of(shape), tokens, tiles, hybrid, hybrid / tiles);
+      results.push_back({{"shape", bench::name_of(shape)},
                          {"tokens", tokens},
                          {"tiles_of_peak", tiles},
                          {"hybrid_of_peak", hybrid}});
@@ -74,15 +74,15 @@ ordered_json compare_hybrid(const apps::LinearBenchmark& options) {
 }  // namespace
 
 int bench::run(int argc, char** argv) {
-  apps::keep_freed_memory();
+  bench::keep_freed_memory();
   CommandLine app{"Times packed ternary products against the limits of this machine.",
                   "bench_linear --shapes 4096x4096 --tokens 1,128 --json bench/results"};
   std::string json;
-  apps::TimingOptions timing;
+  bench::TimingOptions timing;
   std::vector<std::string> names;
   std::vector<int> threads = one_and_all_threads();
-  std::vector<std::int64_t> tokens = apps::usual_tokens();
-  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
+  std::vector<std::int64_t> tokens = bench::usual_tokens();
+  std::vector<bench::LinearShape> shapes = bench::usual_shapes();
   bool merge = false;
   bool hybrid = false;
   app.add_json(json);
@@ -119,15 +119,15 @@ int bench::run(int argc, char** argv) {
     }
     return 0;
   }
-  std::vector<apps::LinearReport> reports;
+  std::vector<bench::LinearReport> reports;
   for (const int count : threads) {
-    const apps::LinearBenchmark options{backends, shapes, tokens, count, timing, 1, group};
-    reports.push_back(apps::benchmark_linear(
-        options, apps::progress_bar(fmt::format("bench_linear, {} thread(s)", count))));
-    fmt::print("{}", apps::table(reports.back()));
+    const bench::LinearBenchmark options{backends, shapes, tokens, count, timing, 1, group};
+    reports.push_back(bench::benchmark_linear(
+        options, bench::progress_bar(fmt::format("bench_linear, {} thread(s)", count))));
+    fmt::print("{}", bench::table(reports.back()));
   }
   if (!json.empty()) {
-    ordered_json all = apps::to_json(reports);
+    ordered_json all = bench::to_json(reports);
     if (merge) {
       const ordered_json old = stored(json, "linear");
       for (const char* list : {"limits", "results"}) {

@@ -37,10 +37,10 @@ constexpr std::int64_t kBeyondCache = 3;
 
 struct Options {
   Backend backend = Backend::automatic;
-  std::vector<apps::LinearShape> shapes{{2560, 2560}, {6912, 2560},  {2560, 6912},
-                                        {4096, 4096}, {14336, 4096}, {4096, 14336}};
+  std::vector<bench::LinearShape> shapes{{2560, 2560}, {6912, 2560},  {2560, 6912},
+                                         {4096, 4096}, {14336, 4096}, {4096, 14336}};
   std::vector<std::int64_t> tokens{1, 8, 32, 128};
-  apps::TimingOptions timing{.rounds = 7};
+  bench::TimingOptions timing{.rounds = 7};
   std::int64_t last_cache = 0;
 };
 
@@ -60,7 +60,7 @@ constexpr Operands kF32{"fp32", Type::f32, Type::f32, Type::f32, 0};
 /// y [M, N] = x [M, K] . w [K, N] for one shape and several M that share the weights.
 class Peer {
  public:
-  Peer(const Operands& operands, const apps::LinearCase& layer, const std::vector<std::int64_t>& tokens)
+  Peer(const Operands& operands, const bench::LinearCase& layer, const std::vector<std::int64_t>& tokens)
       : operands_(operands), layer_(layer), engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {
     const std::int64_t n = layer.shape.out_features;
     const std::int64_t k = layer.shape.in_features;
@@ -116,7 +116,7 @@ class Peer {
                                                       : static_cast<double>(static_cast<float*>(y)[at]);
         if (got != static_cast<double>(wanted)) {
           throw Error(fmt::format("oneDNN {} {}: output {} of token {} is {}, the reference is {}",
-                                  operands_.name, apps::name_of(layer_.shape), row, token, got, wanted));
+                                  operands_.name, bench::name_of(layer_.shape), row, token, got, wanted));
         }
       }
     }
@@ -208,7 +208,7 @@ class Peer {
   }
 
   Operands operands_;
-  const apps::LinearCase& layer_;
+  const bench::LinearCase& layer_;
   dnnl::engine engine_;
   dnnl::stream stream_;
   std::map<std::int64_t, Call> calls_;
@@ -219,7 +219,7 @@ class Peer {
 /// This project's layer: the product alone, and with the quantisation of fp32 inputs in front of it.
 class Ours {
  public:
-  Ours(const CpuKernels& kernels, Parallel& parallel, const apps::LinearCase& layer, std::int64_t bytes)
+  Ours(const CpuKernels& kernels, Parallel& parallel, const bench::LinearCase& layer, std::int64_t bytes)
       : kernels_(kernels), parallel_(parallel), layer_(layer) {
     const PanelFormat format = choose_layout(kernels, parallel, std::ssize(layer.weight.codes)).format;
     do {
@@ -250,7 +250,7 @@ class Ours {
 
   void check(std::int64_t m) {
     product(m);
-    apps::check_outputs(layer_, m, y_, name_of(backend_of(kernels_)));
+    bench::check_outputs(layer_, m, y_, name_of(backend_of(kernels_)));
   }
 
  private:
@@ -262,28 +262,28 @@ class Ours {
 
   const CpuKernels& kernels_;
   Parallel& parallel_;
-  const apps::LinearCase& layer_;
+  const bench::LinearCase& layer_;
   std::vector<PackedLinear> copies_;
   std::size_t next_ = 0;
-  apps::AlignedVector<std::int8_t> q_;
+  bench::AlignedVector<std::int8_t> q_;
   std::vector<float> scale_;
   std::vector<std::int32_t> q_sum_;
-  apps::AlignedVector<float> y_;
+  bench::AlignedVector<float> y_;
 };
 
 /// Median of the rounds' ratios a / b.
 double ratio(const std::vector<double>& a, const std::vector<double>& b) {
   std::vector<double> all(a.size());
   std::transform(a.begin(), a.end(), b.begin(), all.begin(), std::divides<>());
-  return apps::median(all);
+  return bench::median(all);
 }
 
 /// The results of one shape, one object for every M.
-void measure(const Options& options, apps::LinearShape shape, int threads, ordered_json& results) {
+void measure(const Options& options, bench::LinearShape shape, int threads, ordered_json& results) {
   const auto parallel = make_parallel(threads);
   const CpuKernels& kernels = cpu_kernels_for(options.backend);
   const std::int64_t max_tokens = *std::max_element(options.tokens.begin(), options.tokens.end());
-  const apps::LinearCase layer = apps::make_linear_case(shape, max_tokens, 1, *parallel);
+  const bench::LinearCase layer = bench::make_linear_case(shape, max_tokens, 1, *parallel);
   const std::int64_t bytes = kBeyondCache * options.last_cache;
   Ours ours(kernels, *parallel, layer, bytes);
   std::vector<std::unique_ptr<Peer>> peers;
@@ -302,34 +302,34 @@ void measure(const Options& options, apps::LinearShape shape, int threads, order
       subjects.emplace_back([&, m] { peer->run(m); });
     }
   }
-  const auto seconds = apps::time_interleaved(
+  const auto seconds = bench::time_interleaved(
       subjects, options.timing,
-      apps::progress_bar(fmt::format("bench_peers {}, {} thread(s)", apps::name_of(shape), threads)));
+      bench::progress_bar(fmt::format("bench_peers {}, {} thread(s)", bench::name_of(shape), threads)));
 
   const std::size_t per_m = 2 + peers.size();
   for (std::size_t i = 0; i < options.tokens.size(); ++i) {
     const std::vector<double>* mine = &seconds[i * per_m];
-    const std::size_t best = apps::median(mine[2]) <= apps::median(mine[3]) ? 0 : 1;
+    const std::size_t best = bench::median(mine[2]) <= bench::median(mine[3]) ? 0 : 1;
     ordered_json result{{"threads", threads},
                         {"backend", name_of(backend_of(kernels))},
                         {"out_features", shape.out_features},
                         {"in_features", shape.in_features},
                         {"tokens", options.tokens[i]},
-                        {"product_microseconds", apps::median(mine[0]) * 1e6},
-                        {"quantised_product_microseconds", apps::median(mine[1]) * 1e6},
+                        {"product_microseconds", bench::median(mine[0]) * 1e6},
+                        {"quantised_product_microseconds", bench::median(mine[1]) * 1e6},
                         {"peers", ordered_json::array()}};
     std::string line =
-        fmt::format("{:>2} {:>11} {:>6} {:>9.1f} {:>9.1f}", threads, apps::name_of(shape), options.tokens[i],
-                    apps::median(mine[0]) * 1e6, apps::median(mine[1]) * 1e6);
+        fmt::format("{:>2} {:>11} {:>6} {:>9.1f} {:>9.1f}", threads, bench::name_of(shape), options.tokens[i],
+                    bench::median(mine[0]) * 1e6, bench::median(mine[1]) * 1e6);
     for (const std::size_t peer : {best, std::size_t{2}, std::size_t{3}}) {
       const std::vector<double>& theirs = mine[2 + peer];
       result["peers"].push_back({{"name", peer == best ? "int8" : peers[peer]->name()},
                                  {"operands", peers[peer]->name()},
                                  {"implementation", peers[peer]->implementation(options.tokens[i])},
-                                 {"microseconds", apps::median(theirs) * 1e6},
+                                 {"microseconds", bench::median(theirs) * 1e6},
                                  {"ratio_to_product", ratio(theirs, mine[0])},
                                  {"ratio_to_quantised_product", ratio(theirs, mine[1])}});
-      line += fmt::format(" {:>10.1f} {:>6.2f}", apps::median(theirs) * 1e6, ratio(theirs, mine[0]));
+      line += fmt::format(" {:>10.1f} {:>6.2f}", bench::median(theirs) * 1e6, ratio(theirs, mine[0]));
     }
     fmt::print("{}\n", line);
     results.push_back(result);
@@ -373,13 +373,13 @@ constexpr const char* kCaseKeys[] = {"backend", "threads", "out_features", "in_f
 }  // namespace
 
 int bench::run(int argc, char** argv) {
-  apps::keep_freed_memory();
+  bench::keep_freed_memory();
   CommandLine app{"Times packed ternary products against oneDNN's int8, bf16 and fp32.",
                   "bench_peers --shapes 4096x4096 --tokens 1,128 --json bench/results"};
   Options options;
   std::string json;
   std::string backend = "auto";
-  const apps::Machine machine = apps::this_machine();
+  const bench::Machine machine = bench::this_machine();
   options.last_cache = machine.last_cache_bytes();
   std::vector<int> threads = one_and_all_threads();
   bool merge = false;
@@ -402,7 +402,7 @@ int bench::run(int argc, char** argv) {
   ordered_json results = ordered_json::array();
   for (const int count : threads) {
     omp_set_num_threads(count);
-    for (const apps::LinearShape shape : options.shapes) {
+    for (const bench::LinearShape shape : options.shapes) {
       measure(options, shape, count, results);
     }
   }

@@ -35,8 +35,8 @@ constexpr std::int64_t kSliceRows = 1024;
 /// What a kernel reads and writes.
 struct Rows {
   std::int64_t rows;
-  apps::AlignedVector<float> x = apps::AlignedVector<float>(static_cast<std::size_t>(rows * kInputs));
-  apps::AlignedVector<float> norm_weight = apps::AlignedVector<float>(static_cast<std::size_t>(kInputs));
+  bench::AlignedVector<float> x = bench::AlignedVector<float>(static_cast<std::size_t>(rows * kInputs));
+  bench::AlignedVector<float> norm_weight = bench::AlignedVector<float>(static_cast<std::size_t>(kInputs));
 };
 
 struct Outputs {
@@ -48,11 +48,11 @@ struct Outputs {
         q_sum(static_cast<std::size_t>(rows)),
         codes(static_cast<std::size_t>(rows * kInputs / 4)),
         w(static_cast<std::size_t>(rows * kInputs)) {}
-  apps::AlignedVector<std::int8_t> q;
-  apps::AlignedVector<float> scale, rstd, sums;
-  apps::AlignedVector<std::int32_t> q_sum;
-  apps::AlignedVector<std::uint8_t> codes;
-  apps::AlignedVector<float> w;
+  bench::AlignedVector<std::int8_t> q;
+  bench::AlignedVector<float> scale, rstd, sums;
+  bench::AlignedVector<std::int32_t> q_sum;
+  bench::AlignedVector<std::uint8_t> codes;
+  bench::AlignedVector<float> w;
 
   /// Bits of everything, for comparison with another backend's.
   bool operator==(const Outputs& other) const {
@@ -140,8 +140,8 @@ class Benchmark {
     }
   }
 
-  ordered_json measure(const apps::TimingOptions& timing) {
-    const apps::Machine machine = apps::this_machine();
+  ordered_json measure(const bench::TimingOptions& timing) {
+    const bench::Machine machine = bench::this_machine();
     const std::int64_t in_l2 = std::max<std::int64_t>(2, machine.l2_bytes / 2 / (5 * kInputs));
     const std::int64_t slices = in_.rows / kSliceRows;
     const std::vector<Place> places{{"cache", kCachedRows, 1, false},
@@ -149,8 +149,8 @@ class Benchmark {
                                     {"memory", kSliceRows, slices, false},
                                     {"memory_all_threads", kSliceRows, slices, true}};
     const std::size_t buffer = 4 * static_cast<std::size_t>(in_.rows * kInputs);
-    apps::MemoryRead one(*one_thread_, buffer, std::size_t{64} << 20);
-    apps::MemoryRead all(*all_threads_, buffer, std::size_t{64} << 20);
+    bench::MemoryRead one(*one_thread_, buffer, std::size_t{64} << 20);
+    bench::MemoryRead all(*all_threads_, buffer, std::size_t{64} << 20);
     std::vector<std::function<void()>> subjects{[&] { one.run(); }, [&] { all.run(); }};
     std::vector<Figure> figures;
     for (const CpuKernels* kernels : cpu_kernels()) {
@@ -168,10 +168,10 @@ class Benchmark {
         }
       }
     }
-    const auto seconds = apps::time_interleaved(subjects, timing, apps::progress_bar("bench_rows"));
+    const auto seconds = bench::time_interleaved(subjects, timing, bench::progress_bar("bench_rows"));
 
-    const std::vector<double> rates{static_cast<double>(one.bytes()) / apps::median(seconds[0]) / 1e9,
-                                    static_cast<double>(all.bytes()) / apps::median(seconds[1]) / 1e9};
+    const std::vector<double> rates{static_cast<double>(one.bytes()) / bench::median(seconds[0]) / 1e9,
+                                    static_cast<double>(all.bytes()) / bench::median(seconds[1]) / 1e9};
     fmt::print("K = {}, ns per input; memory read {:.1f} GB/s on one thread, {:.1f} on {}\n", kInputs,
                rates[0], rates[1], all_threads_->threads());
     fmt::print("{:<12} {:<15} {:>8} {:>8} {:>8} {:>8} {:>8} {:>8}\n", "backend", "kernel", "cache", "L2",
@@ -186,7 +186,7 @@ class Benchmark {
         const std::vector<double>& mine = seconds[figure.subjects[i]];
         const double inputs = static_cast<double>(places[i].rows * kInputs);
         const std::string name(places[i].name);
-        const double nanoseconds = apps::median(mine) / inputs * 1e9;
+        const double nanoseconds = bench::median(mine) / inputs * 1e9;
         result[name + "_ns_per_input"] = nanoseconds;
         line += fmt::format(" {:>8.4f}", nanoseconds);
         if (places[i].slices > 1) {
@@ -197,8 +197,8 @@ class Benchmark {
             shares.push_back(figure.kernel->bytes_per_input * inputs / mine[round] /
                              (read_bytes / seconds[read][round]));
           }
-          result[name + "_share_of_read"] = apps::median(shares);
-          line += fmt::format(" {:>7.0f}%", 100 * apps::median(shares));
+          result[name + "_share_of_read"] = bench::median(shares);
+          line += fmt::format(" {:>7.0f}%", 100 * bench::median(shares));
         }
       }
       fmt::print("{}\n", line);
@@ -240,12 +240,12 @@ class Benchmark {
 int bench::run(int argc, char** argv) {
   CommandLine app{"Times the kernels around the product.", "bench_rows --json bench/results"};
   std::string json;
-  apps::TimingOptions timing;
+  bench::TimingOptions timing;
   app.add_json(json);
   app.add_rounds(timing);
   CLI11_PARSE(app, argc, argv);
 
-  const std::int64_t last_cache = apps::this_machine().last_cache_bytes();
+  const std::int64_t last_cache = bench::this_machine().last_cache_bytes();
   Benchmark benchmark((2 * last_cache / (kInputs * 4) / kSliceRows + 1) * kSliceRows);
   benchmark.check();
   const ordered_json results = benchmark.measure(timing);

@@ -32,11 +32,11 @@ class Server {
  public:
   Server(const CpuKernels& kernels, int threads) : kernels_(kernels), parallel_(make_parallel(threads)) {}
 
-  void load(apps::LinearShape shape, std::int64_t tokens) {
+  void load(bench::LinearShape shape, std::int64_t tokens) {
     copies_.clear();
     next_ = 0;
-    layer_ = std::make_unique<apps::LinearCase>(apps::make_linear_case(shape, tokens, 1, *parallel_));
-    const std::int64_t last_cache = apps::this_machine().last_cache_bytes();
+    layer_ = std::make_unique<bench::LinearCase>(bench::make_linear_case(shape, tokens, 1, *parallel_));
+    const std::int64_t last_cache = bench::this_machine().last_cache_bytes();
     const PanelFormat format = choose_layout(kernels_, *parallel_, std::ssize(layer_->weight.codes)).format;
     do {
       copies_.emplace_back(kernels_, *parallel_, layer_->weight.view(), format);
@@ -46,7 +46,7 @@ class Server {
     q_sum_.resize(static_cast<std::size_t>(tokens));
     y_.resize(static_cast<std::size_t>(tokens * shape.out_features));
     copies_.front().product(*parallel_, layer_->rows(tokens), nullptr, DataType::float32, y_.data());
-    apps::check_outputs(*layer_, tokens, y_, name_of(backend_of(kernels_)));
+    bench::check_outputs(*layer_, tokens, y_, name_of(backend_of(kernels_)));
   }
 
   double run(double seconds) {
@@ -79,19 +79,19 @@ class Server {
 
   const CpuKernels& kernels_;
   std::unique_ptr<Parallel> parallel_;
-  std::unique_ptr<apps::LinearCase> layer_;
+  std::unique_ptr<bench::LinearCase> layer_;
   std::vector<PackedLinear> copies_;
   std::size_t next_ = 0;
-  apps::AlignedVector<std::int8_t> q_;
+  bench::AlignedVector<std::int8_t> q_;
   std::vector<float> scale_;
   std::vector<std::int32_t> q_sum_;
-  apps::AlignedVector<float> y_;
+  bench::AlignedVector<float> y_;
 };
 
 }  // namespace
 
 int bench::run(int argc, char** argv) {
-  apps::keep_freed_memory();
+  bench::keep_freed_memory();
   CommandLine app{"Runs one layer on commands from standard input, for external_peers.py.",
                   "echo 'load 4096 4096 1' | bench_serve --threads 1"};
   std::string backend = "auto";
@@ -110,7 +110,7 @@ int bench::run(int argc, char** argv) {
     std::string verb;
     words >> verb;
     if (verb == "load") {
-      apps::LinearShape shape{};
+      bench::LinearShape shape{};
       std::int64_t tokens = 0;
       words >> shape.out_features >> shape.in_features >> tokens;
       server.load(shape, tokens);

@@ -2,7 +2,6 @@
 //
 // The I2_S product of bitnet.cpp's src/ggml-bitnet-mad.cpp, as one call for bitnet_worker.py: that file, from
 // a checkout of microsoft/BitNet, is included under the name TRIT_BITNET_MAD. bitnet_worker.py compiles this.
-#include <cstddef>
 #include <cstdint>
 
 #include "ggml.h"

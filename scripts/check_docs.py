@@ -7,6 +7,7 @@
 
 * links to files of this repository, and their anchors, resolve;
 * documents that sources name (docs/<name>.md) exist;
+* a folder of src includes only those that CONTRIBUTING.md lets it include (lines `A <- B`);
 * a design page has at most 150 lines, and a drawing before its second heading;
 * every page of docs/ is reachable from README.md;
 * prose is wrapped at 100 columns, generated pages included;
@@ -21,6 +22,8 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DESIGN_LINES, PROSE_COLUMNS = 150, 100
 SOURCES = (".h", ".cpp", ".cu", ".cuh", ".cmake", ".txt", ".py", ".sh", ".yml")
+# Of src/torch, but without torch: src/torch_stable shares them.
+SHARED_HEADERS = ("torch/row_kernels.h", "torch/weight_tile.h", "torch/cuda/kernels.h")
 Errors = list[str]
 
 
@@ -97,6 +100,24 @@ def check_sources() -> Errors:
     return errors
 
 
+def check_layers() -> Errors:
+    path, errors, allowed = ROOT / "CONTRIBUTING.md", [], {}
+    for line in re.findall(r"^ {4,}(\S.* <- .*)$", path.read_text() if path.exists() else "", flags=re.M):
+        below: set[str] = set()  # what the names of the next group may include
+        for group in line.split("<-"):
+            names = [name.strip() for name in group.split(",")]
+            for name in names:
+                allowed.setdefault(name, {name}).update(below)
+            below = set().union(*(allowed[name] for name in names))
+    for source in tracked("*.h", "*.cpp", "*.cu", "*.cuh"):
+        place = source.relative_to(ROOT)
+        may = allowed.get(place.parts[1]) if place.parts[0] == "src" else None
+        for include in re.findall(r'^#include "([\w/.]+)"', source.read_text(), flags=re.M) if may else ():
+            if (folder := include.split("/")[0]) in allowed and folder not in may and include not in SHARED_HEADERS:
+                errors.append(f"{place}: includes {include}; of src, {place.parts[1]} may include {', '.join(sorted(may))}")
+    return errors
+
+
 def check_design(documents: list[pathlib.Path]) -> Errors:
     errors = []
     for path in documents:
@@ -146,7 +167,7 @@ def main() -> int:
     args = parser.parse_args()
     documents = tracked("*.md")
     errors, targets = check_links(documents)
-    errors += check_reachable(documents, targets) + check_sources() + check_design(documents) + check_columns(documents)
+    errors += check_reachable(documents, targets) + check_sources() + check_layers() + check_design(documents) + check_columns(documents)
     errors += check_generated()
     if args.paths:
         errors += check_paths(documents)

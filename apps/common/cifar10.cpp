@@ -2,7 +2,6 @@
 //
 // CIFAR-10, the official binary layout (https://www.cs.toronto.edu/~kriz/cifar.html): six files of 10,000
 // records; a record is 3073 bytes = label, then 1024 red, 1024 green, 1024 blue, row-major 32x32.
-#include <algorithm>
 
 #include "common/dataset_readers.h"
 

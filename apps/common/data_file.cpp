@@ -14,7 +14,7 @@ DataFile::DataFile(const fs::path& path, std::uint64_t size) : path_(path) {
   std::error_code error;
   const fs::file_status status = fs::status(path, error);
   if (!fs::exists(status)) {
-    throw Error(path.string() + ": there is no such file");
+    throw Error(path.string() + ": no such file");
   }
   if (!fs::is_regular_file(status)) {
     throw Error(path.string() + ": not a regular file");
@@ -53,7 +53,7 @@ fs::path find_data_folder(const fs::path& folder, const std::string& inner, cons
     throw Error("no data folder was given");
   }
   if (!fs::is_directory(folder, error)) {
-    throw Error(folder.string() + ": there is no such folder");
+    throw Error(folder.string() + ": no such folder");
   }
   for (const fs::path& candidate : {folder, folder / inner}) {
     if (fs::exists(candidate / file, error)) {

@@ -3,6 +3,7 @@
 // What all data sets share: names, folders, normalisation.
 #include "common/datasets.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "common/dataset_readers.h"
@@ -11,6 +12,22 @@
 namespace trit::apps {
 namespace {
 
+struct Source {
+  DatasetName dataset;
+  std::string_view name;
+  const std::array<std::string, 10>& (*classes)();
+  ImageDataset (*read)(Split split, const std::filesystem::path& folder);
+};
+constexpr std::array<Source, 3> kSources{
+    {{DatasetName::cifar10, "cifar10", cifar10_classes, read_cifar10},
+     {DatasetName::fashion_mnist, "fashion-mnist", fashion_mnist_classes, read_fashion_mnist},
+     {DatasetName::drawn, "drawn", drawn_classes,
+      [](Split split, const std::filesystem::path&) { return draw_dataset(split); }}}};
+
+const Source& source_of(DatasetName dataset) {
+  return *std::ranges::find(kSources, dataset, &Source::dataset);
+}
+
 std::filesystem::path environment(const char* name) {
   const char* value = std::getenv(name);
   return value == nullptr ? "" : value;
@@ -18,47 +35,24 @@ std::filesystem::path environment(const char* name) {
 
 }  // namespace
 
-std::string_view name_of(DatasetName name) {
-  switch (name) {
-    case DatasetName::cifar10:
-      return "cifar10";
-    case DatasetName::fashion_mnist:
-      return "fashion-mnist";
-    case DatasetName::drawn:
-      return "drawn";
-  }
-  return "unknown";
-}
+std::string_view name_of(DatasetName name) { return source_of(name).name; }
 
 DatasetName dataset_from_name(std::string_view name) {
-  for (const DatasetName candidate : {DatasetName::cifar10, DatasetName::fashion_mnist, DatasetName::drawn}) {
-    if (name == name_of(candidate)) {
-      return candidate;
-    }
+  const auto* found = std::ranges::find(kSources, name, &Source::name);
+  if (found == kSources.end()) {
+    throw Error("unknown data set '" + std::string(name) + "', wanted cifar10, fashion-mnist or drawn");
   }
-  throw Error("data set '" + std::string(name) + "': there is cifar10, fashion-mnist and drawn");
+  return found->dataset;
 }
 
-const std::array<std::string, 10>& class_names(DatasetName name) {
-  switch (name) {
-    case DatasetName::cifar10:
-      return cifar10_classes();
-    case DatasetName::fashion_mnist:
-      return fashion_mnist_classes();
-    case DatasetName::drawn:
-      break;
-  }
-  return drawn_classes();
-}
+const std::array<std::string, 10>& class_names(DatasetName name) { return source_of(name).classes(); }
 
 std::span<const std::uint8_t> ImageDataset::image(std::int64_t index) const {
   return std::span(pixels).subspan(static_cast<std::size_t>(index * kImageBytes), kImageBytes);
 }
 
 ImageDataset load_dataset(DatasetName name, Split split, const std::filesystem::path& folder) {
-  ImageDataset dataset = name == DatasetName::cifar10         ? read_cifar10(split, folder)
-                         : name == DatasetName::fashion_mnist ? read_fashion_mnist(split, folder)
-                                                              : draw_dataset(split);
+  ImageDataset dataset = source_of(name).read(split, folder);
   dataset.name = name;
   dataset.classes = class_names(name);
   return dataset;

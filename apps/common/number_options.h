@@ -35,7 +35,7 @@ std::string text_of(Value value) {
   return {text, end};
 }
 
-/// The number that is all of `text`; nothing if `text` is no number or does not fit into Value.
+/// The number that is all of `text`; nothing if `text` is not a number or does not fit into Value.
 template <typename Value>
 std::optional<Value> parse(const std::string& text) {
   Value value{};

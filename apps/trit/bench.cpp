@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
-#include <optional>
 #include <string>
 
 #ifdef TRIT_HAVE_CUDA
@@ -25,31 +24,29 @@ using nlohmann::ordered_json;
 
 constexpr int kQuickRounds = 5;
 
-apps::LinearReport measure(const BenchOptions& options, Backend backend, int threads) {
-  apps::TimingOptions timing;
+bench::LinearBenchmark benchmark_of(const BenchOptions& options, Backend backend, int threads) {
+  bench::TimingOptions timing;
   if (options.quick) {
     timing.rounds = kQuickRounds;
   }
-  const std::string title = fmt::format("bench, {} thread{}", threads, threads == 1 ? "" : "s");
-  return apps::benchmark_linear({.backends = {backend},
-                                 .shapes = options.shapes,
-                                 .tokens = options.tokens,
-                                 .threads = threads,
-                                 .timing = timing,
-                                 .group = options.group},
-                                apps::progress_bar(title));
+  return {.backends = {backend},
+          .shapes = options.shapes,
+          .tokens = options.tokens,
+          .threads = threads,
+          .timing = timing,
+          .group = options.group};
 }
 
 #ifdef TRIT_HAVE_CUDA
-void print_tuning(const apps::TuneReport& report) {
+void print_tuning(const bench::TuneReport& report) {
   std::string text =
       fmt::format("{}\n{:>12} {:>6}  {:<22} {:>8}  {:<22} {:>8} {:>6} {:>6}\n", report.device, "N x K",
                   "tokens", "plan of the table", "us", "fastest plan", "us", "ratio", "plans");
   double worst = 1;
-  for (const apps::TunedProduct& product : report.products) {
+  for (const bench::TunedProduct& product : report.products) {
     worst = std::max(worst, product.ratio());
     text += fmt::format("{:>12} {:>6}  {:<22} {:>8.2f}  {:<22} {:>8.2f} {:>6.3f} {:>6}\n",
-                        apps::name_of(product.shape), product.tokens, product.table_plan,
+                        bench::name_of(product.shape), product.tokens, product.table_plan,
                         product.table_microseconds, product.best_plan, product.best_microseconds,
                         product.ratio(), product.plans);
   }
@@ -60,9 +57,9 @@ void print_tuning(const apps::TuneReport& report) {
   print(text);
 }
 
-ordered_json to_json(const apps::TuneReport& report) {
+ordered_json to_json(const bench::TuneReport& report) {
   ordered_json products = ordered_json::array();
-  for (const apps::TunedProduct& product : report.products) {
+  for (const bench::TunedProduct& product : report.products) {
     products.push_back({{"out_features", product.shape.out_features},
                         {"in_features", product.shape.in_features},
                         {"tokens", product.tokens},
@@ -81,13 +78,9 @@ ordered_json to_json(const apps::TuneReport& report) {
           {"tuned", products}};
 }
 
-int run_gpu_tune(const BenchOptions& options, const apps::TimingOptions& timing) {
-  const apps::TuneReport report = apps::tune_gpu({.backends = {Backend::cuda},
-                                                  .shapes = options.shapes,
-                                                  .tokens = options.tokens,
-                                                  .threads = 1,
-                                                  .timing = timing},
-                                                 apps::progress_bar("tuning", "products"));
+int run_gpu_tune(const BenchOptions& options) {
+  const bench::TuneReport report =
+      bench::tune_gpu(benchmark_of(options, Backend::cuda, 1), bench::progress_bar("tuning", "products"));
   if (options.json) {
     print_json(to_json(report));
   } else {
@@ -97,28 +90,20 @@ int run_gpu_tune(const BenchOptions& options, const apps::TimingOptions& timing)
 }
 
 int run_gpu_bench(const BenchOptions& options) {
-  apps::TimingOptions timing;
-  if (options.quick) {
-    timing.rounds = kQuickRounds;
-  }
   if (options.tune) {
-    return run_gpu_tune(options, timing);
+    return run_gpu_tune(options);
   }
-  const apps::GpuReport measured = apps::benchmark_gpu({.backends = {Backend::cuda},
-                                                        .shapes = options.shapes,
-                                                        .tokens = options.tokens,
-                                                        .threads = 1,
-                                                        .timing = timing});
+  const bench::GpuReport measured = bench::benchmark_gpu(benchmark_of(options, Backend::cuda, 1));
   if (options.json) {
     ordered_json all{
         {"backend", name_of(Backend::cuda)},
         {"machine", {{"gpu", measured.device}}},
         {"plans", measured.plans.empty() ? ordered_json("table") : ordered_json(measured.plans)}};
-    all.update(apps::to_json(std::span(&measured.report, 1)));
+    all.update(bench::to_json(std::span(&measured.report, 1)));
     print_json(all);
   } else {
     print(
-        measured.device + ", " + apps::table(measured.report) +
+        measured.device + ", " + bench::table(measured.report) +
         "\nproduct us: one product of a CUDA graph of many; layer us: RMSNorm, quantisation and product of "
         "fp32"
         "\ninputs. GB/s: packed weights. Weights from memory: more layers in turn than fit into L2. The read"
@@ -135,16 +120,16 @@ int run_gpu_bench(const BenchOptions&) {
 
 }  // namespace
 
-std::vector<apps::LinearShape> quick_shapes() { return {{4096, 4096}, {512, 4096}, {10, 512}}; }
+std::vector<bench::LinearShape> quick_shapes() { return {{4096, 4096}, {512, 4096}, {10, 512}}; }
 std::vector<std::int64_t> quick_tokens() { return {1, 8, 128}; }
 
 int run_bench(const BenchOptions& options) {
-  apps::keep_freed_memory();
+  bench::keep_freed_memory();
   if (options.group != 0 && !is_group_size(options.group)) {
     throw Error(
         fmt::format("--group: groups of {} inputs, wanted a multiple of {}", options.group, kGroupStep));
   }
-  const apps::Machine machine = apps::this_machine();
+  const bench::Machine machine = bench::this_machine();
   if (requested_backend(options.backend) == Backend::cuda) {
     if (options.group != 0) {
       throw Error("--group: the backend 'cuda' has no kernels for group scales");
@@ -166,21 +151,23 @@ int run_bench(const BenchOptions& options) {
   if (!options.json) {
     print(fmt::format("{}, {} cores, {}\n", machine.cpu, machine.cores, machine.compiler));
   }
-  std::vector<apps::LinearReport> reports;
+  std::vector<bench::LinearReport> reports;
   for (const int count : threads) {
-    reports.push_back(measure(options, backend, count));
+    const std::string title = fmt::format("bench, {} thread{}", count, count == 1 ? "" : "s");
+    reports.push_back(
+        bench::benchmark_linear(benchmark_of(options, backend, count), bench::progress_bar(title)));
     if (!options.json) {
-      print("\n" + apps::table(reports.back()));
+      print("\n" + bench::table(reports.back()));
     }
   }
   if (options.json) {
     ordered_json all{
         {"backend", name_of(backend)},
         {"machine", {{"cpu", machine.cpu}, {"cores", machine.cores}, {"compiler", machine.compiler}}}};
-    all.update(apps::to_json(reports));
+    all.update(bench::to_json(reports));
     print_json(all);
   } else {
-    print("\n" + apps::legend());
+    print("\n" + bench::legend());
   }
   return 0;
 }

@@ -14,8 +14,8 @@ namespace trit::cli {
 
 struct BenchOptions {
   Backend backend = Backend::automatic;
-  std::vector<apps::LinearShape> shapes = apps::usual_shapes();
-  std::vector<std::int64_t> tokens = apps::usual_tokens();
+  std::vector<bench::LinearShape> shapes = bench::usual_shapes();
+  std::vector<std::int64_t> tokens = bench::usual_tokens();
   std::int64_t group = 0;      // inputs of a group: each layer also with group scales; 0: not
   std::optional<int> threads;  // 0: all that this process may use; none: first one thread, then all
   bool quick = false;          // fewer rounds
@@ -24,7 +24,7 @@ struct BenchOptions {
 };
 
 /// The shapes and numbers of tokens of --quick.
-std::vector<apps::LinearShape> quick_shapes();
+std::vector<bench::LinearShape> quick_shapes();
 std::vector<std::int64_t> quick_tokens();
 
 /// Measures and prints to standard output; returns the exit code. Throws trit::Error for a shape that cannot

@@ -17,9 +17,9 @@
 namespace trit::cli {
 namespace {
 
-apps::LinearShape shape_of(const std::string& text) {
+bench::LinearShape shape_of(const std::string& text) {
   try {
-    return apps::shape_from_name(text);
+    return bench::shape_from_name(text);
   } catch (const Error& error) {
     throw CLI::ValidationError(error.what());
   }
@@ -58,8 +58,8 @@ void add_bench_command(CLI::App& app, Action& action) {
                     "4096x4096, 512x4096 and 10x512 with 1, 8 and 128 tokens in fewer rounds: seconds");
   command->add_flag(
       "--tune", options->tune,
-      "cuda: time the plans of the kernels for these shapes and tokens, and save the fastest for this GPU "
-      "model");
+      "cuda: time the plans of the kernels for these shapes and tokens, and save the fastest for this "
+      "GPU model");
   add_json_option(*command, options->json);
   command->footer(
       "If a backend has two layouts of the weights, both are measured and * marks the chosen one.\n"

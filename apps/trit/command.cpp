@@ -4,11 +4,32 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <memory>
+
 #include "common/number_options.h"
+#include "common/progress.h"
 #include "trit/backend.h"
 #include "trit/error.h"
 
 namespace trit::cli {
+
+void check_interrupted() {
+  if (apps::interrupted()) {
+    throw Interrupted();
+  }
+}
+
+std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> byte_progress(
+    const std::string& title) {
+  return [title, bar = std::shared_ptr<apps::Progress>()](std::uint64_t done, std::uint64_t total) mutable {
+    constexpr std::uint64_t kMegabyte = 1'000'000;
+    check_interrupted();
+    if (!bar) {
+      bar = std::make_shared<apps::Progress>(title, static_cast<std::int64_t>(total / kMegabyte), "MB");
+    }
+    bar->update(static_cast<std::int64_t>(done / kMegabyte));
+  };
+}
 
 std::uint64_t bytes_of(const std::filesystem::path& path) {
   if (!std::filesystem::is_directory(path)) {
@@ -42,8 +63,7 @@ void check_is_model(const std::filesystem::path& path) {
   if (folder || io::detect_format(path) == io::Format::gguf) {
     throw Error(
         fmt::format("{}: {}, which trit cannot run; wanted a model file (docs/format.md). \"trit convert IN "
-                    "OUT --to trit\" "
-                    "makes one from a file that trit has written",
+                    "OUT --to trit\" makes one from a file that trit has written",
                     path.string(), folder ? "a folder" : "a GGUF file"));
   }
 }

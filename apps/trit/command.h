@@ -25,6 +25,17 @@ inline constexpr int kInterrupted = 130;
 /// What the chosen subcommand does. Returns the exit code; throws for a failure.
 using Action = std::function<int()>;
 
+/// Thrown to end the work after SIGINT or SIGTERM, without leaving an output file. main() then exits with
+/// kInterrupted.
+struct Interrupted {};
+
+/// Throws Interrupted if a signal has arrived.
+void check_interrupted();
+
+/// A progress bar in megabytes, until the function is destroyed. Each call also checks for a signal.
+std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> byte_progress(
+    const std::string& title);
+
 void add_info_command(CLI::App& app, Action& action);
 void add_eval_command(CLI::App& app, Action& action);
 void add_run_command(CLI::App& app, Action& action);

@@ -4,7 +4,6 @@
 #include <fmt/format.h>
 
 #include <chrono>
-#include <filesystem>
 #include <fstream>
 #include <iterator>
 #include <memory>
@@ -28,9 +27,6 @@ struct ConvertArguments {
   std::int64_t group = 0;
   bool json = false;
 };
-
-/// Thrown to end a conversion without leaving an output file.
-struct Interrupted {};
 
 std::string text_of(const std::string& path) {
   std::ifstream stream(path, std::ios::binary);
@@ -86,7 +82,7 @@ int convert(const ConvertArguments& arguments) {
   }
   const auto start = std::chrono::steady_clock::now();
   io::ConvertOptions options = options_of(arguments);
-  // With --to hf the convention is that of the output; the config.json of the input may say another for it.
+  // With --to hf the convention is that of the output; the config.json of the input may name another.
   const auto opened =
       io::open_checkpoint(arguments.input, {.scale_convention = arguments.convention,
                                             .config_wins = options.to == io::Format::huggingface,
@@ -97,28 +93,10 @@ int convert(const ConvertArguments& arguments) {
     check_graph(graph->second, arguments.input);
   }
   const std::uint64_t before = bytes_of(arguments.input);  // the output may replace the input
-  constexpr std::uint64_t kMegabyte = 1'000'000;
-  std::unique_ptr<apps::Progress> progress;
-  options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (apps::interrupted()) {
-      throw Interrupted();
-    }
-    if (!progress) {
-      progress =
-          std::make_unique<apps::Progress>("convert", static_cast<std::int64_t>(total / kMegabyte), "MB");
-    }
-    progress->update(static_cast<std::int64_t>(done / kMegabyte));
-  };
+  options.progress = byte_progress("convert");
   options.warn = [](const std::string& text) { say("warning: " + text); };
-  io::Converted written;
-  try {
-    written = io::convert(*source, arguments.output, options);
-  } catch (const Interrupted&) {
-    progress.reset();
-    say("trit: interrupted");
-    return kInterrupted;
-  }
-  progress.reset();
+  const io::Converted written = io::convert(*source, arguments.output, options);
+  options.progress = nullptr;
   report(arguments, *source, written, before,
          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return kDone;
@@ -140,22 +118,21 @@ void add_convert_command(CLI::App& app, Action& action) {
       ->add_option(
           "--type", arguments->type,
           "--to gguf: type of the ternary matrices; an error if the input has none. If not given: tq2_0, or "
-          "what suits group scales: pq2_0 for groups of 128, q2_0 for smaller ones")
+          "with group scales pq2_0 for groups of 128 and q2_0 for smaller ones")
       ->type_name("NAME")
       ->check(CLI::IsMember({"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}));
   add_input_type_option(*command, arguments->input_type);
-  CLI::Option* const unpacked =
-      command->add_flag("--unpacked", arguments->unpacked,
-                        "the float matrices of the input hold ternary values, -a, 0 and a in each group of "
-                        "inputs: read them as "
-                        "ternary ones; an error for a linear layer whose values are not");
+  CLI::Option* const unpacked = command->add_flag(
+      "--unpacked", arguments->unpacked,
+      "the float matrices of the input hold ternary values, -a, 0 and a in each group of "
+      "inputs: read them as ternary ones; an error for a linear layer whose values are not");
   command
       ->add_option("--group", arguments->group,
                    "--unpacked: inputs of a group, a multiple of 32; if not given, the largest of 32, 64, "
                    "128, ... that fits")
       ->type_name("N")
       ->needs(unpacked)
-      ->check(apps::number(32, 65536));
+      ->check(apps::whole_number(32, 65536));
   add_scale_convention_option(
       *command, arguments->convention,
       "what weight_scale does in packed layers of transformers: in the input, if no config.json says so, and "

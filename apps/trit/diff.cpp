@@ -10,7 +10,6 @@
 #include "common/number_options.h"
 #include "common/progress.h"
 #include "output.h"
-#include "trit/error.h"
 #include "trit/io.h"
 
 namespace trit::cli {
@@ -27,8 +26,6 @@ struct DiffArguments {
   bool json = false;
 };
 
-struct Interrupted {};
-
 struct Compared {
   std::vector<io::Difference> differences;
   std::size_t tensors = 0;  // of the first
@@ -39,20 +36,8 @@ Compared compare(const DiffArguments& arguments) {
       .scale_convention = arguments.convention, .config_wins = true, .block_format = arguments.input_type};
   const auto first = io::open_checkpoint(arguments.first, open);
   const auto second = io::open_checkpoint(arguments.second, open);
-  constexpr std::uint64_t kMegabyte = 1'000'000;
-  std::unique_ptr<apps::Progress> progress;
-  io::DiffOptions options;
-  options.tolerance = arguments.tolerance;
-  options.progress = [&](std::uint64_t done, std::uint64_t total) {
-    if (apps::interrupted()) {
-      throw Interrupted();
-    }
-    if (!progress) {
-      progress = std::make_unique<apps::Progress>("diff", static_cast<std::int64_t>(total / kMegabyte), "MB");
-    }
-    progress->update(static_cast<std::int64_t>(done / kMegabyte));
-  };
-  return {io::diff(*first, *second, options), first->tensors().size()};
+  return {io::diff(*first, *second, {.tolerance = arguments.tolerance, .progress = byte_progress("diff")}),
+          first->tensors().size()};
 }
 
 void print_report(const DiffArguments& arguments, const Compared& compared) {
@@ -94,9 +79,6 @@ int diff(const DiffArguments& arguments) {
   apps::install_interrupt_handler();
   try {
     return run_diff(arguments);
-  } catch (const Interrupted&) {
-    say("trit: interrupted");
-    return kInterrupted;
   } catch (const std::exception& error) {
     say(fmt::format("trit: {}", printable(error.what())));
     return kTrouble;
@@ -114,8 +96,7 @@ void add_diff_command(CLI::App& app, Action& action) {
   command
       ->add_option("--tolerance", arguments->tolerance,
                    "largest relative difference of scales and float elements that counts as equal; 0.001 "
-                   "suits float16 "
-                   "scales")
+                   "suits float16 scales")
       ->type_name("X")
       ->capture_default_str()
       ->check(apps::number(0, 1));

@@ -9,7 +9,6 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "command.h"
 #include "common/datasets.h"
@@ -135,9 +134,8 @@ class Runner {
   std::vector<float> x_;
 };
 
-/// Returns nothing if interrupted. Images stay bytes; one batch is normalised at a time.
-std::optional<EvalResult> evaluate(const Model& model, const ImageDataset& images, std::int64_t total,
-                                   std::int64_t batch) {
+/// Images stay bytes; one batch is normalised at a time.
+EvalResult evaluate(const Model& model, const ImageDataset& images, std::int64_t total, std::int64_t batch) {
   batch = std::min(batch, total);
   Runner runner(model, images, batch);
   std::vector<float> y(static_cast<std::size_t>(batch * 10));
@@ -146,9 +144,7 @@ std::optional<EvalResult> evaluate(const Model& model, const ImageDataset& image
   apps::Progress progress("eval", total, "images");
   const auto start = Clock::now();
   for (std::int64_t first = 0; first < total; first += batch) {
-    if (apps::interrupted()) {
-      return std::nullopt;
-    }
+    check_interrupted();
     const std::int64_t now = std::min(batch, total - first);
     const std::span<float> outputs = std::span(y).first(static_cast<std::size_t>(now * 10));
     result.run_seconds += runner.run(first, now, outputs);
@@ -242,16 +238,12 @@ int eval(EvalOptions options) {
       name, apps::Split::test, options.data.empty() ? apps::default_folder(name).string() : options.data);
   take_normalisation(model.input(), images);
   const std::int64_t total = options.limit == 0 ? images.count() : std::min(options.limit, images.count());
-  const std::optional<EvalResult> result =
+  const EvalResult result =
       evaluate(model, images, total, on_gpu ? kBatchesPerRun * options.batch : options.batch);
-  if (!result) {
-    say("trit: interrupted");
-    return kInterrupted;
-  }
   if (!options.predictions.empty()) {
-    save_predictions(options.predictions, *result);
+    save_predictions(options.predictions, result);
   }
-  report(options, model, images, *result);
+  report(options, model, images, result);
   return kDone;
 }
 

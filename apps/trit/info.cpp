@@ -122,7 +122,26 @@ void print_object(const io::SafetensorsFile& file, const Model* model, std::uint
   print_json(object);
 }
 
-/// A file of another project, or a large one: only its headers are read, unless the codes are asked for.
+/// Of a file that is read whole: all of it is checked.
+std::vector<LayerRow> rows_of(const io::SafetensorsFile& file, const Model* model, bool with_codes) {
+  if (!file.metadata().contains("trit.layout")) {
+    io::verify_checksum(file);
+    return describe(file);
+  }
+  const auto checkpoint = io::open_checkpoint(file.path());
+  if (model != nullptr) {
+    return describe(*model, *checkpoint, with_codes);
+  }
+  io::verify_checksum(file);
+  std::vector<LayerRow> rows = describe(*checkpoint, true);
+  for (LayerRow& row : rows) {
+    row.type = row.codes ? "ternary" : row.type;
+    row.codes = with_codes ? row.codes : std::nullopt;
+  }
+  return rows;
+}
+
+/// A file of another project, or a large one: only its headers are read, unless --codes is given.
 int info_of_checkpoint(const InfoOptions& options) {
   const auto checkpoint = io::open_checkpoint(
       options.model,
@@ -157,7 +176,7 @@ int info(const InfoOptions& options) {
     model = Model::load(options.model, {.backend = options.backend, .threads = 1});
   }
   const Model* graph = model ? &*model : nullptr;
-  const std::vector<LayerRow> rows = describe(file, graph, options.codes);
+  const std::vector<LayerRow> rows = rows_of(file, graph, options.codes);
   const std::uint64_t bytes = std::filesystem::file_size(options.model);
   if (options.json) {
     print_object(file, graph, bytes, rows);

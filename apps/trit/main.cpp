@@ -58,6 +58,9 @@ int main(int argc, char** argv) {
   trit::apps::prepare_standard_streams();
   try {
     return run(argc, argv);
+  } catch (const trit::cli::Interrupted&) {
+    trit::cli::say("trit: interrupted");
+    return trit::cli::kInterrupted;
   } catch (const std::bad_alloc&) {
     trit::cli::say("trit: out of memory");
   } catch (const std::exception& error) {

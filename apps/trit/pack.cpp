@@ -26,9 +26,6 @@ struct PackOptions {
   bool json = false;
 };
 
-/// Thrown to end packing without leaving an output file.
-struct Interrupted {};
-
 void report(const PackOptions& options, const io::Checkpoint& source, const PackPlan& plan,
             std::uint64_t before, double seconds) {
   const std::uint64_t after = std::filesystem::file_size(options.output);
@@ -43,8 +40,7 @@ void report(const PackOptions& options, const io::Checkpoint& source, const Pack
   }
   if (!plan.trained_ternary) {
     say("These weights show no sign of training with ternary layers (BitNet): packing a model that was "
-        "trained "
-        "in float costs most of its accuracy.");
+        "trained in float costs most of its accuracy.");
   }
   if (!options.json) {
     return;
@@ -97,9 +93,7 @@ int pack(const PackOptions& options) {
   const PackedModel packed(*source, plan,
                            options.scale == "row" ? ScaleGranularity::row : ScaleGranularity::tensor,
                            [&](std::uint64_t bytes) {
-                             if (apps::interrupted()) {
-                               throw Interrupted();
-                             }
+                             check_interrupted();
                              done += bytes;
                              progress->update(static_cast<std::int64_t>(done / kMegabyte));
                            });
@@ -107,13 +101,7 @@ int pack(const PackOptions& options) {
     check_model(packed);
   }
   progress.emplace("pack", static_cast<std::int64_t>(packed.bytes_to_read() / kMegabyte), "MB");
-  try {
-    io::convert(packed, options.output, {});
-  } catch (const Interrupted&) {
-    progress.reset();
-    say("trit: interrupted");
-    return kInterrupted;
-  }
+  io::convert(packed, options.output, {});
   progress.reset();
   report(options, *source, plan, before,
          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());

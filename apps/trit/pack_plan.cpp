@@ -42,7 +42,7 @@ class Choice {
   std::string why_float(const io::TensorInfo& tensor) const {
     const bool matrix = tensor.shape.size() == 2 && tensor.shape[0] > 0 && tensor.shape[1] > 0;
     if (filter_ && !matches(*filter_, tensor.name)) {
-      return "not asked for";
+      return "not matched by --filter";
     }
     // In a graph the nodes say what a matrix is; ternary_graph() refuses those of other layers.
     if (matrix && (filter_ || (has_graph_ && tensor.name.ends_with(kWeight)))) {
@@ -129,7 +129,7 @@ PackPlan plan_pack(const io::Checkpoint& source, const std::optional<std::string
       continue;
     }
     if (source.find(name + "_scale") != nullptr) {
-      throw Error(fmt::format("{}: {} cannot be packed: there already is a tensor {}_scale", path,
+      throw Error(fmt::format("{}: {} cannot be packed: there is already a tensor {}_scale", path,
                               printable(name), printable(name)));
     }
     plan.packed.insert(std::move(name));

@@ -4,13 +4,13 @@
 #include <fmt/format.h>
 
 #include <chrono>
+#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
 #include "command.h"
 #include "common/progress.h"
 #include "output.h"
-#include "tensors.h"
 #include "trit/error.h"
 #include "trit/safetensors.h"
 
@@ -66,6 +66,21 @@ const io::TensorView& find_input(const io::SafetensorsFile& file, const Model& m
   return x;
 }
 
+/// F32, F16 or BF16 as float32; the data of a file need not be aligned.
+std::vector<float> to_floats(const io::TensorView& tensor) {
+  std::vector<float> values(static_cast<std::size_t>(tensor.numel()));
+  if (tensor.dtype == "F32") {
+    std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
+    return values;
+  }
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::uint16_t bits = 0;
+    std::memcpy(&bits, tensor.data.data() + i * sizeof(bits), sizeof(bits));
+    values[i] = tensor.dtype == "F16" ? float16_to_float(bits) : bfloat16_to_float(bits);
+  }
+  return values;
+}
+
 int run(const RunOptions& options) {
   apps::install_interrupt_handler();
   if (options.json) {
@@ -79,18 +94,14 @@ int run(const RunOptions& options) {
   const std::int64_t batch = input.shape[0];
   const std::int64_t inputs = product(model.input().shape);
   const std::int64_t outputs = product(model.output_shape());
-  const std::vector<float> x = to_floats(input, "x");
+  const std::vector<float> x = to_floats(input);
   std::vector<float> y(static_cast<std::size_t>(batch * outputs));
 
   const std::int64_t rows_per_run = model.backend() == Backend::cuda ? kRowsPerRunOnGpu : kRowsPerRun;
   apps::Progress progress("run", batch, "rows");
   const auto start = std::chrono::steady_clock::now();
   for (std::int64_t first = 0; first < batch; first += rows_per_run) {
-    if (apps::interrupted()) {
-      progress.clear();
-      say("trit: interrupted");
-      return kInterrupted;
-    }
+    check_interrupted();
     const std::int64_t rows = std::min(rows_per_run, batch - first);
     model.run(std::span(x).subspan(static_cast<std::size_t>(first * inputs),
                                    static_cast<std::size_t>(rows * inputs)),

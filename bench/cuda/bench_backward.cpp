@@ -21,10 +21,6 @@
 namespace trit::bench {
 namespace {
 
-struct Shape {
-  std::int64_t outputs, inputs;
-};
-
 std::size_t product_of(std::int64_t a, std::int64_t b) {
   return static_cast<std::size_t>(a) * static_cast<std::size_t>(b);
 }
@@ -47,11 +43,11 @@ class Measurement {
     names_.push_back(std::move(name));
     graphs_.emplace_back(stream_, 10, [&](int) { record(); });
   }
-  void print(const Shape& shape, std::int64_t tokens) {
+  void print(LinearShape shape, std::int64_t tokens) {
     const std::vector<double> times = time_graphs(stream_, graphs_, 5, settle_);
     std::printf("{\"tokens\": %lld, \"out_features\": %lld, \"in_features\": %lld",
-                static_cast<long long>(tokens), static_cast<long long>(shape.outputs),
-                static_cast<long long>(shape.inputs));
+                static_cast<long long>(tokens), static_cast<long long>(shape.out_features),
+                static_cast<long long>(shape.in_features));
     for (std::size_t i = 0; i < names_.size(); ++i) {
       std::printf(", \"%s\": %.1f", names_[i].c_str(), times[i]);
     }
@@ -66,10 +62,10 @@ class Measurement {
   std::vector<Graph> graphs_;
 };
 
-void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens, double settle,
+void measure(const cuda::Device& device, LinearShape shape, std::int64_t tokens, double settle,
              cudaStream_t stream) {
-  const std::int64_t outputs = shape.outputs;
-  const std::int64_t inputs = shape.inputs;
+  const std::int64_t outputs = shape.out_features;
+  const std::int64_t inputs = shape.in_features;
   const auto grad = random_bfloat16(product_of(tokens, outputs), 1, stream);
   const auto x = random_bfloat16(product_of(tokens, inputs), 2, stream);
   const auto u = random_bfloat16(product_of(tokens, inputs), 3, stream);
@@ -204,8 +200,7 @@ void measure(const cuda::Device& device, const Shape& shape, std::int64_t tokens
 int run(int argc, char** argv) {
   std::int64_t tokens = 16384;
   double settle = 120;
-  std::vector<apps::LinearShape> shapes{
-      {2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
+  std::vector<LinearShape> shapes{{2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
   CommandLine app{"Times the kernels of a layer's backward on a GPU, each arrangement of them.",
                   "bench_backward --tokens 2048 --shapes 4096x4096"};
   app.add_option("--tokens", tokens, "rows of the gradient")->type_name("N")->check(apps::whole_number(1));
@@ -216,8 +211,8 @@ int run(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
   const cuda::Device device = cuda::device_info(0);
   const OwnStream stream;
-  for (const auto& [outputs, inputs] : shapes) {
-    measure(device, {outputs, inputs}, tokens, settle, stream.get());
+  for (const LinearShape shape : shapes) {
+    measure(device, shape, tokens, settle, stream.get());
   }
   return 0;
 }

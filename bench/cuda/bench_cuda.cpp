@@ -36,8 +36,8 @@ namespace {
 
 using nlohmann::ordered_json;
 
-const std::vector<apps::LinearShape> kShapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
-                                             {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
+const std::vector<LinearShape> kShapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
+                                       {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
 const std::vector<std::int64_t> kTokens{1, 8, 16, 32, 64, 128, 256, 1024, 4096, 16384};
 
 constexpr std::int64_t kMaxRotatedTokens = 256;
@@ -46,12 +46,12 @@ constexpr int kSamples = 16384;
 
 struct Options {
   std::string json;
-  apps::TimingOptions timing{.rounds = 7};
+  TimingOptions timing{.rounds = 7};
   bool tune = false;
   double settle_milliseconds = 120;
   double rotated_megabytes = 320;  // of weights; the second-level cache of an H200 holds 60
   std::vector<std::int64_t> tokens = kTokens;
-  std::vector<apps::LinearShape> shapes = kShapes;
+  std::vector<LinearShape> shapes = kShapes;
 };
 
 /// Copies of one matrix of weights, launch i reads copy i % count.
@@ -92,10 +92,10 @@ class Benchmark {
     if (!options_.tune) {
       rows = measure_row_kernels(device_, memory_read_, options_.timing.rounds, stream());
     }
-    const std::vector<apps::LinearShape>& shapes = options_.shapes;
+    const std::vector<LinearShape>& shapes = options_.shapes;
     apps::Progress progress("bench_cuda", std::ssize(shapes) * std::ssize(options_.tokens), "products");
     std::int64_t done = 0;
-    for (const apps::LinearShape& shape : shapes) {
+    for (const LinearShape& shape : shapes) {
       prepare_weights(shape);
       for (const std::int64_t tokens : options_.tokens) {
         results.push_back(options_.tune ? tune(shape, tokens) : measure(shape, tokens));
@@ -106,7 +106,7 @@ class Benchmark {
     return {{"gpu", name_},
             {"multiprocessors", device_.multiprocessors},
             {"cublaslt", library_.version()},
-            {"date", apps::this_machine().date},
+            {"date", this_machine().date},
             {"memory_read_gigabytes_per_second", memory_read_},
             {"rows", rows},
             {options_.tune ? "candidates" : "products", results}};
@@ -115,7 +115,7 @@ class Benchmark {
  private:
   cudaStream_t stream() const { return stream_.get(); }
 
-  void prepare_weights(const apps::LinearShape& shape) {
+  void prepare_weights(const LinearShape& shape) {
     const std::int64_t count = shape.out_features * shape.in_features;
     packed_ = {};
     for (Rotation& rotation : peers_) {
@@ -150,7 +150,7 @@ class Benchmark {
     cuda::Product product;
   };
 
-  Operands make_operands(const apps::LinearShape& shape, std::int64_t tokens) const {
+  Operands make_operands(const LinearShape& shape, std::int64_t tokens) const {
     Operands o;
     const auto inputs = static_cast<std::size_t>(tokens * shape.in_features);
     o.q = DeviceBuffer<std::int8_t>(inputs);
@@ -190,7 +190,7 @@ class Benchmark {
     return tokens <= kMaxRotatedTokens ? rotation.count() : 1;
   }
   /// Enough launches for about a millisecond, or the whole rotation.
-  int launches(const apps::LinearShape& shape, std::int64_t tokens, int copies) const {
+  int launches(const LinearShape& shape, std::int64_t tokens, int copies) const {
     const double operations = 2.0 * static_cast<double>(tokens * shape.out_features * shape.in_features);
     const double bytes = static_cast<double>(shape.out_features * shape.in_features) / 4;
     const double microseconds = std::max({operations / 1.2e9, bytes / 3.5e6, 4.0});
@@ -198,7 +198,7 @@ class Benchmark {
     return (std::max(wanted, copies) + copies - 1) / copies * copies;
   }
 
-  void require_right(const Operands& o, const apps::LinearShape& shape, std::int64_t tokens,
+  void require_right(const Operands& o, const LinearShape& shape, std::int64_t tokens,
                      const std::string& name, Result result, Element type, const void* y) const {
     const std::int8_t* weights = result == Result::scaled_bfloat16 ? dense_.data() : peer_dense_.data();
     const std::int64_t wrong = count_wrong(y, result, type, o.q.data(), weights, o.row_scale.data(), kBeta,
@@ -209,21 +209,21 @@ class Benchmark {
     }
   }
 
-  Graph graph_of(const Candidate& candidate, const apps::LinearShape& shape, std::int64_t tokens,
+  Graph graph_of(const Candidate& candidate, const LinearShape& shape, std::int64_t tokens,
                  bool programmatic) const {
     const int rotated = copies(packed_, tokens);
     return {stream(), launches(shape, tokens, rotated),
             [&](int i) { candidate.launch(packed_.copy(i % rotated), programmatic, stream()); }};
   }
 
-  void check_candidate(const Candidate& candidate, const Operands& o, const apps::LinearShape& shape,
+  void check_candidate(const Candidate& candidate, const Operands& o, const LinearShape& shape,
                        std::int64_t tokens) const {
     o.y.fill_bytes(poison_byte(Result::scaled_bfloat16));
     candidate.launch(packed_.copy(0), false, stream());
     require_right(o, shape, tokens, candidate.name, Result::scaled_bfloat16, Element::int8, o.y.data());
   }
 
-  ordered_json tune(const apps::LinearShape& shape, std::int64_t tokens) const {
+  ordered_json tune(const LinearShape& shape, std::int64_t tokens) const {
     const Operands o = make_operands(shape, tokens);
     const std::vector<Candidate> candidates = all_candidates(device_, o.product);
     std::vector<Graph> graphs;
@@ -255,7 +255,7 @@ class Benchmark {
     DeviceBuffer<std::uint8_t> q, y;
     std::optional<Graph> graph;
   };
-  Peer make_peer(const Operands& o, const apps::LinearShape& shape, std::int64_t tokens, Element type) const {
+  Peer make_peer(const Operands& o, const LinearShape& shape, std::int64_t tokens, Element type) const {
     const PeerProduct product(library_, type, tokens, shape.out_features, shape.in_features);
     const Rotation& rotation = peers_[static_cast<std::size_t>(type)];
     Peer peer;
@@ -287,7 +287,7 @@ class Benchmark {
     return peer;
   }
 
-  ordered_json measure(const apps::LinearShape& shape, std::int64_t tokens) const {
+  ordered_json measure(const LinearShape& shape, std::int64_t tokens) const {
     const Operands o = make_operands(shape, tokens);
     const Candidate ours = dispatched(device_, o.product);
     std::vector<std::string> names;

@@ -54,8 +54,8 @@ int main(int argc, char** argv) {
   ternary->to(torch::kCUDA);
   linear->to(torch::kCUDA, type);
   const auto x = torch::randn({tokens, in_features}, torch::dtype(type).device(torch::kCUDA));
-  // With a gradient the layer packs its weight at every call, since optimisers write where no counter tells;
-  // so the second line is the cost of packing, and the third adds the record for a backward.
+  // With a gradient the layer packs its weight at every call, since optimisers may write to it without changing
+  // its version counter. So the second line is the cost of packing, and the third adds the record for a backward.
   struct Mode {
     const char* name;
     bool gradients, packs;

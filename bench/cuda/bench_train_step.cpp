@@ -137,7 +137,7 @@ void measure(std::int64_t outputs, std::int64_t inputs, std::int64_t tokens, dou
 int trit::bench::run(int argc, char** argv) {
   std::int64_t tokens = 16384;
   double settle = 120;
-  std::vector<trit::apps::LinearShape> shapes{
+  std::vector<trit::bench::LinearShape> shapes{
       {2560, 2560}, {4096, 4096}, {14336, 4096}, {4096, 14336}, {8192, 8192}};
   trit::bench::CommandLine app{"Times a training step of one layer on a GPU from C++, with each backward.",
                                "bench_train_step --tokens 2048 --shapes 4096x4096"};

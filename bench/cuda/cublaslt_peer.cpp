@@ -24,7 +24,7 @@ std::string CublasLt::version() const {
          std::to_string(version % 100);
 }
 
-// Column-major, as the library thinks: outputs [N, M] = weights [K, N]ᵀ · tokens [K, M].
+// Column-major, as the library expects: outputs [N, M] = weights [K, N]ᵀ · tokens [K, M].
 PeerProduct::PeerProduct(const CublasLt& library, Element type, std::int64_t tokens,
                          std::int64_t out_features, std::int64_t in_features)
     : library_(library), integer_(type == Element::int8) {

@@ -7,8 +7,6 @@
 #include <cublasLt.h>
 
 #include <cstdint>
-#include <functional>
-#include <memory>
 #include <string>
 #include <vector>
 

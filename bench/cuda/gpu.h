@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// What the GPU benchmarks stand on: device memory and a stream.
+// What the GPU benchmarks share: device memory and a stream.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -55,7 +55,6 @@ class OwnStream {
   cudaStream_t stream_ = nullptr;
 };
 
-using Graph = apps::LaunchGraph;
-using apps::time_graphs;
+using Graph = LaunchGraph;
 
 }  // namespace trit::bench

@@ -5,7 +5,6 @@
 #include <string>
 
 #include "trit/cuda.h"
-#include "trit/error.h"
 
 namespace {
 

@@ -13,11 +13,11 @@ namespace trit::bench {
 using nlohmann::ordered_json;
 
 double memory_read_rate(const cuda::Device& device, cudaStream_t stream) {
-  const DeviceBuffer<std::uint8_t> data(apps::bytes_to_read());
+  const DeviceBuffer<std::uint8_t> data(bytes_to_read());
   const DeviceBuffer<std::uint8_t> sink(16);
   std::vector<Graph> graphs;
   graphs.emplace_back(stream, 4, [&](int) {
-    apps::read_on_gpu(data.data(), data.size(), sink.data(), device.multiprocessors, stream);
+    read_on_gpu(data.data(), data.size(), sink.data(), device.multiprocessors, stream);
   });
   return static_cast<double>(data.size()) / time_graphs(stream, graphs, 9)[0] / 1e3;
 }

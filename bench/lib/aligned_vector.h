@@ -8,7 +8,7 @@
 #include <new>
 #include <vector>
 
-namespace trit::apps {
+namespace trit::bench {
 
 template <typename Value>
 struct CacheLineAllocator {
@@ -29,4 +29,4 @@ struct CacheLineAllocator {
 template <typename Value>
 using AlignedVector = std::vector<Value, CacheLineAllocator<Value>>;
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -10,7 +10,7 @@
 #include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 namespace gpu = runtime::gpu;
@@ -176,4 +176,4 @@ GpuReport benchmark_gpu(const LinearBenchmark& options, const TimingProgress& pr
   return GpuBenchmark(options, progress).run();
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -7,7 +7,7 @@
 
 #include "bench/lib/linear_benchmark.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct GpuReport {
   std::string device;
@@ -20,4 +20,4 @@ struct GpuReport {
 /// CUDA graph. Throws trit::Error if there is no GPU.
 GpuReport benchmark_gpu(const LinearBenchmark& options, const TimingProgress& progress = {});
 
-}  // namespace trit::apps
+}  // namespace trit::bench

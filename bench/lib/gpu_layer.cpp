@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <vector>
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 namespace gpu = runtime::gpu;
@@ -102,4 +102,4 @@ std::size_t second_level_cache_bytes() {
   return static_cast<std::size_t>(bytes);
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -12,7 +12,7 @@
 #include "trit/cuda.h"
 #include "trit/parallel.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 class GpuLayer {
  public:
@@ -52,4 +52,4 @@ class GpuLayer {
 /// Bytes of the GPU's L2 cache.
 std::size_t second_level_cache_bytes();
 
-}  // namespace trit::apps
+}  // namespace trit::bench

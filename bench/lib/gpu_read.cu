@@ -5,7 +5,7 @@
 
 #include "cuda/common/launch.cuh"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 constexpr int kThreads = 512;
@@ -61,4 +61,4 @@ void read_on_gpu(const void* data, std::size_t bytes, void* sink, int multiproce
                             static_cast<const uint4*>(data), count, static_cast<std::uint32_t*>(sink));
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -12,7 +12,7 @@
 #include "bench/lib/timing.h"
 #include "runtime/cuda/resources.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 /// `launches` calls of record(i), i = 0 .. launches - 1, as one graph.
 class LaunchGraph {
@@ -79,4 +79,4 @@ inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const Laun
   return medians;
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -11,7 +11,7 @@
 #include "cuda/autotune/tuning.h"
 #include "runtime/cuda/device.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 namespace gpu = runtime::gpu;
@@ -129,4 +129,4 @@ TuneReport tune_gpu(const LinearBenchmark& options, const TimingProgress& progre
   return report;
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -11,7 +11,7 @@
 
 #include "bench/lib/linear_benchmark.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct TunedProduct {
   LinearShape shape;
@@ -37,4 +37,4 @@ struct TuneReport {
 /// Throws trit::Error where there is no GPU, or an output is wrong.
 TuneReport tune_gpu(const LinearBenchmark& options, const TimingProgress& progress = {});
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "bench/lib/limits.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 #if defined(__x86_64__)
 namespace {
@@ -94,4 +94,4 @@ std::optional<Int8Peak> int8_peak(Backend backend) {
 std::optional<Int8Peak> int8_peak(Backend /*backend*/) { return std::nullopt; }
 #endif
 
-}  // namespace trit::apps
+}  // namespace trit::bench

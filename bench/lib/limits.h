@@ -4,13 +4,12 @@
 // results as a share of these limits, measured in the same run.
 #pragma once
 
-#include <cstdint>
 #include <optional>
 #include <string_view>
 
 #include "trit/backend.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 /// A burst of the backend's int8 multiply-add instruction on independent registers, without memory accesses.
 struct Int8Peak {
@@ -21,4 +20,4 @@ struct Int8Peak {
 /// Nothing for a backend without such an instruction (scalar).
 std::optional<Int8Peak> int8_peak(Backend backend);
 
-}  // namespace trit::apps
+}  // namespace trit::bench

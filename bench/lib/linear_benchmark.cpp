@@ -15,7 +15,7 @@
 #include "trit/layout.h"
 #include "trit/linear.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 /// If the system does not report the sizes of the caches.
@@ -365,4 +365,4 @@ LinearReport benchmark_linear(const LinearBenchmark& options, const TimingProgre
   return Benchmark(options, *parallel, progress).run();
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

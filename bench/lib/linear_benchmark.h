@@ -14,7 +14,7 @@
 #include "bench/lib/timing.h"
 #include "trit/backend.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct LinearBenchmark {
   std::vector<Backend> backends;  // each must be available
@@ -85,4 +85,4 @@ std::vector<LinearShape> usual_shapes();
 /// From decoding to prompts: 1, 4, 8, 32, 128, 512.
 std::vector<std::int64_t> usual_tokens();
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -11,7 +11,7 @@
 #include "trit/error.h"
 #include "trit/quantize.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 // Sums are 32-bit (linear.h).
@@ -161,4 +161,4 @@ void check_outputs(const LinearCase& layer, std::int64_t tokens, std::span<const
   }
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -13,7 +13,7 @@
 #include "trit/format.h"
 #include "trit/linear.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct LinearShape {
   std::int64_t out_features;  // N
@@ -58,4 +58,4 @@ LinearCase make_linear_case(LinearShape shape, std::int64_t tokens, std::uint64_
 void check_outputs(const LinearCase& layer, std::int64_t tokens, std::span<const float> y,
                    std::string_view who, bool grouped = false);
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 
-namespace trit::apps {
+namespace trit::bench {
 
 using nlohmann::ordered_json;
 
@@ -93,4 +93,4 @@ std::string legend() {
          "            reading loop\n";
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -9,7 +9,7 @@
 
 #include "bench/lib/linear_benchmark.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 /// {"limits": [one per report and backend], "results": [all]}, each with its number of threads.
 nlohmann::ordered_json to_json(std::span<const LinearReport> reports);
@@ -20,4 +20,4 @@ std::string table(const LinearReport& report);
 /// Explains each column of the table in a line or two.
 std::string legend();
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -12,7 +12,7 @@
 #include "trit/cpu_caches.h"
 #include "trit/parallel.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 // "key<tabs>: value" of the first processor; empty where the file or the key does not exist.
@@ -109,4 +109,4 @@ Machine this_machine() {
   return machine;
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <string>
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct Machine {
   std::string cpu;            // "AMD EPYC 9R14 96-Core Processor (family 25 model 17)", "Intel Xeon (AMX)"
@@ -34,4 +34,4 @@ std::string cpu_name(const CpuInfo& info);
 
 Machine this_machine();
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -13,7 +13,7 @@
 #include <immintrin.h>
 #endif
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 /// A part is a multiple of this: a page, which holds four streams of whole cache lines.
@@ -183,4 +183,4 @@ MemoryRead::~MemoryRead() = default;
 void MemoryRead::run() { state_->run(); }
 std::size_t MemoryRead::bytes() const { return state_->part * state_->threads; }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -4,12 +4,11 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 #include <memory>
 
 #include "trit/parallel.h"
 
-namespace trit::apps {
+namespace trit::bench {
 
 /// Reads a buffer on huge pages, each thread its own part. The constructor tries a few loops (one stream or
 /// four, with and without prefetch, vectors of 16, 32 or 64 bytes) and takes the fastest.
@@ -32,4 +31,4 @@ class MemoryRead {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace trit::apps
+}  // namespace trit::bench

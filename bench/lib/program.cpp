@@ -20,7 +20,7 @@ void CommandLine::add_json(std::string& path, const std::string& help) {
   add_option("--json", path, help)->type_name("PATH");
 }
 
-void CommandLine::add_rounds(apps::TimingOptions& timing) {
+void CommandLine::add_rounds(TimingOptions& timing) {
   add_option("--rounds", timing.rounds, "rounds; times are medians over them")
       ->type_name("N")
       ->check(apps::whole_number(1, std::numeric_limits<int>::max()).description("1 or more"));
@@ -44,17 +44,17 @@ void CommandLine::add_tokens(std::vector<std::int64_t>& tokens) {
       ->check(apps::whole_number(1));
 }
 
-void CommandLine::add_shapes(std::vector<apps::LinearShape>& shapes) {
+void CommandLine::add_shapes(std::vector<LinearShape>& shapes) {
   std::string names;
-  for (const apps::LinearShape shape : shapes) {
-    names += (names.empty() ? "" : ", ") + apps::name_of(shape);
+  for (const LinearShape shape : shapes) {
+    names += (names.empty() ? "" : ", ") + name_of(shape);
   }
   add_option_function<std::vector<std::string>>(
       "--shapes",
       [&shapes](const std::vector<std::string>& texts) {
         shapes.clear();
         for (const std::string& text : texts) {
-          shapes.push_back(apps::shape_from_name(text));
+          shapes.push_back(shape_from_name(text));
         }
       },
       "layers, as outputs x inputs")
@@ -64,7 +64,7 @@ void CommandLine::add_shapes(std::vector<apps::LinearShape>& shapes) {
 }
 
 std::vector<int> one_and_all_threads() {
-  const int cores = apps::this_machine().cores;
+  const int cores = this_machine().cores;
   return cores == 1 ? std::vector<int>{1} : std::vector<int>{1, cores};
 }
 

@@ -23,11 +23,11 @@ class CommandLine : public CLI::App {
   CommandLine(const std::string& description, const std::string& example);
 
   void add_json(std::string& path, const std::string& help = "file, or folder for <machine>.json, to add to");
-  void add_rounds(apps::TimingOptions& timing);
+  void add_rounds(TimingOptions& timing);
   void add_backend(std::string& name);
   void add_threads(std::vector<int>& threads);
   void add_tokens(std::vector<std::int64_t>& tokens);
-  void add_shapes(std::vector<apps::LinearShape>& shapes);
+  void add_shapes(std::vector<LinearShape>& shapes);
 };
 
 /// One thread and all threads.

@@ -13,7 +13,7 @@ using nlohmann::ordered_json;
 namespace {
 
 /// The content of `path`, or an empty object if there is no such file or it is another machine's.
-ordered_json read_results(std::filesystem::path& path, const apps::Machine& machine) {
+ordered_json read_results(std::filesystem::path& path, const Machine& machine) {
   if (std::filesystem::is_directory(path)) {
     path /= machine.slug() + ".json";
   }
@@ -28,17 +28,17 @@ ordered_json read_results(std::filesystem::path& path, const apps::Machine& mach
 
 }  // namespace
 
-ordered_json to_json(const apps::Machine& machine) {
+ordered_json to_json(const Machine& machine) {
   return {{"cpu", machine.cpu},           {"cores", machine.cores},       {"l2_bytes", machine.l2_bytes},
           {"l3_bytes", machine.l3_bytes}, {"compiler", machine.compiler}, {"date", machine.date}};
 }
 
 ordered_json stored(std::filesystem::path path, const std::string& key) {
-  return read_results(path, apps::this_machine()).value(key, ordered_json::object());
+  return read_results(path, this_machine()).value(key, ordered_json::object());
 }
 
 void store(std::filesystem::path path, const std::string& key, const ordered_json& value) {
-  const apps::Machine machine = apps::this_machine();
+  const Machine machine = this_machine();
   ordered_json all = read_results(path, machine);
   all["machine"] = to_json(machine);
   all[key] = value;

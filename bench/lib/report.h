@@ -12,7 +12,7 @@
 
 namespace trit::bench {
 
-nlohmann::ordered_json to_json(const apps::Machine& machine);
+nlohmann::ordered_json to_json(const Machine& machine);
 
 /// The object `key` that an earlier run on this machine has left in `path`, or an empty one. A folder means
 /// <machine>.json in it.

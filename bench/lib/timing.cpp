@@ -11,7 +11,7 @@
 #include <malloc.h>
 #endif
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 double seconds_of(const std::function<void()>& subject, std::int64_t calls) {
@@ -36,12 +36,13 @@ std::int64_t calls_per_batch(const std::function<void()>& subject, double second
 }  // namespace
 
 TimingProgress progress_bar(const std::string& title, const std::string& unit) {
-  return [title, unit, bar = std::shared_ptr<Progress>()](std::int64_t done, std::int64_t total) mutable {
-    if (!bar) {
-      bar = std::make_shared<Progress>(title, total, unit);
-    }
-    bar->update(done);
-  };
+  return
+      [title, unit, bar = std::shared_ptr<apps::Progress>()](std::int64_t done, std::int64_t total) mutable {
+        if (!bar) {
+          bar = std::make_shared<apps::Progress>(title, total, unit);
+        }
+        bar->update(done);
+      };
 }
 
 std::vector<std::vector<double>> time_interleaved(std::span<const std::function<void()>> subjects,
@@ -79,4 +80,4 @@ void keep_freed_memory() {
 #endif
 }
 
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-namespace trit::apps {
+namespace trit::bench {
 
 struct TimingOptions {
   int rounds = 11;
@@ -35,4 +35,4 @@ void keep_freed_memory();
 /// The middle value, or the mean of the middle two. `values` is not empty.
 double median(std::vector<double> values);
 
-}  // namespace trit::apps
+}  // namespace trit::bench

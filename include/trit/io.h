@@ -63,6 +63,8 @@ struct TensorInfo {
   /// The shape in the file of a ternary tensor with more than two dimensions, a stack of matrices (experts).
   /// `shape` is then [experts * N, K]. Empty for a matrix.
   std::span<const std::int64_t> stack = {};
+
+  std::span<const std::int64_t> shape_in_file() const { return stack.empty() ? shape : stack; }
 };
 
 /// Key and value (u32 type, then the value's bytes) of a GGUF file.
@@ -188,7 +190,7 @@ std::unique_ptr<Checkpoint> ternarized(const Checkpoint& source, ScaleGranularit
 /// group, or a scale per row or for all of it if that fits. Takes the weights of linear layers, and other float
 /// matrices where they are ternary so; `source` is read once for that, and must outlive the result. Throws
 /// Error, naming tensor, row and columns of the first group that is not ternary, for a weight of a linear
-/// layer that is none, for a NaN or an infinity in one, and for a `group` that is no multiple of 32.
+/// layer that is not ternary, for a NaN or an infinity in one, and for a `group` that is not a multiple of 32.
 std::unique_ptr<Checkpoint> ternary_values(const Checkpoint& source, std::int64_t group = 0);
 
 /// Weights that a Hadamard rotation was folded into (docs/formats.md, "Rotated weights"): a matrix is stored as

@@ -21,10 +21,10 @@ namespace {
   throw Error(path.string() + ": " + doing + ": " + std::generic_category().message(error) + more);
 }
 
-/// What a full disk, a quota or a limit on file sizes took, and what would help.
+/// After how many bytes a full disk, a quota or a limit on file sizes was met, and what would help.
 std::string room(int error, std::uint64_t written) {
   return error == ENOSPC || error == EDQUOT || error == EFBIG
-             ? " (it took " + std::to_string(written) + " bytes; make room there, or write elsewhere)"
+             ? " (after " + std::to_string(written) + " bytes; free some space, or write to another place)"
              : "";
 }
 
@@ -50,7 +50,7 @@ AtomicFile::AtomicFile(const std::filesystem::path& target) : target_(target) {
     }
   }
   if (!descriptor_.valid()) {
-    fail(target, "the temporary file \"" + temporary_.filename().string() + "\" cannot be made beside it",
+    fail(target, "cannot create the temporary file \"" + temporary_.filename().string() + "\" beside it",
          errno);
   }
   if (exists && ::fchmod(descriptor_.get(), status.st_mode & 0777) != 0) {

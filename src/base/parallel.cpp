@@ -62,8 +62,8 @@ class OpenMpParallel final : public Parallel {
         const int owner = (omp_get_thread_num() + turn) % threads_;
         const Part part = part_of(tasks, threads_, owner);
         std::atomic<std::int64_t>& next = parts[static_cast<std::size_t>(owner)].index;
-        // Most parts of others are used up: reading that does not take their lines away from those who read
-        // them too.
+        // Most parts of others are used up. A read, unlike fetch_add, leaves the line in the caches of the
+        // threads that read it too.
         if (next.load(std::memory_order_relaxed) >= part.size()) {
           continue;
         }

@@ -6,7 +6,7 @@
 
 namespace trit {
 
-/// Whether one of the 2-bit fields of stored codes is 2, which is no ternary weight.
+/// Whether one of the 2-bit fields of stored codes is 2, which is not a ternary code.
 bool has_code_two(std::span<const std::uint8_t> codes);
 
 /// The bits of a row's last stored byte that lie past its last column: all must be 0.

@@ -15,7 +15,7 @@ namespace {
 /// High bit set, low bit clear: code 2. Also of eight bytes at once: no bit that leaves a byte counts.
 constexpr std::uint64_t twos(std::uint64_t bits) { return bits & ~(bits << 1) & 0xaaaaaaaaaaaaaaaaU; }
 
-/// Not zero where a code is 2. Without a way out, so that a vector's width of bytes is looked at in one go.
+/// Not zero where a code is 2. No early exit, so that the compiler tests whole vectors of bytes.
 [[gnu::always_inline]] inline std::uint64_t twos_of_inline(std::span<const std::uint8_t> bytes) {
   std::uint64_t bad = 0;
   std::size_t at = 0;

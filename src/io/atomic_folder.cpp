@@ -18,7 +18,7 @@ AtomicFolder::AtomicFolder(const fs::path& target) : target_(target) {
     target_ = target_.parent_path();
   }
   if (fs::exists(target_) && !(fs::is_directory(target_) && fs::is_empty(target_))) {
-    throw Error(target_.string() + ": exists already, wanted a new or an empty folder");
+    throw Error(target_.string() + ": already exists, wanted a new or an empty folder");
   }
   temporary_ = target_;
   temporary_ += ".tmp-" + std::to_string(::getpid());
@@ -27,8 +27,8 @@ AtomicFolder::AtomicFolder(const fs::path& target) : target_(target) {
   if (!fs::create_directory(temporary_, error)) {
     const std::string name = temporary_.filename().string();
     temporary_.clear();
-    throw Error(target_.string() + ": the temporary folder \"" + name +
-                "\" cannot be made beside it: " + error.message());
+    throw Error(target_.string() + ": cannot create the temporary folder \"" + name +
+                "\" beside it: " + error.message());
   }
 }
 
@@ -42,7 +42,7 @@ AtomicFolder::~AtomicFolder() {
 void AtomicFolder::commit() {
   // rename(2) replaces an empty folder.
   if (std::rename(temporary_.c_str(), target_.c_str()) != 0) {
-    throw Error(target_.string() + ": cannot be made: " + std::generic_category().message(errno));
+    throw Error(target_.string() + ": cannot be created: " + std::generic_category().message(errno));
   }
   temporary_.clear();
   sync_folder_of(target_);

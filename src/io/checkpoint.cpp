@@ -3,7 +3,6 @@
 // What all checkpoints share (trit/io.h).
 #include <algorithm>
 #include <array>
-#include <cstring>
 
 #include "base/names.h"
 #include "io/dtype.h"

@@ -20,15 +20,10 @@ ContentChecksum::ContentChecksum(const std::map<std::string, std::string, std::l
 
 void ContentChecksum::add(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape,
                           std::uint32_t data_crc, std::uint64_t data_bytes) {
-  add_head(name, dtype, shape);
-  crc_ = crc32c_combine(crc_, data_crc, data_bytes);
-}
-
-void ContentChecksum::add_head(std::string_view name, std::string_view dtype,
-                               std::span<const std::int64_t> shape) {
   add_text(name);
   add_text(dtype);
   add_text(shape_text(shape));
+  crc_ = crc32c_combine(crc_, data_crc, data_bytes);
 }
 
 // A zero byte behind each text: "ab" + "c" and "a" + "bc" differ.

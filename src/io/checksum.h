@@ -8,7 +8,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <vector>
 
 #include "trit/crc32c.h"
 #include "trit/safetensors.h"
@@ -30,7 +29,6 @@ class ContentChecksum {
 
  private:
   void add_text(std::string_view text);
-  void add_head(std::string_view name, std::string_view dtype, std::span<const std::int64_t> shape);
   std::uint32_t crc_ = 0;
 };
 

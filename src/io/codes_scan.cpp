@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT
 //
-// The checksum and the check of stored codes in one pass: for codes from a file in the page cache, each
-// pass over them waits for memory.
+// Passes over stored codes: how many are -1, 0 and +1; the checksum and the check in one, since for codes from a
+// file in the page cache each pass waits for memory.
 #include "io/codes_scan.h"
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstring>
 
 #include "base/crc32c_polynomial.h"
 #include "base/crc32c_ways.h"
 #include "format/code_two.h"
+#include "io/write_plan.h"
 #include "trit/crc32c.h"
+#include "trit/io.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -80,6 +83,18 @@ CodesScan scan_codes(std::span<const std::uint8_t> codes, CodesScan before) {
   }
 #endif
   return one_after_the_other(codes, before);
+}
+
+CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {
+  CodeCounts counts;
+  for_each_rows(checkpoint, tensor, [&](std::span<const std::uint8_t> codes, std::int64_t, std::int64_t) {
+    for (const unsigned byte : codes) {
+      counts.minus += std::popcount(byte & byte >> 1 & 0x55U);    // 3
+      counts.plus += std::popcount(byte & ~(byte >> 1) & 0x55U);  // 1
+    }
+  });
+  counts.zero = tensor.shape[0] * tensor.shape[1] - counts.minus - counts.plus;
+  return counts;
 }
 
 }  // namespace trit::io

@@ -40,8 +40,8 @@ std::vector<PlannedTensor> plan_tensors(const Checkpoint& source, const NameMap&
     }
     const std::string scale = tensor.name + "_scale";
     if (std::ranges::binary_search(planned, scale, {}, &PlannedTensor::name)) {
-      throw Error("the tensor " + quoted_name(scale) + " has the name of the scale of " +
-                  quoted_name(tensor.name) + "; --map gives it another");
+      throw Error("the tensor " + quoted_name(scale) + " has the name under which the scale of " +
+                  quoted_name(tensor.name) + " is stored; rename it with --map");
     }
   }
   return planned;
@@ -71,7 +71,7 @@ Metadata carried_metadata(const Checkpoint& source, const NameMap& names, Format
     if (renamed) {
       graph->second = *renamed;
     } else {
-      metadata.erase(graph);  // a layer was left out: what is left is no network
+      metadata.erase(graph);  // a layer was left out: the rest is not a network
     }
   }
   return metadata;
@@ -84,12 +84,12 @@ void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint
     const std::string what =
         source.path().string() + ": tensor " + quoted_name(tensor->name) + " is " + std::string(tensor->type);
     if (tensor->kind == TensorKind::blocks) {
-      throw Error(what + ", which is not decoded; --to gguf copies it, and a --map to null leaves it out");
+      throw Error(what + ", which is not decoded; --to gguf copies it, and --map with null leaves it out");
     }
     if (!tensor->stack.empty() && to != Format::safetensors) {
       throw Error(what + " " + shape_text(tensor->stack) +
-                  ", a stack of matrices, wanted matrices; --to gguf or safetensors keeps it, and a --map to "
-                  "null leaves it out");
+                  ", a stack of matrices, wanted one matrix; --to gguf or safetensors keeps it, and --map "
+                  "with null leaves it out");
     }
   }
 }
@@ -142,7 +142,7 @@ Converted convert(const Checkpoint& model, const std::filesystem::path& out, con
       return written;
     default:
       throw Error("the format " + std::string(name_of(options.to)) +
-                  " is read only; wanted trit, hf, gguf or safetensors");
+                  " can only be read, wanted trit, hf, gguf or safetensors");
   }
 }
 

@@ -1,29 +1,20 @@
 // SPDX-License-Identifier: MIT
 //
-// What differs between two checkpoints, and how many codes -1, 0, +1 a matrix has. A few rows at a time.
+// What differs between two checkpoints, a few rows at a time.
 #include <algorithm>
 #include <bit>
 #include <cmath>
-#include <cstdio>
 #include <numeric>
 
 #include "io/dtype.h"
 #include "io/llama_cpp_names.h"
+#include "io/number_text.h"
 #include "io/scale_rows.h"
 #include "io/write_plan.h"
 #include "trit/io.h"
 
 namespace trit::io {
 namespace {
-
-std::string number_text(double value, int digits) {
-  if (std::isnan(value)) {
-    return "NaN";
-  }
-  char text[32];
-  std::snprintf(text, sizeof(text), "%.*g", digits, value);
-  return text;
-}
 
 /// Enough digits to tell two float32 apart.
 constexpr int kFloatDigits = 9;
@@ -51,11 +42,6 @@ std::string_view kind_text(TensorKind kind) {
          : kind == TensorKind::floating ? "floating"
          : kind == TensorKind::blocks   ? "quantised blocks"
                                         : "neither ternary nor floating";
-}
-
-/// The shape in the file.
-std::span<const std::int64_t> whole_shape(const TensorInfo& tensor) {
-  return tensor.stack.empty() ? tensor.shape : tensor.stack;
 }
 
 /// Scales that differ, and the first of them.
@@ -121,8 +107,8 @@ class Comparison {
     if (a.kind != b.kind) {
       add(a, std::string(kind_text(a.kind)) + " in the first, " + std::string(kind_text(b.kind)) +
                  " in the second");
-    } else if (!std::ranges::equal(whole_shape(a), whole_shape(b))) {
-      add(a, "shape: " + shape_text(whole_shape(a)) + " and " + shape_text(whole_shape(b)));
+    } else if (!std::ranges::equal(a.shape_in_file(), b.shape_in_file())) {
+      add(a, "shape: " + shape_text(a.shape_in_file()) + " and " + shape_text(b.shape_in_file()));
     } else if (a.kind == TensorKind::ternary) {
       compare_codes(a, b);
       compare_scale(a, b);
@@ -135,17 +121,13 @@ class Comparison {
 
   void compare_codes(const TensorInfo& a, const TensorInfo& b) {
     const std::int64_t row_bytes = packed_row_bytes(a.shape[1]);
-    const std::int64_t at_once = rows_per_read(a);
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(at_once * row_bytes));
-    std::vector<std::uint8_t> other(codes.size());
+    std::vector<std::uint8_t> other;
     std::int64_t different = 0;
     std::string example;
-    for (std::int64_t first = 0; first < a.shape[0]; first += at_once) {
-      const std::int64_t rows = std::min(at_once, a.shape[0] - first);
-      const auto bytes = static_cast<std::size_t>(rows * row_bytes);
-      a_.read_codes(a, first, rows, std::span(codes).first(bytes));
-      b_.read_codes(b, first, rows, std::span(other).first(bytes));
-      for (std::size_t i = 0; i < bytes; ++i) {
+    for_each_rows(a_, a, [&](std::span<const std::uint8_t> codes, std::int64_t first, std::int64_t rows) {
+      other.resize(codes.size());
+      b_.read_codes(b, first, rows, other);
+      for (std::size_t i = 0; i < codes.size(); ++i) {
         const unsigned bits = codes[i] ^ other[i];
         if (bits != 0 && different == 0) {
           const int place = std::countr_zero(bits) / 2;
@@ -156,7 +138,7 @@ class Comparison {
         }
         different += std::popcount((bits | bits >> 1) & 0x55U);
       }
-    }
+    });
     if (different != 0) {
       add(a, std::to_string(different) + " of " + std::to_string(a.shape[0] * a.shape[1]) + " codes; " +
                  example);
@@ -228,7 +210,7 @@ class Comparison {
     std::int64_t different = 0;
     double largest = -1;         // among pairs of finite numbers
     std::string example;         // the first pair that differs
-    bool example_finite = true;  // the first with a NaN or an infinity says more, and takes its place
+    bool example_finite = true;  // replaced by the first pair with a NaN or an infinity, which says more
     const int digits = a.type == "F64" || b.type == "F64" ? kDoubleDigits : kFloatDigits;
     for (std::int64_t first = 0; first < count; first += kAtOnce) {
       const auto part = static_cast<std::size_t>(std::min(kAtOnce, count - first));
@@ -324,18 +306,6 @@ std::vector<Difference> diff(const Checkpoint& a, const Checkpoint& b, const Dif
                                                                   : "the rotations differ"});
   }
   return differences;
-}
-
-CodeCounts count_codes(const Checkpoint& checkpoint, const TensorInfo& tensor) {
-  CodeCounts counts;
-  for_each_rows(checkpoint, tensor, [&](std::span<const std::uint8_t> codes, std::int64_t, std::int64_t) {
-    for (const unsigned byte : codes) {
-      counts.minus += std::popcount(byte & byte >> 1 & 0x55U);    // 3
-      counts.plus += std::popcount(byte & ~(byte >> 1) & 0x55U);  // 1
-    }
-  });
-  counts.zero = tensor.shape[0] * tensor.shape[1] - counts.minus - counts.plus;
-  return counts;
 }
 
 }  // namespace trit::io

@@ -43,8 +43,8 @@ std::optional<std::int64_t> checked_numel(std::span<const std::int64_t> shape) {
   if (std::any_of(shape.begin(), shape.end(), [](std::int64_t d) { return d < 0; })) {
     return std::nullopt;
   }
-  // An empty tensor as well: who multiplies its dimensions in another order, or some of them, must not
-  // overflow.
+  // Checked for an empty tensor as well: a product of some of its dimensions, or in another order, must not
+  // overflow either.
   std::int64_t numel = 1;
   for (const std::int64_t dimension : shape) {
     if (__builtin_mul_overflow(numel, std::max<std::int64_t>(dimension, 1), &numel)) {

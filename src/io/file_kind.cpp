@@ -16,16 +16,16 @@ struct Magic {
   std::string_view bytes;
   const char* name;
 };
-// The magic numbers of ggml from before GGUF are little-endian integers whose letters read backwards.
+// The magic numbers of ggml before GGUF are little-endian integers whose letters read backwards.
 constexpr std::array kMagics{
     Magic{0, "version https://git-lfs.github.com/spec/"sv,
           "a Git LFS pointer, not the model itself; run `git lfs pull`"},
-    Magic{0, "GGUF"sv, "a GGUF file; `trit convert FILE OUT --to trit` makes a safetensors file of it"},
+    Magic{0, "GGUF"sv, "a GGUF file; `trit convert FILE OUT --to trit` converts it to safetensors"},
     Magic{0, "FUGG"sv, "GGUF with its magic reversed (a byte-swapped file)"},
-    Magic{0, "lmgg"sv, "a model file of ggml from before GGUF"},
-    Magic{0, "fmgg"sv, "a model file of ggml from before GGUF"},
-    Magic{0, "tjgg"sv, "a model file of ggml from before GGUF"},
-    Magic{0, "\x93NUMPY"sv, "a NumPy array (.npy); safetensors.numpy.save_file writes what is wanted"},
+    Magic{0, "lmgg"sv, "a ggml model file older than GGUF"},
+    Magic{0, "fmgg"sv, "a ggml model file older than GGUF"},
+    Magic{0, "tjgg"sv, "a ggml model file older than GGUF"},
+    Magic{0, "\x93NUMPY"sv, "a NumPy array (.npy); convert it with safetensors.numpy.save_file"},
     Magic{0, "\x89HDF\r\n\x1a\n"sv, "an HDF5 file"},
     Magic{0, "\x1f\x8b"sv, "a gzip archive; unpack it first"},
     Magic{0, "\x28\xb5\x2f\xfd"sv, "a Zstandard archive; unpack it first"},
@@ -41,8 +41,7 @@ constexpr std::array kMagics{
     Magic{0, "%PDF"sv, "a PDF document"},
 };
 
-constexpr const char* kTorch =
-    "a PyTorch file (torch.save); safetensors.torch.save_file writes what is wanted";
+constexpr const char* kTorch = "a PyTorch file (torch.save); convert it with safetensors.torch.save_file";
 
 /// A ZIP archive by the name of its first file.
 std::string zip_name(std::string_view text) {
@@ -52,7 +51,7 @@ std::string zip_name(std::string_view text) {
   if (first.ends_with("data.pkl") || first.ends_with("/version") || first.ends_with(".format_version")) {
     return kTorch;
   }
-  return first.ends_with(".npy") ? "a NumPy archive (.npz); safetensors.numpy.save_file writes what is wanted"
+  return first.ends_with(".npy") ? "a NumPy archive (.npz); convert it with safetensors.numpy.save_file"
                                  : "a ZIP archive; unpack it first";
 }
 
@@ -90,7 +89,7 @@ std::string foreign_file(std::span<const std::byte> bytes) {
   }
   const std::string start = beginning(text);
   if (start.starts_with("<!doctype html") || start.starts_with("<html")) {
-    return "an HTML page, not the file that was to be downloaded";
+    return "an HTML page, probably from a failed download";
   }
   if (start.starts_with("<?xml")) {
     return "an XML document";

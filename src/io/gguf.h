@@ -67,7 +67,7 @@ const GgmlType* find_type(std::string_view name);
 /// "Q4_0 (2)", or "unknown type 77".
 std::string type_text(std::uint32_t id);
 
-/// The bytes of a header in the making.
+/// The bytes of a header, appended value by value.
 class ByteWriter {
  public:
   template <typename Value>

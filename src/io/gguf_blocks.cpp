@@ -24,7 +24,7 @@ float BlockMatrix::checked(std::int64_t row, std::int64_t block, std::uint16_t d
   const float value = float16_to_float(d);
   if (!std::isfinite(value)) {
     throw Error(what_ + "row " + std::to_string(row) + ", block " + std::to_string(block) + ": scale " +
-                std::to_string(value) + ", wanted a finite one");
+                std::to_string(value) + ", wanted a finite value");
   }
   return value;
 }

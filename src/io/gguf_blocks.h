@@ -35,8 +35,8 @@ class BlockMatrix {
   std::vector<float> row_scales() const;
   /// [rows, groups] of a matrix with groups; 1 for a block of zeros. Throws Error as group() does.
   void group_scales(std::int64_t first_row, std::int64_t rows, std::span<float> scales) const;
-  /// The stored form of a row, packed_row_bytes(in_features) bytes. Returns the first column whose bits are no
-  /// weight. `codes` [in_features] is used on the way.
+  /// The stored form of a row, packed_row_bytes(in_features) bytes. Returns the first column whose bits are not
+  /// a code. `codes` [in_features] is used on the way.
   std::optional<std::size_t> read_row(std::int64_t row, std::span<std::uint8_t> codes,
                                       std::span<std::uint8_t> packed) const;
 
@@ -44,9 +44,9 @@ class BlockMatrix {
   /// found(index of the block in its row, its bytes, |d| as float16, d < 0).
   template <typename Found>
   void for_each_block(std::int64_t row, const Found& found) const;
-  /// Codes t + 1 [in_features] of a row, kInvalidCode and more for bits that are no weight.
+  /// Codes t + 1 [in_features] of a row, kInvalidCode and more for bits that are not a code.
   void decode_row(std::int64_t row, std::span<std::uint8_t> codes) const;
-  /// The same as read_row where the codes lie in the order of the stored form; false if some are no weights.
+  /// The same as read_row where the codes lie in the order of the stored form; false if some are invalid.
   bool copy_row(std::int64_t row, std::span<std::uint8_t> packed) const;
   float checked(std::int64_t row, std::int64_t block, std::uint16_t d) const;
 

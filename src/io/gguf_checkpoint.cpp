@@ -21,6 +21,7 @@
 #include "io/gguf_blocks.h"
 #include "io/gguf_parts.h"
 #include "io/rotation.h"
+#include "io/scale_rows.h"
 #include "io/tensor_names.h"
 #include "io/write_plan.h"
 #include "trit/error.h"
@@ -72,10 +73,7 @@ class GgufCheckpoint final : public Checkpoint {
       apply_factor(tensor, scale);
       return scale;
     }
-    std::vector<float> scale(
-        static_cast<std::size_t>(tensor.shape[0] * groups_of(tensor.shape[1], group(tensor))));
-    read_group_scales(tensor, 0, tensor.shape[0], scale);
-    return scale;
+    return all_group_scales(*this, tensor);
   }
 
   void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
@@ -106,7 +104,7 @@ class GgufCheckpoint final : public Checkpoint {
       }
       if (invalid) {
         fail(tensor, "row " + std::to_string(row) + ", column " + std::to_string(*invalid) +
-                         ": the bits are no code of a ternary weight" +
+                         ": the bits are not a ternary code" +
                          (is_i2_s ? " (of I2_S in the order of bitnet.cpp's x86 build)" : ""));
       }
     }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <bit>
 #include <cstring>
-#include <utility>
 
 #include "base/integer.h"
 #include "io/codecs/blocks.h"
@@ -19,7 +18,7 @@
 namespace trit::io::gguf {
 namespace {
 
-static_assert(std::endian::native == std::endian::little, "integers are read as they lie in the file");
+static_assert(std::endian::native == std::endian::little, "integers are read in the byte order of the file");
 
 /// Reads a file front to back.
 class Cursor {
@@ -112,11 +111,12 @@ void read_pairs(Cursor& cursor, std::uint64_t count, std::span<const std::byte> 
     cursor.fail(std::to_string(count) + " pairs, the file's " + std::to_string(cursor.left()) +
                 " more bytes hold at most " + std::to_string(cursor.left() / kMinPairBytes));
   }
-  // Grown by what is really there: the count alone is no reason for memory, and equal keys cost a sort.
+  // Grows with what is really in the file: no memory is allocated for the count alone. Equal keys are found
+  // by one sort.
   for (std::uint64_t i = 0; i < count; ++i) {
     const std::string_view key = cursor.read_string("a key");
     if (key.empty() || !is_utf8(key) || key.find('\0') != std::string_view::npos) {
-      cursor.fail("the key " + quoted_name(key) + ", wanted text");
+      cursor.fail("the key " + quoted_name(key) + " is not text, wanted UTF-8 without a NUL");
     }
     const std::uint64_t begin = cursor.position();
     skip_value(cursor, key);
@@ -133,7 +133,7 @@ void read_known_pairs(Cursor& cursor, Header& header) {
   if (const GgufPair* pair = find_pair(header.pairs, "general.architecture")) {
     const auto text = string_value(*pair);
     if (!text || !is_utf8(*text)) {
-      cursor.fail("general.architecture is no text");
+      cursor.fail("general.architecture is not text, wanted a string in UTF-8");
     }
     header.architecture = *text;
   }
@@ -141,7 +141,7 @@ void read_known_pairs(Cursor& cursor, Header& header) {
     const bool is_u32 = type_of(*pair) == kUint32;
     const auto value = is_u32 ? static_cast<std::uint64_t>(integer_value(*pair).value_or(0)) : 0;
     if (!std::has_single_bit(value) || value < 8 || value > 65536) {
-      cursor.fail("general.alignment is " + (is_u32 ? std::to_string(value) : "no u32") +
+      cursor.fail("general.alignment is " + (is_u32 ? std::to_string(value) : "not a u32") +
                   ", wanted a power of two from 8 to 65536");
     }
     header.alignment = value;
@@ -162,16 +162,15 @@ std::uint64_t i2_s_bytes(const Cursor& cursor, const std::string& what, std::int
   if (header.architecture.find("bitnet") == std::string::npos) {
     cursor.fail(what + "type 36 with general.architecture " + quoted_name(header.architecture) +
                 ", wanted I2_S of bitnet.cpp: an architecture with \"bitnet\" in its name (ggml's IQ4_NL_4_4 "
-                "had this "
-                "number until it was removed)");
+                "had this number until it was removed)");
   }
   if (tensor.dimensions > 2) {
     cursor.fail(what + "I2_S with " + std::to_string(tensor.dimensions) + " dimensions, wanted a matrix");
   }
   if (numel == 0 || numel % i2_s::kBlockWeights != 0) {
     cursor.fail(what + "I2_S with " + std::to_string(numel) +
-                " weights, wanted a multiple of 128 (the order of "
-                "bitnet.cpp's x86 build; other orders have the same type and cannot be told apart)");
+                " weights, wanted a multiple of 128 (the order of bitnet.cpp's x86 build; other orders have "
+                "the same type and cannot be told apart)");
   }
   return static_cast<std::uint64_t>(numel / 4 + i2_s::kTailBytes);
 }
@@ -193,9 +192,10 @@ std::uint64_t data_bytes(const Cursor& cursor, const TensorEntry& tensor, const 
                 ", wanted one of ggml's types, 0 to 42, PQ2_0 (142) or PTQ1_0 (143)");
   }
   if (tensor.type == kPtq1_0.ggml_type && header.block_format != kPtq1_0.option) {
-    cursor.fail(what +
-                "type 143 in a file without keys prism.*, wanted PTQ1_0 (another project has this number for "
-                "another type; --input-type ptq1_0 says that it is PTQ1_0)");
+    cursor.fail(
+        what +
+        "type 143 in a file without keys prism.*, wanted PTQ1_0 (another project uses this number for "
+        "another type; pass --input-type ptq1_0 if it is PTQ1_0)");
   }
   if (type->is_removed()) {
     cursor.fail(what + type_text(tensor.type) +

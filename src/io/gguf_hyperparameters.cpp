@@ -36,20 +36,19 @@ Scalars read_scalars(std::string_view text) {
   return scalars;
 }
 
+template <typename Value>
+std::optional<Value> value_at(const Scalars& scalars, std::string_view key) {
+  const auto at = scalars.find(key);
+  const auto* value = at == scalars.end() ? nullptr : std::get_if<Value>(&at->second);
+  return value == nullptr ? std::nullopt : std::optional(*value);
+}
+
 std::string text_at(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const auto* text = at == scalars.end() ? nullptr : std::get_if<std::string>(&at->second);
-  return text == nullptr ? std::string() : *text;
+  return value_at<std::string>(scalars, key).value_or("");
 }
+
 std::optional<double> number_at(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const auto* number = at == scalars.end() ? nullptr : std::get_if<double>(&at->second);
-  return number == nullptr ? std::nullopt : std::optional(*number);
-}
-bool is_true(const Scalars& scalars, std::string_view key) {
-  const auto at = scalars.find(key);
-  const bool* value = at == scalars.end() ? nullptr : std::get_if<bool>(&at->second);
-  return value != nullptr && *value;
+  return value_at<double>(scalars, key);
 }
 
 bool is_count(double value) {
@@ -67,13 +66,13 @@ void read_rope(const Scalars& config, Model& model) {
     if (type == "linear") {
       model.numbers.rope_factor = number_at(config, at("factor")).value_or(1);
     } else if (!type.empty() && type != "default") {
-      model.problem = "its rope scaling " + quoted_name(type) + " is not written (default and linear are)";
+      model.problem = "its rope scaling " + quoted_name(type) + " is not supported (default and linear are)";
     }
   }
   model.numbers.rope_base = number_at(config, "rope_theta").value_or(model.numbers.rope_base);
   if (!(model.numbers.rope_base > 0) || !(model.numbers.rope_factor > 0) ||
       !std::isfinite(model.numbers.rope_base) || !std::isfinite(model.numbers.rope_factor)) {
-    model.problem = "its rope_theta or rope factor is no positive number";
+    model.problem = "its rope_theta or rope factor is not a positive number";
   }
 }
 
@@ -82,9 +81,9 @@ void check_numbers(Model& model) {
   const Hyperparameters& numbers = model.numbers;
   if (model.problem.empty() && (numbers.heads % numbers.kv_heads != 0 || numbers.size_of_head() < 2 ||
                                 numbers.size_of_head() % 2 != 0)) {
-    model.problem = std::to_string(numbers.heads) + " heads of " + std::to_string(numbers.size_of_head()) +
-                    " and " + std::to_string(numbers.kv_heads) +
-                    " of K and V, wanted a multiple and an even size";
+    model.problem = std::to_string(numbers.heads) + " attention heads of size " +
+                    std::to_string(numbers.size_of_head()) + " and " + std::to_string(numbers.kv_heads) +
+                    " heads of K and V, wanted a multiple of the latter and an even size";
   }
 }
 
@@ -108,7 +107,7 @@ constexpr std::array<Count, 8> kCounts{{
 }};
 
 /// Reads the counts: `find` gives the number with a name, `name` is the member that has it, and `problem` the
-/// message for one that is missing or no count.
+/// message for one that is missing or not a count.
 template <typename Find, typename Problem>
 void read_counts(Model& model, std::string_view Count::*name, const Find& find, const Problem& problem) {
   for (const Count& count : kCounts) {
@@ -191,7 +190,7 @@ Model model_of_config(std::string_view text) {
   if (!(numbers.epsilon > 0) || !std::isfinite(numbers.epsilon)) {
     model.problem = "its config.json has no positive rms_norm_eps";
   }
-  numbers.tied_embeddings = is_true(config, "tie_word_embeddings");
+  numbers.tied_embeddings = value_at<bool>(config, "tie_word_embeddings").value_or(false);
   numbers.activation = text_at(config, "hidden_act");
   numbers.online = text_at(config, "quantization_config.quant_method") == "bitnet" &&
                    text_at(config, "quantization_config.linear_class") == "autobitlinear" &&
@@ -241,12 +240,9 @@ std::vector<GgufPair> make_pairs(const Model& model, std::string_view architectu
   if (!name.empty() && is_utf8(name)) {
     pairs.add("general.name", name);
   }
-  pairs.add(key("block_count"), numbers.blocks);
-  pairs.add(key("context_length"), numbers.context);
-  pairs.add(key("embedding_length"), numbers.embedding);
-  pairs.add(key("feed_forward_length"), numbers.feed_forward);
-  pairs.add(key("attention.head_count"), numbers.heads);
-  pairs.add(key("attention.head_count_kv"), numbers.kv_heads);
+  for (const Count& count : std::span(kCounts).first<6>()) {  // up to the heads of K and V
+    pairs.add(key(count.key), numbers.*count.number);
+  }
   pairs.add(key("attention.layer_norm_rms_epsilon"), numbers.epsilon);
   if (numbers.head_size != 0) {
     pairs.add(key("attention.key_length"), numbers.head_size);

@@ -28,7 +28,7 @@ std::optional<std::int64_t> integer_of(const std::filesystem::path& path, Pairs 
   }
   const auto value = integer_value(*pair);
   if (!value || *value < 0) {
-    throw Error(path.string() + ": " + std::string(key) + " is no whole number from 0");
+    throw Error(path.string() + ": " + std::string(key) + " is not an integer from 0 to 2^63 - 1");
   }
   return value;
 }
@@ -91,8 +91,8 @@ std::deque<Part> open_parts(const std::filesystem::path& path, std::string_view 
   const std::string base(without_ending(name, ending_of(1, count)));
   if (base.empty()) {
     throw Error(path.string() + ": part 1 of " + std::to_string(count) +
-                " of a split model, wanted a name that ends in " + ending_of(1, count) +
-                ": the other parts are found by theirs");
+                " of a split model, wanted a file name that ends in " + ending_of(1, count) +
+                ": the other parts are found by their names");
   }
   for (std::int64_t i = 2; i <= count; ++i) {
     const std::filesystem::path other = path.parent_path() / (base + ending_of(i, count));

@@ -17,7 +17,7 @@ namespace {
 
 [[noreturn]] void fail(const std::string& what) { throw Error(what); }
 
-/// Bytes of a tensor of type 42 whose blocks are those of `format`; 0 if its rows are no whole blocks.
+/// Bytes of a tensor of type 42 whose blocks are those of `format`; 0 if its rows are not whole blocks.
 std::uint64_t bytes_as(const TensorEntry& tensor, const BlockFormat& format) {
   const auto shape = std::span(tensor.shape).first(tensor.dimensions);
   const std::int64_t row = shape.empty() ? 1 : shape.back();
@@ -49,8 +49,8 @@ std::vector<Placed> by_offset(Header& header, std::uint64_t data_bytes) {
   return order;
 }
 
-/// Type 42 is Q2_0, blocks of 64 weights in 18 bytes; before PQ2_0 had a number of its own its blocks of 128
-/// in 34 bytes had this one. No key tells them apart, but the room that a file has for its tensors does.
+/// Type 42 is Q2_0, blocks of 64 weights in 18 bytes. Before PQ2_0 had its own number, its blocks of 128 weights
+/// in 34 bytes had this one. No key distinguishes them, but the bytes between the offsets of a file do.
 void resolve_type_42(Header& header, std::span<const Placed> order, const std::string& where) {
   const auto is_of_type = [](const Placed& placed) {
     return placed.tensor->type == kQ2_0.ggml_type && placed.tensor->bytes != 0;
@@ -74,7 +74,7 @@ void resolve_type_42(Header& header, std::span<const Placed> order, const std::s
          "(PQ2_0), and both fit the offsets of this file's " +
          std::to_string(count) + " such tensor" + (count == 1 ? "" : "s") + ", of which " +
          quoted_name(std::ranges::find_if(order, is_of_type)->tensor->name) +
-         " is the first; --input-type q2_0 or pq2_0 decides");
+         " is the first; choose with --input-type q2_0 or pq2_0");
   }
   if (new_fits != old_fits && header.block_format.empty()) {
     header.block_format = new_fits ? kQ2_0.option : kPq2_0.option;

@@ -15,6 +15,17 @@ constexpr double kRounding = 0x1p-11;
 constexpr std::uint16_t kInfinity = 0x7c00;
 constexpr std::uint16_t kOne = 0x3c00;
 
+/// [rows] whether all weights of the row are 0.
+std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor) {
+  std::vector<std::uint8_t> codes(static_cast<std::size_t>(packed_row_bytes(tensor.shape[1])));
+  std::vector<bool> zero;
+  for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
+    source.read_codes(tensor, row, 1, codes);
+    zero.push_back(are_zeros(codes, 0, tensor.shape[1]));
+  }
+  return zero;
+}
+
 /// Relative error of the scale that is stored.
 double error_of(std::uint16_t half, float scale) {
   const auto exact = static_cast<double>(scale);

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "base/atomic_file.h"
+#include "base/names.h"
 #include "io/codecs/codes.h"
 #include "io/dtype.h"
 #include "io/gguf_parts.h"
@@ -35,25 +36,15 @@ struct Placed {
 const BlockFormat& block_format(const WritePlan& plan) {
   const std::string& option = plan.options.block_format;
   if (option.empty()) {
-    std::vector<const TensorInfo*> tensors;
-    for (const PlannedTensor& planned : plan.tensors) {
-      tensors.push_back(planned.tensor);
-    }
-    const std::int64_t group = common_group(plan.source, tensors);
+    const std::int64_t group = common_group(plan);
     return group % kTq2_0.weights == 0 ? kTq2_0 : group % kPq2_0.weights == 0 ? kPq2_0 : kQ2_0;
   }
-  std::string names;
-  for (const BlockFormat* format : block_formats()) {
-    if (format->option == option) {
-      return *format;
-    }
-    names += (names.empty() ? "" : ", ") + std::string(format->option);
+  const auto found = std::ranges::find(block_formats(), option, &BlockFormat::option);
+  if (found == block_formats().end()) {
+    throw Error("gguf: unknown ternary type \"" + option + "\", wanted one of " +
+                joined(block_formats(), &BlockFormat::option));
   }
-  throw Error("gguf: there is no ternary type \"" + option + "\", wanted one of " + names);
-}
-
-std::span<const std::int64_t> shape_of(const TensorInfo& tensor) {
-  return tensor.stack.empty() ? tensor.shape : tensor.stack;
+  return **found;
 }
 
 Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFormat& format) {
@@ -61,7 +52,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
   const std::string what = "tensor " + quoted_name(planned.name) + ": ";
   if (planned.name.size() > kLongestName) {
     throw Error(what + "a name of " + std::to_string(planned.name.size()) + " bytes, GGUF takes at most " +
-                std::to_string(kLongestName) + "; --map gives other names");
+                std::to_string(kLongestName) + "; rename it with --map");
   }
   const std::int64_t count = checked_numel(tensor.shape).value_or(0);
   if (tensor.kind == TensorKind::ternary) {
@@ -71,7 +62,7 @@ Placed place(const WritePlan& plan, const PlannedTensor& planned, const BlockFor
                   std::string(format.name) + " takes multiples of " + std::to_string(format.weights) +
                   ". Formats that can hold it: " + formats_that_hold(tensor, scales.fixed(), scales.group()));
     }
-    return {&planned, shape_of(tensor), format.ggml_type,
+    return {&planned, tensor.shape_in_file(), format.ggml_type,
             static_cast<std::uint64_t>(count / format.weights * format.bytes),
             std::make_unique<BlockScales>(plan, planned, format)};
   }

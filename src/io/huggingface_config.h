@@ -3,7 +3,6 @@
 // What a config.json of transformers says of BitNet layers.
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -32,7 +31,7 @@ struct HuggingFaceConfig {
   }
 };
 
-/// Reads text as Python's json module writes it. Throws Error, starting with `what`: text that is no such
+/// Reads text as Python's json module writes it. Throws Error, starting with `what`: text that is not such
 /// JSON, and, if quant_method is "bitnet", values of the other keys above that are unknown or of another
 /// type.
 HuggingFaceConfig parse_huggingface_config(std::string_view text, const std::string& what);

@@ -31,7 +31,7 @@ Index read_index(const fs::path& path) {
         if (file == nullptr || !file->ends_with(".safetensors") ||
             file->find_first_of("/\\") != std::string::npos || file->find('\0') != std::string::npos) {
           throw Error("weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
-                      ", wanted a .safetensors file of the same folder");
+                      ", wanted a .safetensors file in the same folder");
         }
         files.emplace(keys[1], *file);
       });
@@ -117,7 +117,7 @@ HuggingFaceFiles find_huggingface_files(const fs::path& path) {
   } else if (is_there(path / (model + ".index.json"))) {
     read_shards(path / (model + ".index.json"), files);
   } else {
-    throw Error(path.string() + ": a folder without " + model + " and " + model +
+    throw Error(path.string() + ": a folder without " + model + " or " + model +
                 ".index.json, wanted one of them (a model as transformers saves it)" + other_models(path));
   }
   return files;
@@ -143,7 +143,7 @@ void refuse_lone_shard(const fs::path& file) {
     }
     if (shards.size() > 1 && shards.contains(name)) {
       throw Error(file.string() + ": one of the " + std::to_string(shards.size()) + " shards that " +
-                  candidate.string() + " names, a part of a model; wanted that index or its folder, " +
+                  candidate.string() + " lists, a part of a model; wanted that index, or its folder " +
                   folder_of(file).string());
     }
   }

@@ -25,7 +25,8 @@ float only_scale(const WritePlan& plan, const PlannedTensor& planned) {
                 " inputs, transformers keeps one per matrix. Formats that can hold it: " +
                 formats_that_hold(tensor, {}, group));
   }
-  const std::vector<float> scale = read_scale(plan, tensor);
+  const std::vector<float> scale = plan.source.scale(tensor);
+  plan.source.release(tensor);  // the scales of a GGUF file are spread over its data
   const bool one = std::all_of(scale.begin(), scale.end(), [&](float value) { return value == scale[0]; });
   if (!one || tensor.shape[0] % 4 != 0) {
     throw Error("tensor " + quoted_name(planned.name) + ": " +
@@ -91,8 +92,8 @@ class Outputs {
     }
     if (layers_.empty() && convention_ == ScaleConvention::divide) {
       throw Error(
-          "linear_class \"bitlinear\" (--scale-convention divide) has packed weights, and this model's are "
-          "float, made ternary in each pass (quantization_mode \"online\"); `trit pack` packs them");
+          "linear_class \"bitlinear\" (--scale-convention divide) needs packed weights, but this model's are "
+          "float and become ternary in each pass (quantization_mode \"online\"); `trit pack` packs them");
     }
     copied_config_ = layers_.empty();
     const LinearNames names(config, plan_.source.tensors());
@@ -101,8 +102,8 @@ class Outputs {
       if (!layers_.empty() && tensor.kind == TensorKind::floating &&
           names.why_float(planned.name, tensor.shape).empty()) {
         throw Error("tensor " + quoted_name(planned.name) +
-                    " is float, and config.json has it made ternary in each pass (quantization_mode "
-                    "\"online\"), but " +
+                    " is float, to become ternary in each pass (quantization_mode \"online\" of "
+                    "config.json), but " +
                     quoted_name(layers_.front()) +
                     " is packed; transformers has one mode for all layers: pack all of them or none");
       }
@@ -136,7 +137,7 @@ class Outputs {
       return std::any_of(layers_.begin(), layers_.end(),
                          [&](const std::string& layer) { return is_not_converted(alone, layer); });
     } catch (const Error&) {
-      return false;  // an expression that is too much to try: it stays as it came
+      return false;  // an expression that could take too long to match: it is kept unchanged
     }
   }
 
@@ -213,7 +214,7 @@ class Outputs {
     const float stored = convention_ == ScaleConvention::multiply ? scale : 1.0F / scale;
     if (!(stored > 0) || stored > std::numeric_limits<float>::max()) {
       throw Error("tensor " + quoted_name(planned.name) + ": 1 / scale is " + std::to_string(stored) +
-                  "; --scale-convention multiply can hold it");
+                  ", which float32 cannot hold; use --scale-convention multiply");
     }
     add_values(planned.name + "_scale", {1}, {stored});
     const std::string layer(layer_of(planned.name));

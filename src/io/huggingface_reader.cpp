@@ -62,7 +62,7 @@ struct Rules {
   ScaleConvention convention = ScaleConvention::multiply;
 };
 
-/// The scale of the ternary matrix `name`, or null if it is none.
+/// The scale of the ternary matrix `name`, or null if it is not one.
 const TensorView* ternary_scale(const SafetensorsCheckpoint& checkpoint, const std::string& name,
                                 const TensorView& view, const Rules& rules) {
   const bool candidate = (rules.packed && is_packed(view)) || (rules.values && is_float_matrix(view));
@@ -107,7 +107,7 @@ Rules rules_for(const SafetensorsCheckpoint& checkpoint, const fs::path& config_
       throw Error(config_path.string() + ": linear_class \"" + config->linear_class +
                   "\" means --scale-convention " +
                   (rules.convention == ScaleConvention::multiply ? "multiply" : "divide") +
-                  ", the opposite was asked for");
+                  ", but the opposite was given");
     }
   } else if (rules.packed && !options.scale_convention) {
     throw Error(checkpoint.path().string() +
@@ -115,7 +115,7 @@ Rules rules_for(const SafetensorsCheckpoint& checkpoint, const fs::path& config_
                 (config == nullptr
                      ? "there is no " + config_path.string()
                      : config_path.string() + " has no quantization_config with quant_method \"bitnet\"") +
-                "; decide with --scale-convention multiply|divide");
+                "; choose with --scale-convention multiply or divide");
   } else if (rules.packed) {
     rules.convention = *options.scale_convention;
   }
@@ -193,7 +193,7 @@ void check_index(const SafetensorsCheckpoint& checkpoint, const HuggingFaceFiles
         std::find(files.paths.begin(), files.paths.end(), files.folder / file) - files.paths.begin();
     if (!checkpoint.files()[static_cast<std::size_t>(at)].contains(name)) {
       throw Error((files.folder / file).string() + ": no tensor " + quoted_name(name) + ", which " +
-                  files.index_path.string() + " says is there");
+                  files.index_path.string() + " lists there");
     }
   }
 }
@@ -202,7 +202,7 @@ void check_index(const SafetensorsCheckpoint& checkpoint, const HuggingFaceFiles
 struct Config {
   fs::path path;
   std::optional<HuggingFaceConfig> parsed;
-  std::string text;     // to travel along; empty if it is no text
+  std::string text;     // kept with the model; empty if it is not text
   std::string problem;  // why it is not used
 };
 
@@ -266,7 +266,7 @@ std::unique_ptr<Checkpoint> open_huggingface(const fs::path& path, const OpenOpt
   if (config.parsed && config.parsed->is_bitnet()) {
     description += ", linear_class " + config.parsed->linear_class + ", " + config.parsed->quantization_mode;
   } else if (rules.packed) {
-    description += ", packed weights, weight_scale as asked for";
+    description += ", packed weights, weight_scale by --scale-convention";
   } else {
     description += ", no BitNet layers";
   }

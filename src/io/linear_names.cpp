@@ -88,7 +88,7 @@ bool LinearNames::is_router(std::string_view module) const {
           with_experts_.contains(module.substr(0, module.size() - part.size())));
 }
 
-/// Conv1D of transformers' first models keeps its matrix transposed, and is no Linear.
+/// Conv1D of transformers' first models keeps its matrix transposed, and is not a Linear.
 bool LinearNames::is_conv1d(std::string_view module) const {
   constexpr std::array<std::string_view, 4> kModels{"gpt2", "openai-gpt", "imagegpt", "decision_transformer"};
   const std::string_view part = last_part(module);

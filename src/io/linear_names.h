@@ -20,7 +20,7 @@ class LinearNames {
   /// `config` is the model's, or one with nothing set.
   LinearNames(HuggingFaceConfig config, std::span<const TensorInfo> tensors);
 
-  /// Why the floating tensor is no weight that BitNet makes ternary, in words ("an embedding"); empty if it
+  /// Why the floating tensor is not a weight that BitNet makes ternary, in words ("an embedding"); empty if it
   /// is one: a matrix "<layer>.weight" of a linear layer. Throws Error as is_not_converted() does.
   std::string why_float(std::string_view name, std::span<const std::int64_t> shape) const;
 

@@ -57,7 +57,7 @@ std::string name_of_model(const std::filesystem::path& path) {
   return base.empty() ? name : std::string(base);
 }
 
-/// What is told of a model that llama.cpp will not run as transformers does, or not at all.
+/// Warns where llama.cpp will not run a model as transformers does, or not at all.
 void warn_of_gaps(const ConvertOptions& options, const gguf::Model& model,
                   const std::vector<std::string>& unknown, bool has_ternary) {
   const std::string name(model.architecture->name);
@@ -69,9 +69,8 @@ void warn_of_gaps(const ConvertOptions& options, const gguf::Model& model,
   }
   if (model.numbers.online && !has_ternary) {
     warn(options,
-         "the weights are float (quantization_mode \"online\"), and llama.cpp computes with them as they "
-         "are: trit pack "
-         "makes them ternary first");
+         "the weights are float (quantization_mode \"online\"), and llama.cpp computes with them "
+         "unchanged; `trit pack` makes them ternary first");
   }
   const std::string& activation = model.numbers.activation;
   if (!activation.empty() && activation != "silu") {
@@ -79,11 +78,9 @@ void warn_of_gaps(const ConvertOptions& options, const gguf::Model& model,
                       " computes silu: its results will differ");
   }
   warn(options,
-       "no tokenizer is written (tokenizer.ggml.model is \"none\"): llama.cpp loads the file and takes token "
-       "ids; "
-       "for text it lacks tokenizer.ggml.model, .pre, .tokens, .token_type, .scores or .merges, and the ids "
-       "of the "
-       "special tokens");
+       "no tokenizer is written (tokenizer.ggml.model is \"none\"): llama.cpp loads the file and accepts "
+       "token ids; for text it lacks tokenizer.ggml.model, .pre, .tokens, .token_type, .scores or .merges "
+       "and the ids of the special tokens");
 }
 
 }  // namespace
@@ -100,7 +97,7 @@ std::unique_ptr<Checkpoint> with_llama_cpp_names(const Checkpoint& source, const
     }
     return nullptr;
   }
-  // Another architecture was asked for: what it calls its tensors is not known.
+  // Another architecture was given, whose names of tensors are not known.
   if (!options.architecture.empty() && options.architecture != model.architecture->name) {
     return nullptr;
   }

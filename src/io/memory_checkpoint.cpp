@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
-#include <array>
-#include <cstring>
 
 #include "io/dtype.h"
 #include "io/float_elements.h"
@@ -29,7 +27,7 @@ MemoryCheckpoint::~MemoryCheckpoint() = default;
 TensorInfo& MemoryCheckpoint::insert(std::unique_ptr<Stored> stored) {
   check_tensor_name(stored->name, path_.string());
   if (find(stored->name) != nullptr) {
-    throw Error(path_.string() + ": the tensor " + quoted_name(stored->name) + " is added twice");
+    throw Error(path_.string() + ": the tensor " + quoted_name(stored->name) + " was added twice");
   }
   TensorInfo info;
   info.name = stored->name;

@@ -18,7 +18,7 @@ struct GraphLayer {
   double eps = 1e-6;
 };
 
-/// The bit_linear nodes. Throws trit::Error if the text is no such description, or longer than 1 MiB.
+/// The bit_linear nodes. Throws trit::Error if the text is not such a description, or longer than 1 MiB.
 std::vector<GraphLayer> graph_layers(std::string_view text);
 
 /// The description with each node's name replaced; nothing if `rename` has none for one of them.

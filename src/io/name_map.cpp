@@ -39,7 +39,7 @@ NameMap NameMap::parse(std::string_view json, const std::string& what) {
       map.rules_.push_back({std::regex(path[0], std::regex::ECMAScript | std::regex::optimize),
                             text == nullptr ? std::nullopt : std::optional(*text)});
     } catch (const std::regex_error& error) {
-      throw Error(quoted_name(path[0]) + " is no regular expression: " + error.what());
+      throw Error(quoted_name(path[0]) + " is not a regular expression: " + error.what());
     }
   });
   return map;

@@ -54,7 +54,7 @@ class RenamedCheckpoint final : public Checkpoint {
   void set_pairs(const gguf::Model& model, std::string_view architecture, std::string_view name) {
     gguf_pairs_ = gguf::make_pairs(model, architecture, name, pair_bytes_);
   }
-  /// `to_llama_cpp`: rows are asked for in llama.cpp's order and lie in transformers'.
+  /// `to_llama_cpp`: rows are read in llama.cpp's order and stored in transformers'.
   void finish(bool to_llama_cpp) {
     to_llama_cpp_ = to_llama_cpp;
     sort_tensors();
@@ -161,9 +161,8 @@ class RenamedCheckpoint final : public Checkpoint {
       const float back = bfloat16 ? bfloat16_to_float(bits) : float16_to_float(bits);
       if (back != values[i] && !std::isnan(values[i])) {
         throw Error(path_.string() + ": tensor " + quoted_name(from.name) + ": element " +
-                    std::to_string(first + static_cast<std::int64_t>(i)) + " is no " +
-                    std::string(tensor.type) + ", which it was according to the key " +
-                    std::string(kTypesKey));
+                    std::to_string(first + static_cast<std::int64_t>(i)) + " is not a " +
+                    std::string(tensor.type) + ", wanted one as the key " + std::string(kTypesKey) + " says");
       }
       std::memcpy(bytes.data() + i * size, &bits, size);
     }

@@ -75,8 +75,8 @@ class Reader {
     } else if (name == "inverse_weight_names") {
       rotation_.look_ups.push_back(text(key, value));
     } else {
-      throw Error(what_ + ": the key " + quoted_name(key) +
-                  " of rotated weights is not known; without it they would be computed with wrongly");
+      throw Error(what_ + ": unknown key " + quoted_name(key) +
+                  " of rotated weights; without it the results would be wrong");
     }
   }
 
@@ -84,7 +84,7 @@ class Reader {
     for (const char* name : {"version", "block_size", "transform", "axis", "sign_mode"}) {
       if (!seen_.contains(name)) {
         fail(std::string(kRotationPrefix) + name, "is missing",
-             "it beside the other keys of rotated weights");
+             "a value beside the other keys of rotated weights");
       }
     }
     if (rotation_.weights.empty() && rotation_.look_ups.empty()) {
@@ -134,8 +134,8 @@ class Reader {
     const std::string widths_key = std::string(kRotationPrefix) + "sign_widths";
     const std::string values_key = std::string(kRotationPrefix) + "sign_values";
     if (!explicit_ && !(widths_.empty() && values_.empty())) {
-      fail(widths_.empty() ? values_key : widths_key, "is there beside sign_mode \"identity\"",
-           "it with \"explicit\" alone");
+      fail(widths_.empty() ? values_key : widths_key, "is present beside sign_mode \"identity\"",
+           "it only with \"explicit\"");
     }
     if (explicit_ && widths_.empty()) {
       fail(widths_key, "is missing or empty", "the numbers of inputs of sign_mode \"explicit\"");

@@ -180,8 +180,8 @@ void SafetensorsCheckpoint::read_codes(const TensorInfo& tensor, std::int64_t fi
            "row " + std::to_string(row) + ", column " + std::to_string(*invalid) +
                (*invalid >= in_features ? ": the padding past the last column is not 0"
                 : source.layout == Layout::bitnet_values
-                    ? ": " + std::to_string(values[*invalid]) + " is no ternary weight, wanted -1, 0 or 1"
-                    : ": the bits are no code of a ternary weight"));
+                    ? ": " + std::to_string(values[*invalid]) + " is not a ternary weight, wanted -1, 0 or 1"
+                    : ": the bits are not a ternary code"));
     }
   }
 }

@@ -19,7 +19,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
  public:
   /// How a tensor is read.
   enum class Layout : std::uint8_t {
-    elements,         // as they lie
+    elements,         // as stored
     scaled_elements,  // float, element * scale: the bias of autobitlinear
     rows_2bit,        // the stored form
     bitnet_packed,    // transformers: four rows share a byte
@@ -89,7 +89,7 @@ bool has_torchao_pairs(const SafetensorsFile& file);
 
 /// Metadata key of a file in the stored form whose matrices have groups: the inputs of one.
 inline constexpr std::string_view kGroupKey = "trit.group";
-/// Its value, 0 without the key. Throws Error for one that is no multiple of 32 from 32 to 2^30.
+/// Its value, 0 without the key. Throws Error for one that is not a multiple of 32 from 32 to 2^30.
 std::int64_t stored_group(const SafetensorsFile& file);
 
 /// Metadata key for the in_features of a packed matrix, which codes [N, ceil(K / 4)] alone do not tell.

@@ -2,7 +2,6 @@
 //
 // The safetensors reader (trit/safetensors.h): maps the file, trusts nothing in it.
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "io/dtype.h"
@@ -35,7 +34,7 @@ std::string_view header_text(std::span<const std::byte> bytes, const std::string
   };
   if (bytes.size() < kLengthBytes) {
     fail(std::to_string(bytes.size()) +
-         " bytes, wanted a safetensors file (8 bytes of header length at least)");
+         " bytes, wanted a safetensors file (at least the 8 bytes of its header's length)");
   }
   std::uint64_t length = 0;
   for (std::size_t i = 0; i < std::min<std::size_t>(kLengthBytes, bytes.size()); ++i) {

@@ -113,7 +113,7 @@ SafetensorsStream::SafetensorsStream(const std::filesystem::path& path,
   text += "}";
   text.append((8 - text.size() % 8) % 8, ' ');
   if (text.size() > kMaxHeaderBytes) {
-    throw Error(file + ": a header of " + std::to_string(text.size()) + " bytes, readers take at most " +
+    throw Error(file + ": a header of " + std::to_string(text.size()) + " bytes, readers accept at most " +
                 std::to_string(kMaxHeaderBytes));
   }
   std::byte length[8];
@@ -136,7 +136,7 @@ void SafetensorsStream::write(std::span<const std::byte> bytes) {
       ++current_;
     }
     if (current_ == written_.size()) {
-      file_.write(bytes);  // too much: commit() says so
+      file_.write(bytes);  // too many bytes: commit() reports it
       return;
     }
     const auto part = bytes.first(std::min<std::size_t>(bytes.size(), written_[current_].end - position));

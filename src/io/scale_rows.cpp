@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "io/scale_rows.h"
 
-#include <numeric>
-
 namespace trit::io {
 
 ScaleRows::ScaleRows(const Checkpoint& source, const TensorInfo& tensor)
@@ -31,6 +29,13 @@ bool are_zeros(std::span<const std::uint8_t> codes, std::int64_t first, std::int
   return true;
 }
 
+std::vector<float> all_group_scales(const Checkpoint& source, const TensorInfo& tensor) {
+  std::vector<float> scales(
+      static_cast<std::size_t>(tensor.shape[0] * groups_of(tensor.shape[1], source.group(tensor))));
+  source.read_group_scales(tensor, 0, tensor.shape[0], scales);
+  return scales;
+}
+
 bool fit_float16(const ScaleRows& scales) {
   bool fit = true;
   scales.for_each_row([&](std::int64_t, std::span<const float> row) {
@@ -38,17 +43,6 @@ bool fit_float16(const ScaleRows& scales) {
                      row, [](float value) { return float16_to_float(float_to_float16(value)) == value; });
   });
   return fit;
-}
-
-std::int64_t common_group(const Checkpoint& source, std::span<const TensorInfo* const> tensors) {
-  std::int64_t group = 0;
-  for (const TensorInfo* tensor : tensors) {
-    if (tensor->kind == TensorKind::ternary) {
-      group = std::gcd(group, source.group(*tensor));
-      source.release(*tensor);
-    }
-  }
-  return group;
 }
 
 }  // namespace trit::io

@@ -57,11 +57,10 @@ void ScaleRows::for_each_row(const Found& found) const {
 /// Whether all weights of a row of packed codes in [first, last) are 0.
 bool are_zeros(std::span<const std::uint8_t> codes, std::int64_t first, std::int64_t last);
 
+/// All scales of a matrix with groups, [N, groups].
+std::vector<float> all_group_scales(const Checkpoint& source, const TensorInfo& tensor);
+
 /// Whether every scale of a matrix with groups is a float16.
 bool fit_float16(const ScaleRows& scales);
-
-/// The inputs of a group that all matrices of a model with groups can have: their greatest common divisor; 0 if
-/// none has groups.
-std::int64_t common_group(const Checkpoint& source, std::span<const TensorInfo* const> tensors);
 
 }  // namespace trit::io

@@ -61,7 +61,7 @@ std::string found_text(const Json& value);
 /// An object of a tree, member by member. Errors start with `what`.
 class JsonObject {
  public:
-  /// Throws Error if `value` is no object. It must outlive this.
+  /// Throws Error if `value` is not an object. It must outlive this.
   JsonObject(const Json& value, std::string what);
 
   const std::string& what() const { return what_; }
@@ -74,13 +74,13 @@ class JsonObject {
   std::int64_t integer(const char* key, std::int64_t min, std::int64_t max) const;
   /// A positive number, `otherwise` if there is none.
   float positive(const char* key, float otherwise) const;
-  /// Throws Error for a member that nobody asked for.
+  /// Throws Error for a member that none of the functions above was called for.
   void check_all_read() const;
 
  private:
   const Json& value_;
   std::string what_;
-  mutable std::vector<std::string> known_;  // asked for
+  mutable std::vector<std::string> known_;  // keys of those calls
 };
 
 /// An integer from `min` to `max`.

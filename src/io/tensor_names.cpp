@@ -74,7 +74,7 @@ void check_tensor_name(std::string_view name, const std::string& file) {
     fail("is not valid UTF-8");
   }
   if (has_parent_part(name)) {
-    fail("has the part \"..\", wanted none: programs make file names of tensor names");
+    fail("has the part \"..\", wanted none: programs use tensor names as file names");
   }
 }
 

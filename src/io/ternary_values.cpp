@@ -11,6 +11,7 @@
 
 #include "io/dtype.h"
 #include "io/number_text.h"
+#include "io/scale_rows.h"
 #include "io/tensor_names.h"
 #include "trit/error.h"
 #include "trit/io.h"
@@ -40,7 +41,7 @@ struct Problem {
 /// What fits the rows so far.
 struct Fit {
   std::int64_t group = 0;  // the largest size of groups, which halves as long as a change needs it
-  bool fixed = false;      // it is asked for, and does not halve
+  bool fixed = false;      // given by the caller: it does not halve
   bool per_row = true;     // no |value| changes in a row
   bool per_tensor = true;  // nor from row to row
   float value = 0;         // of the rows, as long as there is one
@@ -123,10 +124,7 @@ class TernaryValuesCheckpoint final : public Checkpoint {
     if (fit->per_tensor) {
       return {fit->value == 0 ? 1 : fit->value};
     }
-    std::vector<float> scale(
-        static_cast<std::size_t>(tensor.shape[0] * groups_of(tensor.shape[1], group(tensor))));
-    read_group_scales(tensor, 0, tensor.shape[0], scale);
-    return scale;
+    return all_group_scales(*this, tensor);
   }
 
   void read_group_scales(const TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,

@@ -4,6 +4,7 @@
 // packing.
 #include <algorithm>
 #include <charconv>
+#include <optional>
 
 #include "io/dtype.h"
 #include "io/float_elements.h"
@@ -27,21 +28,26 @@ void check_metadata(const SafetensorsFile& file, const std::string& key, const s
   }
 }
 
+/// The integer that is all of the text.
+std::optional<std::int64_t> integer_of(const std::string& text) {
+  std::int64_t value = 0;
+  const char* const end = text.data() + text.size();
+  const auto [stopped, error] = std::from_chars(text.data(), end, value);
+  return error == std::errc() && stopped == end ? std::optional(value) : std::nullopt;
+}
+
 /// in_features of a packed matrix with rows of `row_bytes`: the metadata say it, or the norm in front of it,
 /// and else it is a multiple of 4.
 std::int64_t in_features_of(const SafetensorsFile& file, const std::string& name, std::int64_t row_bytes) {
   const std::string key = in_features_key(name);
-  std::int64_t value = 4 * row_bytes;
   if (const auto entry = file.metadata().find(key); entry != file.metadata().end()) {
-    const std::string& text = entry->second;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (error != std::errc() || end != text.data() + text.size() || value < 1 ||
-        packed_row_bytes(value) != row_bytes) {
-      throw Error(file.path().string() + ": metadata " + quoted_name(key) + " is " + quoted_name(text) +
-                  ", wanted " + std::to_string(4 * row_bytes - 3) + ".." + std::to_string(4 * row_bytes) +
-                  " (rows of " + std::to_string(row_bytes) + " bytes)");
+    const auto value = integer_of(entry->second);
+    if (!value || *value < 1 || *value > 4 * row_bytes || packed_row_bytes(*value) != row_bytes) {
+      throw Error(file.path().string() + ": metadata " + quoted_name(key) + " is " +
+                  quoted_name(entry->second) + ", wanted " + std::to_string(4 * row_bytes - 3) + ".." +
+                  std::to_string(4 * row_bytes) + " (rows of " + std::to_string(row_bytes) + " bytes)");
     }
-    return value;
+    return *value;
   }
   const std::string layer(without_ending(name, ".weight"));
   const auto norm = file.tensors().find(layer + ".norm.weight");
@@ -49,7 +55,7 @@ std::int64_t in_features_of(const SafetensorsFile& file, const std::string& name
       packed_row_bytes(norm->second.shape[0]) == row_bytes) {
     return norm->second.shape[0];
   }
-  return value;
+  return 4 * row_bytes;
 }
 
 std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name, const TensorView& view) {
@@ -60,7 +66,7 @@ std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name,
   return 4 * view.shape[1];
 }
 
-/// The scale of the packed matrix `name`, or null if it is none. With two dimensions it has groups of `group`
+/// The scale of the packed matrix `name`, or null if it is not one. With two dimensions it has groups of `group`
 /// inputs.
 const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string& name,
                                   const TensorView& view, std::int64_t group) {
@@ -119,14 +125,12 @@ std::int64_t stored_group(const SafetensorsFile& file) {
     return 0;
   }
   constexpr std::int64_t kLargest = std::int64_t{1} << 30;
-  const std::string& text = entry->second;
-  std::int64_t value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size() || !is_group_size(value) || value > kLargest) {
-    throw Error(file.path().string() + ": metadata trit.group is " + quoted_name(text) +
+  const auto value = integer_of(entry->second);
+  if (!value || !is_group_size(*value) || *value > kLargest) {
+    throw Error(file.path().string() + ": metadata trit.group is " + quoted_name(entry->second) +
                 ", wanted a multiple of 32 from 32 to 2^30");
   }
-  return value;
+  return *value;
 }
 
 std::unique_ptr<Checkpoint> open_trit(SafetensorsFile opened) {

@@ -4,7 +4,6 @@
 // groups, the largest that divides those of all of its matrices.
 #include <algorithm>
 
-#include "io/dtype.h"
 #include "io/safetensors_checkpoint.h"
 #include "io/safetensors_stream.h"
 #include "io/scale_rows.h"
@@ -52,11 +51,7 @@ void write_trit(const WritePlan& plan, const std::filesystem::path& out) {
   metadata["trit.version"] = "1";
   metadata["trit.layout"] = "rows-2bit";
   metadata["trit.scale"] = "multiply";
-  std::vector<const TensorInfo*> tensors;
-  for (const PlannedTensor& planned : plan.tensors) {
-    tensors.push_back(planned.tensor);
-  }
-  const std::int64_t group = common_group(plan.source, tensors);
+  const std::int64_t group = common_group(plan);
   if (group != 0) {
     metadata[std::string(kGroupKey)] = std::to_string(group);
   }

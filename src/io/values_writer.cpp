@@ -68,7 +68,7 @@ void write_values(const WritePlan& plan, const std::filesystem::path& out) {
   std::vector<bool> half;
   for (const PlannedTensor& planned : plan.tensors) {
     const TensorInfo& tensor = *planned.tensor;
-    const auto shape = tensor.stack.empty() ? tensor.shape : tensor.stack;
+    const auto shape = tensor.shape_in_file();
     std::string type(tensor.type);
     half.push_back(tensor.kind == TensorKind::ternary && fit_float16(ScaleRows(plan.source, tensor)));
     if (tensor.kind == TensorKind::ternary) {

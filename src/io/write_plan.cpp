@@ -2,6 +2,7 @@
 #include "io/write_plan.h"
 
 #include <algorithm>
+#include <numeric>
 
 #include "io/checksum.h"
 #include "io/codecs/blocks.h"
@@ -35,22 +36,15 @@ void Progress::add(std::uint64_t bytes) {
   }
 }
 
-std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor) {
-  std::vector<float> scale = plan.source.scale(tensor);
-  plan.source.release(tensor);
-  return scale;
-}
-
-std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor) {
-  const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
-  std::vector<std::uint8_t> codes(static_cast<std::size_t>(row_bytes));
-  std::vector<bool> zero;
-  for (std::int64_t row = 0; row < tensor.shape[0]; ++row) {
-    source.read_codes(tensor, row, 1, codes);
-    zero.push_back(std::ranges::all_of(codes, [](std::uint8_t byte) { return byte == 0; }));
+std::int64_t common_group(const WritePlan& plan) {
+  std::int64_t group = 0;
+  for (const PlannedTensor& planned : plan.tensors) {
+    if (planned.tensor->kind == TensorKind::ternary) {
+      group = std::gcd(group, plan.source.group(*planned.tensor));
+      plan.source.release(*planned.tensor);
+    }
   }
-  source.release(tensor);
-  return zero;
+  return group;
 }
 
 std::int64_t rows_per_read(const TensorInfo& tensor) {

@@ -42,12 +42,9 @@ class Progress {
 /// Where a writer puts bytes.
 using Sink = std::function<void(std::span<const std::byte>)>;
 
-/// The source's scale of a ternary tensor. Releases the pages that were read for it: the scales of a GGUF
-/// file are spread over the data, and writers ask for all scales before they write.
-std::vector<float> read_scale(const WritePlan& plan, const TensorInfo& tensor);
-
-/// [rows] whether all weights of the row of a ternary tensor are 0.
-std::vector<bool> zero_rows(const Checkpoint& source, const TensorInfo& tensor);
+/// The inputs of a group that all matrices of the plan with groups can have: their greatest common divisor; 0 if
+/// none has groups.
+std::int64_t common_group(const WritePlan& plan);
 
 /// Rows to read at a time: about a megabyte of codes.
 std::int64_t rows_per_read(const TensorInfo& tensor);

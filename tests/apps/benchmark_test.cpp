@@ -16,7 +16,7 @@
 #include "trit/cpu_caches.h"
 #include "trit/error.h"
 
-namespace trit::apps {
+namespace trit::bench {
 namespace {
 
 TEST(TimingTest, Median) {
@@ -233,4 +233,4 @@ TEST(LinearBenchmarkTest, RefusesBadOptions) {
 }
 
 }  // namespace
-}  // namespace trit::apps
+}  // namespace trit::bench

@@ -12,8 +12,6 @@
 
 #include <array>
 #include <csignal>
-#include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <thread>
 

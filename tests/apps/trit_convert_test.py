@@ -151,7 +151,7 @@ class ConvertTest(CommandTest):
         path = write_safetensors(self.root / "model.safetensors", tensors)
         out = self.root / "out"
         for command in (("info", path), ("convert", path, out, "--to", "trit")):
-            self.fails(*command, says="--scale-convention multiply|divide")
+            self.fails(*command, says="--scale-convention multiply or divide")
         for convention, scale in (("multiply", 4.0), ("divide", 0.25)):
             self.succeeds("convert", path, out, "--to", "trit", "--scale-convention", convention)
             self.assertEqual(read_safetensors(out)[0]["fc.weight_scale"][2], f32([scale]))

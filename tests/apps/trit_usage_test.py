@@ -238,7 +238,7 @@ class InfoTest(CommandTest):
             self.fails("info", path, says="trit.in_features.w")
         row_scale["w"] = ("U8", [2, 2], b"\x02\x00\x00\x00")
         write_safetensors(path, row_scale, metadata)
-        self.fails("info", path, says=("w.safetensors", "code 2"))
+        self.fails("info", path, says=("w.safetensors", "row 0, column 0: the bits are not a ternary code"))
 
     def test_a_float_file_with_a_network(self) -> None:
         tensors = {"fc.weight": ("F32", [2, 4], f32([1.0] * 8)), "fc.bias": ("F32", [2], f32([0.0] * 2))}

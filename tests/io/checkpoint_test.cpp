@@ -178,7 +178,7 @@ TEST(Open, ForeignFiles) {
       {std::string(257, 'x') + "ustar" + std::string(250, '\0'), "a tar archive"},
       {"\x89HDF\r\n\x1a\n", "an HDF5 file"},
       {"{\"model_type\": \"llama\"}", "JSON text"},
-      {"tjgg\1\0\0\0"s, "ggml from before GGUF"}};
+      {"tjgg\1\0\0\0"s, "ggml model file older than GGUF"}};
   for (const auto& [bytes, name] : kinds) {
     refused(bytes, {folder.path().string(), name, "wanted GGUF version 3, safetensors, or a folder"});
     expect_error([&] { SafetensorsFile::open(folder / "x"); },

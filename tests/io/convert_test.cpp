@@ -9,7 +9,6 @@
 #include "io/random_model.h"
 #include "io/test_folder.h"
 #include "trit/io.h"
-#include "trit/quantize.h"
 #include "trit/safetensors.h"
 
 namespace trit::io {
@@ -19,13 +18,7 @@ using test::expect_error;
 using test::random_matrix;
 using test::read_matrix;
 using test::TestFolder;
-
-ConvertOptions to_gguf(const std::string& block_format) {
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = block_format;
-  return options;
-}
+using test::to_gguf;
 
 TEST(Convert, WhatGgufCannotHold) {
   const TestFolder folder;
@@ -61,7 +54,7 @@ TEST(Convert, WhatGgufCannotHold) {
   ConvertOptions torchao;
   torchao.to = Format::torchao;
   expect_error([&] { convert(rows, folder / "x", torchao); },
-               {"torchao is read only", "trit, hf, gguf or safetensors"});
+               {"torchao can only be read", "trit, hf, gguf or safetensors"});
 }
 
 TEST(Convert, Names) {
@@ -75,7 +68,7 @@ TEST(Convert, Names) {
   const auto refused = [](const char* json, const std::vector<std::string>& parts) {
     expect_error([&] { NameMap::parse(json, "map"); }, parts);
   };
-  refused(R"json({"(": "x"})json", {"map: \"(\" is no regular expression"});
+  refused(R"json({"(": "x"})json", {"map: \"(\" is not a regular expression"});
   refused(R"json({"a\\18446744073709551615": "x"})json", {"a number of more than 9 digits"});
   refused(R"json({"a": 1})json", {"the value of \"a\" is 1", "wanted a string"});
   refused(R"json({"a": {"b": "c"}})json", {"the value of \"a\""});
@@ -167,7 +160,7 @@ TEST(Convert, AFullDiskLeavesNothingBehind) {
     {
       const FileSizeLimit limit(90'000);
       expect_error([&] { convert(model, folder / "x", options); },
-                   {"cannot be written", "it took ", "make room there, or write elsewhere"});
+                   {"cannot be written", "(after ", "free some space, or write to another place"});
     }
     EXPECT_TRUE(folder.names().empty()) << folder.names().front();
   }

@@ -4,11 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
-#include <limits>
 
 #include "io/random_model.h"
 #include "trit/io.h"
-#include "trit/quantize.h"
 #include "trit/safetensors.h"
 
 namespace trit::io {

@@ -14,6 +14,7 @@ namespace {
 
 using gguf::Architecture;
 using test::TestFolder;
+using test::to_gguf;
 
 TEST(GgufArchitecture, NamesThereAndBack) {
   for (const Architecture& architecture : gguf::architectures()) {
@@ -78,9 +79,7 @@ TEST(GgufArchitecture, AModelComesBackBitForBit) {
   model.add("other", {64}, std::vector<float>(64, 0.5F));
   model.set_metadata("huggingface.config", kConfig);
   std::vector<std::string> warnings;
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = "q2_0";
+  ConvertOptions options = to_gguf("q2_0");
   options.warn = [&](const std::string& text) { warnings.push_back(text); };
   convert(model, folder / "x", options);
   ASSERT_EQ(warnings.size(), 2U);
@@ -121,10 +120,7 @@ TEST(GgufArchitecture, RowsThatAreNoHeads) {
   MemoryCheckpoint model;
   model.add("model.layers.0.self_attn.q_proj.weight", test::random_matrix(random, 60, 64, false));
   model.set_metadata("huggingface.config", kConfig);
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = "q2_0";
-  test::expect_error([&] { convert(model, folder / "x", options); },
+  test::expect_error([&] { convert(model, folder / "x", to_gguf("q2_0")); },
                      {"q_proj.weight\" has 60 rows, wanted 4 heads of an even size"});
 }
 

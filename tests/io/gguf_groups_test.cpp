@@ -15,6 +15,7 @@ namespace {
 using test::expect_error;
 using test::GgufBuilder;
 using test::TestFolder;
+using test::to_gguf;
 using test::write_file;
 
 /// Not test::expect_refused, whose folder would be this test's.
@@ -65,9 +66,7 @@ TEST(GgufGroups, LayoutsUnderType42AreToldApartByTheirSizes) {
       EXPECT_EQ(matrix.scale[3], 4);
       EXPECT_EQ(count_codes(*checkpoint, *checkpoint->find(name)).plus, 8 * 256);
       // Old files come out with the type that their blocks have today.
-      ConvertOptions options;
-      options.to = Format::gguf;
-      convert(*checkpoint, folder / "y", options);
+      convert(*checkpoint, folder / "y", to_gguf());
       const auto converted = open_checkpoint(folder / "y");
       EXPECT_TRUE(diff(*checkpoint, *converted).empty());
       EXPECT_EQ(converted->tensors()[0].type, weights == 64 ? "Q2_0" : "PQ2_0");
@@ -130,10 +129,7 @@ TEST(GgufGroups, Type143IsPtq1_0WhereSomethingSaysSo) {
   other.data.resize(128);
   expect_refused(folder, other.build(), {"\"w.weight\"", "follow"});
   // What is written here is read again without help.
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = "ptq1_0";
-  convert(*said, folder / "y", options);
+  convert(*said, folder / "y", to_gguf("ptq1_0"));
   EXPECT_TRUE(diff(*said, *open_checkpoint(folder / "y")).empty());
 }
 
@@ -178,7 +174,7 @@ TEST(GgufGroups, ScalesThatAreNotFiniteNameTheirPlace) {
     const auto checkpoint = open_checkpoint(folder / "x.gguf");
     // The groups are known from the first two; the third is found when it is read.
     expect_error([&] { checkpoint->scale(checkpoint->tensors()[0]); },
-                 {"x.gguf", "tensor \"w.weight\"", "row 0, block 2", text, "wanted a finite one"});
+                 {"x.gguf", "tensor \"w.weight\"", "row 0, block 2", text, "wanted a finite value"});
     for (const Format to : {Format::trit, Format::gguf}) {
       ConvertOptions options;
       options.to = to;

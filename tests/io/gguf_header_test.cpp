@@ -40,7 +40,7 @@ TEST(Gguf, VersionsAndByteOrder) {
   file.magic = "FUGG";
   expect_refused(file.build(), {"byte-swapped", "wanted GGUF version 3"});
   file.magic = "lmgg";
-  expect_refused(file.build(), {"ggml from before GGUF", "wanted GGUF version 3"});
+  expect_refused(file.build(), {"ggml model file older than GGUF", "wanted GGUF version 3"});
 }
 
 TEST(Gguf, EveryTruncationIsAnError) {

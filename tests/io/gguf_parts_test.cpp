@@ -15,6 +15,7 @@ using test::expect_error;
 using test::GgufBuilder;
 using test::plain_gguf;
 using test::TestFolder;
+using test::to_gguf;
 using test::write_file;
 
 /// One part of a split model with one tensor.
@@ -53,10 +54,7 @@ TEST(Gguf, PartsOfAModel) {
       EXPECT_EQ(test::read_matrix(*checkpoint, "w" + std::to_string(i)).scale,
                 std::vector<float>{0.25F * static_cast<float>(i + 1)});
     }
-    ConvertOptions options;
-    options.to = Format::gguf;
-    options.block_format = "q2_0";
-    convert(*checkpoint, folder / "one", options);
+    convert(*checkpoint, folder / "one", to_gguf("q2_0"));
     const auto one = open_checkpoint(folder / "one");
     EXPECT_TRUE(diff(*checkpoint, *one).empty());
     for (const GgufPair& pair : one->gguf_pairs()) {
@@ -97,10 +95,7 @@ TEST(Gguf, KeysOfAJoinedModelAreNotKept) {
   const TestFolder folder;
   for (const std::uint16_t count : {std::uint16_t{0}, std::uint16_t{1}}) {
     write_file(folder / "x", part(0, count, "w").build());
-    ConvertOptions options;
-    options.to = Format::gguf;
-    options.block_format = "q2_0";
-    convert(*open_checkpoint(folder / "x"), folder / "y", options);
+    convert(*open_checkpoint(folder / "x"), folder / "y", to_gguf("q2_0"));
     const auto joined = open_checkpoint(folder / "y");
     for (const GgufPair& pair : joined->gguf_pairs()) {
       EXPECT_FALSE(pair.key.starts_with("split.")) << pair.key;

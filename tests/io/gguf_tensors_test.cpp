@@ -15,6 +15,7 @@ using test::expect_error;
 using test::expect_refused;
 using test::GgufBuilder;
 using test::TestFolder;
+using test::to_gguf;
 using test::write_file;
 
 /// Every type that ggml has: listed with its name and bytes, copied to GGUF, an error elsewhere.
@@ -55,9 +56,8 @@ TEST(Gguf, TypesThatAreNotDecoded) {
   EXPECT_EQ(checkpoint->find("t14")->type, "Q6_K");
   EXPECT_EQ(checkpoint->find("t14")->stored_bytes, 2U * 210);
   std::size_t blocks = 0;
-  ConvertOptions to_gguf;
-  to_gguf.to = Format::gguf;
-  to_gguf.names =
+  ConvertOptions options = to_gguf();
+  options.names =
       NameMap::parse(R"json({"t3[45]": null, "t42": null})json", "map");  // random codes are no weights
   for (const TensorInfo& tensor : checkpoint->tensors()) {
     if (tensor.kind == TensorKind::blocks) {
@@ -73,7 +73,7 @@ TEST(Gguf, TypesThatAreNotDecoded) {
     }
   }
   EXPECT_EQ(blocks, 35U - 8 - 3);  // without those of single elements and the ternary ones
-  convert(*checkpoint, folder / "y", to_gguf);
+  convert(*checkpoint, folder / "y", options);
   const auto copy = open_checkpoint(folder / "y");
   EXPECT_EQ(copy->tensors().size(), 32U);
   for (const TensorInfo& tensor : copy->tensors()) {
@@ -108,10 +108,7 @@ TEST(Gguf, StacksOfMatrices) {
   const TernaryMatrix wanted = test::read_matrix(*checkpoint, tensor.name);
   EXPECT_EQ(wanted.scale, (std::vector<float>{0.5, 0.5, 0.5, 0.5, 2, 2, 2, 2}));
   for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
-    ConvertOptions options;
-    options.to = Format::gguf;
-    options.block_format = type;
-    convert(*checkpoint, folder / type, options);
+    convert(*checkpoint, folder / type, to_gguf(type));
     const auto other = open_checkpoint(folder / type);
     EXPECT_TRUE(diff(*checkpoint, *other).empty()) << type;
     EXPECT_EQ(other->tensors()[0].stack.size(), 3U);
@@ -178,10 +175,7 @@ TEST(Gguf, BlocksWithScalesOfTheirOwn) {
   EXPECT_EQ(counts.plus, 256);
   EXPECT_EQ(counts.minus, 128);  // those of the negative scale
   for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
-    ConvertOptions options;
-    options.to = Format::gguf;
-    options.block_format = type;
-    convert(*checkpoint, folder / type, options);
+    convert(*checkpoint, folder / type, to_gguf(type));
     EXPECT_TRUE(diff(*checkpoint, *open_checkpoint(folder / type)).empty()) << type;
   }
 }

@@ -15,6 +15,7 @@ using test::expect_error;
 using test::GgufBuilder;
 using test::plain_gguf;
 using test::TestFolder;
+using test::to_gguf;
 using test::write_file;
 
 TEST(Gguf, PairsOfTheSourceAreKept) {
@@ -25,9 +26,7 @@ TEST(Gguf, PairsOfTheSourceAreKept) {
                 GgufBuilder::text("a") + GgufBuilder::text("b"));
   file.pair("llama.rope.freq_base", 6, GgufBuilder::number(10000.0F));
   write_file(folder / "x", file.build());
-  ConvertOptions options;
-  options.to = Format::gguf;
-  convert(*open_checkpoint(folder / "x"), folder / "y", options);
+  convert(*open_checkpoint(folder / "x"), folder / "y", to_gguf());
   const auto converted = open_checkpoint(folder / "y");
   const auto original = open_checkpoint(folder / "x");
   for (const GgufPair& pair : original->gguf_pairs()) {
@@ -45,9 +44,7 @@ TEST(Gguf, SmallScales) {
   for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
     SCOPED_TRACE(type);
     std::vector<std::string> warnings;
-    ConvertOptions options;
-    options.to = Format::gguf;
-    options.block_format = type;
+    ConvertOptions options = to_gguf(type);
     options.warn = [&](const std::string& text) { warnings.push_back(text); };
     const auto written = [&](const TernaryMatrix& matrix) {
       warnings.clear();
@@ -92,8 +89,7 @@ TEST(Gguf, ATypeIsForTernaryMatrices) {
   const TestFolder folder;
   MemoryCheckpoint model;
   model.add("w.weight", {2, 2}, std::vector<float>(4, 1));
-  ConvertOptions options;
-  options.to = Format::gguf;
+  ConvertOptions options = to_gguf();
   convert(model, folder / "x", options);
   for (const char* type : {"tq1_0", "tq2_0", "q2_0", "pq2_0", "ptq1_0"}) {
     options.block_format = type;

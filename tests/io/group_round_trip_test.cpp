@@ -19,13 +19,7 @@ using test::random_grouped;
 using test::random_matrix;
 using test::read_matrix;
 using test::TestFolder;
-
-ConvertOptions to_gguf(const std::string& block_format) {
-  ConvertOptions options;
-  options.to = Format::gguf;
-  options.block_format = block_format;
-  return options;
-}
+using test::to_gguf;
 
 /// The same values with a scale for each `group` inputs.
 TernaryMatrix refined(const TernaryMatrix& matrix, std::int64_t group) {

@@ -93,11 +93,11 @@ TEST(HuggingFace, NothingIsGuessed) {
   const auto open = [&](const OpenOptions& options = {}) {
     return open_checkpoint(folder / "model.safetensors", options);
   };
-  expect_error([&] { open(); }, {"--scale-convention multiply|divide", "there is no"});
+  expect_error([&] { open(); }, {"--scale-convention multiply or divide", "there is no"});
   write_file(folder / "config.json", R"({"model_type": "llama"})");
-  expect_error([&] { open(); }, {"--scale-convention multiply|divide", "no quantization_config"});
+  expect_error([&] { open(); }, {"--scale-convention multiply or divide", "no quantization_config"});
   write_file(folder / "config.json", R"({"quantization_config": {"quant_method": "gptq"}})");
-  expect_error([&] { open(); }, {"--scale-convention multiply|divide"});
+  expect_error([&] { open(); }, {"--scale-convention multiply or divide"});
   for (const auto convention : {ScaleConvention::multiply, ScaleConvention::divide}) {
     const auto checkpoint = open({.scale_convention = convention});
     EXPECT_EQ(checkpoint->scale(*checkpoint->find("fc.weight"))[0],
@@ -105,7 +105,7 @@ TEST(HuggingFace, NothingIsGuessed) {
   }
   write_file(folder / "config.json", config(""));
   expect_error([&] { open({.scale_convention = ScaleConvention::multiply}); },
-               {"\"bitlinear\" means --scale-convention divide", "the opposite was asked for"});
+               {"\"bitlinear\" means --scale-convention divide", "the opposite was given"});
   write_file(folder / "config.json",
              config(R"(, "linear_class": "autobitlinear", "quantization_mode": "online")"));
   expect_error([&] { open(); }, {"\"online\" has float weights", "wanted \"offline\""});
@@ -387,7 +387,7 @@ TEST(HuggingFace, Shards) {
                {"b.safetensors: no tensor \"fc.weight\"", index_path});
   for (const char* name : {"../a.safetensors", "/a.safetensors", "a.txt", "a\\u0000.safetensors"}) {
     index(R"({"fc.weight": ")" + std::string(name) + "\"}");
-    expect_error([&] { open_checkpoint(folder.path()); }, {"wanted a .safetensors file of the same folder"});
+    expect_error([&] { open_checkpoint(folder.path()); }, {"wanted a .safetensors file in the same folder"});
   }
   index(R"({"fc.weight": "missing.safetensors"})");
   expect_error([&] { open_checkpoint(folder.path()); },
@@ -465,7 +465,7 @@ TEST(HuggingFace, TheWrittenConfig) {
   EXPECT_NE(text.find(R"("x")"), std::string::npos) << text;
   EXPECT_EQ(text.find(R"("fc")"), std::string::npos) << text;  // it is ternary
   expect_error([&] { convert(model, folder / "x", to_hf(ScaleConvention::multiply)); },
-               {"exists already, wanted a new or an empty folder"});
+               {"already exists, wanted a new or an empty folder"});
 }
 
 }  // namespace

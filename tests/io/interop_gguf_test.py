@@ -319,7 +319,7 @@ class Gguf(Folder):
         # What is not written is no half of a model: names and keys stay as they are.
         for change, why in (({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, '"yarn"'),
                             ({"num_hidden_layers": None}, "num_hidden_layers"), ({"rms_norm_eps": "x"}, "rms_norm_eps"),
-                            ({"num_key_value_heads": 3}, "4 heads of 64 and 3")):
+                            ({"num_key_value_heads": 3}, "4 attention heads of size 64 and 3")):
             save_own(own, matrices, others, config=config | change)
             text = said("convert", own, x, "--to", "gguf")
             self.assertIn("names and keys are not those of llama.cpp", text)

@@ -58,4 +58,12 @@ inline TernaryMatrix read_matrix(const io::Checkpoint& checkpoint, std::string_v
   return matrix;
 }
 
+/// Options for GGUF; without `block_format` the default.
+inline io::ConvertOptions to_gguf(const std::string& block_format = "") {
+  io::ConvertOptions options;
+  options.to = io::Format::gguf;
+  options.block_format = block_format;
+  return options;
+}
+
 }  // namespace trit::test

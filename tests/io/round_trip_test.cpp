@@ -132,7 +132,7 @@ TEST(RoundTrip, ThousandRandomShapes) {
   }
 }
 
-/// What is no ternary matrix travels too: every type, a scalar, an empty tensor, metadata.
+/// What is not a ternary matrix is kept too: every type, a scalar, an empty tensor, metadata.
 TEST(RoundTrip, OtherTensorsAndMetadata) {
   std::mt19937 random(5);
   MemoryCheckpoint model;

@@ -96,7 +96,7 @@ TEST(TernaryValues, WhatIsNotTernaryIsNamed) {
            "row 2, columns 64 to 95 have values of 0.5 and 0.25 (column 70)", "in a group of 32"});
   refused(2 * 256 + 70, -0.25F, 64, {"row 2, columns 64 to 127", "in a group of 64"});
   refused(0, 0, 128, {"row 0, columns 0 to 127"});
-  refused(2 * 256 + 1, std::nanf(""), 0, {"row 2, column 1 is nan"});
+  refused(2 * 256 + 1, std::nanf(""), 0, {"row 2, column 1 is NaN"});
   refused(2 * 256 + 1, INFINITY, 0, {"row 2, column 1 is inf"});
   MemoryCheckpoint model;
   add(model, "fc.weight", matrix);

@@ -44,7 +44,7 @@ inline std::uint64_t plus_one_fields(std::uint64_t stored) {
   return (~stored & kLowBits) | (stored & ~(stored >> 1) & kLowBits) << 1;
 }
 inline std::uint64_t negated_fields(std::uint64_t stored) { return stored ^ (stored & kLowBits) << 1; }
-/// Not 0 if a field is 3, which is no t + 1.
+/// Not 0 if a field is 3, which is not a t + 1.
 inline std::uint64_t threes(std::uint64_t plus_one) { return plus_one & plus_one >> 1 & kLowBits; }
 
 inline std::uint32_t load_word(const std::uint8_t* bytes) {

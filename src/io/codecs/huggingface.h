@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // The packed rows of transformers' BitNet layers: uint8 [R, K], R = ceil(N / 4). Four rows that lie R apart
-// share a byte; the code is t + 1, and 3 stands for no weight.
+// share a byte; the code is t + 1, and 3 is invalid.
 //
 //   byte[r][c]   bits 7 6     5 4     3 2     1 0
 //        row     3R + r      2R + r  R + r     r       column c

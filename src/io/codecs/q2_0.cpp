@@ -5,8 +5,8 @@
 //   0   2           18 (34)
 //   | d | qs[0..15 (31)] |
 //
-// Byte m holds the weights 4m .. 4m + 3, low bits first. Files from before PQ2_0 had a type of its own have
-// its blocks under the number of Q2_0 (gguf_type_42.cpp).
+// Byte m holds the weights 4m .. 4m + 3, low bits first. In files older than the type number of
+// PQ2_0 its blocks have the number of Q2_0 (gguf_ranges.cpp).
 #include "io/codecs/blocks.h"
 
 namespace trit::io {

@@ -57,7 +57,7 @@ constexpr std::array<std::uint8_t, 256> make_invalid() {
 }
 constexpr auto kInvalid = make_invalid();
 
-/// The digits of a group's bytes; not 0 if one is no fraction. Constant bounds: the loop becomes vectors.
+/// The digits of a group's bytes; not 0 if one is not such a fraction. Constant bounds: the loop becomes vectors.
 template <const Groups& kGroups, std::size_t i>
 unsigned decode_group(const std::uint8_t* block, std::uint8_t* codes) {
   constexpr Group kGroup = kGroups[i];
