@@ -92,7 +92,8 @@ EpochBatches::EpochBatches(const apps::ImageDataset& dataset, const Options& opt
       prepared_(options.first_batch),
       released_(options.first_batch),
       next_(options.first_batch) {
-  const auto images = static_cast<std::size_t>(std::min(options.batch_size, options.images));  // no part is larger
+  const auto images =
+      static_cast<std::size_t>(std::min(options.batch_size, options.images));  // no part is larger
   for (Buffer& buffer : buffers_) {
     const std::size_t bytes = images * apps::ImageDataset::kImageBytes * sizeof(float);  // a multiple of 64
     buffer.pixels.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));

@@ -23,7 +23,8 @@ int main(int argc, char** argv) {
     std::_Exit(1);
   } catch (const std::exception& error) {
     const char* const rank = std::getenv("RANK");
-    trit::apps::say((rank == nullptr ? "train_cifar10: error: " : std::string("train_cifar10: rank ") + rank + ": error: ") +
+    trit::apps::say((rank == nullptr ? "train_cifar10: error: "
+                                     : std::string("train_cifar10: rank ") + rank + ": error: ") +
                     error.what());
     // Not through destructors: those of a process group wait for processes that may have ended.
     if (rank != nullptr) std::_Exit(1);

@@ -19,8 +19,9 @@ torch::Device device_of(const TrainOptions& options, const distributed::Environm
   const torch::Device device = device_from_name(options.device);
   if (!device.is_cuda() || environment.world_size == 1) return device;
   if (device.has_index()) {
-    throw Error(fmt::format("--device {}: one GPU for {} processes; wanted cuda, with which each takes its own",
-                            options.device, environment.world_size));
+    throw Error(
+        fmt::format("--device {}: one GPU for {} processes; wanted cuda, with which each takes its own",
+                    options.device, environment.world_size));
   }
   const int gpus = static_cast<unsigned char>(torch::cuda::device_count());
   if (environment.local_world_size > gpus) {
@@ -52,12 +53,14 @@ Processes::Processes(const TrainOptions& options) : device_(torch::kCPU) {
 
 void Processes::sum(std::span<double> values) const {
   if (!several()) return;
-  group_->all_reduce(torch::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, torch::kDouble));
+  group_->all_reduce(
+      torch::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, torch::kDouble));
 }
 
 void Processes::sum(std::span<std::uint8_t> values) const {
   if (!several()) return;
-  group_->all_reduce(torch::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, torch::kByte));
+  group_->all_reduce(
+      torch::from_blob(values.data(), {static_cast<std::int64_t>(values.size())}, torch::kByte));
 }
 
 bool Processes::any(bool value) const {

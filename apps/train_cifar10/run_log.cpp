@@ -33,9 +33,7 @@ void warn(const std::string& text) {
 
 RunLog::RunLog(const TrainOptions& options, std::int64_t steps, const nlohmann::ordered_json& constants,
                const Position& position)
-    : dataset_(apps::name_of(options.dataset)),
-      epochs_(options.epochs),
-      steps_(steps) {
+    : dataset_(apps::name_of(options.dataset)), epochs_(options.epochs), steps_(steps) {
   if (silent) return;
   metrics_.emplace(metrics_path(options), constants, position.history);
   events_.emplace(options.out, position.step);

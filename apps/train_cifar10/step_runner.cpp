@@ -18,7 +18,8 @@ namespace {
 /// Steps on the CPU, one per run().
 class CpuSteps final : public StepRunner {
  public:
-  CpuSteps(const TrainOptions& options, const Processes& processes, const TrainingData& data, Learner& learner)
+  CpuSteps(const TrainOptions& options, const Processes& processes, const TrainingData& data,
+           Learner& learner)
       : options_(options), processes_(processes), data_(data), learner_(learner) {}
 
   void begin_epoch(const Position& position) override;

@@ -52,16 +52,11 @@ auto read_state(const std::filesystem::path& out, const Read& read) {
 
 nlohmann::ordered_json constants(const TrainOptions& options, const TrainingData& data,
                                  const Processes& processes) {
-  return {{"dataset", apps::name_of(options.dataset)},
-          {"train_images", data.images},
-          {"linear", name_of(options.linear)},
-          {"backward", name_of(options.backward)},
-          {"precision", name_of(options.precision)},
-          {"device", processes.device().str()},
-          {"processes", processes.part().count},
-          {"threads", at::get_num_threads()},
-          {"batch_size", options.batch_size},
-          {"seed", options.seed}};
+  return {{"dataset", apps::name_of(options.dataset)}, {"train_images", data.images},
+          {"linear", name_of(options.linear)},         {"backward", name_of(options.backward)},
+          {"precision", name_of(options.precision)},   {"device", processes.device().str()},
+          {"processes", processes.part().count},       {"threads", at::get_num_threads()},
+          {"batch_size", options.batch_size},          {"seed", options.seed}};
 }
 
 class Run {
@@ -116,8 +111,9 @@ Run::Run(TrainOptions options, const Processes& processes, std::unique_ptr<RunFo
                   apps::name_of(options_.dataset), data_.images, data_.test.count(), name_of(options_.linear),
                   name_of(options_.precision), learner_.device().str(), at::get_num_threads(),
                   options_.seed) +
-      (processes_.several() ? fmt::format(", {} processes, timeout {} s", processes_.part().count, options_.timeout)
-                            : ""));
+      (processes_.several()
+           ? fmt::format(", {} processes, timeout {} s", processes_.part().count, options_.timeout)
+           : ""));
   if (checkpoint) {
     say(fmt::format("resuming after epoch {}, batch {} of {}", position_.epoch, position_.batch,
                     data_.batches));
@@ -176,7 +172,8 @@ void Run::check_skipped(std::int64_t max_skipped) const {
 bool Run::train_epoch() {
   std::optional<apps::Progress> progress;
   if (processes_.first()) {
-    progress.emplace(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), data_.images, "images");
+    progress.emplace(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), data_.images,
+                     "images");
   }
   const auto start = Clock::now();
   const double seconds_before = position_.seconds;
@@ -261,8 +258,7 @@ void Run::finish() {
 std::string Run::what_may_help() const {
   std::string advice = "start another run with a lower --lr or with --clip";
   if (!processes_.first() || store_.files().empty()) return advice;
-  return fmt::format("{}. Earlier checkpoints are in {}", advice,
-                     (options_.out / "checkpoints").string());
+  return fmt::format("{}. Earlier checkpoints are in {}", advice, (options_.out / "checkpoints").string());
 }
 
 int Run::run() {
@@ -295,8 +291,9 @@ int train(TrainOptions options) {
       if (!checkpoint) {
         throw Error(fmt::format("no run in {} to resume: it has no checkpoint", options.out.string()));
       }
-      options = read_state(
-          folder->path(), [&] { return resume_options(std::move(options), checkpoint->state.at("options")); });
+      options = read_state(folder->path(), [&] {
+        return resume_options(std::move(options), checkpoint->state.at("options"));
+      });
     }
     check_output_paths(options);
     return to_json(options).dump();

@@ -102,7 +102,8 @@ struct DataParallelOptions {
 class GradientReducer {
  public:
   /// Collective. Broadcasts the module's parameters and buffers. Parameters that are added later are not seen.
-  GradientReducer(torch::nn::Module& module, const ProcessGroup& group, const DataParallelOptions& options = {});
+  GradientReducer(torch::nn::Module& module, const ProcessGroup& group,
+                  const DataParallelOptions& options = {});
   ~GradientReducer();
   GradientReducer(GradientReducer&&) noexcept;
   GradientReducer& operator=(GradientReducer&&) noexcept;
@@ -211,9 +212,9 @@ class ShardedOptimizer {
 
   /// Bytes that this process gives to the others in the gather of one step, to each of them.
   struct Traffic {
-    std::int64_t codes = 0;   // of ternary layers
-    std::int64_t scales = 0;  // of ternary layers
-    std::int64_t floats = 0;  // of all other parameters
+    std::int64_t codes = 0;              // of ternary layers
+    std::int64_t scales = 0;             // of ternary layers
+    std::int64_t floats = 0;             // of all other parameters
     std::int64_t codes_as_bfloat16 = 0;  // what `codes` would be with 16 bits a weight
   };
   const Traffic& traffic() const;

@@ -72,7 +72,7 @@ struct FinishStep {
   const std::int64_t* labels;
   std::int64_t images, classes;  // that count
   std::int64_t elsewhere;        // images of the batch in other processes
-  const float* found_inf;  // [1], > 0: the step was skipped
+  const float* found_inf;        // [1], > 0: the step was skipped
   Progress* progress;
 };
 void finish_step(const FinishStep& args, Stream stream);

@@ -46,7 +46,8 @@ torch::Tensor clip_gradients(std::vector<torch::Tensor>& gradients, double max_n
 
 }  // namespace
 
-Steps::Steps(const TrainOptions& options, const Processes& processes, const TrainingData& data, Learner& learner)
+Steps::Steps(const TrainOptions& options, const Processes& processes, const TrainingData& data,
+             Learner& learner)
     : options_(options),
       processes_(processes),
       learner_(learner),
@@ -95,8 +96,8 @@ StepRunner::Done Steps::run(std::int64_t max_steps) {
   Done done{max_steps, now_.sums};
   if (processes_.several()) {
     StepSums& sums = done.sums;
-    double totals[] = {sums.loss_sum, static_cast<double>(sums.loss_images), static_cast<double>(sums.correct),
-                       sums.last_loss / processes_.part().count};
+    double totals[] = {sums.loss_sum, static_cast<double>(sums.loss_images),
+                       static_cast<double>(sums.correct), sums.last_loss / processes_.part().count};
     processes_.sum(totals);
     sums.loss_sum = totals[0];
     sums.loss_images = static_cast<std::int64_t>(totals[1]);
@@ -155,8 +156,7 @@ void Steps::step_on_device(std::int64_t whole) {
   optimizer.zero_grad(/*set_to_none=*/true);
   const auto [logits, loss] = learner_.forward(x, labels);
   trit::amp::GradScaler& scaler = learner_.scaler();
-  const double share =
-      static_cast<double>(counted * processes_.part().count) / static_cast<double>(whole);
+  const double share = static_cast<double>(counted * processes_.part().count) / static_cast<double>(whole);
   (share == 1.0 ? scaler.scale(loss) : scaler.scale(loss) * share).backward();
 
   const torch::NoGradGuard no_gradients;

@@ -35,9 +35,7 @@ std::string reason(const std::exception& error) {
   return text.substr(0, text.find('\n'));
 }
 
-std::string who(int rank, int size) {
-  return "rank " + std::to_string(rank) + " of " + std::to_string(size);
-}
+std::string who(int rank, int size) { return "rank " + std::to_string(rank) + " of " + std::to_string(size); }
 
 c10::intrusive_ptr<c10d::Store> connect(const Environment& environment, std::chrono::milliseconds timeout) {
   c10d::TCPStoreOptions options;
@@ -98,11 +96,10 @@ ProcessGroup::ProcessGroup(const Environment& environment, torch::Device device,
   try {
     impl_->group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
     impl_->group->setGroupName("trit");
-    impl_->group->setBackend(
-        torch::kCPU, Backend::GLOO,
-        c10::make_intrusive<c10d::ProcessGroupGloo>(c10::make_intrusive<c10d::PrefixStore>("gloo", store),
-                                                    rank, size,
-                                                    c10d::ProcessGroupGloo::Options::create_default(timeout)));
+    impl_->group->setBackend(torch::kCPU, Backend::GLOO,
+                             c10::make_intrusive<c10d::ProcessGroupGloo>(
+                                 c10::make_intrusive<c10d::PrefixStore>("gloo", store), rank, size,
+                                 c10d::ProcessGroupGloo::Options::create_default(timeout)));
     impl_->group->setDefaultBackend(Backend::GLOO);
 #ifdef USE_C10D_NCCL
     if (device.is_cuda()) {

@@ -13,8 +13,8 @@
 
 #include "torch/distributed/optimizer_state.h"
 #include "torch/distributed/process_group.h"
-#include "torch/ops.h"
 #include "torch/distributed/row_sums.h"
+#include "torch/ops.h"
 #include "trit/error.h"
 
 namespace trit::distributed {
@@ -60,12 +60,14 @@ struct Block {
 };
 
 std::vector<std::int64_t> block_sizes(const Tensor& parameter, int processes) {
-  std::vector<std::int64_t> sizes = parameter.dim() == 0 ? std::vector<std::int64_t>{1} : parameter.sizes().vec();
+  std::vector<std::int64_t> sizes =
+      parameter.dim() == 0 ? std::vector<std::int64_t>{1} : parameter.sizes().vec();
   sizes[0] = (sizes[0] + processes - 1) / processes;
   return sizes;
 }
 
-const Tensor& find(const std::map<std::string, Tensor>& state, const std::string& key, at::IntArrayRef sizes) {
+const Tensor& find(const std::map<std::string, Tensor>& state, const std::string& key,
+                   at::IntArrayRef sizes) {
   const auto found = state.find(key);
   if (found == state.end()) {
     throw Error("trit::distributed::ShardedOptimizer: the state has no tensor '" + key + "'");
@@ -97,7 +99,8 @@ namespace {
 void set_float_weight(Block& block) {
   if (block.layer) {
     block.layer->use_packed({}, {});
-    if (block.parameter.storage().nbytes() < static_cast<std::size_t>(block.parameter.numel()) * block.parameter.element_size()) {
+    if (block.parameter.storage().nbytes() <
+        static_cast<std::size_t>(block.parameter.numel()) * block.parameter.element_size()) {
       block.parameter.set_data(torch::empty(block.parameter.sizes(), block.parameter.options()));
     }
   }
@@ -161,8 +164,8 @@ void ShardedOptimizer::Impl::gather(bool codes) {
 
   // What this process gives: for each block its bytes, in order, each at a multiple of kAlignment.
   struct Part {
-    Tensor bytes;         // uint8
-    Tensor scale;         // per tensor
+    Tensor bytes;  // uint8
+    Tensor scale;  // per tensor
     std::int64_t at = 0;
   };
   std::vector<Part> parts;
@@ -225,7 +228,8 @@ Tensor ShardedOptimizer::Impl::gather_block(const Block& block, const Tensor& pa
 
 ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group,
                                    const Factory& factory)
-    : impl_(std::make_unique<Impl>(Impl{.group = group, .blocks = {}, .gradients = 0, .optimizer = {}, .traffic = {}})) {
+    : impl_(std::make_unique<Impl>(
+          Impl{.group = group, .blocks = {}, .gradients = 0, .optimizer = {}, .traffic = {}})) {
   const torch::NoGradGuard no_grad;
   broadcast_module(module, group);
   std::map<const void*, std::shared_ptr<nn::BitLinearImpl>> layers;
@@ -299,7 +303,8 @@ std::map<std::string, Tensor> ShardedOptimizer::state_dict() {
   for (const Block& block : impl_->blocks) {
     result["parameter." + block.name] = impl_->gather_block(block, block.shard);
     for (const auto& [key, value] : state_of(*impl_->optimizer, block.shard)) {
-      result["state." + block.name + "." + key] = value.dim() == 0 ? value : impl_->gather_block(block, value);
+      result["state." + block.name + "." + key] =
+          value.dim() == 0 ? value : impl_->gather_block(block, value);
     }
   }
   return result;

@@ -111,7 +111,8 @@ void expect_equal(const Tensors& found, const Tensors& wanted) {
 }
 
 std::unique_ptr<torch::optim::Optimizer> adamw(const std::vector<Tensor>& parameters) {
-  return std::make_unique<torch::optim::AdamW>(parameters, torch::optim::AdamWOptions(1e-2).weight_decay(0.1));
+  return std::make_unique<torch::optim::AdamW>(parameters,
+                                               torch::optim::AdamWOptions(1e-2).weight_decay(0.1));
 }
 
 /// Steps [first, last) of one process that takes a batch in `count` parts.
@@ -164,7 +165,8 @@ void worker_collectives(const fs::path& folder) {
   const std::string nothing = group.broadcast(std::string());
   group.barrier();
   TORCH_CHECK(text == "from the first" && nothing.empty(), text);
-  write(folder / ("rank" + std::to_string(group.rank())), {{"sum", sum}, {"first", first}, {"all", all}, {"part", part}});
+  write(folder / ("rank" + std::to_string(group.rank())),
+        {{"sum", sum}, {"first", first}, {"all", all}, {"part", part}});
 }
 
 void worker_gradients(const fs::path& folder) {
@@ -201,11 +203,12 @@ void worker_sharded(const fs::path& folder) {
   Net net = seeded_net(static_cast<std::uint64_t>(1 + group.rank()));
   ShardedOptimizer optimizer = sharded_adamw(net, group);
   train_sharded(net, optimizer, group, 0, 10);
-  TORCH_CHECK(net->fc1->weight.isnan().all().item<bool>() && net->fc1->weight.storage().nbytes() == sizeof(float),
-              "the float weight takes memory");
+  TORCH_CHECK(
+      net->fc1->weight.isnan().all().item<bool>() && net->fc1->weight.storage().nbytes() == sizeof(float),
+      "the float weight takes memory");
   const auto traffic = optimizer.traffic();
-  const Tensor counts = torch::tensor({traffic.codes, traffic.scales, traffic.floats, traffic.codes_as_bfloat16},
-                                      torch::kInt64);
+  const Tensor counts = torch::tensor(
+      {traffic.codes, traffic.scales, traffic.floats, traffic.codes_as_bfloat16}, torch::kInt64);
   const torch::NoGradGuard no_grad;
   const Tensor y = net(batch_of(0).first);
   Tensors state = optimizer.state_dict();
@@ -343,7 +346,8 @@ TEST_F(Distributed, ShardedStateResumesWithAnotherNumberOfProcesses) {
       same += found.at(key).eq(tensor).sum().item<std::int64_t>();
       all += tensor.numel();
     }
-    EXPECT_GT(same, all / 4) << name;  // sums of gradients in another order: the rest differs in the last bits
+    EXPECT_GT(same, all / 4)
+        << name;  // sums of gradients in another order: the rest differs in the last bits
   }
   // The same number of processes as a run that was not interrupted, to the bit.
   Net net = seeded_net();
@@ -395,7 +399,8 @@ TEST_F(Distributed, AKilledProcessEndsTheOthers) {
 
 TEST(DistributedEnvironment, NamesVariableFoundAndWanted) {
   using Variables = std::map<std::string, std::string>;
-  const Variables good{{"RANK", "1"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "localhost"}, {"MASTER_PORT", "29400"}};
+  const Variables good{
+      {"RANK", "1"}, {"WORLD_SIZE", "4"}, {"MASTER_ADDR", "localhost"}, {"MASTER_PORT", "29400"}};
   const auto error_with = [&](const Variables& changed) {
     Variables all = changed;
     all.merge(Variables(good));

@@ -43,7 +43,8 @@ struct Ended {
 
 class Workers {
  public:
-  Workers(std::string name, std::filesystem::path folder) : name_(std::move(name)), folder_(std::move(folder)) {
+  Workers(std::string name, std::filesystem::path folder)
+      : name_(std::move(name)), folder_(std::move(folder)) {
     std::filesystem::create_directories(folder_);
   }
 
@@ -79,9 +80,10 @@ class Workers {
       int status = 0;
       waitpid(processes_[i], &status, 0);
       std::ifstream errors(errors_of(i));
-      result.push_back({.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
-                        .errors = {std::istreambuf_iterator<char>(errors), {}},
-                        .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
+      result.push_back(
+          {.code = WIFEXITED(status) ? WEXITSTATUS(status) : -WTERMSIG(status),
+           .errors = {std::istreambuf_iterator<char>(errors), {}},
+           .seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count()});
     }
     processes_.clear();
     return result;
