@@ -82,11 +82,15 @@ const Tensor& find(const std::map<std::string, Tensor>& state, const std::string
 }  // namespace
 
 struct ShardedOptimizer::Impl {
+  explicit Impl(ProcessGroup processes) : group(std::move(processes)) {}
+
   ProcessGroup group;
   std::vector<Block> blocks;
   std::int64_t gradients = 0;  // elements of all blocks of a process
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   Traffic traffic;
+  std::vector<double> host_counts;  // of weights in the layers with a scale per tensor
+  Tensor device_counts;
 
   void reduce_gradients();
   Tensor tensor_scales(const std::vector<const Block*>& layers);
@@ -96,20 +100,24 @@ struct ShardedOptimizer::Impl {
 
 namespace {
 
+// Whether the parameter has memory for its values, and is not one value expanded.
+bool has_memory(const Tensor& parameter) { return parameter.is_non_overlapping_and_dense(); }
+
 void set_float_weight(Block& block) {
   if (block.layer) {
     block.layer->use_packed({}, {});
-    if (block.parameter.storage().nbytes() <
-        static_cast<std::size_t>(block.parameter.numel()) * block.parameter.element_size()) {
-      block.parameter.set_data(torch::empty(block.parameter.sizes(), block.parameter.options()));
-    }
+  }
+  if (!has_memory(block.parameter)) {
+    block.parameter.set_data(torch::empty(block.parameter.sizes(), block.parameter.options()));
   }
 }
 
 void set_codes(Block& block, const Tensor& codes, const Tensor& scale) {
   block.layer->use_packed(codes, scale);
-  const Tensor nan = torch::full({1}, std::numeric_limits<double>::quiet_NaN(), block.parameter.options());
-  block.parameter.set_data(nan.expand(block.parameter.sizes()));
+  if (has_memory(block.parameter)) {
+    const Tensor nan = torch::full({1}, std::numeric_limits<double>::quiet_NaN(), block.parameter.options());
+    block.parameter.set_data(nan.expand(block.parameter.sizes()));
+  }
 }
 
 }  // namespace
@@ -134,7 +142,6 @@ void ShardedOptimizer::Impl::reduce_gradients() {
 }
 
 Tensor ShardedOptimizer::Impl::tensor_scales(const std::vector<const Block*>& layers) {
-  const auto doubles = torch::dtype(torch::kFloat64);
   std::vector<Tensor> sums;
   std::vector<double> counts;
   for (const Block* const block : layers) {
@@ -146,8 +153,11 @@ Tensor ShardedOptimizer::Impl::tensor_scales(const std::vector<const Block*>& la
   const Tensor all = torch::empty({group.size() * count}, mine.options());
   group.all_gather(all, mine);
   traffic.scales += static_cast<std::int64_t>(mine.nbytes());
-  const Tensor divisor = torch::tensor(counts, doubles).to(group.device());
-  const Tensor mean = (all.view({group.size(), count}).sum(0) / divisor).to(torch::kFloat);
+  if (counts != host_counts) {  // a GPU's host would wait for the copy at each step
+    host_counts = counts;
+    device_counts = torch::tensor(counts, torch::kFloat64).to(group.device());
+  }
+  const Tensor mean = (all.view({group.size(), count}).sum(0) / device_counts).to(torch::kFloat);
   return torch::where(mean < 1e-5F, torch::full_like(mean, 1e-5F), mean);  // a NaN passes (docs/numerics.md)
 }
 
@@ -228,8 +238,7 @@ Tensor ShardedOptimizer::Impl::gather_block(const Block& block, const Tensor& pa
 
 ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group,
                                    const Factory& factory)
-    : impl_(std::make_unique<Impl>(
-          Impl{.group = group, .blocks = {}, .gradients = 0, .optimizer = {}, .traffic = {}})) {
+    : impl_(std::make_unique<Impl>(group)) {
   const torch::NoGradGuard no_grad;
   broadcast_module(module, group);
   std::map<const void*, std::shared_ptr<nn::BitLinearImpl>> layers;
