@@ -128,7 +128,7 @@ def check_torchrun(scratch: pathlib.Path) -> None:
     """By torchrun itself; one batch has fewer images than there are processes, and a finished run is exported again by one."""
     folder = scratch / "torchrun"
     torchrun = pathlib.Path(sys.executable).parent / "torchrun"
-    command = [torchrun, "--nproc_per_node", "2", "--master_port", free_port(), "--no-python", program.PROGRAM, "--dataset", "drawn",
+    command = [torchrun, "--standalone", "--nproc_per_node", "2", "--no-python", program.PROGRAM, "--dataset", "drawn",
                "--device", "cpu", "--train-images", 97, "--batch-size", 48, "--epochs", 1, "--out", folder]
     result = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=300, check=False)
     assert result.returncode == 0, (result.stdout, result.stderr)
