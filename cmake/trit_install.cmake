@@ -15,7 +15,7 @@ set(TRIT_PACKAGE_DIR "${CMAKE_INSTALL_LIBDIR}/cmake/trit")
 set_target_properties(trit PROPERTIES INSTALL_RPATH "$ORIGIN")
 install(TARGETS trit EXPORT tritTargets COMPONENT trit)
 install(DIRECTORY "${PROJECT_SOURCE_DIR}/include/trit" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}" COMPONENT trit
-  FILES_MATCHING PATTERN "*.h" PATTERN torch.h EXCLUDE)
+  FILES_MATCHING PATTERN "*.h" PATTERN torch.h EXCLUDE PATTERN distributed.h EXCLUDE)
 install(EXPORT tritTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT trit)
 if(BUILD_SHARED_LIBS)  # a static library's build folder would have to export what it was compiled with
   export(EXPORT tritTargets NAMESPACE trit:: FILE "${PROJECT_BINARY_DIR}/tritTargets.cmake")
@@ -57,7 +57,7 @@ if(TARGET trit_torch)
   set_target_properties(trit_torch PROPERTIES EXPORT_NAME torch INSTALL_RPATH "$ORIGIN;${LibTorch_DIR}/lib"
     VERSION ${PROJECT_VERSION} SOVERSION ${PROJECT_VERSION_MAJOR}.${PROJECT_VERSION_MINOR})
   install(TARGETS trit_torch EXPORT tritTorchTargets COMPONENT torch)
-  install(FILES "${PROJECT_SOURCE_DIR}/include/trit/torch.h"
+  install(FILES "${PROJECT_SOURCE_DIR}/include/trit/torch.h" "${PROJECT_SOURCE_DIR}/include/trit/distributed.h"
     DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/trit" COMPONENT torch)
   install(EXPORT tritTorchTargets NAMESPACE trit:: DESTINATION "${TRIT_PACKAGE_DIR}" COMPONENT torch)
   export(EXPORT tritTorchTargets NAMESPACE trit:: FILE "${PROJECT_BINARY_DIR}/tritTorchTargets.cmake")

@@ -92,7 +92,8 @@ EpochBatches::EpochBatches(const apps::ImageDataset& dataset, const Options& opt
       prepared_(options.first_batch),
       released_(options.first_batch),
       next_(options.first_batch) {
-  const auto images = static_cast<std::size_t>(std::min(options.batch_size, options.images));
+  const auto images =
+      static_cast<std::size_t>(std::min(options.batch_size, options.images));  // no part is larger
   for (Buffer& buffer : buffers_) {
     const std::size_t bytes = images * apps::ImageDataset::kImageBytes * sizeof(float);  // a multiple of 64
     buffer.pixels.reset(static_cast<float*>(std::aligned_alloc(kAlignment, bytes)));
@@ -112,8 +113,10 @@ EpochBatches::~EpochBatches() {
 }
 
 void EpochBatches::prepare(std::int64_t index, Buffer& buffer) const {
-  const std::int64_t begin = index * options_.batch_size;
-  const std::int64_t images = std::min(options_.batch_size, options_.images - begin);
+  const std::int64_t first = index * options_.batch_size;
+  const std::int64_t whole = std::min(options_.batch_size, options_.images - first);
+  const std::int64_t begin = first + options_.part.begin(whole);
+  const std::int64_t images = options_.part.size(whole);
   constexpr auto kImage = static_cast<std::size_t>(apps::ImageDataset::kImageBytes);
   buffer.batch = {.images = images,
                   .pixels = {buffer.pixels.get(), static_cast<std::size_t>(images) * kImage},

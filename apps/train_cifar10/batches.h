@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "common/datasets.h"
+#include "train_cifar10/part.h"
 
 namespace trit::train {
 
@@ -48,7 +49,7 @@ struct Batch {
   std::span<std::int64_t> labels;  // [images]
 };
 
-/// The batches of one epoch, from `first_batch` on; the last may be smaller.
+/// The batches of one epoch, from `first_batch` on, or a part of each; the last may be smaller.
 class EpochBatches {
  public:
   struct Options {
@@ -57,6 +58,7 @@ class EpochBatches {
     std::uint64_t seed;
     std::int64_t epoch;
     std::int64_t first_batch;
+    Part part = {};  // of each batch
   };
   /// `dataset` must outlive it.
   EpochBatches(const apps::ImageDataset& dataset, const Options& options);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "train_cifar10/network.h"
+#include "train_cifar10/processes.h"
 
 namespace trit::train {
 
@@ -20,9 +21,11 @@ struct ImageBatch {
   torch::Tensor x, labels;
 };
 
-/// The network on `images` images in fp32, as the exported model runs. batch(first, count) returns the images
-/// [first, first + count). `stop` is asked between batches; a stopped evaluation means nothing.
-Evaluation evaluate(SimpleBitNetCNN& network, std::int64_t images, std::int64_t batch_size,
+/// The network on `images` images in fp32, as the exported model runs, divided among the processes.
+/// batch(first, count) returns the images [first, first + count). `stop` is asked between batches; an evaluation
+/// that one process stops means nothing.
+Evaluation evaluate(SimpleBitNetCNN& network, const Processes& processes, std::int64_t images,
+                    std::int64_t batch_size,
                     const std::function<ImageBatch(std::int64_t first, std::int64_t count)>& batch,
                     const std::function<bool()>& stop);
 

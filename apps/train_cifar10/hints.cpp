@@ -61,8 +61,11 @@ std::string find_program(const std::string& name) {
 }
 
 std::string resume_command(const TrainOptions& options) {
-  std::string command =
-      fmt::format("{} --out {} --resume", this_program(), shell_quoted(options.out.string()));
+  const char* const processes = std::getenv("WORLD_SIZE");
+  std::string command = processes == nullptr || std::string_view(processes) == "1"
+                            ? ""
+                            : fmt::format("torchrun --nproc_per_node {} --no-python ", processes);
+  command += fmt::format("{} --out {} --resume", this_program(), shell_quoted(options.out.string()));
   const auto add = [&](const char* name, const std::string& value) {
     if (options.given.contains(name)) command += fmt::format(" --{} {}", name, shell_quoted(value));
   };
@@ -73,6 +76,7 @@ std::string resume_command(const TrainOptions& options) {
   add("metrics", options.metrics.string());
   add("predictions", options.predictions.string());
   add("checkpoint-seconds", fmt::format("{}", options.checkpoint_seconds));
+  add("timeout", fmt::format("{}", options.timeout));
   return command;
 }
 

@@ -59,20 +59,24 @@ torch::Device device_from_name(const std::string& name) {
   return name != "cpu" && gpu && kernels ? torch::kCUDA : torch::kCPU;
 }
 
-Learner::Learner(const TrainOptions& options, torch::Device device)
+Learner::Learner(const TrainOptions& options, const Processes& processes)
     : options_(options),
-      device_(device),
-      network_(seeded_network(options, device)),
+      device_(processes.device()),
+      network_(seeded_network(options, device_)),
       optimizer_(network_->named_parameters(), AdamWOptions(options.learning_rate)
                                                    .weight_decay(options.weight_decay)
                                                    .convolution_factor(options.convolution_factor)),
-      scaler_(device, trit::amp::GradScalerOptions().enabled(options.precision == Precision::fp16)) {}
+      scaler_(device_, trit::amp::GradScalerOptions().enabled(options.precision == Precision::fp16)) {
+  if (processes.several()) reducer_.emplace(*network_, processes.group());
+}
 
 Learner::Output Learner::forward(const torch::Tensor& x, const torch::Tensor& labels) {
   namespace F = torch::nn::functional;
   const trit::amp::AutocastGuard autocast(device_.type(), compute_type(options_.precision),
                                           options_.precision != Precision::fp32);
+  if (reducer_) reducer_->before_forward();
   const torch::Tensor logits = network_(x).to(torch::kFloat32);
+  if (reducer_) reducer_->before_backward({logits});
   return {logits, F::cross_entropy(logits, labels,
                                    F::CrossEntropyFuncOptions().label_smoothing(options_.label_smoothing))};
 }
@@ -101,6 +105,22 @@ void Learner::restore(const std::map<std::string, torch::Tensor>& tensors,
   at::Generator generator = at::globalContext().defaultGenerator(torch::kCPU);
   generator.set_state(tensors.at("generator.cpu"));
   scaler_.load_state_dict(scaler_state.get<std::map<std::string, double>>());
+}
+
+void Learner::take_from_first(const distributed::ProcessGroup& group) {
+  const torch::NoGradGuard no_gradients;
+  for (auto& [name, tensor] : tensors()) {
+    torch::Tensor values = tensor.detach().contiguous();
+    group.broadcast(values);
+    if (name == "generator.cpu") {
+      at::Generator generator = at::globalContext().defaultGenerator(torch::kCPU);
+      generator.set_state(values);
+    } else {
+      tensor.detach().copy_(values);
+    }
+  }
+  const auto scaler = nlohmann::json::parse(group.broadcast(nlohmann::json(scaler_.state_dict()).dump()));
+  scaler_.load_state_dict(scaler.get<std::map<std::string, double>>());
 }
 
 }  // namespace trit::train

@@ -7,11 +7,13 @@
 
 #include <map>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "train_cifar10/adamw.h"
 #include "train_cifar10/network.h"
 #include "train_cifar10/options.h"
+#include "train_cifar10/processes.h"
 #include "trit/torch.h"
 
 namespace trit::train {
@@ -22,8 +24,8 @@ torch::Device device_from_name(const std::string& name);
 
 class Learner {
  public:
-  /// The parameters are drawn with options.seed.
-  Learner(const TrainOptions& options, torch::Device device);
+  /// The parameters are drawn with options.seed. With several processes, backward averages the gradients.
+  Learner(const TrainOptions& options, const Processes& processes);
 
   struct Output {
     torch::Tensor logits;  // float32 [images, 10]
@@ -42,6 +44,8 @@ class Learner {
   nlohmann::json scaler_state() const { return scaler_.state_dict(); }
   /// Throws trit::Error if a tensor is missing or has another shape or type.
   void restore(const std::map<std::string, torch::Tensor>& tensors, const nlohmann::json& scaler_state);
+  /// Collective, with several processes: the tensors and the scaler of the first one.
+  void take_from_first(const distributed::ProcessGroup& group);
 
  private:
   TrainOptions options_;
@@ -49,6 +53,7 @@ class Learner {
   SimpleBitNetCNN network_;
   AdamW optimizer_;
   trit::amp::GradScaler scaler_;
+  std::optional<distributed::GradientReducer> reducer_;
 };
 
 }  // namespace trit::train

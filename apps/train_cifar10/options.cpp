@@ -98,6 +98,8 @@ std::string device_name(const std::string& name) {
              : "'" + name + "': wanted auto, cpu, cuda or cuda:N";
 }
 
+constexpr double kMaxTimeout = 86400;
+
 std::string not_empty(const std::string& path) { return path.empty() ? "an empty path" : ""; }
 
 void add_options(CLI::App& app, TrainOptions& options) {
@@ -146,6 +148,10 @@ void add_options(CLI::App& app, TrainOptions& options) {
   add_path("--metrics", options.metrics, "FILE",
            "metrics, one JSON object per epoch; if not given, metrics.jsonl in --out");
   add_number("--checkpoint-seconds", options.checkpoint_seconds, "seconds between checkpoints");
+  app.add_option("--timeout", options.timeout,
+                 "under torchrun: seconds that a process waits for the others before it gives up")
+      ->type_name("X")
+      ->check(apps::number(1, kMaxTimeout));
   add_path("--predictions", options.predictions, "FILE",
            "at the end, write the predicted class of each test image here, one per line");
 }

@@ -53,6 +53,7 @@ struct TrainOptions {
   std::filesystem::path predictions;  // empty: none
   bool resume = false;
   double checkpoint_seconds = 10.0;
+  double timeout = 30.0;  // seconds that a process waits for the others
 
   /// Names of the options that the command line gave, without the dashes.
   std::set<std::string> given;

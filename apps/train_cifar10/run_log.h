@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 
 #include "train_cifar10/metrics.h"
@@ -18,10 +19,13 @@ namespace trit::train {
 void say(const std::string& text);
 /// A warning on standard error.
 void warn(const std::string& text);
+/// From now on, say() and warn() do nothing: another process reports.
+void be_silent();
 
 class RunLog {
  public:
-  /// A run of `steps` steps that continues at `position`. `constants` go into every line of metrics.jsonl.
+  /// A run of `steps` steps that continues at `position`. `constants` go into every line of metrics.jsonl. After
+  /// be_silent() no file is written.
   RunLog(const TrainOptions& options, std::int64_t steps, const nlohmann::ordered_json& constants,
          const Position& position);
 
@@ -36,8 +40,8 @@ class RunLog {
  private:
   std::string dataset_;
   std::int64_t epochs_, steps_;
-  MetricsFile metrics_;
-  EventFile events_;
+  std::optional<MetricsFile> metrics_;
+  std::optional<EventFile> events_;
 };
 
 }  // namespace trit::train

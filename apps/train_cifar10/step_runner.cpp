@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "train_cifar10/step_runner.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "train_cifar10/batches.h"
@@ -17,8 +18,9 @@ namespace {
 /// Steps on the CPU, one per run().
 class CpuSteps final : public StepRunner {
  public:
-  CpuSteps(const TrainOptions& options, const TrainingData& data, Learner& learner)
-      : options_(options), data_(data), learner_(learner) {}
+  CpuSteps(const TrainOptions& options, const Processes& processes, const TrainingData& data,
+           Learner& learner)
+      : options_(options), processes_(processes), data_(data), learner_(learner) {}
 
   void begin_epoch(const Position& position) override;
   Done run(std::int64_t max_steps) override;
@@ -28,6 +30,7 @@ class CpuSteps final : public StepRunner {
   bool take_step(const Batch& batch, StepSums& sums);  // false: skipped
 
   TrainOptions options_;
+  const Processes& processes_;
   const TrainingData& data_;
   Learner& learner_;
   std::unique_ptr<EpochBatches> batches_;
@@ -41,7 +44,8 @@ void CpuSteps::begin_epoch(const Position& position) {
                                                                         .batch_size = options_.batch_size,
                                                                         .seed = options_.seed,
                                                                         .epoch = position.epoch,
-                                                                        .first_batch = position.batch});
+                                                                        .first_batch = position.batch,
+                                                                        .part = processes_.part()});
   step_ = position.step;
   skipped_ = position.skipped;
 }
@@ -58,21 +62,33 @@ StepRunner::Done CpuSteps::run(std::int64_t /*max_steps*/) {
 
 bool CpuSteps::take_step(const Batch& batch, StepSums& sums) {
   constexpr std::int64_t kChannels = 3, kSize = 32, kImage = kChannels * kSize * kSize;
-  const torch::Tensor x = torch::from_blob(batch.pixels.data(), {batch.images, kChannels, kSize, kSize},
-                                           {kImage, 1, kSize * kChannels, kChannels});
-  const torch::Tensor labels = torch::from_blob(batch.labels.data(), {batch.images}, torch::kInt64);
+  // A process whose part of the batch is empty takes part with an image that does not count.
+  const std::int64_t images = std::max<std::int64_t>(batch.images, 1);
+  torch::Tensor x = torch::from_blob(batch.pixels.data(), {images, kChannels, kSize, kSize},
+                                     {kImage, 1, kSize * kChannels, kChannels});
+  torch::Tensor labels = torch::from_blob(batch.labels.data(), {images}, torch::kInt64);
+  if (batch.images == 0) {
+    x = torch::zeros_like(x);
+    labels = torch::zeros_like(labels);
+  }
   AdamW& optimizer = learner_.optimizer();
   trit::amp::GradScaler& scaler = learner_.scaler();
   optimizer.set_learning_rate(learning_rate(options_, data_.batches, step_));
   optimizer.zero_grad(/*set_to_none=*/true);
   const auto [logits, loss] = learner_.forward(x, labels);
-  sums.last_loss = loss.item<double>();
+  const auto counted = static_cast<double>(batch.images);
+  double totals[] = {batch.images == 0 ? 0.0 : loss.item<double>() * counted, counted,
+                     batch.images == 0 ? 0.0 : logits.detach().argmax(1).eq(labels).sum().item<double>()};
+  processes_.sum(totals);
+  sums.last_loss = totals[0] / totals[1];
   if (!std::isfinite(sums.last_loss)) return false;
-  sums.loss_sum = sums.last_loss * static_cast<double>(batch.images);
-  sums.loss_images = batch.images;
-  sums.correct = logits.detach().argmax(1).eq(labels).sum().item<std::int64_t>();
+  sums.loss_sum = sums.last_loss * totals[1];
+  sums.loss_images = static_cast<std::int64_t>(totals[1]);
+  sums.correct = static_cast<std::int64_t>(totals[2]);
 
-  scaler.scale(loss).backward();
+  // The mean over the processes of share * mean over the part is the mean over the batch.
+  const double share = counted * processes_.part().count / totals[1];
+  (share == 1.0 ? scaler.scale(loss) : scaler.scale(loss) * share).backward();
   bool finite = true;
   if (options_.clip > 0.0) {
     scaler.unscale_(optimizer);
@@ -99,21 +115,21 @@ Evaluation CpuSteps::evaluate(const std::function<bool()>& stop) {
         torch::from_blob(const_cast<std::uint8_t*>(test.labels.data() + first), {images}, torch::kUInt8);
     return {x.contiguous(at::MemoryFormat::ChannelsLast), labels.to(torch::kInt64)};
   };
-  return train::evaluate(learner_.network(), test.count(), kBatch, batch, stop);
+  return train::evaluate(learner_.network(), processes_, test.count(), kBatch, batch, stop);
 }
 
 }  // namespace
 
-std::unique_ptr<StepRunner> make_step_runner(const TrainOptions& options, const TrainingData& data,
-                                             Learner& learner) {
+std::unique_ptr<StepRunner> make_step_runner(const TrainOptions& options, const Processes& processes,
+                                             const TrainingData& data, Learner& learner) {
 #if TRIT_TORCH_CUDA
   if (learner.device().is_cuda()) {
     // Our kernels and the stream pool use the current GPU.
     if (learner.device().has_index()) c10::cuda::set_device(learner.device().index());
-    return std::make_unique<gpu::Steps>(options, data, learner);
+    return std::make_unique<gpu::Steps>(options, processes, data, learner);
   }
 #endif
-  return std::make_unique<CpuSteps>(options, data, learner);
+  return std::make_unique<CpuSteps>(options, processes, data, learner);
 }
 
 }  // namespace trit::train

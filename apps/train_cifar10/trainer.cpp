@@ -18,6 +18,7 @@
 #include "train_cifar10/export.h"
 #include "train_cifar10/hints.h"
 #include "train_cifar10/output_paths.h"
+#include "train_cifar10/processes.h"
 #include "train_cifar10/run_folder.h"
 #include "train_cifar10/run_log.h"
 #include "train_cifar10/schedule.h"
@@ -50,23 +51,20 @@ auto read_state(const std::filesystem::path& out, const Read& read) {
 }
 
 nlohmann::ordered_json constants(const TrainOptions& options, const TrainingData& data,
-                                 torch::Device device) {
-  return {{"dataset", apps::name_of(options.dataset)},
-          {"train_images", data.images},
-          {"linear", name_of(options.linear)},
-          {"backward", name_of(options.backward)},
-          {"precision", name_of(options.precision)},
-          {"device", device.str()},
-          {"threads", at::get_num_threads()},
-          {"batch_size", options.batch_size},
-          {"seed", options.seed}};
+                                 const Processes& processes) {
+  return {{"dataset", apps::name_of(options.dataset)}, {"train_images", data.images},
+          {"linear", name_of(options.linear)},         {"backward", name_of(options.backward)},
+          {"precision", name_of(options.precision)},   {"device", processes.device().str()},
+          {"processes", processes.part().count},       {"threads", at::get_num_threads()},
+          {"batch_size", options.batch_size},          {"seed", options.seed}};
 }
 
 class Run {
  public:
-  /// `folder` and `checkpoint` are those of a resumed run. A new run makes its folder after everything else,
-  /// so that a run that cannot begin leaves nothing behind.
-  Run(TrainOptions options, std::unique_ptr<RunFolder> folder, const std::optional<Checkpoint>& checkpoint);
+  /// `folder` and `checkpoint` are those of a resumed run, in the first process. A new run makes its folder
+  /// after everything else, so that a run that cannot begin leaves nothing behind.
+  Run(TrainOptions options, const Processes& processes, std::unique_ptr<RunFolder> folder,
+      const std::optional<Checkpoint>& checkpoint);
   int run();
 
  private:
@@ -75,14 +73,16 @@ class Run {
   void check_skipped(std::int64_t max_skipped) const;
   std::string what_may_help() const;
   void restore(const Checkpoint& checkpoint);
+  void take_from_first(const std::string& common);
   void save();
   void finish();
   std::int64_t steps() const { return data_.batches * options_.epochs; }
 
   TrainOptions options_;
+  const Processes& processes_;
   TrainingData data_;
   Learner learner_;
-  std::unique_ptr<RunFolder> folder_;
+  std::unique_ptr<RunFolder> folder_;  // in the first process
   CheckpointStore store_;
   Position position_;
   std::unique_ptr<StepRunner> runner_;
@@ -91,20 +91,29 @@ class Run {
   std::optional<Evaluation> last_evaluation_;
 };
 
-Run::Run(TrainOptions options, std::unique_ptr<RunFolder> folder, const std::optional<Checkpoint>& checkpoint)
+Run::Run(TrainOptions options, const Processes& processes, std::unique_ptr<RunFolder> folder,
+         const std::optional<Checkpoint>& checkpoint)
     : options_(std::move(options)),
+      processes_(processes),
       data_(load_data(options_)),
-      learner_(options_, device_from_name(options_.device)),
-      folder_(folder ? std::move(folder) : std::make_unique<RunFolder>(options_.out, /*resume=*/false)),
-      store_(folder_->checkpoints()) {
-  if (checkpoint) read_state(options_.out, [&] { restore(*checkpoint); });
-  runner_ = make_step_runner(options_, data_, learner_);
-  log_ =
-      std::make_unique<RunLog>(options_, steps(), constants(options_, data_, learner_.device()), position_);
+      learner_(options_, processes),
+      folder_(std::move(folder)),
+      store_(options_.out / "checkpoints") {
+  const std::string common = processes_.from_first([&] {
+    if (!folder_) folder_ = std::make_unique<RunFolder>(options_.out, /*resume=*/false);
+    if (checkpoint) read_state(options_.out, [&] { restore(*checkpoint); });
+    return nlohmann::json{{"fingerprint", data_.fingerprint}, {"position", to_json(position_)}}.dump();
+  });
+  if (processes_.several()) take_from_first(common);
+  runner_ = make_step_runner(options_, processes_, data_, learner_);
+  log_ = std::make_unique<RunLog>(options_, steps(), constants(options_, data_, processes_), position_);
   say(fmt::format("{}: {} training and {} test images; {} linear layers, {}, {}, {} threads, seed {}",
                   apps::name_of(options_.dataset), data_.images, data_.test.count(), name_of(options_.linear),
                   name_of(options_.precision), learner_.device().str(), at::get_num_threads(),
-                  options_.seed));
+                  options_.seed) +
+      (processes_.several()
+           ? fmt::format(", {} processes, timeout {} s", processes_.part().count, options_.timeout)
+           : ""));
   if (checkpoint) {
     say(fmt::format("resuming after epoch {}, batch {} of {}", position_.epoch, position_.batch,
                     data_.batches));
@@ -119,17 +128,31 @@ void Run::restore(const Checkpoint& checkpoint) {
     warn(fmt::format("{} threads now, {} before: the result will not be bit-identical", at::get_num_threads(),
                      threads));
   }
+  const int processes = checkpoint.state.value("processes", 1);
+  if (const int now = processes_.part().count; processes != now) {
+    warn(fmt::format("{} process{} now, {} before: the result will not be bit-identical", now,
+                     now == 1 ? "" : "es", processes));
+  }
   learner_.restore(checkpoint.tensors, checkpoint.state.at("scaler"));
   position_ = position_from_json(checkpoint.state.at("position"));
 }
 
+void Run::take_from_first(const std::string& common) {
+  const nlohmann::json state = nlohmann::json::parse(common);
+  if (state.at("fingerprint") != data_.fingerprint) throw Error("--data: other images than rank 0 has");
+  position_ = position_from_json(state.at("position"));
+  learner_.take_from_first(processes_.group());
+}
+
 void Run::save() {
+  if (!processes_.first()) return;
   // Parameters that give no finite loss may be lost already: keep the earlier checkpoints. A run that resumes
   // from there takes the same steps again.
   if (position_.skipped > 0) return;
   store_.save(position_.step, {.state = {{"options", to_json(options_)},
                                          {"fingerprint", data_.fingerprint},
                                          {"threads", at::get_num_threads()},
+                                         {"processes", processes_.part().count},
                                          {"scaler", learner_.scaler_state()},
                                          {"position", to_json(position_)}},
                                .tensors = learner_.tensors()});
@@ -147,8 +170,11 @@ void Run::check_skipped(std::int64_t max_skipped) const {
 }
 
 bool Run::train_epoch() {
-  apps::Progress progress(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), data_.images,
-                          "images");
+  std::optional<apps::Progress> progress;
+  if (processes_.first()) {
+    progress.emplace(fmt::format("epoch {}/{}", position_.epoch + 1, options_.epochs), data_.images,
+                     "images");
+  }
   const auto start = Clock::now();
   const double seconds_before = position_.seconds;
   runner_->begin_epoch(position_);
@@ -159,10 +185,12 @@ bool Run::train_epoch() {
     check_skipped(sums.max_skipped);
     log_->step(position_.step, sums.last_loss, learning_rate(options_, data_.batches, position_.step - 1));
     position_.seconds = seconds_before + seconds_since(start);
-    progress.update(
-        std::min(data_.images, position_.batch * options_.batch_size),
-        fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.mean_loss(), position_.accuracy()));
-    const bool stop = apps::interrupted();
+    if (progress) {
+      progress->update(
+          std::min(data_.images, position_.batch * options_.batch_size),
+          fmt::format("loss {:.3f}  accuracy {:.1f} %", position_.mean_loss(), position_.accuracy()));
+    }
+    const bool stop = processes_.any(apps::interrupted());
     if (stop || seconds_since(last_save_) >= options_.checkpoint_seconds) save();
     if (stop) return false;
   }
@@ -174,7 +202,7 @@ bool Run::finish_epoch() {
   if (const std::string lost = lost_epoch(position_, data_.batches, scaled); !lost.empty())
     throw Error(lost + "; " + what_may_help());
   Evaluation evaluation = runner_->evaluate(apps::interrupted);
-  if (apps::interrupted()) {
+  if (processes_.any(apps::interrupted())) {
     save();
     return false;
   }
@@ -207,6 +235,7 @@ void Run::finish() {
     throw Error(fmt::format("the test loss is {} after the last epoch: no model is written; {}",
                             last_evaluation_->loss, what_may_help()));
   }
+  if (!processes_.first()) return;
   const std::filesystem::path path = folder_->model();
   export_model(path, learner_.network(), data_.test);
   if (!options_.predictions.empty()) {
@@ -228,19 +257,22 @@ void Run::finish() {
 
 std::string Run::what_may_help() const {
   std::string advice = "start another run with a lower --lr or with --clip";
-  if (store_.files().empty()) return advice;
-  return fmt::format("{}. Earlier checkpoints are in {}", advice, folder_->checkpoints().string());
+  if (!processes_.first() || store_.files().empty()) return advice;
+  return fmt::format("{}. Earlier checkpoints are in {}", advice, (options_.out / "checkpoints").string());
 }
 
 int Run::run() {
   while (position_.epoch < options_.epochs) {
     if (!train_epoch() || !finish_epoch()) {
-      say(store_.files().empty() ? "interrupted before the first checkpoint"
-                                 : "interrupted; resume with: " + resume_command(options_));
+      if (processes_.first()) {
+        say(store_.files().empty() ? "interrupted before the first checkpoint"
+                                   : "interrupted; resume with: " + resume_command(options_));
+      }
       return 130;
     }
   }
   finish();
+  processes_.any(false);  // the first process, which may host the others' store, ends last
   return 0;
 }
 
@@ -248,19 +280,29 @@ int Run::run() {
 
 int train(TrainOptions options) {
   if (options.threads > 0) at::set_num_threads(options.threads);
+  const Processes processes(options);
+  if (!processes.first()) be_silent();
   std::unique_ptr<RunFolder> folder;
   std::optional<Checkpoint> checkpoint;
-  if (options.resume) {
-    folder = std::make_unique<RunFolder>(options.out, /*resume=*/true);
-    checkpoint = CheckpointStore(folder->checkpoints()).load_newest(warn);
-    if (!checkpoint) {
-      throw Error(fmt::format("no run in {} to resume: it has no checkpoint", options.out.string()));
+  const std::string recorded = processes.from_first([&] {
+    if (options.resume) {
+      folder = std::make_unique<RunFolder>(options.out, /*resume=*/true);
+      checkpoint = CheckpointStore(folder->checkpoints()).load_newest(warn);
+      if (!checkpoint) {
+        throw Error(fmt::format("no run in {} to resume: it has no checkpoint", options.out.string()));
+      }
+      options = read_state(folder->path(), [&] {
+        return resume_options(std::move(options), checkpoint->state.at("options"));
+      });
     }
-    options = read_state(folder->path(),
-                         [&] { return resume_options(std::move(options), checkpoint->state.at("options")); });
+    check_output_paths(options);
+    return to_json(options).dump();
+  });
+  if (!processes.first()) {
+    options.given.clear();  // the first process has compared them
+    options = resume_options(std::move(options), nlohmann::json::parse(recorded));
   }
-  check_output_paths(options);
-  return Run(std::move(options), std::move(folder), checkpoint).run();
+  return Run(std::move(options), processes, std::move(folder), checkpoint).run();
 }
 
 }  // namespace trit::train

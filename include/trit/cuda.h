@@ -63,7 +63,7 @@ struct NormQuant {
 void norm_quant(const Device& device, const NormQuant& args, Stream stream);
 
 /// beta of w [N, K]: trit::absmean, into scale [1] or [N]. `workspace` holds absmean_workspace_bytes(N)
-/// bytes.
+/// bytes: with one scale per tensor the rows' sums of |w| are left there, float [N].
 std::size_t absmean_workspace_bytes(std::int64_t out_features);
 void absmean(const float* w, std::int64_t out_features, std::int64_t in_features,
              ScaleGranularity granularity, float* scale, void* workspace, Stream stream);

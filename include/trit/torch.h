@@ -107,6 +107,10 @@ class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
 
   /// Makes these tensors the layer's parameters, by reference: an optimizer that holds them goes on working.
   void share_parameters(const torch::Tensor& new_weight, const torch::Tensor& new_bias);
+  /// From now on forward() multiplies with these codes, uint8 [out_features, ceil(in_features / 4)], and this
+  /// scale, float32 [1] or [out_features], and does not look at `weight`, whose gradient is what it was. With
+  /// undefined tensors `weight` counts again. Throws c10::Error for other shapes.
+  void use_packed(const torch::Tensor& codes, const torch::Tensor& scale);
   /// How often forward() has packed the weight since reset().
   std::int64_t times_packed() const;
 

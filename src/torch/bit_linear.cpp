@@ -121,7 +121,20 @@ torch::Tensor BitLinearImpl::forward(const torch::Tensor& x) {
                          backward);
 }
 
+void BitLinearImpl::use_packed(const torch::Tensor& codes, const torch::Tensor& scale) {
+  if (!codes.defined()) {
+    cache_->pin({});
+    return;
+  }
+  TORCH_CHECK(codes.dim() == 2 && codes.size(0) == options.out_features(),
+              "trit::nn::BitLinear: wanted codes of ", options.out_features(), " outputs, found ",
+              codes.sizes());
+  cache_->pin(c10::make_intrusive<torch_layer::PackedWeight>(codes, scale, options.in_features()));
+}
+
 torch::Tensor BitLinearImpl::warm_up(const torch::Tensor& x) {
+  TORCH_CHECK(!cache_->is_pinned(), "trit::nn::BitLinear: lambda is ", options.lambda(),
+              ", and with lambda < 1 the float weight is needed, but the layer has codes alone (use_packed)");
   const double lambda = options.lambda();
   const bool rms = !norm.is_empty();
   torch::Tensor inputs = rms ? norm->forward(x) : x;

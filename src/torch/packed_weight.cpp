@@ -133,6 +133,9 @@ void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torc
 
 c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& weight, bool per_row) {
   const std::lock_guard lock(mutex_);
+  if (pinned_) {
+    return pinned_;
+  }
   if (weight.is_cuda()) {
     return get_cuda(weight, per_row);
   }
@@ -192,6 +195,20 @@ const cuda::PreparedWeight& PackedWeight::cuda() const {
   TORCH_CHECK(false, "trit: this build has no CUDA kernels (TRIT_CUDA)");
 }
 #endif
+
+void PackedWeightCache::pin(c10::intrusive_ptr<PackedWeight> packed) {
+  const std::lock_guard lock(mutex_);
+  pinned_ = std::move(packed);
+  if (pinned_) {  // the other one would only take memory
+    packed_.reset();
+    key_.reset();
+  }
+}
+
+bool PackedWeightCache::is_pinned() const {
+  const std::lock_guard lock(mutex_);
+  return static_cast<bool>(pinned_);
+}
 
 std::int64_t PackedWeightCache::packs() const {
   const std::lock_guard lock(mutex_);

@@ -84,6 +84,9 @@ class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.
   c10::intrusive_ptr<PackedWeight> get(const torch::Tensor& weight, bool per_row);
+  /// From now on get() returns this; null: the packed form of its argument again.
+  void pin(c10::intrusive_ptr<PackedWeight> packed);
+  bool is_pinned() const;
   /// How often get() has packed (for tests).
   std::int64_t packs() const;
 
@@ -106,6 +109,7 @@ class PackedWeightCache {
   bool captured_ = false;   // a pass with gradients is in a CUDA graph
   std::optional<std::uint64_t> fingerprint_;
   c10::intrusive_ptr<PackedWeight> packed_;
+  c10::intrusive_ptr<PackedWeight> pinned_;
   std::int64_t packs_ = 0;
 };
 

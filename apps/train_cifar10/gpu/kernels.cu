@@ -53,7 +53,7 @@ __global__ __launch_bounds__(kThreads) void batch_kernel(const BatchKernel a) {
   if (a.order != nullptr) {
     // random_crop of batches.cpp: the same draw, and so the same batch.
     constexpr std::uint32_t kPositions = 2 * kPad + 1;
-    const std::int64_t position = a.progress->image + image;
+    const std::int64_t position = a.progress->image + a.part_begin + image;
     const CounterRandom random(a.seed, CounterRandom::Stream::augmentation, a.progress->epoch);
     const std::uint32_t draw =
         random.below(static_cast<std::uint64_t>(position), kPositions * kPositions * 2);
@@ -171,7 +171,7 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const FinishStep a) {
     sums.last_loss = loss;
     sums.skipped = *a.found_inf > 0.0F ? sums.skipped + 1 : 0;
     sums.max_skipped = sums.skipped > sums.max_skipped ? sums.skipped : sums.max_skipped;
-    p.image += a.images;
+    p.image += a.images + a.elsewhere;
     p.step += 1;
   }
 }

@@ -29,7 +29,8 @@ struct BatchKernel {
   const std::uint8_t* labels;  // [count]
   const float* table;          // [3, 256], normalize_table
   const std::int32_t* order;   // the epoch's permutation, or null: images as they are, without a crop
-  const Progress* progress;    // the first image, with `order`
+  const Progress* progress;    // the first image of the batch, with `order`
+  std::int64_t part_begin;     // of the batch, the first image of this process' part, with `order`
   std::int64_t first;          // the first image, without
   std::uint64_t seed;
   std::int64_t images;
@@ -69,8 +70,9 @@ struct FinishStep {
   const float* loss;  // [1]
   const float* logits;
   const std::int64_t* labels;
-  std::int64_t images, classes;
-  const float* found_inf;  // [1], > 0: the step was skipped
+  std::int64_t images, classes;  // that count
+  std::int64_t elsewhere;        // images of the batch in other processes
+  const float* found_inf;        // [1], > 0: the step was skipped
   Progress* progress;
 };
 void finish_step(const FinishStep& args, Stream stream);

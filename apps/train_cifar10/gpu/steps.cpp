@@ -46,8 +46,10 @@ torch::Tensor clip_gradients(std::vector<torch::Tensor>& gradients, double max_n
 
 }  // namespace
 
-Steps::Steps(const TrainOptions& options, const TrainingData& data, Learner& learner)
+Steps::Steps(const TrainOptions& options, const Processes& processes, const TrainingData& data,
+             Learner& learner)
     : options_(options),
+      processes_(processes),
       learner_(learner),
       train_(data.train, learner.device()),
       test_(data.test, learner.device()),
@@ -91,16 +93,31 @@ StepRunner::Done Steps::run(std::int64_t max_steps) {
   for (const torch::Tensor& parameter : learner_.network()->parameters()) {
     parameter.unsafeGetTensorImpl()->bump_version();
   }
-  return {max_steps, now_.sums};
+  Done done{max_steps, now_.sums};
+  if (processes_.several()) {
+    StepSums& sums = done.sums;
+    double totals[] = {sums.loss_sum, static_cast<double>(sums.loss_images),
+                       static_cast<double>(sums.correct), sums.last_loss / processes_.part().count};
+    processes_.sum(totals);
+    sums.loss_sum = totals[0];
+    sums.loss_images = static_cast<std::int64_t>(totals[1]);
+    sums.correct = static_cast<std::int64_t>(totals[2]);
+    sums.last_loss = totals[3];
+  }
+  return done;
 }
 
 Evaluation Steps::evaluate(const std::function<bool()>& stop) {
   constexpr std::int64_t kBatch = 2000;  // 260 MB of float activations
   const auto batch = [this](std::int64_t first, std::int64_t count) { return test_.batch(first, count); };
-  return train::evaluate(learner_.network(), test_.count(), kBatch, batch, stop);
+  return train::evaluate(learner_.network(), processes_, test_.count(), kBatch, batch, stop);
 }
 
 void Steps::take_step(std::int64_t images) {
+  if (processes_.several()) {
+    step_on_device(images);
+    return;
+  }
   Captured& steps = captured_[images];
   if (steps.graph) {
     steps.graph->replay();
@@ -120,11 +137,15 @@ void Steps::take_step(std::int64_t images) {
   }
 }
 
-void Steps::step_on_device(std::int64_t images) {
+void Steps::step_on_device(std::int64_t whole) {
+  // A process whose part of the batch is empty takes part with an image that does not count.
+  const std::int64_t counted = processes_.part().size(whole);
+  const std::int64_t images = std::max<std::int64_t>(counted, 1);
   auto* const progress = reinterpret_cast<Progress*>(progress_.mutable_data_ptr());
   BatchKernel kernel{};
   kernel.order = order_.const_data_ptr<std::int32_t>();
   kernel.progress = progress;
+  kernel.part_begin = std::min(processes_.part().begin(whole), whole - 1);
   kernel.seed = options_.seed;
   kernel.images = images;
   kernel.rates = rates_.const_data_ptr<float>();
@@ -135,7 +156,8 @@ void Steps::step_on_device(std::int64_t images) {
   optimizer.zero_grad(/*set_to_none=*/true);
   const auto [logits, loss] = learner_.forward(x, labels);
   trit::amp::GradScaler& scaler = learner_.scaler();
-  scaler.scale(loss).backward();
+  const double share = static_cast<double>(counted * processes_.part().count) / static_cast<double>(whole);
+  (share == 1.0 ? scaler.scale(loss) : scaler.scale(loss) * share).backward();
 
   const torch::NoGradGuard no_gradients;
   torch::Tensor found_inf;
@@ -155,6 +177,9 @@ void Steps::step_on_device(std::int64_t images) {
     found_inf = torch::empty({}, loss.options());
     find_not_finite(loss.const_data_ptr<float>(), norm.defined() ? norm.const_data_ptr<float>() : nullptr,
                     found_inf.mutable_data_ptr<float>(), stream_.stream());
+    if (processes_.several()) {
+      processes_.group().all_reduce(found_inf);
+    }
   }
   optimizer.step(learning_rate_, found_inf);
   if (scaler.is_enabled()) {
@@ -164,8 +189,9 @@ void Steps::step_on_device(std::int64_t images) {
   finish_step({.loss = loss.const_data_ptr<float>(),
                .logits = values.const_data_ptr<float>(),
                .labels = labels.const_data_ptr<std::int64_t>(),
-               .images = images,
+               .images = counted,
                .classes = values.size(1),
+               .elsewhere = whole - counted,
                .found_inf = found_inf.const_data_ptr<float>(),
                .progress = progress},
               stream_.stream());

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // Training steps on a GPU without host work between them. Batch, forward, backward, clipping, loss scaling,
-// optimiser and bookkeeping of a step are one CUDA graph. What changes from step to step (position in the
+// optimiser and bookkeeping of a step are one CUDA graph (with several processes no graph: a replayed collective
+// would have no timeout). What changes from step to step (position in the
 // data, learning rate, sums) is kept in GPU memory.
 #pragma once
 
@@ -18,7 +19,7 @@ namespace trit::train::gpu {
 
 class Steps final : public StepRunner {
  public:
-  Steps(const TrainOptions& options, const TrainingData& data, Learner& learner);
+  Steps(const TrainOptions& options, const Processes& processes, const TrainingData& data, Learner& learner);
 
   void begin_epoch(const Position& position) override;
   Done run(std::int64_t max_steps) override;
@@ -26,9 +27,10 @@ class Steps final : public StepRunner {
 
  private:
   void take_step(std::int64_t images);
-  void step_on_device(std::int64_t images);
+  void step_on_device(std::int64_t whole);  // images of the whole batch
 
   TrainOptions options_;
+  const Processes& processes_;
   Learner& learner_;
   Images train_, test_;
   std::int64_t images_;           // of an epoch

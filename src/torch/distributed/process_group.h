@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <torch/csrc/distributed/c10d/ProcessGroup.hpp>
+
+#include "trit/distributed.h"
+
+namespace trit::distributed {
+
+struct ProcessGroup::Impl {
+  ~Impl();
+
+  c10::intrusive_ptr<c10d::ProcessGroup> group;
+  torch::Device device;
+  std::chrono::milliseconds timeout;
+};
+
+}  // namespace trit::distributed
