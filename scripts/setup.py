@@ -86,7 +86,8 @@ def install_packages(packages: list[str]) -> None:
         sys.exit("setup: missing system packages; nothing has been changed. Run this, then the same make again:\n\n"
                  "    sudo apt-get update && sudo apt-get install " + " ".join(packages) + "\n")
     say("installing system packages: " + " ".join(packages))
-    for command in (["apt-get", "update", "-qq"], install):
+    wait = ["-o", "DPkg::Lock::Timeout=300"]  # seconds for another installation to end: a new machine often updates itself
+    for command in (["apt-get", "update", "-qq"], [*install, *wait]):
         if subprocess.run([*prefix, *command], stdout=sys.stderr).returncode != 0:
             sys.exit(f"setup: '{' '.join(command)}' failed; see the lines above")
     still = missing_packages()
@@ -105,6 +106,9 @@ def make_venv() -> None:
 
     A finished .venv, or one that a user made, is updated in place, which is quick where little has changed. One that
     was left unfinished, or belongs to another Python or folder (its scripts contain its path), is made again."""
+    if VENV.is_symlink():
+        sys.exit(f"setup: {VENV} is a link to {VENV.resolve()}, which is not finished: run 'make setup' in the checkout that owns "
+                 "it, or remove the link")
     python = VENV / "bin" / "python"
     config = VENV / "pyvenv.cfg"
     made_by = config.read_text() if config.exists() else ""
@@ -129,7 +133,8 @@ def make_venv() -> None:
 
 
 def is_done() -> bool:
-    return STAMP.exists() and STAMP.read_text().strip() == fingerprint()
+    # A link leads to another checkout's environment: that checkout made it, and it alone may change it.
+    return STAMP.exists() and (VENV.is_symlink() or STAMP.read_text().strip() == fingerprint())
 
 
 def main() -> None:
