@@ -25,13 +25,15 @@ struct Variant {
 
 constexpr DataType kBf16 = DataType::bfloat16;
 
-template <int kHeld, int kSteps, int kTeams, int kBlocks, bool kAhead, bool kShared>
+template <int kHeld, int kSteps, int kTeams, int kBlocks, bool kAhead, bool kShared, bool kInterleave,
+          int kHint>
 Variant lanes(std::int64_t features) {
   const auto run = [](const NormBackward& a, Stream stream) {
     const auto k = static_cast<unsigned>(a.in_features);
     const unsigned head = kHeld == 8 ? 0 : 2 * kTeams * kLanes;
     const unsigned floats = std::max(head + (kShared ? k : 0), kTeams * k);
-    launch<norm_lanes_kernel<kBf16, true, kHeld, kSteps, kTeams, kBlocks, kAhead, kShared>>(
+    launch<
+        norm_lanes_kernel<kBf16, true, kHeld, kSteps, kTeams, kBlocks, kAhead, kShared, kInterleave, kHint>>(
         "lanes",
         {.grid = {static_cast<unsigned>(a.parts)},
          .block = {kLanes / kHeld * kTeams},
@@ -39,68 +41,64 @@ Variant lanes(std::int64_t features) {
         stream, a);
   };
   return {"lanes held=" + std::to_string(kHeld) + " teams=" + std::to_string(kTeams) +
-              " blocks=" + std::to_string(kBlocks) + (kAhead ? " ahead" : "") + (kShared ? " shared_g" : ""),
+              " blocks=" + std::to_string(kBlocks) + (kAhead ? " ahead" : "") + (kShared ? " shared_g" : "") +
+              (kInterleave ? " interleaved" : "") + (kHint ? " hint=" + std::to_string(kHint) : ""),
           features, std::int64_t{132} * kBlocks, kTeams, run};
 }
 
-template <int kSteps, int kStages, int kThreads, int kBlocks>
+template <int kSteps, int kStages, int kThreads, int kBlocks, bool kInterleave>
 Variant columns(std::int64_t features) {
   const auto run = [](const NormBackward& a, Stream stream) {
     const auto k = static_cast<int>(a.in_features);
     const unsigned bytes =
         4 * (2 * static_cast<unsigned>(plane_floats(k)) + 2 * kLanes) + kStages * kSteps * 2 * kThreads * 16;
-    launch<norm_columns_kernel<kBf16, true, kSteps, kStages, kThreads, kBlocks>>(
+    launch<norm_columns_kernel<kBf16, true, kSteps, kStages, kThreads, kBlocks, kInterleave>>(
         "columns", {.grid = {static_cast<unsigned>(a.parts)}, .block = {kThreads}, .shared_bytes = bytes},
         stream, a);
   };
   return {"columns threads=" + std::to_string(kThreads) + " steps=" + std::to_string(kSteps) +
-              " stages=" + std::to_string(kStages) + " blocks=" + std::to_string(kBlocks),
+              " stages=" + std::to_string(kStages) + " blocks=" + std::to_string(kBlocks) +
+              (kInterleave ? " interleaved" : ""),
           features, std::int64_t{132} * kBlocks, 1, run};
 }
 
 std::vector<Variant> variants() {
   return {
-      lanes<2, 10, 8, 1, false, false>(2560),
-      lanes<2, 10, 8, 1, true, false>(2560),
-      lanes<2, 10, 8, 1, true, true>(2560),
-      lanes<2, 10, 8, 1, false, true>(2560),
-      lanes<2, 10, 4, 2, true, true>(2560),
-      lanes<2, 10, 6, 1, true, true>(2560),
-      lanes<4, 10, 8, 1, true, true>(2560),
-      lanes<4, 10, 8, 1, true, false>(2560),
-      lanes<8, 10, 10, 1, true, true>(2560),
-      lanes<8, 10, 8, 1, true, true>(2560),
-      columns<1, 0, 320, 3>(2560),
-      columns<1, 2, 320, 3>(2560),
-      columns<1, 4, 320, 3>(2560),
-      columns<2, 3, 160, 6>(2560),
+      lanes<2, 10, 4, 2, true, true, false, 0>(2560),
+      lanes<2, 10, 4, 2, true, true, true, 0>(2560),
+      lanes<2, 10, 4, 2, true, true, true, 1>(2560),
+      lanes<2, 10, 4, 2, true, true, true, 2>(2560),
+      lanes<2, 10, 4, 2, true, true, true, 3>(2560),
+      lanes<2, 10, 8, 1, true, true, true, 0>(2560),
+      lanes<2, 10, 8, 1, false, true, true, 0>(2560),
+      lanes<4, 10, 8, 1, true, true, true, 0>(2560),
+      lanes<4, 10, 4, 2, true, true, true, 0>(2560),
+      lanes<2, 10, 3, 2, true, true, true, 0>(2560),
+      columns<1, 2, 320, 3, true>(2560),
 
-      lanes<2, 16, 5, 1, false, false>(4096),
-      lanes<2, 16, 5, 1, true, false>(4096),
-      lanes<2, 16, 5, 1, true, true>(4096),
-      lanes<2, 16, 6, 1, true, true>(4096),
-      lanes<2, 16, 3, 2, true, true>(4096),
-      lanes<4, 16, 6, 1, true, true>(4096),
-      lanes<4, 16, 7, 1, true, true>(4096),
-      columns<1, 0, 512, 2>(4096),
-      columns<1, 2, 512, 2>(4096),
-      columns<1, 3, 512, 2>(4096),
-      columns<2, 2, 256, 4>(4096),
+      lanes<4, 16, 6, 1, true, true, false, 0>(4096),
+      lanes<4, 16, 6, 1, true, true, true, 0>(4096),
+      lanes<4, 16, 6, 1, true, true, true, 1>(4096),
+      lanes<4, 16, 6, 1, true, true, true, 2>(4096),
+      lanes<4, 16, 6, 1, true, true, true, 3>(4096),
+      lanes<4, 16, 3, 2, true, true, true, 0>(4096),
+      lanes<2, 16, 5, 1, true, true, true, 0>(4096),
+      lanes<2, 16, 5, 1, true, true, true, 3>(4096),
+      lanes<2, 16, 2, 2, true, true, true, 0>(4096),
+      columns<1, 2, 512, 2, true>(4096),
 
-      lanes<2, 32, 3, 1, false, false>(8192),
-      lanes<2, 32, 3, 1, true, false>(8192),
-      lanes<2, 32, 3, 1, true, true>(8192),
-      lanes<4, 32, 3, 1, true, true>(8192),
-      columns<1, 0, 1024, 1>(8192),
-      columns<1, 2, 1024, 1>(8192),
-      columns<2, 2, 512, 2>(8192),
-      columns<2, 0, 512, 2>(8192),
+      lanes<2, 32, 3, 1, true, false, true, 0>(8192),
+      lanes<2, 32, 3, 1, true, true, true, 3>(8192),
+      columns<1, 2, 1024, 1, true>(8192),
+      columns<4, 0, 256, 2, true>(8192),
+      columns<4, 0, 256, 2, false>(8192),
+      columns<2, 2, 512, 2, true>(8192),
+      columns<4, 1, 256, 2, true>(8192),
 
-      lanes<2, 56, 2, 1, true, false>(14336),
-      lanes<2, 56, 2, 1, true, true>(14336),
-      columns<2, 2, 896, 1>(14336),
-      columns<2, 0, 896, 1>(14336),
-      columns<4, 2, 448, 1>(14336),
+      columns<4, 0, 448, 1, true>(14336),
+      columns<4, 0, 448, 1, false>(14336),
+      columns<2, 0, 896, 1, true>(14336),
+      columns<4, 1, 448, 1, true>(14336),
   };
 }
 

@@ -15,7 +15,8 @@ namespace trit::cuda {
 __host__ __device__ constexpr int plane_floats(int features) { return round_up(features / 2, 32) + 16; }
 
 /// kStages: rows ahead, in shared memory; 0: one, in registers.
-template <DataType kType, bool kWeighted, int kSteps, int kStages, int kThreads, int kBlocks>
+template <DataType kType, bool kWeighted, int kSteps, int kStages, int kThreads, int kBlocks,
+          bool kInterleave>
 __global__ __launch_bounds__(kThreads, kBlocks) void norm_columns_kernel(const NormBackward a) {
   constexpr int kEight = 8;
   constexpr bool kHoldWeight = kWeighted && kSteps == 1;
@@ -29,8 +30,9 @@ __global__ __launch_bounds__(kThreads, kBlocks) void norm_columns_kernel(const N
   const int threads = static_cast<int>(blockDim.x);
   const int step = kEight * threads;
   const std::int64_t part = blockIdx.x;
-  const std::int64_t begin = part * a.tokens / gridDim.x;
-  const std::int64_t end = (part + 1) * a.tokens / gridDim.x;
+  const std::int64_t begin = kInterleave ? part : part * a.tokens / gridDim.x;
+  const std::int64_t end = kInterleave ? a.tokens : (part + 1) * a.tokens / gridDim.x;
+  const std::int64_t next = kInterleave ? gridDim.x : 1;
   float sums[kSteps][kEight] = {};
   float held_weight[kEight] = {};
   if constexpr (kHoldWeight) {
@@ -87,11 +89,11 @@ __global__ __launch_bounds__(kThreads, kBlocks) void norm_columns_kernel(const N
   constexpr int kAhead = kStages == 0 ? 1 : kStages;
 #pragma unroll
   for (int i = 0; i < kAhead; ++i) {
-    fetch(begin + i, i);
+    fetch(begin + i * next, i);
   }
   int stage = 0;
   int parity = 0;
-  for (std::int64_t row = begin; row < end; ++row) {
+  for (std::int64_t row = begin; row < end; row += next) {
     // One step: the row stays in registers, and its stage is filled again at once.
     constexpr bool kKeep = kStages == 0 || kSteps == 1;
     uint4 u[kKeep ? kSteps : 1];
@@ -105,7 +107,7 @@ __global__ __launch_bounds__(kThreads, kBlocks) void norm_columns_kernel(const N
         u[i] = kStages == 0 ? next_u[kStages == 0 ? i : 0] : *slot(stage, i);
         x[i] = kStages == 0 ? next_x[kStages == 0 ? i : 0] : slot(stage, i)[threads];
       }
-      fetch(row + kAhead, stage);
+      fetch(row + kAhead * next, stage);
     }
     const float rstd = a.rstd[row];
 #pragma unroll
@@ -163,7 +165,7 @@ __global__ __launch_bounds__(kThreads, kBlocks) void norm_columns_kernel(const N
       }
     }
     if constexpr (!kKeep) {
-      fetch(row + kAhead, stage);
+      fetch(row + kAhead * next, stage);
     }
     if constexpr (kStages > 0) {
       stage = stage + 1 == kStages ? 0 : stage + 1;

@@ -18,9 +18,15 @@ struct HeldBits {
 };
 
 #if defined(__CUDACC__)
-template <int kHeld>
+template <int kHeld, bool kHint>
 __device__ __forceinline__ void load_once(HeldBits<kHeld>& to, const void* from) {
-  if constexpr (kHeld == 2) {
+  if constexpr (kHeld == 2 && kHint) {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.u32 %0, [%1];" : "=r"(to.words[0]) : "l"(from));
+  } else if constexpr (kHeld == 4 && kHint) {
+    asm volatile("ld.global.nc.L1::no_allocate.L2::256B.v2.u32 {%0, %1}, [%2];"
+                 : "=r"(to.words[0]), "=r"(to.words[1])
+                 : "l"(from));
+  } else if constexpr (kHeld == 2) {
     asm volatile("ld.global.nc.L1::no_allocate.u32 %0, [%1];" : "=r"(to.words[0]) : "l"(from));
   } else if constexpr (kHeld == 4) {
     asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];"
@@ -97,7 +103,7 @@ __device__ __forceinline__ float warp_sum(const float (&held)[8], int lane) {
 /// kSharedWeight: g is copied to shared memory. kAhead: a row's registers are filled with the team's next row as
 /// soon as dx no longer needs them.
 template <DataType kType, bool kWeighted, int kHeld, int kSteps, int kTeams, int kBlocks, bool kAhead,
-          bool kSharedWeight>
+          bool kSharedWeight, bool kInterleave, int kHint>
 __global__ __launch_bounds__(kLanes / kHeld * kTeams, kBlocks) void norm_lanes_kernel(const NormBackward a) {
   constexpr int kTeamThreads = kLanes / kHeld;
   const int features = static_cast<int>(a.in_features);
@@ -106,24 +112,19 @@ __global__ __launch_bounds__(kLanes / kHeld * kTeams, kBlocks) void norm_lanes_k
   const int team = static_cast<int>(threadIdx.x) / kTeamThreads;
   const int thread = static_cast<int>(threadIdx.x) % kTeamThreads;
   const std::int64_t part = blockIdx.x;
-  const std::int64_t begin = part * a.tokens / gridDim.x;
-  const std::int64_t end = (part + 1) * a.tokens / gridDim.x;
+  const std::int64_t begin = kInterleave ? part * kTeams : part * a.tokens / gridDim.x;
+  const std::int64_t end = kInterleave ? a.tokens : (part + 1) * a.tokens / gridDim.x;
+  const std::int64_t next = kInterleave ? std::int64_t{kTeams} * gridDim.x : kTeams;
   const float* weight = a.norm_weight;
-  if constexpr (kWeighted && kSharedWeight) {
-    for (int k = static_cast<int>(threadIdx.x); k < features; k += static_cast<int>(blockDim.x)) {
-      weight_copy[k] = a.norm_weight[k];
-    }
-    weight = weight_copy;
-    __syncthreads();
-  }
   float sums[kSteps][kHeld] = {};
   HeldBits<kHeld> u[kSteps] = {};
   HeldBits<kHeld> x[kSteps] = {};
   const auto load = [&](std::int64_t row, int i) {
     const int k = kLanes * i + kHeld * thread;
     if (k < features) {
-      load_once(u[i], static_cast<const std::uint16_t*>(a.grad) + row * features + k);
-      load_once(x[i], static_cast<const std::uint16_t*>(a.x) + row * features + k);
+      load_once<kHeld, (kHint & 1) != 0>(u[i],
+                                         static_cast<const std::uint16_t*>(a.grad) + row * features + k);
+      load_once<kHeld, (kHint & 1) != 0>(x[i], static_cast<const std::uint16_t*>(a.x) + row * features + k);
     }
   };
   if (kAhead && begin + team < end) {
@@ -132,8 +133,15 @@ __global__ __launch_bounds__(kLanes / kHeld * kTeams, kBlocks) void norm_lanes_k
       load(begin + team, i);
     }
   }
+  if constexpr (kWeighted && kSharedWeight) {
+    for (int k = static_cast<int>(threadIdx.x); k < features; k += static_cast<int>(blockDim.x)) {
+      weight_copy[k] = a.norm_weight[k];
+    }
+    weight = weight_copy;
+    __syncthreads();
+  }
   int parity = 0;
-  for (std::int64_t row = begin + team; row < end; row += kTeams) {
+  for (std::int64_t row = begin + team; row < end; row += next) {
     if constexpr (!kAhead) {
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
@@ -178,7 +186,7 @@ __global__ __launch_bounds__(kLanes / kHeld * kTeams, kBlocks) void norm_lanes_k
     }
     const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
     const float along = __fmul_rn(__fdiv_rn(cube, static_cast<float>(features)), sum);
-    const bool more = kAhead && row + kTeams < end;
+    const bool more = kAhead && row + next < end;
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = kLanes * i + kHeld * thread;
@@ -206,16 +214,24 @@ __global__ __launch_bounds__(kLanes / kHeld * kTeams, kBlocks) void norm_lanes_k
           }
           auto* const to = static_cast<std::uint16_t*>(a.grad_x) + row * features + k;
           if constexpr (kHeld == 2) {
-            *reinterpret_cast<std::uint32_t*>(to) = out.words[0];
+            if constexpr ((kHint & 2) != 0) {
+              __stcs(reinterpret_cast<unsigned*>(to), out.words[0]);
+            } else {
+              *reinterpret_cast<std::uint32_t*>(to) = out.words[0];
+            }
           } else if constexpr (kHeld == 4) {
-            *reinterpret_cast<uint2*>(to) = make_uint2(out.words[0], out.words[1]);
+            if constexpr ((kHint & 2) != 0) {
+              __stcs(reinterpret_cast<uint2*>(to), make_uint2(out.words[0], out.words[1]));
+            } else {
+              *reinterpret_cast<uint2*>(to) = make_uint2(out.words[0], out.words[1]);
+            }
           } else {
             *reinterpret_cast<uint4*>(to) =
                 make_uint4(out.words[0], out.words[1], out.words[2], out.words[3]);
           }
         }
         if (more) {
-          load(row + kTeams, i);
+          load(row + next, i);
         }
       }
     }
