@@ -57,6 +57,29 @@ void ternarize_pack_row(const CpuKernels& kernels, std::span<const float> w, flo
 void dequantize_row(const CpuKernels& kernels, std::span<const std::uint8_t> codes, float scale,
                     std::span<float> w);
 
+/// Whether this CPU multiplies floats with weights or activations faster than a float GEMM does (AMX with
+/// bfloat16): the exact backward of a layer. Every term is exact and sums are rounded in fp32, so results agree
+/// with a float GEMM's to rounding. Magnitudes below 2^-126 count as zero.
+bool has_float_products(const CpuKernels& kernels);
+/// dX [M, K] = dY · (beta t). Throws Error without has_float_products.
+struct FloatGradientInput {
+  const float* grad;    // dY [M, N]
+  std::int64_t tokens;  // M >= 0
+  TernaryView weight;   // [N, K], a scale per tensor or per row
+  float* grad_x;        // out [M, K]
+};
+void gradient_input(const CpuKernels& kernels, Parallel& parallel, const FloatGradientInput& args);
+/// dW [N, K] = dYᵀ · (s q). Likewise.
+struct FloatGradientWeight {
+  const float* grad;                       // dY [M, N]
+  const std::int8_t* q;                    // [M, padded_in_features(K)]
+  const float* scale;                      // s [M]
+  std::int64_t tokens;                     // M >= 0
+  std::int64_t out_features, in_features;  // N, K >= 1
+  float* grad_weight;                      // out [N, K]
+};
+void gradient_weight(const CpuKernels& kernels, Parallel& parallel, const FloatGradientWeight& args);
+
 /// Quantised activations, as norm_quant writes them.
 struct QuantizedRows {
   const std::int8_t* q;       // [tokens, padded_in_features(K)]

@@ -23,6 +23,7 @@ struct Features {
   bool avx512_vnni = false;
   bool avx512_vbmi = false;
   bool amx = false;
+  bool amx_bf16 = false;
 };
 
 // Linux (5.16 and later) lets a process use the tile registers only after it has asked, since they
@@ -59,6 +60,7 @@ Features detect() {
                          __builtin_cpu_supports("avx512vl") != 0 && __builtin_cpu_supports("avx512vnni") != 0;
   features.avx512_vbmi = features.avx512_vnni && __builtin_cpu_supports("avx512vbmi") != 0;
   features.amx = features.avx512_vnni && amx && __builtin_cpu_supports("gfni") != 0 && may_use_tiles();
+  features.amx_bf16 = features.amx && cpuid_bit(7, 0, 3, 22);
   return features;
 }
 
@@ -74,6 +76,7 @@ bool has_avx_vnni() { return features().avx_vnni; }
 bool has_avx512_vnni() { return features().avx512_vnni; }
 bool has_avx512_vbmi() { return features().avx512_vbmi; }
 bool has_amx() { return features().amx; }
+bool has_amx_bf16() { return features().amx_bf16; }
 
 CpuVendor cpu_vendor() {
   static const CpuVendor vendor = [] {

@@ -23,6 +23,8 @@ bool has_avx512_vbmi();
 /// AMX tiles with int8 products, and GFNI, besides has_avx512_vnni(): Intel's server cores since Sapphire
 /// Rapids (2023). Linux gives a process the 8 KiB of tile state on request; the first call asks.
 bool has_amx();
+/// And their bf16 products.
+bool has_amx_bf16();
 
 enum class CpuVendor : std::uint8_t { intel, amd, other };
 /// The vendor of this processor. Hygon's cores are AMD's.

@@ -180,6 +180,46 @@ struct PanelLayout {
   const GroupKernel* groups = nullptr;
 };
 
+/// At most 32 x 32 floats, times one of the scales.
+struct FloatRows {
+  const float* values;  // [rows, stride]
+  std::int64_t stride;
+  std::int64_t rows, columns;
+  const float* row_scale;     // [rows], or null
+  const float* column_scale;  // [columns], or null
+  float scale;                // of all
+};
+
+/// 32 columns of C = A · B, for some blocks of 32 rows: sums over `steps` of 32.
+struct FloatProduct {
+  const std::int8_t* parts;    // A of the first block, its steps one after the other
+  std::int64_t block_bytes;    // of A, between blocks of rows
+  const std::int8_t* pairs;    // B, its steps one after the other
+  std::int64_t steps;          // >= 1
+  std::int64_t rows, columns;  // of C; columns <= 32
+  float* c;                    // [rows, stride]
+  std::int64_t stride;
+  bool add;           // to what is there
+  bool non_temporal;  // C is large, and this is the last that is written to it
+};
+
+/// Products of floats with small integers whose every term is exact, so that they agree with a float GEMM's to the
+/// rounding of fp32 sums. A and B are arranged in steps of 32 x 32, missing rows and columns as zeros.
+struct FloatProductKernel {
+  bool (*available)();
+  std::int64_t parts_bytes;  // of a step of A
+  std::int64_t pairs_bytes;  // of a step of B
+  /// A step of A; of A = transposed rows.
+  void (*rows_to_parts)(const FloatRows& from, std::int8_t* parts);
+  void (*columns_to_parts)(const FloatRows& from, std::int8_t* parts);
+  /// A step of B from stored codes, which begin at the first column's byte, and from integers.
+  void (*codes_to_pairs)(const std::uint8_t* codes, std::int64_t row_bytes, std::int64_t rows,
+                         std::int64_t columns, std::int8_t* pairs);
+  void (*integers_to_pairs)(const std::int8_t* q, std::int64_t stride, std::int64_t rows,
+                            std::int64_t columns, std::int8_t* pairs);
+  void (*product)(const FloatProduct& args);
+};
+
 /// The kernels of one instruction set. Every function is pure (no state, no threads) and gives the scalar's
 /// bits.
 struct CpuKernels {
@@ -201,6 +241,9 @@ struct CpuKernels {
   void (*ternarize_pack_row)(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);
   /// w = t * scale (backward passes and tests).
   void (*dequantize_row)(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w);
+
+  /// For the float products of a backward; null: a float GEMM is faster. The bits are not the scalar's.
+  const FloatProductKernel* float_product = nullptr;
 };
 
 // The rows, each defined in src/cpu/<isa>/kernels.cpp. The build decides which of them exist

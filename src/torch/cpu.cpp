@@ -161,6 +161,17 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features,
               "trit::linear_backward_input: grad must be [tokens, ", out_features, "], found ", grad.sizes());
   const ScalarType type = product_type(grad.scalar_type());
+  if (type == torch::kFloat && has_float_products(kernels())) {
+    const Tensor rows = float_of(grad);
+    Tensor grad_x = at::empty({grad.size(0), in_features}, rows.options());
+    TorchParallel parallel;
+    gradient_input(kernels(), parallel,
+                   {.grad = rows.const_data_ptr<float>(),
+                    .tokens = grad.size(0),
+                    .weight = stored.view,
+                    .grad_x = grad_x.mutable_data_ptr<float>()});
+    return grad_x.to(grad.scalar_type());
+  }
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
   const Tensor scaled = (grad.to(torch::kFloat) * stored.scale).to(type);
   Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
@@ -185,6 +196,22 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
               padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.sizes(),
               ", ", scale.sizes());
   const ScalarType type = product_type(grad.scalar_type());
+  if (type == torch::kFloat && has_float_products(kernels())) {
+    const Tensor rows = float_of(grad);
+    const Tensor codes = q.contiguous();
+    const Tensor s = float_of(scale);
+    Tensor grad_weight = at::empty({grad.size(1), in_features}, rows.options());
+    TorchParallel parallel;
+    gradient_weight(kernels(), parallel,
+                    {.grad = rows.const_data_ptr<float>(),
+                     .q = codes.const_data_ptr<std::int8_t>(),
+                     .scale = s.const_data_ptr<float>(),
+                     .tokens = grad.size(0),
+                     .out_features = grad.size(1),
+                     .in_features = in_features,
+                     .grad_weight = grad_weight.mutable_data_ptr<float>()});
+    return grad_weight.to(dtype.value_or(grad.scalar_type()));
+  }
   const Tensor scaled = (grad.to(torch::kFloat) * scale.unsqueeze(1)).to(type);
   return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(type)).to(dtype.value_or(grad.scalar_type()));
 }

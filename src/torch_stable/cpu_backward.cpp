@@ -35,6 +35,21 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   const Tensor beta = as_float(weight_scale);
   granularity_of(beta, out_features);
   const ScalarType type = product_type(grad.scalar_type());
+  const CpuKernels& table = cpu_kernels_for(Backend::automatic);
+  if (type == ScalarType::Float && has_float_products(table)) {
+    const Tensor rows = as_float(grad);
+    Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
+    TorchParallel parallel;
+    gradient_input(table, parallel,
+                   {.grad = floats(rows),
+                    .tokens = grad.size(0),
+                    .weight = {out_features,
+                               in_features,
+                               {const_data<std::uint8_t>(stored), static_cast<std::size_t>(stored.numel())},
+                               {floats(beta), static_cast<std::size_t>(beta.numel())}},
+                    .grad_x = data<float>(grad_x)});
+    return as_type(grad_x, grad.scalar_type());
+  }
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
   const Tensor scaled = scaled_gradient(grad, beta, type);
   Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
@@ -58,6 +73,23 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
         " and q ", text(q), ", wanted as many rows in both");
   check_quantized(q, scale, padded_in_features(in_features));
   const ScalarType type = product_type(grad.scalar_type());
+  const CpuKernels& table = cpu_kernels_for(Backend::automatic);
+  if (type == ScalarType::Float && has_float_products(table)) {
+    const Tensor rows = as_float(grad);
+    const Tensor codes = as_contiguous(q);
+    const Tensor s = as_float(scale);
+    Tensor grad_weight = empty({grad.size(1), in_features}, type, grad);
+    TorchParallel parallel;
+    gradient_weight(table, parallel,
+                    {.grad = floats(rows),
+                     .q = const_data<std::int8_t>(codes),
+                     .scale = floats(s),
+                     .tokens = grad.size(0),
+                     .out_features = grad.size(1),
+                     .in_features = in_features,
+                     .grad_weight = data<float>(grad_weight)});
+    return as_type(grad_weight, dtype);
+  }
   const Tensor scaled = scaled_gradient(grad, torch::stable::unsqueeze(scale, 1), type);
   Tensor codes = q;
   const Tensor x = as_type(torch::stable::narrow(codes, 1, 0, in_features), type);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "cpu/amx/amx.h"
+#include "cpu/amx/float_product.h"
 #include "cpu/avx512_vnni/avx512_vnni.h"
 #include "cpu/cpu_features.h"
 #include "cpu/table.h"
@@ -14,6 +15,17 @@ constexpr ManyTokensKernel kManyTokens = {
     .arranged_bytes = amx::arranged_bytes,
     .arrange = amx::arrange,
     .product = amx::product,
+};
+
+constexpr FloatProductKernel kFloatProduct = {
+    .available = has_amx_bf16,
+    .parts_bytes = amx::kPartsBytes,
+    .pairs_bytes = amx::kPairsBytes,
+    .rows_to_parts = amx::rows_to_parts,
+    .columns_to_parts = amx::columns_to_parts,
+    .codes_to_pairs = amx::codes_to_pairs,
+    .integers_to_pairs = amx::integers_to_pairs,
+    .product = amx::float_product,
 };
 
 constexpr PanelLayout kLayouts[] = {{
@@ -41,6 +53,7 @@ constinit const CpuKernels k_amx = {
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,
     .dequantize_row = avx512_vnni::dequantize_row,
+    .float_product = &kFloatProduct,
 };
 
 }  // namespace trit

@@ -41,6 +41,16 @@ template <int kSum, int kQ, int kWeights>
 [[gnu::always_inline]] inline void multiply() {
   asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kQ), "i"(kWeights));
 }
+/// Pairs of bf16 instead of four bytes.
+template <int kSum, int kFloats, int kPairs>
+[[gnu::always_inline]] inline void multiply_bf16() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(kSum), "i"(kFloats), "i"(kPairs));
+}
+/// Rows `stride` bytes apart.
+template <int kTile>
+[[gnu::always_inline]] inline void load_tile(const void* from, std::int64_t stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(stride), "i"(kTile) : "memory");
+}
 template <int kTile>
 [[gnu::always_inline]] inline void store_tile(void* to, std::int64_t stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(stride), "i"(kTile) : "memory");

@@ -261,9 +261,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     bool rms, double eps, bool per_row) {
   check_weight(weight);
   const CUDAGuard guard(weight.device());
-  Tensor weight_scale = absmean(weight, per_row);
-  Tensor codes = ternarize_pack(weight, weight_scale);
-  const PackedWeight packed(codes, weight_scale, weight.size(1));
+  // Memory of their own: the prepared weight ends with the pass, and these do not.
+  Tensor weight_scale = empty({per_row ? weight.size(0) : 1}, torch::kFloat, weight);
+  Tensor codes = empty({weight.size(0), packed_row_bytes(weight.size(1))}, torch::kByte, weight);
+  const PackedWeight packed(codes, weight_scale, weight.size(1),
+                            cuda::pack_into(weight, per_row, codes, weight_scale));
   Tensor y = checked_output(x, packed);
   const Rows rows = rows_of(x);
   const Tensor q = empty_q(rows);

@@ -85,6 +85,37 @@ torch::Tensor PreparedWeight::transposed(const torch::Tensor& codes, std::int64_
   return kept.weights;
 }
 
+namespace {
+
+// `row_sums` [N], with one scale for the tensor.
+void launch_pack(const torch::Tensor& w, bool per_row, const torch::Tensor& codes, const torch::Tensor& scale,
+                 std::uint8_t* weights, float* row_sums) {
+  const torch::Tensor counter = workspace(w, sizeof(std::int32_t));
+  trit::cuda::pack_weights(cuda::device_of(w),
+                           {.w = w.const_data_ptr<float>(),
+                            .out_features = w.size(0),
+                            .in_features = w.size(1),
+                            .granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
+                            .scale = scale.mutable_data_ptr<float>(),
+                            .codes = codes.mutable_data_ptr<std::uint8_t>(),
+                            .weights = weights,
+                            .row_sums = per_row ? nullptr : row_sums,
+                            .counter = static_cast<std::int32_t*>(counter.mutable_data_ptr())},
+                           stream_of(w));
+}
+
+}  // namespace
+
+std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row,
+                                          const torch::Tensor& codes, const torch::Tensor& scale) {
+  const torch::Tensor w = float_of(weight);
+  const std::size_t bytes = trit::cuda::weight_bytes(w.size(0), w.size(1));  // a multiple of 2048
+  torch::Tensor weights = empty_bytes(bytes + static_cast<std::size_t>(w.size(0)) * sizeof(float), w);
+  auto* const memory = weights.mutable_data_ptr<std::uint8_t>();
+  launch_pack(w, per_row, codes, scale, memory, reinterpret_cast<float*>(memory + bytes));
+  return std::make_shared<PreparedWeight>(std::move(weights), /*kept=*/false);
+}
+
 c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept) {
   check_weight(weight);
   const torch::NoGradGuard no_grad;
@@ -103,19 +134,8 @@ c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row,
   torch::Tensor weights = empty_bytes(sums_at + sums_bytes, w);
   torch::Tensor codes = part_of(weights, codes_at, {out_features, row_bytes}, torch::kByte);
   torch::Tensor scale = part_of(weights, scale_at, {scales}, torch::kFloat);
-  const torch::Tensor counter = workspace(w, sizeof(std::int32_t));
   auto* const memory = weights.mutable_data_ptr<std::uint8_t>();
-  trit::cuda::pack_weights(cuda::device_of(w),
-                           {.w = w.const_data_ptr<float>(),
-                            .out_features = out_features,
-                            .in_features = in_features,
-                            .granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
-                            .scale = scale.mutable_data_ptr<float>(),
-                            .codes = codes.mutable_data_ptr<std::uint8_t>(),
-                            .weights = memory,
-                            .row_sums = per_row ? nullptr : reinterpret_cast<float*>(memory + sums_at),
-                            .counter = static_cast<std::int32_t*>(counter.mutable_data_ptr())},
-                           stream_of(w));
+  launch_pack(w, per_row, codes, scale, memory, reinterpret_cast<float*>(memory + sums_at));
   return c10::make_intrusive<PackedWeight>(std::move(codes), std::move(scale), in_features,
                                            std::make_shared<PreparedWeight>(std::move(weights), kept));
 }

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <optional>
 
@@ -46,6 +47,11 @@ class PreparedWeight {
   mutable std::mutex mutex_;
   mutable std::array<Transposed, 2> transposed_;  // by GradientOperand
 };
+
+/// Packs a float weight [N, K] into codes [N, packed_row_bytes(K)] and scale float32 [1] or [N], and prepares it,
+/// in one launch on the current stream, on which it is used.
+std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row,
+                                          const torch::Tensor& codes, const torch::Tensor& scale);
 
 /// codes [N, packed_row_bytes(K)] in the layout of the operand, prepared on the current stream.
 torch::Tensor prepare_transposed(const torch::Tensor& codes, std::int64_t in_features,
