@@ -60,6 +60,16 @@ def absmean(weight: Tensor, per_row: bool) -> Tensor:
 
 
 @_fake
+def abs_sums(weight: Tensor) -> Tensor:
+    return weight.new_empty((weight.shape[0],), dtype=torch.float32)
+
+
+@_fake
+def absmean_of_sums(sums: Tensor, in_features: int) -> Tensor:
+    return sums.new_empty((1,))
+
+
+@_fake
 def ternarize_pack(weight: Tensor, scale: Tensor) -> Tensor:
     return weight.new_empty((weight.shape[0], (weight.shape[1] + 3) // 4), dtype=torch.uint8)
 

@@ -66,6 +66,8 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps) -> "
       "(Tensor q, Tensor scale, Tensor rstd, Tensor q_sum)");
   m.def("absmean(Tensor weight, bool per_row) -> Tensor");
+  m.def("abs_sums(Tensor weight) -> Tensor");
+  m.def("absmean_of_sums(Tensor sums, SymInt in_features) -> Tensor");
   m.def("ternarize_pack(Tensor weight, Tensor scale) -> Tensor");
   m.def("dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype) -> Tensor");
   m.def("prepare(Tensor codes, SymInt in_features) -> Tensor");
