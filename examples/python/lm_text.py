@@ -57,8 +57,8 @@ def encode(tokenizer: Tokenizer, blocks: list[str]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def prepare(paths: list[pathlib.Path], vocabulary: int, folder: pathlib.Path) -> None:
-    """Writes tokenizer.json (unless it is there), train.npy and held_out.npy into `folder`."""
+def prepare(paths: list[pathlib.Path], vocabulary: int, folder: pathlib.Path, keep: bool) -> None:
+    """Writes tokenizer.json (`keep`: unless it is there), train.npy, held_out.npy and held_out_bytes into `folder`."""
     blocks = list(blocks_of(files_of(paths)))
     held_out = blocks[HELD_OUT // 2:: HELD_OUT]
     train = [block for at, block in enumerate(blocks) if at % HELD_OUT != HELD_OUT // 2]
@@ -66,7 +66,7 @@ def prepare(paths: list[pathlib.Path], vocabulary: int, folder: pathlib.Path) ->
         raise ValueError(f"--text: {sum(map(len, blocks))} characters in {len(blocks)} blocks, wanted more than "
                          f"{HELD_OUT // 2} blocks (files, or parts of {BLOCK} characters)")
     file = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(str(file)) if file.exists() else train_tokenizer(train, vocabulary)
+    tokenizer = Tokenizer.from_file(str(file)) if keep and file.exists() else train_tokenizer(train, vocabulary)
     tokenizer.save(str(file))
     np.save(folder / "train.npy", encode(tokenizer, train))
     np.save(folder / "held_out.npy", encode(tokenizer, held_out))

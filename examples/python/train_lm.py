@@ -25,6 +25,7 @@ import sys
 import time
 import warnings
 
+import lm_packed
 import lm_text
 import numpy as np
 import torch
@@ -43,7 +44,7 @@ def options() -> argparse.Namespace:
     add("--text", type=pathlib.Path, nargs="+", help="files and folders to train on")
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/lm"), help="folder for everything written (%(default)s)")
     add("--float", action="store_true", help="train the float twin")
-    add("--compare", type=pathlib.Path, help="OUT of the other twin: print the ratio of the perplexities")
+    add("--compare", type=pathlib.Path, help="OUT of the other twin, for the ratio of the perplexities")
     add("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     add("--generate", metavar="PROMPT", help="train nothing: write on from PROMPT with OUT's packed model")
     add("--tokens", type=lambda text: int(float(text)), help="to train on, repeats counted (1e8 on a GPU, 1e6 on a CPU)")
@@ -60,6 +61,8 @@ def options() -> argparse.Namespace:
     args = parser.parse_args()
     if args.text is None and args.generate is None:
         parser.error("--text: wanted files or folders to train on (or --generate PROMPT)")
+    if not 256 <= args.vocab < 32768:
+        parser.error(f"--vocab {args.vocab}: wanted 256 to 32767")
     if args.hidden % 64:
         parser.error(f"--hidden {args.hidden}: wanted a multiple of 64, the width of a head")
     return args
@@ -94,9 +97,12 @@ class Run:
             dist.init_process_group("nccl" if gpu else "gloo")
         if args.batch % self.ranks:
             sys.exit(f"--batch {args.batch}: wanted a multiple of {self.ranks}, the number of processes")
+        if not args.resume and any((args.out / "checkpoints").glob("*")):
+            sys.exit(f"{args.out} has checkpoints: --resume goes on from them, another --out starts anew")
         args.out.mkdir(parents=True, exist_ok=True)
+        self.barrier()
         if self.rank == 0:
-            lm_text.prepare(args.text, args.vocab, args.out)
+            lm_text.prepare(args.text, args.vocab, args.out, args.resume)
         self.barrier()
         self.train_tokens, self.held_out = (torch.from_numpy(np.load(args.out / name)).to(self.device)
                                             for name in ("train.npy", "held_out.npy"))
@@ -115,12 +121,17 @@ class Run:
                 torch.distributed.fsdp.fully_shard(layer)
             torch.distributed.fsdp.fully_shard(self.raw)
         elif self.ranks > 1:
-            self.model = torch.nn.parallel.DistributedDataParallel(self.raw, device_ids=[self.device] if gpu else None)
+            self.model = torch.nn.parallel.DistributedDataParallel(self.raw, broadcast_buffers=False)
         decayed = [p for p in self.raw.parameters() if p.dim() > 1]
         others = [p for p in self.raw.parameters() if p.dim() <= 1]
         self.optimizer = torch.optim.AdamW([{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}],
                                            args.lr, betas=(0.9, 0.95), fused=gpu)
         self.stop = False
+        self.parameters = sum(p.numel() for p in self.raw.parameters())
+        if self.rank == 0:
+            print(f"{'float' if args.float else 'ternary'}, {self.parameters / 1e6:.1f} M parameters: {self.steps} steps of "
+                  f"{args.batch} x {args.sequence} tokens from {len(self.train_tokens) / 1e6:.1f} M, on {self.device.type} in "
+                  f"{self.ranks} process{'es' * (self.ranks > 1)}", flush=True)
 
     def barrier(self) -> None:
         if dist.is_initialized():
@@ -182,7 +193,8 @@ class Run:
 
     def interrupt(self, number: int, frame: object) -> None:
         self.stop = True
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        if self.ranks == 1:
+            signal.signal(number, signal.SIG_DFL)  # a second one ends it at once; torchrun sends several
 
     def should_stop(self) -> bool:
         return self.mean(torch.tensor(float(self.stop), device=self.device)) > 0
@@ -195,8 +207,9 @@ class Run:
             signal.signal(number, self.interrupt)
         log = None
         if self.rank == 0:
-            from torch.utils.tensorboard import SummaryWriter
-            log = SummaryWriter(args.out / "tensorboard", purge_step=first)
+            with contextlib.suppress(ImportError):  # without the package tensorboard, no curves
+                from torch.utils.tensorboard import SummaryWriter
+                log = SummaryWriter(args.out / "tensorboard", purge_step=first)
         bar = tqdm.tqdm(total=self.steps * per_step, initial=first * per_step, unit="token", unit_scale=True,
                         disable=True if self.rank else None)  # None: no bar where there is no terminal
         self.model.train()
@@ -212,9 +225,8 @@ class Run:
             self.optimizer.zero_grad()
             bar.update(per_step)
             done = step + 1
-            if done % 10 and done != self.steps:
-                continue
-            # Every ten steps: the only wait for the GPU.
+            if done % (10 if self.device.type == "cuda" else 1) and done != self.steps:
+                continue  # the lines below wait for the GPU
             value, stopped = self.mean(loss.detach()), self.should_stop()
             if not math.isfinite(value):
                 sys.exit(f"step {step}: the loss is {value}; a smaller --lr may help (now {args.lr})")
@@ -236,31 +248,13 @@ class Run:
                 found = self.perplexity(self.model)
                 if log:
                     log.add_scalar("held-out perplexity", found, done)
+                if self.rank == 0:
                     bar.write(f"step {done} of {self.steps}: loss {value:.3f}, held-out perplexity {found:.4f}, "
                               f"{speed / 1e3:,.0f}k tokens/s")
                     sys.stdout.flush()
             last, last_step = time.perf_counter(), done
         bar.close()
         return True
-
-
-def generate(folder: pathlib.Path, prompt: str, device: torch.device, model: torch.nn.Module | None = None) -> str:
-    """The prompt and 200 more tokens, from the packed model in `folder` or the one loaded already."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    inputs = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False).to(device)
-    torch.manual_seed(0)
-    written = (model or load(folder, device)).generate(**inputs, max_new_tokens=200, do_sample=True, temperature=0.7, top_k=50,
-                                                       use_cache=True, pad_token_id=tokenizer.eos_token_id)
-    return tokenizer.decode(written[0], skip_special_tokens=True)
-
-
-def load(folder: pathlib.Path, device: torch.device) -> torch.nn.Module:
-    """The packed model: transformers loads it, trit's kernels run it."""
-    with torch.compiler.set_stance("force_eager"):  # it would compile the unpacking of the weights
-        model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).to(device).eval()
-    if getattr(model.config, "quantization_config", None) is not None:
-        trit.hf.swap_(model)
-    return model
 
 
 def export(run: Run, weights: dict[str, torch.Tensor]) -> pathlib.Path:
@@ -286,7 +280,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is no mistake
     if args.generate is not None:
-        print(generate(args.out / "huggingface", args.generate, torch.device("cuda" if "cuda" in trit.backends() else "cpu")))
+        print(lm_packed.generate(args.out / "huggingface", args.generate, torch.device("cuda" if "cuda" in trit.backends() else "cpu")))
         return
     run = Run(args)
     finished = run.train()
@@ -295,7 +289,7 @@ def main() -> None:
         run.model.eval()
         found = run.perplexity(run.model)
         weights = get_model_state_dict(run.model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
-        results = {"kind": "float" if args.float else "ternary", "parameters": sum(p.numel() for p in run.raw.parameters()),
+        results = {"kind": "float" if args.float else "ternary", "parameters": run.parameters,
                    "tokens": run.steps * args.batch * args.sequence, "processes": run.ranks, "held_out_perplexity": found,
                    "tokens_per_second": run.trained / run.seconds if run.seconds else None}
     if dist.is_initialized():
@@ -304,16 +298,19 @@ def main() -> None:
         return
     run.ranks = 1  # from here this process alone
     folder = export(run, weights)
-    packed = load(folder, run.device)
+    packed = lm_packed.load(folder, run.device)
     if not args.float:
         results["packed_perplexity"] = run.perplexity(packed)
         results["packed_bytes"] = (folder / "model.safetensors").stat().st_size
+    size = int((args.out / "held_out_bytes").read_text())
+    results["bits_per_byte"] = math.log2(found) * len(run.held_out) / size
     if args.compare:
         other = json.loads((args.compare / "results.json").read_text())
-        results["ratio"] = found / other["held_out_perplexity"]
+        ratio = found / other["held_out_perplexity"]
+        results["ternary_over_float"] = 1 / ratio if args.float else ratio
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
-    print(generate(folder, "The ", run.device, packed))
+    print(lm_packed.generate(folder, "The ", run.device, packed))
 
 
 if __name__ == "__main__":

@@ -203,15 +203,18 @@ def _refresh(weights: list[_Weight], mesh: DeviceMesh, device: torch.device) -> 
         dist.all_reduce(sums, group=mesh.get_group())
     for weight, part, shard, own, place in zip(weights, parts, shards, rows, places):
         if weight.per_row:
-            weight.scale = torch.ones(part, device=device)
-            scale = ops.absmean(own, per_row=True) if len(own) else weight.scale[:0]
-            weight.scale[: len(own)] = scale
+            scale = ops.absmean(own, per_row=True) if len(own) else own.new_empty((0,), dtype=torch.float32)
+            weight.scale = _padded(scale, part)
         else:
             weight.scale = scale = ops.absmean_of_sums(place[: weight.out_features], weight.in_features)
-        weight.codes = torch.zeros((part, (weight.in_features + 3) // 4), dtype=torch.uint8, device=device)
-        if len(own):
-            weight.codes[: len(own)] = ops.ternarize_pack(own, scale)
+        row_bytes = (weight.in_features + 3) // 4
+        codes = ops.ternarize_pack(own, scale) if len(own) else own.new_empty((0, row_bytes), dtype=torch.uint8)
+        weight.codes = _padded(codes, part)
         weight.version = shard.rows._version
+
+
+def _padded(tensor: Tensor, rows: int) -> Tensor:
+    return tensor if len(tensor) == rows else torch.cat([tensor, tensor.new_zeros((rows - len(tensor), *tensor.shape[1:]))])
 
 
 def _plain(module: Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
