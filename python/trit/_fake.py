@@ -119,6 +119,17 @@ def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight
 
 
 @_fake
+def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None,
+                           norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
+    torch._check(x.shape[-1] == in_features,
+                 lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
+    tokens = _rows(x)
+    scale = x.new_empty((tokens,), dtype=torch.float32)
+    return (x.new_empty((*x.shape[:-1], codes.shape[0])),
+            x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale))
+
+
+@_fake
 def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
                         rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
                         rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool) -> tuple[Tensor, ...]:

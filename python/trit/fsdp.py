@@ -179,10 +179,8 @@ class Codes(Tensor):
 def _forward(x: Tensor, weight: Codes, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
              per_row: bool) -> tuple[Tensor, ...]:
     """bit_linear_train from the codes: the same bits."""
-    in_features = weight.shape[1]
-    quantised = ops.norm_quant(x.reshape(-1, in_features), norm_weight, rms=rms, eps=eps)
-    y = ops.packed_linear(quantised, weight.codes, weight.scale, in_features, bias, x.dtype)
-    return (y.reshape(*x.shape[:-1], weight.shape[0]), quantised.q, quantised.scale, quantised.rstd, weight.codes, weight.scale)
+    return (*_stable.bit_linear_train_codes(x, weight.codes, weight.scale, weight.shape[1], bias, norm_weight, rms, eps),
+            weight.codes, weight.scale)
 
 
 def _refresh(weights: list[_Weight], mesh: DeviceMesh, device: torch.device) -> None:

@@ -84,6 +84,9 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
   m.def(
+      "bit_linear_train_codes(Tensor x, Tensor codes, Tensor weight_scale, SymInt in_features, Tensor? bias, "
+      "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
+  m.def(
       "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor rstd, "
       "Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
       "wants_x, "

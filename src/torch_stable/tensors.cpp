@@ -55,8 +55,8 @@ void check_weight(const Tensor& weight) {
 
 void check_abs_sums(const Tensor& sums, std::int64_t in_features) {
   check(sums.dim() == 1 && sums.numel() >= 1 && sums.scalar_type() == ScalarType::Float && in_features >= 1,
-        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", text(sums), " and ",
-        in_features);
+        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", text(sums),
+        " and ", in_features);
 }
 
 void check_codes(const Tensor& codes, std::int64_t in_features) {

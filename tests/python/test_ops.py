@@ -202,6 +202,7 @@ def opcheck_calls(device="cpu"):
         yield "bit_linear_prepared", (inputs, prepared, beta, 9, 22, bias, g, True, 1e-6)
         yield "bit_linear_train", (inputs, weight, bias, g, True, 1e-6, False)
         yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
+        yield "bit_linear_train_codes", (inputs, codes, beta, 22, bias, g, True, 1e-6)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
         yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted)
         yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted)
