@@ -80,8 +80,8 @@ class Shard(Tensor):
 
     @staticmethod
     def __new__(cls, rows: Tensor, of: _Weight) -> Shard:
-        return cast(Shard, Tensor._make_wrapper_subclass(cls, rows.shape, strides=rows.stride(), dtype=rows.dtype,
-                                                         device=rows.device, requires_grad=rows.requires_grad))
+        return Tensor._make_wrapper_subclass(cls, rows.shape, strides=rows.stride(), dtype=rows.dtype, device=rows.device,
+                                             requires_grad=rows.requires_grad)
 
     def __init__(self, rows: Tensor, of: _Weight) -> None:
         self.rows = rows
@@ -91,7 +91,7 @@ class Shard(Tensor):
         return f"trit.fsdp.Shard({self.rows})"
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         shards = [a for a in pytree.tree_leaves((args, kwargs)) if isinstance(a, Shard)]
         plain, options = pytree.tree_map_only(Shard, lambda shard: shard.rows, (args, kwargs or {}))
         result = func(*plain, **options)
@@ -125,10 +125,11 @@ class Shard(Tensor):
         if out is not None:
             if metadata is not None:
                 assert isinstance(out, Codes)
-                with torch.autograd._unsafe_preserve_version_counter(out.scale):
+                with torch.autograd._unsafe_preserve_version_counter(out.scale):  # type: ignore[attr-defined]
                     out.scale.copy_(metadata)
             return None
-        codes, scale = (*all_gather_outputs, *([] if metadata is None else [metadata.clone()]))
+        codes = all_gather_outputs[0]
+        scale = all_gather_outputs[1] if metadata is None else metadata.clone()
         count = self.of.out_features
         scale = scale[:count] if self.of.per_row else scale[:1]
         return Codes(codes[:count], scale, self.of.in_features, param_dtype), ()
@@ -143,8 +144,7 @@ class Codes(Tensor):
 
     @staticmethod
     def __new__(cls, codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Codes:
-        return cast(Codes, Tensor._make_wrapper_subclass(cls, torch.Size((codes.shape[0], in_features)), dtype=dtype,
-                                                         device=codes.device))
+        return Tensor._make_wrapper_subclass(cls, torch.Size((codes.shape[0], in_features)), dtype=dtype, device=codes.device)
 
     def __init__(self, codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> None:
         self.codes = codes
@@ -162,7 +162,7 @@ class Codes(Tensor):
         return Codes(inner["codes"], inner["scale"], *metadata)
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func is _stable.bit_linear_train.default:
             return _forward(*args)
         if func in (_aten.detach.default, _aten.alias.default, _aten.as_strided.default, _aten.view.default):
@@ -246,5 +246,5 @@ def gather_codes_(model: Module) -> int:
             group.append(_Weight(layer, group))
             made[weight] = Parameter(Shard(weight.detach(), group[-1]), weight.requires_grad)
         layer.weight = made[weight]
-        layer.register_state_dict_post_hook(_plain)
+        layer.register_state_dict_post_hook(_plain)  # type: ignore[no-untyped-call]
     return len(layers)
