@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--features", type=int, default=8192)
     parser.add_argument("--tokens", type=int, default=8192, help="per GPU (%(default)s)")
     parser.add_argument("--steps", type=int, default=20, help="of each variant (%(default)s)")
+    parser.add_argument("--profile", action="store_true", help="print where each variant spends its time, measure nothing")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     gpu = torch.cuda.is_available()
@@ -88,6 +89,18 @@ def main() -> None:
     for kind, step in steps.items():
         step()  # compiles
         sizes[kind] = gathered(step) // 2
+    if args.profile:
+        for kind, step in steps.items():
+            with torch.profiler.profile() as profiler:
+                for _ in range(3):
+                    step()
+                torch.cuda.synchronize()
+            if dist.get_rank() == 0:
+                for key in ("self_cuda_time_total", "self_cpu_time_total"):
+                    print(f"== {kind} by {key}")
+                    print(profiler.key_averages().table(sort_by=key, row_limit=14, max_name_column_width=60))
+        dist.destroy_process_group()
+        return
     times: dict[str, list[float]] = {kind: [] for kind in steps}
     for round_ in range(args.steps // 5):
         for kind, step in steps.items():

@@ -37,23 +37,35 @@ def blocks_of(files: list[pathlib.Path]) -> Iterator[str]:
         yield from (text[at: at + BLOCK] for at in range(0, len(text), BLOCK))
 
 
+def byte_characters() -> dict[str, int]:
+    """The characters that stand for bytes in a byte-level BPE: the byte's own where it prints, others from 256 on."""
+    own = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = sorted(set(range(256)) - set(own))
+    return {chr(byte): byte for byte in own} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
 def train_tokenizer(blocks: list[str], vocabulary: int) -> Tokenizer:
-    """256 bytes, then `vocabulary` - 256 merged pairs, then END."""
-    tokenizer = Tokenizer(models.BPE())
+    """256 bytes, then `vocabulary` - 256 merged pairs, then END. Of bytes alone, a byte is its own token."""
+    tokenizer = Tokenizer(models.BPE(vocab=byte_characters(), merges=[]) if vocabulary == 256 else models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.train_from_iterator(blocks if vocabulary > 256 else [], trainers.BpeTrainer(
-        vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    if vocabulary > 256:
+        tokenizer.train_from_iterator(blocks, trainers.BpeTrainer(
+            vocab_size=vocabulary, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
     tokenizer.add_special_tokens([END])
     return tokenizer
 
 
 def encode(tokenizer: Tokenizer, blocks: list[str]) -> np.ndarray:
     """The tokens of all blocks, END before each."""
-    end = tokenizer.token_to_id(END)
+    end = np.array([tokenizer.token_to_id(END)], np.int16)
     parts = []
     for at in range(0, len(blocks), 64):  # an encoding takes 100 bytes a token and more
-        parts += [np.array([end, *encoding.ids], np.int16) for encoding in tokenizer.encode_batch_fast(blocks[at: at + 64])]
+        some = blocks[at: at + 64]
+        encoded = ([np.frombuffer(block.encode(), np.uint8).astype(np.int16) for block in some] if end[0] == 256 else
+                   [np.array(encoding.ids, np.int16) for encoding in tokenizer.encode_batch_fast(some)])
+        for tokens in encoded:
+            parts += [end, tokens]
     return np.concatenate(parts)
 
 

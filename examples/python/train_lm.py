@@ -69,11 +69,11 @@ def options() -> argparse.Namespace:
 
 
 def build(args: argparse.Namespace, vocabulary: int) -> torch.nn.Module:
-    """transformers' BitNet: RMSNorm, rotary attention, squared ReLU with gates, and a norm before each output layer."""
+    """transformers' BitNet: RMSNorm, rotary attention, gated SiLU, and a norm before each output layer."""
     config = transformers.BitNetConfig(
         vocab_size=(vocabulary + 63) // 64 * 64, hidden_size=args.hidden, intermediate_size=-(-8 * args.hidden // 768) * 256,
         num_hidden_layers=args.layers, num_attention_heads=args.hidden // 64, num_key_value_heads=args.hidden // 64, use_cache=False,
-        max_position_embeddings=max(args.sequence, 1024), tie_word_embeddings=True, rope_theta=1e4,
+        max_position_embeddings=max(args.sequence, 1024), tie_word_embeddings=True, rope_theta=1e4, hidden_act="silu",
         bos_token_id=vocabulary - 1, eos_token_id=vocabulary - 1)
     torch.manual_seed(args.seed)
     model = transformers.BitNetForCausalLM(config)

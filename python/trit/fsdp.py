@@ -116,7 +116,10 @@ class Shard(Tensor):
         assert weight.codes is not None and weight.scale is not None
         if mesh.size() == 1:  # FSDP2 then takes one tensor alone
             return (weight.codes,), weight.scale
-        return (weight.codes, weight.scale), None
+        # NCCL and FSDP2's copies move 16 bytes at a time where each rank's part begins at a multiple of 16, and single bytes
+        # elsewhere.
+        padding = -(weight.codes.nbytes + weight.scale.nbytes) % 16
+        return (weight.codes, weight.scale, weight.codes.new_zeros(padding)), None
 
     @torch.no_grad()
     def fsdp_post_all_gather(self, all_gather_outputs: tuple[Tensor, ...], metadata: Any, param_dtype: torch.dtype, *,

@@ -73,3 +73,13 @@ def test_interrupt_and_resume(uninterrupted, tmp_path):
 def test_refuses_to_start_anew(uninterrupted):
     process = started(*SMALL, "--out", uninterrupted[0])
     assert "has checkpoints: --resume goes on" in process.communicate(timeout=300)[1]
+
+
+def test_bytes(monkeypatch):
+    """A byte is its own token, as the tokenizer has it."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import lm_text
+    tokenizer = lm_text.train_tokenizer([], 256)
+    text = "".join(map(chr, range(0x500))) + "   \n\n\t trit "
+    assert lm_text.encode(tokenizer, [text]).tolist() == [256, *text.encode()] == [256, *tokenizer.encode(text).ids]
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
