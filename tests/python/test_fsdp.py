@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
@@ -26,11 +27,10 @@ def network():
                                BitLinear(9, 1, bias=False))
 
 
-def sharded(codes, policy=None, whole=False):
+def sharded(codes, whole=False, **options):
     model = network()
     if codes:
         assert trit.fsdp.gather_codes_(model) == 3
-    options = {} if policy is None else {"mp_policy": policy}
     for layer in [] if whole else model:
         if isinstance(layer, BitLinear):
             fully_shard(layer, **options)
@@ -68,9 +68,9 @@ class Count:
         dist.all_gather_into_tensor, dist.all_reduce = self.real
 
 
-def steps_of(codes, whole=False, accumulate=1):
+def steps_of(codes, whole=False, accumulate=1, **options):
     """Losses, gradients and weights of some steps, and the traffic of the last one."""
-    model = sharded(codes, whole=whole)
+    model = sharded(codes, whole, **options)
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)
     found = []
     for step in range(4):
@@ -95,6 +95,14 @@ def check_equal():
         assert ours.bytes < plain.bytes / 2  # norms and biases are float in both
 
 
+def check_meshes():
+    """Replicas of one shard each, and of two."""
+    for shape in ((2, 1), (1, 2)):
+        mesh = init_device_mesh("cpu", shape, mesh_dim_names=("replicate", "shard"))
+        (want, _), (found, _) = steps_of(False, mesh=mesh), steps_of(True, mesh=mesh)
+        assert all(map(torch.equal, want, found)), shape
+
+
 def check_bytes():
     """Of a layer without norm and bias: 1/8 of bfloat16's, and 16 bytes a process for the scale."""
     layer = BitLinear(256, 64, bias=False, norm="none")
@@ -112,7 +120,7 @@ def check_bytes():
 
 def check_mixed_precision():
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    model, alone = sharded(True, policy), network()
+    model, alone = sharded(True, mp_policy=policy), network()
     x = batch(0)
     y = model(x)
     with torch.no_grad():
@@ -231,6 +239,7 @@ def check_checkpoints(folder):
 def worker(folder):
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(os.environ["RANK"]), world_size=2)
     check_equal()
+    check_meshes()
     check_bytes()
     check_mixed_precision()
     check_state()

@@ -70,9 +70,12 @@ def test_interrupt_and_resume(uninterrupted, tmp_path):
     assert abs(found / want - 1) < 0.02, (found, want)
 
 
-def test_refuses_to_start_anew(uninterrupted):
-    process = started(*SMALL, "--out", uninterrupted[0])
-    assert "has checkpoints: --resume goes on" in process.communicate(timeout=300)[1]
+def test_refuses_to_start_anew(uninterrupted, monkeypatch):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    monkeypatch.setattr(sys, "argv", list(map(str, [SCRIPT, *SMALL, "--out", uninterrupted[0]])))
+    import train_lm
+    with pytest.raises(SystemExit, match="has checkpoints: --resume goes on"):
+        train_lm.main()
 
 
 def test_bytes(monkeypatch):
