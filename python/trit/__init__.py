@@ -27,20 +27,20 @@ def backends() -> list[str]:
 
 
 if _TYPE_CHECKING:
-    from . import hf
+    from . import fsdp, hf
     from .ao import TritConfig
 
 
 def __getattr__(name: str) -> _Any:
-    # Only what is asked for imports torchao or transformers.
+    # Only what is asked for imports torchao, transformers or torch.distributed.
     if name == "TritConfig":
         from .ao import TritConfig
         return TritConfig
-    if name == "hf":
+    if name in ("fsdp", "hf"):
         import importlib
-        return importlib.import_module(".hf", __name__)
+        return importlib.import_module("." + name, __name__)
     raise AttributeError(f"module 'trit' has no attribute {name!r}")
 
 
-__all__ = ["Conversion", "Stored", "TritConfig", "__version__", "backends", "convert", "freeze", "hf", "load", "load_into",
+__all__ = ["Conversion", "Stored", "TritConfig", "__version__", "backends", "convert", "freeze", "fsdp", "hf", "load", "load_into",
            "nn", "ops", "pack", "save", "set_lambda"]

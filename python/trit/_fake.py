@@ -60,6 +60,16 @@ def absmean(weight: Tensor, per_row: bool) -> Tensor:
 
 
 @_fake
+def abs_sums(weight: Tensor) -> Tensor:
+    return weight.new_empty((weight.shape[0],), dtype=torch.float32)
+
+
+@_fake
+def absmean_of_sums(sums: Tensor, in_features: int) -> Tensor:
+    return sums.new_empty((1,))
+
+
+@_fake
 def ternarize_pack(weight: Tensor, scale: Tensor) -> Tensor:
     return weight.new_empty((weight.shape[0], (weight.shape[1] + 3) // 4), dtype=torch.uint8)
 
@@ -106,6 +116,17 @@ def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight
             x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale),
             weight.new_empty((out_features, (in_features + 3) // 4), dtype=torch.uint8),
             weight.new_empty((out_features if per_row else 1,), dtype=torch.float32))
+
+
+@_fake
+def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None,
+                           norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
+    torch._check(x.shape[-1] == in_features,
+                 lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
+    tokens = _rows(x)
+    scale = x.new_empty((tokens,), dtype=torch.float32)
+    return (x.new_empty((*x.shape[:-1], codes.shape[0])),
+            x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale))
 
 
 @_fake

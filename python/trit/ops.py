@@ -57,6 +57,16 @@ def absmean(weight: Tensor, *, per_row: bool = False) -> Tensor:
     return cast(Tensor, _ops.absmean(weight, per_row))
 
 
+def abs_sums(weight: Tensor) -> Tensor:
+    """The sum of |W| of each row of weight [N, K], float32 [N]: absmean's first half, where rows are spread out."""
+    return cast(Tensor, _ops.abs_sums(weight))
+
+
+def absmean_of_sums(sums: Tensor, in_features: int) -> Tensor:
+    """absmean of a weight [N, in_features], float32 [1], from the sums [N] of all of its rows: the same bits."""
+    return cast(Tensor, _ops.absmean_of_sums(sums, in_features))
+
+
 def ternarize_pack(weight: Tensor, weight_scale: Tensor) -> Tensor:
     """clamp(round(W / weight_scale), -1, 1) of weight [N, K] as codes, uint8 [N, ceil(K / 4)]."""
     return cast(Tensor, _ops.ternarize_pack(weight, weight_scale))

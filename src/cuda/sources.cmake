@@ -19,6 +19,7 @@ set(trit_cuda_sources
   gemm_sm90/gemm.cu
   gemm_sm90/plan.cu
   product.cu
+  rows/abs_sums.cu
   rows/absmean.cu
   rows/norm_quant.cu
   rows/pack_weights.cu

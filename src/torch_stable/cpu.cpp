@@ -223,6 +223,27 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
   return y;
 }
 
+// The layer for training, of a weight that is ternary already.
+std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
+    const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
+    const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
+  check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
+        text(x));
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+  const Rows rows = rows_of(x);
+  Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
+  Tensor scale = empty({rows.count}, ScalarType::Float, x);
+  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  const Tensor q_sum = empty({rows.count}, ScalarType::Int, x);
+  Tensor y = empty(sizes_with_last(x, codes.size(0)), x.scalar_type(), x);
+  const DefaultFloatingPoint environment;
+  quantize(rows, norm_weight, rms, eps,
+           {data<std::int8_t>(q), data<float>(scale), data<float>(rstd), data<std::int32_t>(q_sum)});
+  product_once({const_data<std::int8_t>(q), floats(scale), const_data<std::int32_t>(q_sum), rows.count},
+               stored.view, bias, y);
+  return {y, q, scale, rstd};
+}
+
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
     bool rms, double eps, bool per_row) {
@@ -231,18 +252,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
         "], found ", text(x));
   Tensor weight_scale = absmean(weight, per_row);
   Tensor codes = ternarize_pack(weight, weight_scale);
-  const Rows rows = rows_of(x);
-  Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
-  Tensor scale = empty({rows.count}, ScalarType::Float, x);
-  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
-  const Tensor q_sum = empty({rows.count}, ScalarType::Int, x);
-  Tensor y = empty(sizes_with_last(x, weight.size(0)), x.scalar_type(), x);
-  const DefaultFloatingPoint environment;
-  quantize(rows, norm_weight, rms, eps,
-           {data<std::int8_t>(q), data<float>(scale), data<float>(rstd), data<std::int32_t>(q_sum)});
-  const StoredWeight stored = stored_weight(codes, weight_scale, weight.size(1));
-  product_once({const_data<std::int8_t>(q), floats(scale), const_data<std::int32_t>(q_sum), rows.count},
-               stored.view, bias, y);
+  const auto [y, q, scale, rstd] =
+      bit_linear_train_codes(x, codes, weight_scale, weight.size(1), bias, norm_weight, rms, eps);
   return {y, q, scale, rstd, codes, weight_scale};
 }
 
@@ -258,6 +269,7 @@ STABLE_TORCH_LIBRARY_IMPL(trit_stable, CPU, m) {
   m.impl("prepared_linear", TORCH_BOX(&prepared_linear));
   m.impl("bit_linear_prepared", TORCH_BOX(&bit_linear_prepared));
   m.impl("bit_linear_train", TORCH_BOX(&bit_linear_train));
+  m.impl("bit_linear_train_codes", TORCH_BOX(&bit_linear_train_codes));
 }
 
 }  // namespace trit::torch_stable

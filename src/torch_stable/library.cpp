@@ -66,6 +66,8 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps) -> "
       "(Tensor q, Tensor scale, Tensor rstd, Tensor q_sum)");
   m.def("absmean(Tensor weight, bool per_row) -> Tensor");
+  m.def("abs_sums(Tensor weight) -> Tensor");
+  m.def("absmean_of_sums(Tensor sums, SymInt in_features) -> Tensor");
   m.def("ternarize_pack(Tensor weight, Tensor scale) -> Tensor");
   m.def("dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype) -> Tensor");
   m.def("prepare(Tensor codes, SymInt in_features) -> Tensor");
@@ -81,6 +83,9 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
+  m.def(
+      "bit_linear_train_codes(Tensor x, Tensor codes, Tensor weight_scale, SymInt in_features, Tensor? bias, "
+      "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
   m.def(
       "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor rstd, "
       "Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "

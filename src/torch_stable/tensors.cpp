@@ -53,6 +53,12 @@ void check_weight(const Tensor& weight) {
         text(weight));
 }
 
+void check_abs_sums(const Tensor& sums, std::int64_t in_features) {
+  check(sums.dim() == 1 && sums.numel() >= 1 && sums.scalar_type() == ScalarType::Float && in_features >= 1,
+        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", text(sums),
+        " and ", in_features);
+}
+
 void check_codes(const Tensor& codes, std::int64_t in_features) {
   check(codes.dim() == 2 && codes.scalar_type() == ScalarType::Byte && codes.size(0) >= 1 &&
             in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),

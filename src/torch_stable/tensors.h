@@ -92,6 +92,7 @@ DataType data_type(ScalarType type, const char* what);
 // Each throws Error that says what was found and what is wanted.
 void check_weight(const Tensor& weight);
 void check_codes(const Tensor& codes, std::int64_t in_features);
+void check_abs_sums(const Tensor& sums, std::int64_t in_features);
 ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features);
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what);
 /// `q_width`: bytes of a row of q on the device.

@@ -8,7 +8,7 @@ import random
 import pytest
 import reference
 import torch
-from test_ops import opcheck_calls, random_layer
+from test_ops import check_sums, opcheck_calls, random_layer
 
 import trit
 from trit import ops
@@ -47,6 +47,10 @@ def test_bits_of_the_cpu():
         assert torch.equal(quantised.q_sum.cpu(), cpu[1].sum(1, dtype=torch.int32))
         y = ops.packed_linear(quantised, gpu[4], gpu[5], in_features, bias, x.dtype)
         assert reference.bits_equal(y.cpu(), cpu[0])
+
+
+def test_sums():
+    check_sums("cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

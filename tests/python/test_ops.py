@@ -140,6 +140,23 @@ def test_cpp_library(cpp_ops):
             assert a is None or reference.bits_equal(a, b), name
 
 
+def check_sums(device):
+    """absmean from the sums of rows that were added up in several parts."""
+    for _ in range(100):
+        weight = (torch.randn(random.randrange(1, 700), random.randrange(1, 700)) * 10.0 ** random.randrange(-8, 3)).to(device)
+        if random.random() < 0.1:
+            weight[-1, -1] = random.choice([float("nan"), float("inf"), 0.0])
+        rows = [1 + random.randrange(len(weight))] if len(weight) > 1 else []
+        sums = torch.cat([ops.abs_sums(part) for part in weight.tensor_split(rows) if len(part)])
+        assert reference.bits_equal(ops.absmean_of_sums(sums, weight.shape[1]), ops.absmean(weight)), weight.shape
+
+
+def test_sums():
+    check_sums("cpu")
+    with pytest.raises(RuntimeError, match="absmean_of_sums: wanted float32"):
+        ops.absmean_of_sums(torch.ones(3, 2), 4)
+
+
 def digest() -> str:
     """A hash of outputs and gradients of a hundred layers, from a fixed seed."""
     torch.manual_seed(7)
@@ -173,6 +190,8 @@ def opcheck_calls(device="cpu"):
     yield "norm_quant", (x, None, False, 1e-6)
     yield "absmean", (weight, True)
     yield "absmean", (weight, False)
+    yield "abs_sums", (weight,)
+    yield "absmean_of_sums", (namespace.abs_sums(weight), 22)
     yield "ternarize_pack", (weight, beta)
     yield "dequantize", (codes, beta, 22, torch.bfloat16)
     yield "prepare", (codes, 22)
@@ -183,6 +202,7 @@ def opcheck_calls(device="cpu"):
         yield "bit_linear_prepared", (inputs, prepared, beta, 9, 22, bias, g, True, 1e-6)
         yield "bit_linear_train", (inputs, weight, bias, g, True, 1e-6, False)
         yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
+        yield "bit_linear_train_codes", (inputs, codes, beta, 22, bias, g, True, 1e-6)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
         yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted)
         yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted)

@@ -248,6 +248,26 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
   return {y, q, scale, rstd, codes, weight_scale};
 }
 
+// The same of a weight that is ternary already.
+std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
+    const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
+    const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
+  check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
+        text(x));
+  cuda::check_device(codes, "the weight", x);
+  const DeviceGuard guard(x.get_device_index());
+  const Tensor prepared = prepare(codes, in_features);
+  const PreparedWeight weight = checked_weight(prepared, weight_scale, codes.size(0), in_features, x);
+  const Rows rows = rows_of(x);
+  Tensor q = empty_q(rows);
+  Tensor scale = empty({rows.count}, ScalarType::Float, x);
+  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  Tensor y = empty(sizes_with_last(x, codes.size(0)), x.scalar_type(), x);
+  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
+  product(const_data<std::int8_t>(q), floats(scale), rows.count, weight, bias, /*programmatic=*/true, y);
+  return {y, q, scale, rstd};
+}
+
 }  // namespace
 
 STABLE_TORCH_LIBRARY_IMPL(trit_stable, CUDA, m) {
@@ -260,6 +280,7 @@ STABLE_TORCH_LIBRARY_IMPL(trit_stable, CUDA, m) {
   m.impl("prepared_linear", TORCH_BOX(&prepared_linear));
   m.impl("bit_linear_prepared", TORCH_BOX(&bit_linear_prepared));
   m.impl("bit_linear_train", TORCH_BOX(&bit_linear_train));
+  m.impl("bit_linear_train_codes", TORCH_BOX(&bit_linear_train_codes));
 }
 
 }  // namespace trit::torch_stable
