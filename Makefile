@@ -74,4 +74,4 @@ $(STAMP): setup
 	@:
 
 clean: ## remove what was built (keeps .venv, data and runs)
-	rm -rf build build-debug build-asan build-cuda build-cuda-torch build-fuzz build-aarch64 build-no-torch build-docs
+	rm -rf build build-wheel build-debug build-asan build-cuda build-cuda-torch build-fuzz build-aarch64 build-no-torch build-docs

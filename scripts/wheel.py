@@ -4,7 +4,8 @@
 
     python scripts/wheel.py [--out dist] [--test]
 
-pip builds it (pyproject.toml) against the torch of the Python that runs this. auditwheel, in an environment of its own
+pip builds it (pyproject.toml) against the torch of the Python that runs this, in build-wheel/, which a second run goes on
+from. With nvcc 12.4 or newer the GPU half is in it: sm_80, sm_90a and PTX of sm_80, and CUDA's runtime linked statically. auditwheel, in an environment of its own
 in .cache/wheel-tools, reads which glibc its symbols need and names the wheel so (manylinux_<glibc>). LibTorch and libgomp
 are never copied into it: the process has them already, and a second OpenMP runtime must not come. --test installs the
 wheel into an empty folder and runs the tests of layers and files (tests/python) from there.
@@ -53,7 +54,7 @@ def main() -> int:
     python = tools()
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-m", "pip", "wheel", "--no-deps", "--disable-pip-version-check", "--wheel-dir", folder,
-                        ROOT], check=True)
+                        "--config-settings", f"build-dir={ROOT / 'build-wheel'}", ROOT], check=True)
         (wheel,) = pathlib.Path(folder).glob("*.whl")
         command = [python, "-m", "auditwheel", "repair", "--wheel-dir", f"{folder}/repaired"]
         for library in EXCLUDED:

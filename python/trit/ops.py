@@ -29,6 +29,11 @@ _backward = _ops.bit_linear_backward.default
 _prepared = _ops.bit_linear_prepared.default
 _rms_norm = _ops.rms_norm.default
 _rms_norm_backward = _ops.rms_norm_backward.default
+# What an overload calls. OpOverload.__call__ is a Python function around it, half a microsecond; Dynamo knows that alone.
+_train_now, _backward_now, _prepared_now = _train._op, _backward._op, _prepared._op
+_is_compiling = torch.compiler.is_compiling
+_any_autocast = torch._C._is_any_autocast_enabled  # one question for all devices: x.device.type costs as much as a layer's arithmetic
+_in_functorch = torch._C._are_functorch_transforms_active
 
 
 class Quantized(NamedTuple):
@@ -139,9 +144,10 @@ def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any,
 def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
     x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
     wants_x, wants_weight, wants_bias, wants_norm, _, _, _ = ctx.needs_input_grad
-    grad_x, grad_weight, grad_norm = _backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                               ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
-                                               wants_norm)
+    backward = _backward if _is_compiling() else _backward_now
+    grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
+                                              ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
+                                              wants_norm)
     grad_bias = None
     if wants_bias:
         rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])
@@ -168,7 +174,8 @@ class _BitLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
                 eps: float, per_row: bool) -> Tensor:
-        y, q, scale, rstd, codes, weight_scale = _train(x, weight, bias, norm_weight, rms, eps, per_row)
+        train = _train if _is_compiling() else _train_now
+        y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row)
         ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
         ctx.rms = rms
         ctx.in_features = weight.shape[1]
@@ -179,6 +186,10 @@ class _BitLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         return _differentiate_once(_bit_linear_gradients, ctx, grad)
+
+
+# Function.apply without its Python part, 2.5 us, which is there for functorch.
+_bit_linear_now = super(torch.autograd.Function, _BitLinear).apply  # type: ignore[misc]
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -195,6 +206,8 @@ class _RMSNorm(torch.autograd.Function):
 
 def autocast(x: Tensor) -> Tensor:
     """x in the autocast type, where autocast is on for its device."""
+    if not (_is_compiling() or _any_autocast()):
+        return x
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
@@ -211,9 +224,14 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
     """
     x = autocast(x)
-    if torch.is_grad_enabled():
-        return cast(Tensor, _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row))  # type: ignore[no-untyped-call]
-    return cast(Tensor, _train(x, weight, bias, norm_weight, rms, eps, per_row)[0])
+    result: Tensor
+    if not torch.is_grad_enabled():
+        result = _train(x, weight, bias, norm_weight, rms, eps, per_row)[0]
+    elif _is_compiling() or _in_functorch():
+        result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row)  # type: ignore[no-untyped-call]
+    else:
+        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row)
+    return result
 
 
 def rms_norm(x: Tensor, weight: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:

@@ -45,7 +45,7 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
                                                       bool rms, double eps) {
-  check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", text(x));
+  check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", x);
   const Rows rows = rows_of(x);
   Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
   Tensor scale = empty({rows.count}, ScalarType::Float, x);
@@ -141,7 +141,7 @@ struct PreparedWeight {
 void product(const QuantizedRows& x, const PreparedWeight& weight, const optional<Tensor>& bias,
              const Tensor& y) {
   check(weight.prepared.dim() == 1 && weight.prepared.scalar_type() == ScalarType::Byte,
-        "bit_linear: the prepared weight must be uint8 [bytes], found ", text(weight.prepared));
+        "bit_linear: the prepared weight must be uint8 [bytes], found ", weight.prepared);
   const Tensor prepared = aligned(weight.prepared);
   const Tensor beta = as_float(weight.scale);
   const auto offset = as_float(bias);
@@ -169,7 +169,7 @@ QuantizedTensors quantized(const Tensor& q, const Tensor& scale, const Tensor& q
                            std::int64_t in_features) {
   check_quantized(q, scale, padded_in_features(in_features));
   check(q_sum.scalar_type() == ScalarType::Int && q_sum.numel() == q.size(0),
-        "packed_linear: wanted q_sum int32 [tokens], found ", text(q_sum));
+        "packed_linear: wanted q_sum int32 [tokens], found ", q_sum);
   return {as_contiguous(q), as_contiguous(scale), as_contiguous(q_sum)};
 }
 
@@ -204,17 +204,22 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
   return y;
 }
 
-// The whole layer for inference, its quantised activations in one piece of scratch memory.
+// The whole layer for inference, its quantised activations in one piece of scratch memory: of a token or two on
+// the stack, since a tensor of LibTorch costs the host a microsecond.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
                            std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
-        text(x));
+        x);
   const Rows rows = rows_of(x);
   Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
   const std::int64_t q_bytes = (rows.count * padded_in_features(rows.features) + 63) / 64 * 64;
-  const Tensor scratch = empty({q_bytes + 8 * rows.count}, ScalarType::Char, x);
-  auto* const q = data<std::int8_t>(scratch);
+  const std::int64_t bytes = q_bytes + 8 * rows.count;
+  alignas(64) std::array<std::int8_t, 16384>
+      small;  // NOLINT(cppcoreguidelines-pro-type-member-init): written before read
+  const bool fits = bytes <= static_cast<std::int64_t>(small.size());
+  const auto large = fits ? std::nullopt : optional(empty({bytes}, ScalarType::Char, x));
+  auto* const q = large ? data<std::int8_t>(*large) : small.data();
   auto* const scale = reinterpret_cast<float*>(q + q_bytes);
   auto* const q_sum = reinterpret_cast<std::int32_t*>(scale + rows.count);
   const DefaultFloatingPoint environment;
@@ -249,7 +254,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     bool rms, double eps, bool per_row) {
   check_weight(weight);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
-        "], found ", text(x));
+        "], found ", x);
   Tensor weight_scale = absmean(weight, per_row);
   Tensor codes = ternarize_pack(weight, weight_scale);
   const auto [y, q, scale, rstd] =

@@ -69,8 +69,8 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
 // dW in `dtype`: a product in float32 is not rounded to grad's type where the weight has a wider one.
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
                               std::int64_t in_features, ScalarType dtype) {
-  check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", text(grad),
-        " and q ", text(q), ", wanted as many rows in both");
+  check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", grad, " and q ", q,
+        ", wanted as many rows in both");
   check_quantized(q, scale, padded_in_features(in_features));
   const ScalarType type = product_type(grad.scalar_type());
   const CpuKernels& table = cpu_kernels_for(Backend::automatic);
@@ -97,7 +97,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
-  check(x.dim() >= 1 && x.size(-1) >= 1, "rms_norm: x must be [..., features >= 1], found ", text(x));
+  check(x.dim() >= 1 && x.size(-1) >= 1, "rms_norm: x must be [..., features >= 1], found ", x);
   data_type(x.scalar_type(), "x");
   const std::int64_t features = x.size(-1);
   const Tensor rows = as_float(x);
@@ -130,7 +130,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   // the number of threads, so the bits do not depend on it.
   const std::int64_t chunks = std::min<std::int64_t>(rows, 16);
   wants_weight = wants_weight && g.has_value();
-  Tensor grad_x = wants_x ? empty(x.sizes(), ScalarType::Float, x) : no_gradient(x);
+  const Tensor grad_x = wants_x ? empty(x.sizes(), ScalarType::Float, x) : no_gradient(x);
   std::vector<float> partial(
       wants_weight ? static_cast<std::size_t>(std::max<std::int64_t>(chunks, 1) * features) : 0);
   float* const to = wants_x ? data<float>(grad_x) : nullptr;
@@ -144,17 +144,16 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
       }
     });
   }
-  Tensor grad_weight = no_gradient(weight ? *weight : x);
   if (wants_weight) {
     for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
       add_row(partial.data() + chunk * features, features, partial.data());
     }
-    grad_weight = empty({features}, ScalarType::Float, x);
+    const Tensor grad_weight = empty({features}, ScalarType::Float, x);
     std::copy_n(partial.data(), features, data<float>(grad_weight));
     // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    grad_weight = as_type(grad_weight, weight->scalar_type());
+    return {as_type(grad_x, x.scalar_type()), as_type(grad_weight, weight->scalar_type())};
   }
-  return {as_type(grad_x, x.scalar_type()), grad_weight};
+  return {as_type(grad_x, x.scalar_type()), no_gradient(weight ? *weight : x)};
 }
 
 constexpr auto* kLayerBackward =

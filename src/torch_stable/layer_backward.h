@@ -19,8 +19,8 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
                                                   bool wants_x, bool wants_weight, bool wants_norm_weight) {
   const Tensor rows = as_matrix(grad);
   Tensor grad_weight = wants_weight ? kWeight(rows, q, scale, in_features, weight_dtype) : no_gradient(grad);
-  Tensor grad_norm_weight = no_gradient(norm_weight ? *norm_weight : grad);
-  Tensor grad_x = no_gradient(grad);
+  optional<Tensor> grad_x;
+  optional<Tensor> grad_norm_weight;
   if (wants_x || (rms && wants_norm_weight)) {
     grad_x = kInput(rows, codes, weight_scale, in_features);
     if (rms) {
@@ -28,13 +28,14 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
       // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
       const Tensor values = as_matrix(*x);
       std::tie(grad_x, grad_norm_weight) =
-          kNorm(grad_x, values, rstd, norm_weight, wants_x, wants_norm_weight);
+          kNorm(*grad_x, values, rstd, norm_weight, wants_x, wants_norm_weight);
     }
     if (wants_x && grad.dim() != 2) {
-      grad_x = torch::stable::reshape(grad_x, sizes_with_last(grad, in_features));
+      grad_x = torch::stable::reshape(*grad_x, sizes_with_last(grad, in_features));
     }
   }
-  return {grad_x, grad_weight, grad_norm_weight};
+  return {grad_x ? *grad_x : no_gradient(grad), grad_weight,
+          grad_norm_weight ? *grad_norm_weight : no_gradient(norm_weight ? *norm_weight : grad)};
 }
 
 }  // namespace trit::torch_stable

@@ -41,7 +41,7 @@ std::string build_info() {
 }
 
 std::int64_t crc32c_of(const Tensor& bytes, std::int64_t crc) {
-  check(bytes.is_contiguous(), "crc32c: wanted contiguous bytes, found ", text(bytes));
+  check(bytes.is_contiguous(), "crc32c: wanted contiguous bytes, found ", bytes);
   return crc32c({static_cast<const std::byte*>(bytes.const_data_ptr()), bytes_of(bytes)},
                 static_cast<std::uint32_t>(crc));
 }

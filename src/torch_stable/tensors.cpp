@@ -3,14 +3,12 @@
 
 namespace trit::torch_stable {
 
-std::string text(const Tensor& tensor) {
-  std::ostringstream out;
+std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   out << torch::headeronly::toString(tensor.scalar_type()) << " [";
   for (std::int64_t i = 0; i < tensor.dim(); ++i) {
     out << (i == 0 ? "" : ", ") << tensor.size(i);
   }
-  out << "]";
-  return out.str();
+  return out << "]";
 }
 
 Tensor empty(Sizes sizes, ScalarType type, const Tensor& like) {
@@ -50,7 +48,7 @@ void check_weight(const Tensor& weight) {
             (type == ScalarType::Float || type == ScalarType::Double || type == ScalarType::Half ||
              type == ScalarType::BFloat16),
         "bit_linear: the weight must be a float matrix [out_features >= 1, in_features >= 1], found ",
-        text(weight));
+        weight);
 }
 
 void check_abs_sums(const Tensor& sums, std::int64_t in_features) {
@@ -63,32 +61,31 @@ void check_codes(const Tensor& codes, std::int64_t in_features) {
   check(codes.dim() == 2 && codes.scalar_type() == ScalarType::Byte && codes.size(0) >= 1 &&
             in_features >= 1 && codes.size(1) == packed_row_bytes(in_features),
         "codes must be uint8 [out_features, ceil(in_features / 4)] with in_features = ", in_features,
-        ", found ", text(codes));
+        ", found ", codes);
 }
 
 ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features) {
   check(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
-        "the weight's scale must be [1] or [", out_features, "], found ", text(scale));
+        "the weight's scale must be [1] or [", out_features, "], found ", scale);
   return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
 }
 
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what) {
   if (vector) {
-    check(vector->dim() == 1 && vector->size(0) == size, what, " must be [", size, "], found ",
-          text(*vector));
+    check(vector->dim() == 1 && vector->size(0) == size, what, " must be [", size, "], found ", *vector);
   }
 }
 
 void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width) {
   check(q.dim() == 2 && q.scalar_type() == ScalarType::Char && q.size(1) == q_width &&
             scale.scalar_type() == ScalarType::Float && scale.numel() == q.size(0),
-        "packed_linear: wanted q int8 [tokens, ", q_width, "] and scale float32 [tokens]; found ", text(q),
-        ", ", text(scale));
+        "packed_linear: wanted q int8 [tokens, ", q_width, "] and scale float32 [tokens]; found ", q, ", ",
+        scale);
 }
 
 void check_gradient(const Tensor& grad, std::int64_t out_features) {
   check(grad.dim() == 2 && grad.size(1) == out_features, "linear_backward: grad must be [tokens, ",
-        out_features, "], found ", text(grad));
+        out_features, "], found ", grad);
   data_type(grad.scalar_type(), "grad");
 }
 
@@ -97,12 +94,11 @@ void check_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd
   for (std::int64_t i = 0; fits && i < x.dim(); ++i) {
     fits = grad.size(i) == x.size(i);
   }
-  check(fits, "rms_norm_backward: grad ", text(grad), ", x ", text(x), " and rstd ", text(rstd),
-        " do not fit together");
+  check(fits, "rms_norm_backward: grad ", grad, ", x ", x, " and rstd ", rstd, " do not fit together");
 }
 
 Rows rows_of(const Tensor& x) {
-  check(x.dim() >= 1 && x.size(-1) >= 1, "norm_quant: x must be [..., in_features >= 1], found ", text(x));
+  check(x.dim() >= 1 && x.size(-1) >= 1, "norm_quant: x must be [..., in_features >= 1], found ", x);
   const std::int64_t features = x.size(-1);
   const std::int64_t count = x.numel() / features;
   if (x.is_contiguous()) {

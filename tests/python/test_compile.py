@@ -2,6 +2,8 @@
 """torch.compile without graph breaks, with a dynamic batch, and torch.export."""
 
 import copy
+import os
+import subprocess
 
 import pytest
 import torch
@@ -94,7 +96,8 @@ def test_export(freeze, tmp_path):
 
 
 def test_aot_inductor(tmp_path):
-    """A package that runs without Python: the prepared weight is in it, so it runs on this kind of processor."""
+    """A package that runs without Python, in a program (aoti_run.cpp) too: the prepared weight is in it, so it runs on this
+    kind of processor."""
     model = trit.freeze(Block()).eval()
     batch = torch.export.Dim("batch", min=1, max=1024)
     with torch.no_grad():
@@ -104,3 +107,11 @@ def test_aot_inductor(tmp_path):
         for tokens in (1, 9):
             x = torch.randn(tokens, 24)
             assert torch.allclose(runner(x), model(x), rtol=1e-5, atol=1e-5)
+        program = os.environ.get("TRIT_AOTI_RUN")
+        if program is None:
+            return  # a build without LibTorch's half
+        run = subprocess.run([program, trit._library._path(), package, "24"], input=x.numpy().tobytes(), capture_output=True,
+                             check=False)
+        assert run.returncode == 0, run.stderr.decode()
+        found = torch.frombuffer(bytearray(run.stdout), dtype=torch.float32).reshape(9, 24)
+        assert torch.equal(found, runner(x))

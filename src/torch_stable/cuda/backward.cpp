@@ -94,8 +94,8 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
                               std::int64_t in_features, ScalarType dtype) {
-  check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", text(grad),
-        " and q ", text(q), ", wanted as many rows in both");
+  check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", grad, " and q ", q,
+        ", wanted as many rows in both");
   check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
   cuda::check_device(q, "q", grad);
   cuda::check_device(scale, "the token scale", grad);
@@ -120,7 +120,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
-  check(x.dim() >= 1 && x.size(-1) >= 1, "rms_norm: x must be [..., features >= 1], found ", text(x));
+  check(x.dim() >= 1 && x.size(-1) >= 1, "rms_norm: x must be [..., features >= 1], found ", x);
   const std::int64_t features = x.size(-1);
   const DeviceGuard guard(x.get_device_index());
   const auto g = as_float(weight);
@@ -146,7 +146,7 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
 // The sums of the weight's gradient, one part after the other: their order depends on the shape alone.
 struct NormGradients {
   optional<Tensor> x;        // if wanted
-  optional<Tensor> partial;  // float32 [parts, features], if wanted
+  optional<Tensor> partial;  // float32 [parts, features], if wanted; of one part [features]
 };
 void* pointer_or_null(const optional<Tensor>& tensor) { return cuda::pointer_or_null(tensor); }
 
@@ -157,7 +157,9 @@ NormGradients norm_backward(const Tensor& grad, const Tensor& x, const Tensor& r
   const DataType type = data_type(x.scalar_type(), "x");
   const auto make = [&](std::int64_t parts) -> NormGradients {
     return {wants_x ? optional(empty(x.sizes(), x.scalar_type(), x)) : std::nullopt,
-            wants_weight ? optional(empty({parts, features}, ScalarType::Float, x)) : std::nullopt};
+            !wants_weight ? std::nullopt
+            : parts == 1  ? optional(empty({features}, ScalarType::Float, x))
+                          : optional(empty({parts, features}, ScalarType::Float, x))};
   };
   // In one pass over both, for 16-bit rows that its vectors fit.
   std::int64_t parts = trit::cuda::norm_backward_parts(rows);
@@ -204,20 +206,23 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   const auto g = as_float(weight);
   check_vector(g, x.size(-1), "rms_norm_backward: the weight");
   wants_weight = wants_weight && g.has_value();
-  Tensor grad_x = no_gradient(x);
-  Tensor grad_weight = no_gradient(weight ? *weight : x);
   if (!wants_x && !wants_weight) {
-    return {grad_x, grad_weight};
+    return {no_gradient(x), no_gradient(weight ? *weight : x)};
   }
   const NormGradients gradients =
       norm_backward(as_contiguous(as_type(grad, type)), as_contiguous(as_type(x, type)), as_float(rstd), g,
                     wants_x, wants_weight);
-  if (gradients.partial) {
+  const auto grad_weight = [&]() -> Tensor {
+    if (!gradients.partial) {
+      return no_gradient(weight ? *weight : x);
+    }
     const std::array<std::int64_t, 1> rows{0};
     // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    grad_weight = torch::stable::sum(*gradients.partial, rows, false, weight->scalar_type());
-  }
-  return {gradients.x ? as_type(*gradients.x, x.scalar_type()) : grad_x, grad_weight};
+    const ScalarType weight_type = weight->scalar_type();
+    return gradients.partial->dim() == 1 ? as_type(*gradients.partial, weight_type)
+                                         : torch::stable::sum(*gradients.partial, rows, false, weight_type);
+  };
+  return {gradients.x ? as_type(*gradients.x, x.scalar_type()) : no_gradient(x), grad_weight()};
 }
 
 constexpr auto* kLayerBackward =

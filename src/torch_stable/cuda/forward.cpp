@@ -80,7 +80,7 @@ Tensor empty_q(const Rows& rows) {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
                                                       bool rms, double eps) {
-  check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", text(x));
+  check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", x);
   const DeviceGuard guard(x.get_device_index());
   const Rows rows = rows_of(x);
   Tensor q = empty_q(rows);
@@ -157,9 +157,9 @@ PreparedWeight checked_weight(const Tensor& prepared, const Tensor& scale, std::
   check(prepared.dim() == 1 && prepared.scalar_type() == ScalarType::Byte && prepared.size(0) == bytes &&
             prepared.is_contiguous(),
         "bit_linear: the prepared weight must be uint8 [", bytes, "] for [", out_features, ", ", in_features,
-        "] on a GPU, found ", text(prepared));
+        "] on a GPU, found ", prepared);
   check(scale.scalar_type() == ScalarType::Float && scale.is_contiguous(),
-        "bit_linear: the weight's scale must be contiguous float32, found ", text(scale));
+        "bit_linear: the weight's scale must be contiguous float32, found ", scale);
   return {const_data<std::uint8_t>(prepared), floats(scale), granularity_of(scale, out_features),
           out_features, in_features};
 }
@@ -190,7 +190,7 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
                            std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
-        text(x));
+        x);
   const DeviceGuard guard(x.get_device_index());
   const Rows rows = rows_of(x);
   const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, rows.features, x);
@@ -210,7 +210,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     bool rms, double eps, bool per_row) {
   check_weight(weight);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
-        "], found ", text(x));
+        "], found ", x);
   cuda::check_device(weight, "the weight", x);
   const DeviceGuard guard(x.get_device_index());
   const Tensor w = as_float(weight);

@@ -76,11 +76,14 @@ Workspace workspace(const Tensor& like, std::size_t bytes) {
 }
 
 void check_device(const Tensor& tensor, const char* what, const Tensor& x) {
+  if (tensor.is_cuda() && tensor.get_device_index() == x.get_device_index()) {
+    return;
+  }
   const auto name = [](const Tensor& where) {
     return where.is_cuda() ? "cuda:" + std::to_string(where.get_device_index()) : std::string("the CPU");
   };
-  check(tensor.is_cuda() && tensor.get_device_index() == x.get_device_index(), "bit_linear: ", what,
-        " is on ", name(tensor), " and x on ", name(x), ", wanted both on one device");
+  check(false, "bit_linear: ", what, " is on ", name(tensor), " and x on ", name(x),
+        ", wanted both on one device");
 }
 
 }  // namespace trit::torch_stable::cuda

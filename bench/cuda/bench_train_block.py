@@ -1,0 +1,98 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: MIT
+"""A training step of a transformer block's seven layers in Python, compiled: trit.nn.BitLinear beside bfloat16 Linear.
+
+    TRIT_LIBRARY=build/lib/libtrit_torch_stable.so PYTHONPATH=python bench/cuda/bench_train_block.py
+        [--tokens 16384] [--rounds 15] [--json FILE]
+
+The shape of BitNet b1.58 2B4T: q, o 2560 x 2560, k, v 640 x 2560, gate, up 6912 x 2560, down 2560 x 6912. Attention is left
+out: products of elements take its place, in both. Two arrangements of the norms: "inside", an RMSNorm in each layer as
+BitLinear has it, and "outside", the four of BitNet's block, which the layers share. Forward, backward with all gradients,
+x in bfloat16; trit's weights are float32. The blocks take turns; the figure is the median of the rounds, by CUDA events.
+"""
+import argparse
+import json
+import pathlib
+import statistics
+
+import torch
+
+import trit
+
+HIDDEN, KEYS, INNER = 2560, 640, 6912
+SHAPES = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, KEYS), "v": (HIDDEN, KEYS), "o": (HIDDEN, HIDDEN), "gate": (HIDDEN, INNER),
+          "up": (HIDDEN, INNER), "down": (INNER, HIDDEN)}
+
+
+class Block(torch.nn.Module):
+    def __init__(self, ternary: bool, inside: bool) -> None:
+        super().__init__()
+
+        def norm(features: int, wanted: bool) -> torch.nn.Module:
+            return torch.nn.RMSNorm(features, eps=1e-6, dtype=torch.bfloat16) if wanted else torch.nn.Identity()
+
+        for name, (inputs, outputs) in SHAPES.items():
+            layer: torch.nn.Module
+            if ternary:
+                layer = trit.nn.BitLinear(inputs, outputs, bias=False, norm="rms" if inside else "none")
+            else:
+                layer = torch.nn.Sequential(norm(inputs, inside), torch.nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16))
+            setattr(self, name, layer)
+        self.norms = torch.nn.ModuleList(norm(features, not inside) for features in (HIDDEN, HIDDEN, HIDDEN, INNER))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.norms[0](x)
+        mixed = self.q(h) + (self.k(h) * self.v(h)).repeat(1, HIDDEN // KEYS)
+        x = x + self.o(self.norms[1](mixed))
+        h = self.norms[2](x)
+        return x + self.down(self.norms[3](torch.nn.functional.relu(self.gate(h)).square() * self.up(h)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tokens", type=int, default=16384)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=pathlib.Path)
+    args = parser.parse_args()
+    x = torch.randn(args.tokens, HIDDEN, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+    grad = torch.randn_like(x)
+    blocks = {}
+    for inside in (True, False):
+        for ternary in (True, False):
+            block = Block(ternary, inside).cuda()
+            step = torch.compile(block, fullgraph=True, dynamic=False)
+            if ternary:  # inductor's code gives what the layers give
+                with torch.no_grad():
+                    few = x[:256].detach()
+                    error = float((step(few).float() - block(few).float()).norm() / block(few).float().norm())
+                assert error < 2e-2, error
+            blocks["trit" if ternary else "bf16", "inside" if inside else "outside"] = block, step
+    times: dict[tuple[str, str], list[float]] = {key: [] for key in blocks}
+    for turn in range(args.rounds + 3):
+        for key, (block, step) in blocks.items():
+            steps = 5
+            events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+            for i in range(steps + 2):
+                if i == 2:
+                    events[0].record()
+                x.grad = None
+                for parameter in block.parameters():
+                    parameter.grad = None
+                step(x).backward(grad)
+            events[1].record()
+            torch.cuda.synchronize()
+            if turn >= 3:
+                times[key].append(events[0].elapsed_time(events[1]) / steps)
+    medians = {key: statistics.median(values) for key, values in times.items()}
+    result = {}
+    for norms in ("inside", "outside"):
+        ours, theirs = medians["trit", norms], medians["bf16", norms]
+        result[norms] = {"trit_ms": ours, "bf16_ms": theirs, "ratio": ours / theirs}
+        print(f"norms {norms:8} trit {ours:8.3f} ms, bf16 Linear {theirs:8.3f} ms: {ours / theirs:.3f}")
+    if args.json:
+        args.json.write_text(json.dumps({"tokens": args.tokens, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
+                                         "block": result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
