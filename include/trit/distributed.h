@@ -92,9 +92,9 @@ struct DataParallelOptions {
   TORCH_ARG(std::int64_t, bucket_bytes) = std::int64_t{25} << 20;
   /// For modules that do not use all parameters in each forward.
   TORCH_ARG(bool, find_unused_parameters) = false;
-  /// Gradients are views of the buckets, which saves a copy; zero_grad must then set them to none, as it does
-  /// by default.
-  TORCH_ARG(bool, gradient_as_bucket_view) = true;
+  /// Gradients are views of the buckets, which saves a copy. Optimizer::zero_grad of LibTorch detaches gradients
+  /// in place, which throws for a view, even where it sets them to none: reset them one by one then.
+  TORCH_ARG(bool, gradient_as_bucket_view) = false;
 };
 
 /// Averages a module's gradients over the processes while a backward computes them (c10d::Reducer). DataParallel

@@ -233,7 +233,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
     const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
     const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
-        text(x));
+        x);
   const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
   const Rows rows = rows_of(x);
   Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);

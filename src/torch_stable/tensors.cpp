@@ -53,7 +53,7 @@ void check_weight(const Tensor& weight) {
 
 void check_abs_sums(const Tensor& sums, std::int64_t in_features) {
   check(sums.dim() == 1 && sums.numel() >= 1 && sums.scalar_type() == ScalarType::Float && in_features >= 1,
-        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", text(sums),
+        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", sums,
         " and ", in_features);
 }
 

@@ -93,6 +93,8 @@ struct ShardedOptimizer::Impl {
   Tensor device_counts;
 
   void reduce_gradients();
+  /// Optimizer::zero_grad detaches in place, which a view of the reduced gradients refuses.
+  void clear_gradients();
   Tensor tensor_scales(const std::vector<const Block*>& layers);
   void gather(bool codes);
   Tensor gather_block(const Block& block, const Tensor& part);
@@ -121,6 +123,12 @@ void set_codes(Block& block, const Tensor& codes, const Tensor& scale) {
 }
 
 }  // namespace
+
+void ShardedOptimizer::Impl::clear_gradients() {
+  for (Block& block : blocks) {
+    block.shard.mutable_grad().reset();
+  }
+}
 
 void ShardedOptimizer::Impl::reduce_gradients() {
   const int processes = group.size();
@@ -286,7 +294,7 @@ void ShardedOptimizer::step() {
   const torch::NoGradGuard no_grad;
   impl_->reduce_gradients();
   impl_->optimizer->step();
-  impl_->optimizer->zero_grad();
+  impl_->clear_gradients();
   impl_->gather(/*codes=*/true);
 }
 
@@ -332,7 +340,7 @@ void ShardedOptimizer::load_state_dict(const std::map<std::string, Tensor>& stat
     block.shard.mutable_grad() = torch::zeros_like(block.shard);
   }
   impl_->optimizer->step();
-  impl_->optimizer->zero_grad();
+  impl_->clear_gradients();
   for (Block& block : impl_->blocks) {
     const auto sizes = block.parameter.sizes();
     block.shard.copy_(mine(block, find(state, "parameter." + block.name, sizes)));

@@ -253,7 +253,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
     const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
     const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
-        text(x));
+        x);
   cuda::check_device(codes, "the weight", x);
   const DeviceGuard guard(x.get_device_index());
   const Tensor prepared = prepare(codes, in_features);
