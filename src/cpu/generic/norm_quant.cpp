@@ -8,6 +8,7 @@
 
 #include "cpu/generic/rows.h"
 #include "cpu/table.h"
+#include "format/rotation.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 #include "trit/rotation.h"
@@ -139,7 +140,8 @@ void norm_rotate_quant(const CpuKernels& kernels, Parallel& parallel, const Norm
   for_quantised_rows(parallel, args, [&](const NormQuantRow& row) {
     const float rstd = rstd_of(kernels, row);
     std::vector<float> z = weighted(row);
-    rotate_row(z, rotation);
+    apply_signs(z, rotation.signs);
+    kernels.walsh_hadamard_row(z.data(), args.in_features, rotation.block);
     NormQuantRow rotated = row;
     rotated.x = z.data();
     rotated.x_type = DataType::float32;
