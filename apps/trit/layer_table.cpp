@@ -64,7 +64,7 @@ std::vector<LayerRow> layers_of(const io::SafetensorsFile& file, const Model& mo
                  layer.scale, 0,        {}};
     const std::string weight = layer.name + ".weight";
     std::uint64_t bytes = file.contains(weight) ? file.at(weight).data.size() : 0;
-    if (layer.op == "bit_linear") {
+    if (layer.op == "bit_linear" || layer.op == "embedding") {
       const auto packed = find_packed(file, weight, layer.shape[1]);
       bytes += packed ? packed->scale_bytes : 0;
       if (packed) {
