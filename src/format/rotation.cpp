@@ -30,8 +30,12 @@ void check(const Rotation& rotation, std::int64_t in_features) {
 }
 
 void apply_signs(std::span<float> x, const std::int8_t* signs) {
-  for (std::size_t k = 0; signs != nullptr && k < x.size(); ++k) {
-    x[k] = signs[k] < 0 ? -x[k] : x[k];
+  if (signs == nullptr) {
+    return;
+  }
+  for (std::size_t k = 0; k < x.size(); ++k) {  // by bits: compilers make vectors of that
+    const auto sign = static_cast<std::uint32_t>(static_cast<std::int32_t>(signs[k])) & 0x80000000U;
+    x[k] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(x[k]) ^ sign);
   }
 }
 

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // norm_quant, with scales for tokens or for their groups, and with a rotation.
+#include <algorithm>
 #include <bit>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -108,16 +110,15 @@ void quantize_groups(const CpuKernels& kernels, const NormQuantRow& row, std::in
 // The inputs of a row times the norm's weight, in float.
 std::vector<float> weighted(const NormQuantRow& row) {
   std::vector<float> values(static_cast<std::size_t>(row.in_features));
-  for (std::size_t k = 0; k < values.size(); ++k) {
-    if (row.x_type == DataType::float32) {
-      values[k] = static_cast<const float*>(row.x)[k];
-    } else {
-      const std::uint16_t bits = static_cast<const std::uint16_t*>(row.x)[k];
-      values[k] = row.x_type == DataType::bfloat16 ? bfloat16_to_float(bits) : float16_to_float(bits);
-    }
-    if (row.norm == Norm::rms && row.norm_weight != nullptr) {
-      values[k] *= row.norm_weight[k];
-    }
+  if (row.x_type == DataType::float32) {
+    std::copy_n(static_cast<const float*>(row.x), values.size(), values.begin());
+  } else {
+    std::transform(static_cast<const std::uint16_t*>(row.x),
+                   static_cast<const std::uint16_t*>(row.x) + row.in_features, values.begin(),
+                   row.x_type == DataType::bfloat16 ? bfloat16_to_float : float16_to_float);
+  }
+  if (row.norm == Norm::rms && row.norm_weight != nullptr) {
+    std::transform(values.begin(), values.end(), row.norm_weight, values.begin(), std::multiplies<>());
   }
   return values;
 }
