@@ -38,7 +38,7 @@ LayerRow row_of(const std::string& name, const PackedMatrix& matrix) {
   LayerRow row;
   row.name = name;
   row.type = "ternary";
-  row.shape = {matrix.view.out_features, matrix.view.in_features};
+  row.shape = matrix.shape;
   row.stored_bytes = matrix.view.codes.size() + matrix.scale_bytes;
   row.float_bytes = 4 * numel(row.shape);
   row.bits_per_weight = bits_of(row.stored_bytes, numel(row.shape));

@@ -3,6 +3,8 @@
 
 #include <charconv>
 #include <cstring>
+#include <functional>
+#include <numeric>
 
 #include "output.h"
 #include "trit/error.h"
@@ -82,19 +84,25 @@ std::optional<PackedMatrix> find_packed(const io::SafetensorsFile& file, const s
   const auto codes = file.tensors().find(name);
   const auto scale = file.tensors().find(name + "_scale");
   if (codes == file.tensors().end() || scale == file.tensors().end() || codes->second.dtype != "U8" ||
-      codes->second.shape.size() != 2) {
+      codes->second.shape.size() < 2) {
     return std::nullopt;
   }
-  const bool grouped = scale->second.shape.size() == 2 && file.metadata().contains("trit.group");
+  const std::vector<std::int64_t>& shape =
+      codes->second.shape;  // [rows, bytes], or of a stack [..., rows, bytes]
+  const std::size_t dimensions = scale->second.shape.size();
+  const bool grouped = dimensions == shape.size() && file.metadata().contains("trit.group");
   const std::string& dtype = scale->second.dtype;
-  if (!(grouped ? dtype == "F16" || dtype == "F32" : dtype == "F32" && scale->second.shape.size() == 1)) {
+  if (!(grouped ? dtype == "F16" || dtype == "F32"
+                : dtype == "F32" && (dimensions == 1 || dimensions + 1 == shape.size()))) {
     return std::nullopt;
   }
   const auto& data = codes->second.data;
   PackedMatrix matrix{{}, to_floats(scale->second, scale->first), scale->second.data.size()};
-  matrix.view.out_features = codes->second.shape[0];
-  matrix.view.in_features =
-      in_features ? *in_features : stored_in_features(file, name, codes->second.shape[1]);
+  matrix.view.out_features =
+      std::accumulate(shape.begin(), shape.end() - 1, std::int64_t{1}, std::multiplies<>());
+  matrix.view.in_features = in_features ? *in_features : stored_in_features(file, name, shape.back());
+  matrix.shape = shape;
+  matrix.shape.back() = matrix.view.in_features;
   matrix.view.codes = {reinterpret_cast<const std::uint8_t*>(data.data()), data.size()};
   matrix.view.scale = matrix.scale;
   matrix.view.group = grouped ? stored_group(file) : 0;

@@ -24,6 +24,8 @@ struct PackedMatrix {
   TernaryView view;
   std::vector<float> scale;  // view.scale refers to it
   std::size_t scale_bytes;   // in the file
+  std::vector<std::int64_t> shape =
+      {};  // [N, K], or [..., N, K] of a stack of matrices, whose rows `view` has
 };
 
 /// The matrix whose codes are the tensor `name`: uint8 [N, B] with a float32 tensor "<name>_scale" of [1] or

@@ -107,7 +107,7 @@ class GoldenTest(CommandTest):
             self.assertEqual([value > 0 for value in values], [round(w / scale[row]) > 0 for w in W[row * K:(row + 1) * K]])
         write_safetensors(x, {"x": ("F32", [1, 2], f32([0, N]))})
         self.fails(*run, says=("index 1 of batch row 0", f"from 0 to {N - 1}"))
-        self.assertIn("embedding", self.succeeds("info", path, "--codes"))
+        self.assertIn("embedding", self.succeeds("info", path, "--codes").stdout)
 
     def test_a_float_bit_linear_node_is_packed_with_its_norm(self) -> None:
         graph = chain([K], [{"op": "bit_linear", "name": "fc", "norm": "rms", "eps": 1e-6}])
