@@ -5,7 +5,7 @@
 // output is compared with an exact reference first. (`trit bench` is the same for one backend.)
 //
 //   bench_linear --json results/      adds the object "linear" to results/<machine>.json
-//   bench_linear --group 128          each layer also with scales for groups of 128 inputs
+//   bench_linear --group 128          each layer also with scales for groups of 128 inputs; the object "groups"
 //   bench_linear --hybrid             the hybrid kernel of AVX-512 VNNI against product tiles, on one thread
 #include <fmt/format.h>
 
@@ -127,14 +127,15 @@ int bench::run(int argc, char** argv) {
     fmt::print("{}", bench::table(reports.back()));
   }
   if (!json.empty()) {
+    const char* const key = group != 0 ? "groups" : "linear";
     ordered_json all = bench::to_json(reports);
     if (merge) {
-      const ordered_json old = stored(json, "linear");
+      const ordered_json old = stored(json, key);
       for (const char* list : {"limits", "results"}) {
         keep_others(all[list], old.value(list, ordered_json::array()), kCaseKeys);
       }
     }
-    bench::store(json, "linear", all);
+    bench::store(json, key, all);
   }
   return 0;
 }

@@ -30,23 +30,25 @@ constexpr std::int64_t kBeyondCache = 3;
 
 class Server {
  public:
-  Server(const CpuKernels& kernels, int threads) : kernels_(kernels), parallel_(make_parallel(threads)) {}
+  Server(const CpuKernels& kernels, int threads, std::int64_t group)
+      : kernels_(kernels), parallel_(make_parallel(threads)), group_(group) {}
 
   void load(bench::LinearShape shape, std::int64_t tokens) {
     copies_.clear();
     next_ = 0;
-    layer_ = std::make_unique<bench::LinearCase>(bench::make_linear_case(shape, tokens, 1, *parallel_));
+    layer_ = std::make_unique<bench::LinearCase>(bench::make_linear_case(shape, tokens, 1, *parallel_, group_));
+    const TernaryMatrix& weight = group_ == 0 ? layer_->weight : layer_->grouped;
     const std::int64_t last_cache = bench::this_machine().last_cache_bytes();
     const PanelFormat format = choose_layout(kernels_, *parallel_, std::ssize(layer_->weight.codes)).format;
     do {
-      copies_.emplace_back(kernels_, *parallel_, layer_->weight.view(), format);
+      copies_.emplace_back(kernels_, *parallel_, weight.view(), format);
     } while (static_cast<std::int64_t>(copies_.size() * copies_.front().bytes()) < kBeyondCache * last_cache);
     q_.resize(static_cast<std::size_t>(tokens * padded_in_features(shape.in_features)));
     scale_.resize(static_cast<std::size_t>(tokens));
     q_sum_.resize(static_cast<std::size_t>(tokens));
     y_.resize(static_cast<std::size_t>(tokens * shape.out_features));
     copies_.front().product(*parallel_, layer_->rows(tokens), nullptr, DataType::float32, y_.data());
-    bench::check_outputs(*layer_, tokens, y_, name_of(backend_of(kernels_)));
+    bench::check_outputs(*layer_, tokens, y_, name_of(backend_of(kernels_)), group_ != 0);
   }
 
   double run(double seconds) {
@@ -79,6 +81,7 @@ class Server {
 
   const CpuKernels& kernels_;
   std::unique_ptr<Parallel> parallel_;
+  std::int64_t group_;
   std::unique_ptr<bench::LinearCase> layer_;
   std::vector<PackedLinear> copies_;
   std::size_t next_ = 0;
@@ -100,9 +103,12 @@ int bench::run(int argc, char** argv) {
   app.add_option("--threads", threads, "CPU threads; 0 means all CPUs that this process may use")
       ->type_name("N")
       ->check(apps::whole_number(0, apps::kMaxThreads));
+  std::int64_t group = 0;
+  app.add_option("--group", group, "float16 scales for groups of so many inputs; 0: a scale for the matrix")
+      ->type_name("N");
   CLI11_PARSE(app, argc, argv);
   const CpuKernels& kernels = cpu_kernels_for(backend_from_name(backend));
-  Server server(kernels, threads);
+  Server server(kernels, threads, group);
   fmt::print("{}\n", name_of(backend_of(kernels)));
   std::fflush(stdout);
   for (std::string line; std::getline(std::cin, line);) {

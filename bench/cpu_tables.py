@@ -121,6 +121,29 @@ def external_peers(data: dict) -> str:
             table(["backend", "threads", "M", "peer", "geometric mean", "smallest of the shapes"], rows))
 
 
+def group_peers(data: dict) -> str:
+    found = data["group_peers"]
+    rows = [[m["backend"], str(m["threads"]), str(m["tokens"]), m["peer"], f"{m['ratio']:.2f}", f"{m['least_ratio']:.2f}"]
+            for m in found["means"]]
+    return (f"Time of the peer / time of trit with float16 scales for groups of {found['group']} inputs, "
+            f"{shapes_text(found['results'])}; {versions_text(found)}, built for the machine: it uses its instructions beside trit's avx2 "
+            "too. All times include the quantisation of fp32 activations.\n\n" +
+            table(["backend", "threads", "M", "peer", "geometric mean", "smallest of the shapes"], rows))
+
+
+def group_products(data: dict) -> str:
+    """Products with group scales over those without, of `bench_linear --group`."""
+    results = [r for r in data["groups"]["results"] if "of_ungrouped" in r]
+    cells: dict[tuple, list[float]] = {}
+    for r in results:
+        cells.setdefault((r["backend"], r["threads"], r["tokens"]), []).append(r["of_ungrouped"])
+    lines = [[backend, str(threads), str(tokens), f"{statistics.geometric_mean(ratios):.3f}", f"{min(ratios):.3f}", f"{max(ratios):.3f}"]
+             for (backend, threads, tokens), ratios in sorted(cells.items())]
+    return (f"Speed with float16 scales for groups of {results[0]['group']} inputs / speed without, weights from memory, "
+            f"{shapes_text(results)}: medians of the rounds' ratios.\n\n" +
+            table(["backend", "threads", "M", "geometric mean", "minimum", "maximum"], lines))
+
+
 def rows(data: dict) -> str:
     found = data["rows"]
     lines = []
@@ -209,5 +232,6 @@ def fuzzing(data: dict) -> str:
 
 
 TABLES = {"Limits of the machine": limits, "Products": product, "Many threads": scaling, "Small layers": product_cnn,
-          "Beside oneDNN": peers, "Beside llama.cpp and bitnet.cpp": external_peers, "Row kernels": rows,
+          "Beside oneDNN": peers, "Beside llama.cpp and bitnet.cpp": external_peers,
+          "Group scales": group_products, "Group scales beside ggml": group_peers, "Row kernels": rows,
           "The choice of a layout": layouts, "A whole network": evaluation, "A training epoch": training, "Files": files, "Hybrid kernel": hybrid, "Fuzzing": fuzzing}

@@ -7,12 +7,14 @@ built and sources that you have fetched; this project ships none of them.
                       --bitnet BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so --bitnet-version COMMIT
                       --bitnet-source BITNET --ggml-source GGML
                       --bitnet-tinyblas BUILD/bin/libggml-cpu.so,BUILD/bin/libggml-base.so
-                      [--build build] [--backend auto,avx2] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
+                      [--group 64] [--build build] [--backend auto,avx2] [--threads 1,2] [--tokens 1,128] [--shapes NxK,...] [--json FILE]
 
 Name the shared libraries with ggml's CPU half first (bitnet.cpp and llama.cpp of 2024 have one library for both; build
 with BUILD_SHARED_LIBS=ON). The peers:
 
     TQ2_0, TQ1_0     --llama
+    Q2_0             --llama with --group: a scale for 64 inputs. This project's layers then have float16 scales for groups of
+                     so many inputs, and its other formats are left out.
     I2_S             --bitnet: a build of bitnet.cpp with its llama.cpp, which chooses among its kernels.
     I2_S kernels     --bitnet-source: bitnet.cpp's own kernels (src/ggml-bitnet-mad.cpp) of a checkout. Their time is that
                      of the integer sums, without the quantisation of activations and without scales.
@@ -112,18 +114,21 @@ def means(results: list[dict]) -> list[dict]:
             for key, ratios in sorted(groups.items())]
 
 
-def store(path: pathlib.Path, versions: dict, results: list[dict]) -> None:
+def store(path: pathlib.Path, versions: dict, results: list[dict], group: int) -> None:
     """Results of earlier runs for other cases are kept."""
-    old = measuring.read_results(path)[1].get("external_peers", {}).get("results", [])
+    key = "group_peers" if group else "external_peers"
+    old = measuring.read_results(path)[1].get(key, {}).get("results", [])
     case = ("backend", "threads", "out_features", "in_features", "tokens")
     new = {tuple(result[key] for key in case) for result in results}
     results = results + [result for result in old if tuple(result[key] for key in case) not in new]
-    measuring.store(path, "external_peers", {"versions": versions, "means": means(results), "results": results})
+    measuring.store(path, key, {"versions": versions} | ({"group": group} if group else {}) |
+                    {"means": means(results), "results": results})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0")
+    parser.add_argument("--llama", help="llama.cpp's ggml libraries, comma-separated: TQ2_0, TQ1_0; Q2_0 with --group")
+    parser.add_argument("--group", type=int, default=0, help="inputs of a weight scale; 0: one for the matrix")
     parser.add_argument("--bitnet", help="bitnet.cpp's ggml libraries: I2_S")
     parser.add_argument("--bitnet-source", help="checkout of bitnet.cpp: I2_S kernels")
     parser.add_argument("--bitnet-tinyblas", help="bitnet.cpp's ggml libraries: I2_S, tinyBLAS")
@@ -137,12 +142,15 @@ def main() -> None:
     parser.add_argument("--shapes", default=SHAPES)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=0.2, help="of one turn")
-    parser.add_argument("--json", type=pathlib.Path, help='file to add the object "external_peers" to')
+    parser.add_argument("--json", type=pathlib.Path, help='file to add the object "external_peers" (or "group_peers") to')
     args = parser.parse_args()
+    if args.group and (args.bitnet or args.bitnet_source or args.bitnet_tinyblas):
+        parser.error("--group: bitnet.cpp has no scales for groups")
     if args.bitnet_source and not args.ggml_source:
         parser.error("--bitnet-source needs --ggml-source")
     workers = [(name, MAX_ERROR, ["ggml_worker.py", "--library", path, "--type", kind])
-               for name, kind, path in (("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet)) if path]
+               for name, kind, path in ((("Q2_0", 42, args.llama),) if args.group else
+                                        (("TQ2_0", 35, args.llama), ("TQ1_0", 34, args.llama), ("I2_S", 36, args.bitnet))) if path]
     if args.bitnet_source:
         workers.append(("I2_S kernels", MAX_ROUNDING,
                         ["bitnet_worker.py", "--bitnet", args.bitnet_source, "--ggml", args.ggml_source]))
@@ -156,7 +164,8 @@ def main() -> None:
                                                           ("bitnet.cpp", args.bitnet_version, bitnet)) if path}
     results = []
     for threads in sorted({int(count) for count in args.threads.split(",")}):
-        ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads])
+        ours = [Subject(f"trit {backend}", [args.build / "bin" / "bench_serve", "--backend", backend, "--threads", threads,
+                                            "--group", args.group])
                 for backend in args.backend.split(",")]
         for own in ours:
             own.threads = threads
@@ -171,7 +180,7 @@ def main() -> None:
                     print(f"{threads} thread(s) {shape:>11} M={tokens:<4} {result['backend']} {result['microseconds']:.1f} us  {texts}",
                           flush=True)
                 if args.json:  # as it goes: a run that is stopped keeps what it has
-                    store(args.json, versions, results)
+                    store(args.json, versions, results, args.group)
         for subject in ours + peers:
             subject.close()
     for mean in means(results):

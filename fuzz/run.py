@@ -20,7 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 # One for each reader, one for the JSON texts beside a model, and one for round trips between formats.
-TARGETS = {"safetensors": "safetensors.dict", "trit": "safetensors.dict", "torchao": "safetensors.dict",
+TARGETS = {"safetensors": "safetensors.dict", "trit": "safetensors.dict", "model": "safetensors.dict",
+           "torchao": "safetensors.dict",
            "values": "safetensors.dict", "gguf": "gguf.dict", "blocks": None, "i2_s": None,
            "huggingface": "safetensors.dict", "json": "safetensors.dict", "round_trip": None}
 TIMED_OUT = 70  # libFuzzer's exit code

@@ -182,6 +182,39 @@ void write_groups(const fs::path& root) {
           R"( "prism.hadamard.sign_mode": "identity", "prism.hadamard.weight_names": ["w.weight"]})");
 }
 
+/// Whole models: a look-up, rotated back or not, and a rotated layer behind it, per tensor, row and group.
+void write_models(const fs::path& root) {
+  const std::string rotation =
+      R"({"prism.hadamard.version": 1, "prism.hadamard.block_size": 512, "prism.hadamard.transform":)"
+      R"( "normalized-sylvester-walsh-hadamard", "prism.hadamard.axis": "input-last-dimension",)"
+      R"( "prism.hadamard.sign_mode": "identity", "prism.hadamard.weight_names": ["fc.weight"],)"
+      R"( "prism.hadamard.inverse_weight_names": ["tok.weight"]})";
+  for (const std::string scales : {"tensor", "row", "group"}) {
+    io::MemoryCheckpoint model;
+    for (const auto& [name, rows] : {std::pair("tok.weight", 4), std::pair("fc.weight", 2)}) {
+      TernaryMatrix matrix{rows,
+                           512,
+                           std::vector<std::uint8_t>(static_cast<std::size_t>(128 * rows), 0x34),
+                           {0.5F},
+                           scales == "group" ? 256 : 0};
+      matrix.scale.resize(
+          scales == "tensor" ? 1U : static_cast<std::size_t>(scales == "row" ? rows : 2 * rows), 0.5F);
+      model.add(name, matrix);
+    }
+    model.set_metadata("trit.model",
+                       R"({"input":{"shape":[2]},"nodes":[{"op":"input"},{"op":"embedding","name":"tok",)"
+                       R"("inputs":[0],"features":512},{"op":"bit_linear","name":"fc","inputs":[1],)"
+                       R"("norm":"rms"}]})");
+    if (scales != "row") {
+      model.set_metadata(std::string(io::kRotationKey), rotation);
+    }
+    fs::create_directories(root / "folder");
+    io::convert(model, root / "folder" / "model", {});
+    write_bytes(root / "model" / scales, framed(root / "folder" / "model"));
+    fs::remove_all(root / "folder");
+  }
+}
+
 void write_seeds(const fs::path& root) {
   for (const std::string name : {"row", "tensor"}) {
     io::MemoryCheckpoint model;
@@ -199,6 +232,7 @@ void write_seeds(const fs::path& root) {
   }
   write_gguf(root / "gguf");
   write_groups(root);
+  write_models(root);
   write_torchao(root / "safetensors" / "torchao");
   write_bytes(root / "torchao" / "packed", framed(root / "safetensors" / "torchao"));
   for (const char rows : {'\1', '\2'}) {

@@ -89,10 +89,14 @@ std::string ternary_graph(const std::string& text, const PackPlan& plan, const s
       continue;
     }
     // A bit_linear node may have float weights: it says which norm precedes them.
+    if (node["op"] == "embedding") {
+      left.erase(weight);
+      continue;
+    }
     if (node["op"] != "linear" && node["op"] != "bit_linear") {
       throw Error(
-          fmt::format("{}: {} belongs to a node of op {}; only the weight of a linear or bit_linear node "
-                      "can be packed",
+          fmt::format("{}: {} belongs to a node of op {}; only the weight of a linear, bit_linear or "
+                      "embedding node can be packed",
                       path, printable(weight), printable(node["op"].dump())));
     }
     node["op"] = "bit_linear";

@@ -235,6 +235,9 @@ struct CpuKernels {
 
   void (*norm_quant_row)(const NormQuantRow& row);
 
+  /// x = H x / sqrt(block) of each block of x [in_features], as walsh_hadamard_row of format/rotation.h.
+  void (*walsh_hadamard_row)(float* x, std::int64_t in_features, std::int64_t block);
+
   /// lane_sum of |w|, w [in_features].
   float (*abs_sum_row)(const float* w, std::int64_t in_features);
   /// clamp(rint(w * inverse), -1, 1) to the stored form, packed_row_bytes(in_features) bytes.

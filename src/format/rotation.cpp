@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "trit/rotation.h"
+#include "format/rotation.h"
 
 #include <algorithm>
 #include <bit>
@@ -29,16 +29,23 @@ void check(const Rotation& rotation, std::int64_t in_features) {
   }
 }
 
-void rotate_row(std::span<float> x, const Rotation& rotation) {
-  const auto block = static_cast<std::size_t>(rotation.block);
-  const float factor = 1.0F / std::sqrt(static_cast<float>(rotation.block));
-  for (std::size_t k = 0; rotation.signs != nullptr && k < x.size(); ++k) {
-    x[k] = rotation.signs[k] < 0 ? -x[k] : x[k];
+void apply_signs(std::span<float> x, const std::int8_t* signs) {
+  if (signs == nullptr) {
+    return;
   }
-  for (std::size_t first = 0; first < x.size(); first += block) {
+  for (std::size_t k = 0; k < x.size(); ++k) {  // by bits: compilers make vectors of that
+    const auto sign = static_cast<std::uint32_t>(static_cast<std::int32_t>(signs[k])) & 0x80000000U;
+    x[k] = std::bit_cast<float>(std::bit_cast<std::uint32_t>(x[k]) ^ sign);
+  }
+}
+
+void walsh_hadamard_row(std::span<float> x, std::int64_t block) {
+  const auto size = static_cast<std::size_t>(block);
+  const float factor = 1.0F / std::sqrt(static_cast<float>(block));
+  for (std::size_t first = 0; first < x.size(); first += size) {
     float* const z = x.data() + first;
-    for (std::size_t h = 1; h < block; h *= 2) {
-      for (std::size_t pairs = 0; pairs < block; pairs += 2 * h) {
+    for (std::size_t h = 1; h < size; h *= 2) {
+      for (std::size_t pairs = 0; pairs < size; pairs += 2 * h) {
         for (std::size_t j = pairs; j < pairs + h; ++j) {
           const float a = z[j];
           const float b = z[j + h];
@@ -47,8 +54,18 @@ void rotate_row(std::span<float> x, const Rotation& rotation) {
         }
       }
     }
-    std::transform(z, z + block, z, [factor](float value) { return value * factor; });
+    std::transform(z, z + size, z, [factor](float value) { return value * factor; });
   }
+}
+
+void rotate_row(std::span<float> x, const Rotation& rotation) {
+  apply_signs(x, rotation.signs);
+  walsh_hadamard_row(x, rotation.block);
+}
+
+void rotate_row_back(std::span<float> z, const Rotation& rotation) {
+  walsh_hadamard_row(z, rotation.block);
+  apply_signs(z, rotation.signs);
 }
 
 }  // namespace trit

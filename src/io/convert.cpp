@@ -86,10 +86,10 @@ void check_decodable(const std::vector<PlannedTensor>& tensors, const Checkpoint
     if (tensor->kind == TensorKind::blocks) {
       throw Error(what + ", which is not decoded; --to gguf copies it, and --map with null leaves it out");
     }
-    if (!tensor->stack.empty() && to != Format::safetensors) {
+    if (!tensor->stack.empty() && to == Format::huggingface) {
       throw Error(what + " " + shape_text(tensor->stack) +
-                  ", a stack of matrices, wanted one matrix; --to gguf or safetensors keeps it, and --map "
-                  "with null leaves it out");
+                  ", a stack of matrices, wanted matrices; --to trit, gguf or safetensors keeps it, and "
+                  "--map with null leaves it out");
     }
   }
 }

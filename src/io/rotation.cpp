@@ -119,6 +119,19 @@ void add_rotation_file(Metadata& metadata, const std::filesystem::path& folder) 
   }
 }
 
+void check_width(const Rotation& rotation, const std::string& matrix, std::int64_t width,
+                 const std::string& what) {
+  const std::string start =
+      what + ": the matrix " + quoted_name(matrix) + " has " + std::to_string(width) + " inputs, ";
+  if (width % rotation.block != 0) {
+    throw Error(start + "wanted a multiple of " + quoted_name(key_of("block_size")) + ", " +
+                std::to_string(rotation.block));
+  }
+  if (!rotation.signs.empty() && !rotation.signs.contains(width)) {
+    throw Error(start + "which " + quoted_name(key_of("sign_widths")) + " lacks");
+  }
+}
+
 std::string check_rotation(const Metadata& metadata, std::span<const TensorInfo> tensors,
                            const std::string& what) {
   const auto rotation = rotation_of(metadata, what);
@@ -131,16 +144,7 @@ std::string check_rotation(const Metadata& metadata, std::span<const TensorInfo>
       throw Error(what + ": " + quoted_name(key) + " names " + quoted_name(name) +
                   ", which is no matrix of the model");
     }
-    const std::int64_t width = at->shape.back();
-    const std::string matrix =
-        "the matrix " + quoted_name(name) + " has " + std::to_string(width) + " inputs, ";
-    if (width % rotation->block != 0) {
-      throw Error(what + ": " + matrix + "wanted a multiple of " + quoted_name(key_of("block_size")) + ", " +
-                  std::to_string(rotation->block));
-    }
-    if (!rotation->signs.empty() && !rotation->signs.contains(width)) {
-      throw Error(what + ": " + matrix + "which " + quoted_name(key_of("sign_widths")) + " lacks");
-    }
+    check_width(*rotation, name, at->shape.back(), what);
   });
   return ", rotated weights (prism.hadamard, blocks of " + std::to_string(rotation->block) + ")";
 }

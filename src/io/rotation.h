@@ -38,6 +38,10 @@ void add_rotation_file(Metadata& metadata, const std::filesystem::path& folder);
 std::string check_rotation(const Metadata& metadata, std::span<const TensorInfo> tensors,
                            const std::string& what);
 
+/// Throws Error, starting with `what` and naming the key, unless the rotation fits the inputs of the matrix.
+void check_width(const Rotation& rotation, const std::string& matrix, std::int64_t width,
+                 const std::string& what);
+
 /// The metadata with the new names of matrices; those without one are left out, and with the last of them the
 /// rotation.
 void rename_rotation(Metadata& metadata,

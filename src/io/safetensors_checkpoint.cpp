@@ -80,6 +80,11 @@ void SafetensorsCheckpoint::add_ternary(std::string_view name, Layout layout, co
   const auto& shape = matrix_shapes_.emplace_back(std::array{out_features, in_features});
   tensors_.push_back({name, TensorKind::ternary, type_of(layout), shape, data.data.size() + scale.data.size(),
                       data.offset, sources_.size()});
+  if (data.shape.size() > 2) {
+    auto& stack = stack_shapes_.emplace_back(data.shape);
+    stack.back() = in_features;
+    tensors_.back().stack = stack;
+  }
   sources_.push_back({layout, &data, &scale, file, group});
 }
 

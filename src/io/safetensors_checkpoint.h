@@ -70,6 +70,7 @@ class SafetensorsCheckpoint final : public Checkpoint {
   std::deque<SafetensorsFile> files_;
   std::vector<Source> sources_;
   std::deque<std::array<std::int64_t, 2>> matrix_shapes_;
+  std::deque<std::vector<std::int64_t>> stack_shapes_;
   std::deque<std::string> names_;
   ScaleConvention convention_ = ScaleConvention::multiply;
 };

@@ -4,6 +4,8 @@
 // packing.
 #include <algorithm>
 #include <charconv>
+#include <functional>
+#include <numeric>
 #include <optional>
 
 #include "io/dtype.h"
@@ -59,37 +61,43 @@ std::int64_t in_features_of(const SafetensorsFile& file, const std::string& name
 }
 
 std::int64_t checked_columns(const SafetensorsFile& file, std::string_view name, const TensorView& view) {
-  if (view.shape[1] > INT64_MAX / 4) {
+  if (view.shape.back() > INT64_MAX / 4) {
     throw Error(file.path().string() + ": tensor " + quoted_name(name) + ": shape " + shape_text(view.shape) +
                 ", wanted at most 2^61 bytes a row");
   }
-  return 4 * view.shape[1];
+  return 4 * view.shape.back();
 }
 
-/// The scale of the packed matrix `name`, or null if it is not one. With two dimensions it has groups of `group`
-/// inputs.
+/// Rows of a matrix, or of a stack of them: [..., rows, bytes]. The header's sizes fit the file, so no overflow.
+std::int64_t rows_of(const TensorView& view) {
+  return std::accumulate(view.shape.begin(), view.shape.end() - 1, std::int64_t{1}, std::multiplies<>());
+}
+
+/// The scale of the packed matrix `name`, or stack of matrices, or null if it is none. With as many dimensions
+/// it has groups of `group` inputs.
 const TensorView* stored_scale_of(const SafetensorsFile& file, const std::string& name,
                                   const TensorView& view, std::int64_t group) {
   const auto scale = file.tensors().find(name + "_scale");
-  if (view.dtype != "U8" || view.shape.size() != 2 || scale == file.tensors().end()) {
+  if (view.dtype != "U8" || view.shape.size() < 2 || scale == file.tensors().end()) {
     return nullptr;
   }
   const TensorView& found = scale->second;
-  const std::int64_t rows = view.shape[0];
-  const bool one_dimension = found.dtype == "F32" && found.shape.size() == 1;
-  if (one_dimension && (found.shape[0] == 1 || found.shape[0] == rows)) {
+  const std::vector<std::int64_t> rows(view.shape.begin(), view.shape.end() - 1);
+  if (found.dtype == "F32" && (found.shape == std::vector<std::int64_t>{1} || found.shape == rows)) {
     return &found;
   }
   // Any number of columns that fills the row's bytes has as many groups. No sum that could overflow.
   const std::int64_t groups = group == 0 ? 0 : (checked_columns(file, name, view) - 1) / group + 1;
   const bool halves_or_floats = found.dtype == "F16" || found.dtype == "F32";
-  if (group == 0 || !halves_or_floats || found.shape != std::vector{rows, groups}) {
+  std::vector<std::int64_t> grouped = rows;
+  grouped.push_back(groups);
+  if (group == 0 || !halves_or_floats || found.shape != grouped) {
     throw Error(file.path().string() + ": tensor " + quoted_name(scale->first) + " is " + found.dtype + " " +
-                shape_text(found.shape) + ", wanted F32 [1] or [" + std::to_string(rows) + "]" +
-                (group != 0 ? ", or F16 or F32 [" + std::to_string(rows) + ", " + std::to_string(groups) +
-                                  "] (metadata trit.group is " + std::to_string(group) + ")"
-                 : found.shape.size() == 2 ? "; a scale per group needs metadata trit.group"
-                                           : ""));
+                shape_text(found.shape) + ", wanted F32 [1] or " + shape_text(rows) +
+                (group != 0 ? ", or F16 or F32 " + shape_text(grouped) + " (metadata trit.group is " +
+                                  std::to_string(group) + ")"
+                 : found.shape.size() == grouped.size() ? "; a scale per group needs metadata trit.group"
+                                                        : ""));
   }
   return &found;
 }
@@ -143,9 +151,9 @@ std::unique_ptr<Checkpoint> open_trit(SafetensorsFile opened) {
   for (const auto& [name, view] : file.tensors()) {
     if (const TensorView* scale = stored_scale_of(file, name, view, group)) {
       checked_columns(file, name, view);
-      checkpoint->add_ternary(name, Layout::rows_2bit, view, *scale, view.shape[0],
-                              in_features_of(file, name, view.shape[1]), 0,
-                              scale->shape.size() == 2 ? group : 0);
+      checkpoint->add_ternary(name, Layout::rows_2bit, view, *scale, rows_of(view),
+                              in_features_of(file, name, view.shape.back()), 0,
+                              scale->shape.size() == view.shape.size() ? group : 0);
       continue;
     }
     const std::string weight(without_ending(name, "_scale"));

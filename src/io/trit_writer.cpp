@@ -64,17 +64,25 @@ void write_trit(const WritePlan& plan, const std::filesystem::path& out) {
       entries.push_back({planned.name, std::string(tensor.type), {tensor.shape.begin(), tensor.shape.end()}});
       continue;
     }
-    entries.push_back({planned.name, "U8", {tensor.shape[0], packed_row_bytes(tensor.shape[1])}});
+    // Of a stack of matrices all dimensions but the last, the inputs.
+    const auto shape = tensor.stack.empty() ? tensor.shape : tensor.stack;
+    const std::vector<std::int64_t> rows(shape.begin(), shape.end() - 1);
+    const auto with_last = [&rows](std::int64_t last) {
+      std::vector<std::int64_t> all = rows;
+      all.push_back(last);
+      return all;
+    };
+    entries.push_back({planned.name, "U8", with_last(packed_row_bytes(tensor.shape[1]))});
     Part& part = parts.emplace_back(Part{&planned, true});
     SafetensorsEntry& entry = entries.emplace_back(SafetensorsEntry{planned.name + "_scale", "F32", {}});
     const ScaleRows scales(plan.source, tensor);
     if (scales.group() != 0) {
       part.half = fit_float16(scales);
       entry.dtype = part.half ? "F16" : "F32";
-      entry.shape = {tensor.shape[0], groups_of(tensor.shape[1], group)};
+      entry.shape = with_last(groups_of(tensor.shape[1], group));
     } else {
       part.scale.assign(scales.fixed().begin(), scales.fixed().end());
-      entry.shape = {static_cast<std::int64_t>(part.scale.size())};
+      entry.shape = part.scale.size() == 1 ? std::vector<std::int64_t>{1} : rows;
     }
     plan.source.release(tensor);
     if (tensor.shape[1] % 4 != 0) {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "trit/model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <new>
 
 #include "runtime/engine.h"
@@ -19,6 +21,27 @@ void check_size(const char* name, std::size_t found, std::int64_t batch, std::in
     throw Error(std::string("Model::run: ") + name + " has " + std::to_string(found) +
                 " values, wanted batch " + std::to_string(batch) + " (0 or more) times " +
                 std::to_string(per_image));
+  }
+}
+
+/// Throws Error unless all inputs of nodes that look up rows are indexes of rows.
+void check_indexes(const runtime::Network& network, std::span<const float> x) {
+  for (std::size_t i = 1; i < network.graph.nodes.size(); ++i) {
+    const std::int64_t limit = network.graph.nodes[i].op->index_limit();
+    if (limit == 0) {
+      continue;
+    }
+    const auto bad = std::find_if_not(x.begin(), x.end(), [end = static_cast<float>(limit)](float index) {
+      return index >= 0 && index < end && index == std::trunc(index);
+    });
+    if (bad != x.end()) {
+      const std::int64_t at = bad - x.begin();
+      const std::int64_t per_row = numel(network.graph.input.shape);
+      throw Error("Model::run: index " + std::to_string(at % per_row) + " of batch row " +
+                  std::to_string(at / per_row) + " is " + std::to_string(*bad) +
+                  ", wanted a whole number from 0 to " + std::to_string(limit - 1) + ", a row of " +
+                  runtime::describe(network.graph, i));
+    }
   }
 }
 
@@ -63,6 +86,7 @@ ModelMemory Model::memory() const { return state_->engine->memory(); }
 void Model::run(std::span<const float> x, std::int64_t batch, std::span<float> y) const {
   check_size("x", x.size(), batch, numel(input().shape));
   check_size("y", y.size(), batch, numel(output_shape()));
+  check_indexes(state_->network, x);
   try {
     state_->engine->run(x.data(), batch, y.data());
   } catch (const std::bad_alloc&) {
@@ -79,6 +103,11 @@ void Model::run_images(std::span<const std::uint8_t> pixels, std::span<const flo
     throw Error("Model::run_images: " + std::to_string(mean.size()) + " means and " +
                 std::to_string(std.size()) + " deviations, wanted " + std::to_string(channels) +
                 " of each, one per channel");
+  }
+  for (const runtime::Node& node : state_->network.graph.nodes) {
+    if (node.op && node.op->index_limit() != 0) {
+      throw Error("Model::run_images: the model's input are indexes of rows, wanted images");
+    }
   }
   try {
     state_->engine->run_images(pixels.data(), mean, std, batch, y.data());

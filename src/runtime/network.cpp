@@ -5,6 +5,7 @@
 #include <string>
 
 #include "io/dtype.h"
+#include "runtime/rotated_inputs.h"
 #include "runtime/tensors.h"
 #include "trit/error.h"
 
@@ -32,8 +33,10 @@ Graph graph_of(const std::map<std::string, std::string, std::less<>>& metadata, 
   return parse_graph(model->second, file);
 }
 
-Network build_network(Graph graph, TensorSource& tensors, const std::string& file) {
+Network build_network(Graph graph, TensorSource& tensors, const io::Metadata& metadata,
+                      const std::string& file) {
   Network network{std::move(graph), {}, {}};
+  ModelRotation rotation(metadata, file);
   for (std::size_t i = 0; i < network.graph.nodes.size(); ++i) {
     const Node& node = network.graph.nodes[i];
     const std::string what = file + ": " + describe(network.graph, i);
@@ -43,8 +46,12 @@ Network build_network(Graph graph, TensorSource& tensors, const std::string& fil
       for (const std::size_t input : node.inputs) {
         inputs.push_back(&network.shapes[input]);
       }
-      NodeFile own(tensors, node.name, what, std::move(inputs));
+      NodeFile own(tensors, rotation, node.name, what, std::move(inputs));
       shape = node.op->load(own);
+      if (node.op->index_limit() != 0 && node.inputs[0] != 0) {
+        throw Error(what + ": reads node " + std::to_string(node.inputs[0]) +
+                    ", wanted node 0, the input: its values are the indexes");
+      }
       if (!own.layer().shape.empty()) {
         network.layers.push_back(own.layer());
         network.layers.back().name = node.name;
@@ -59,6 +66,7 @@ Network build_network(Graph graph, TensorSource& tensors, const std::string& fil
     network.shapes.push_back(std::move(shape));
   }
   tensors.check_all_used();
+  rotation.check_all_taken();
   const std::size_t classes = network.graph.input.classes.size();
   const std::int64_t outputs = numel(network.shapes.back());
   if (classes != 0 && static_cast<std::int64_t>(classes) != outputs) {
@@ -90,9 +98,8 @@ Network load_network(const io::SafetensorsFile& file) {
   check_metadata(file, "trit.version", "1");
   check_metadata(file, "trit.layout", "rows-2bit");
   check_metadata(file, "trit.scale", "multiply");
-  io::refuse_rotation(file.metadata(), name);
   Tensors tensors(file);
-  return build_network(std::move(graph), tensors, name);
+  return build_network(std::move(graph), tensors, file.metadata(), name);
 }
 
 const Shape& NodeFile::image() const {
@@ -143,6 +150,10 @@ std::vector<float> NodeFile::scales(const char* tensor, std::int64_t rows, std::
 
 Shape NodeFile::shape(const char* tensor) { return tensors_.shape(name_ + "." + tensor, what_); }
 
+RotatedInputs NodeFile::rotation(Rotated list, const char* tensor, std::int64_t width) {
+  return rotation_.take(list, name_ + "." + tensor, width, what_);
+}
+
 void NodeFile::ignore(const char* tensor) {
   if (tensors_.contains(name_ + "." + tensor)) {
     tensors_.shape(take(tensor), what_);
@@ -156,7 +167,8 @@ namespace trit {
 void check_model(const io::Checkpoint& checkpoint) {
   const std::string name = checkpoint.path().string();
   runtime::TensorHeaders tensors(checkpoint);
-  runtime::build_network(runtime::graph_of(checkpoint.metadata(), name), tensors, name);
+  runtime::build_network(runtime::graph_of(checkpoint.metadata(), name), tensors, checkpoint.metadata(),
+                         name);
 }
 
 void check_graph(std::string_view graph, const std::string& what) { runtime::parse_graph(graph, what); }

@@ -88,6 +88,27 @@ class GoldenTest(CommandTest):
         self.assertEqual(self.run_model(tensors, "none"), Y_PLAIN)
         self.fails("pack", path, path, says="nothing to pack")
 
+    def test_a_float_embedding_is_packed_and_looked_up(self) -> None:
+        graph = chain([2], [{"op": "embedding", "name": "tok", "features": K}])
+        path = write_safetensors(self.root / "m.safetensors", {"tok.weight": ("F32", [N, K], f32(W))}, stored_form(graph))
+        x = write_safetensors(self.root / "x.safetensors", {"x": ("F32", [1, 2], f32([N - 1, 0]))})
+        run = ("run", path, "--input", x, "--output", self.root / "y.safetensors")
+        self.fails(*run, says=("tok.weight", "is float", "trit pack"))
+        self.succeeds("pack", "--scale", "row", path, path)
+        tensors, metadata = read_safetensors(path)
+        self.assertEqual(json.loads(metadata["trit.model"]), graph)
+        self.succeeds(*run)
+        _, shape, y = read_safetensors(self.root / "y.safetensors")[0]["y"]
+        self.assertEqual(shape, [1, 2, K])
+        scale = floats(tensors["tok.weight_scale"][2])
+        for at, row in enumerate((N - 1, 0)):
+            values = floats(y)[at * K:(at + 1) * K]
+            self.assertLessEqual(set(values), {-scale[row], 0.0, scale[row]})
+            self.assertEqual([value > 0 for value in values], [round(w / scale[row]) > 0 for w in W[row * K:(row + 1) * K]])
+        write_safetensors(x, {"x": ("F32", [1, 2], f32([0, N]))})
+        self.fails(*run, says=("index 1 of batch row 0", f"from 0 to {N - 1}"))
+        self.assertIn("embedding", self.succeeds("info", path, "--codes").stdout)
+
     def test_a_float_bit_linear_node_is_packed_with_its_norm(self) -> None:
         graph = chain([K], [{"op": "bit_linear", "name": "fc", "norm": "rms", "eps": 1e-6}])
         path = write_safetensors(self.root / "m.safetensors", {

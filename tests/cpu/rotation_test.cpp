@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_rotate_quant of every backend against rotate_row and the definition of the codes.
+// norm_rotate_quant of every backend against rotate_row and the definition of the codes, and look_up.
 #include "trit/rotation.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 
@@ -76,6 +77,58 @@ TEST_P(RotationTest, EqualsTheDefinition) {
         ASSERT_TRUE(same_bits(batch.scale[token * groups + g], scale[g])) << "K = " << k << ", group " << g;
       }
     }
+    ++cases_;
+  }
+}
+
+TEST_P(RotationTest, LookUpEqualsTheDefinition) {
+  const auto parallel = make_parallel(2);
+  for (int i = 0; i < random_cases(60); ++i) {
+    const bool rotated = i % 3 != 0;
+    const std::int64_t block = std::int64_t{512} << uniform(0, 3);
+    const std::int64_t k = rotated ? block * uniform(1, 3) : uniform(1, 700), n = uniform(1, 50);
+    const std::int64_t group = i % 4 == 0 ? 32 * uniform(1, 9) : 0;
+    const std::int64_t scales = group != 0 ? groups_of(k, group) * n : i % 4 == 1 ? n : 1;
+    TernaryMatrix table{n, k, std::vector<std::uint8_t>(static_cast<std::size_t>(n * packed_row_bytes(k))),
+                        std::vector<float>(static_cast<std::size_t>(scales)), group};
+    std::generate(table.scale.begin(), table.scale.end(), [&] {
+      return std::ldexp(1.0F + static_cast<float>(uniform(0, 9)) / 8, static_cast<int>(uniform(-130, 20)));
+    });
+    std::vector<std::int8_t> t(static_cast<std::size_t>(n * k));
+    std::generate(t.begin(), t.end(), [&] { return static_cast<std::int8_t>(uniform(-1, 1)); });
+    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(k));
+    const auto inputs = static_cast<std::size_t>(k);
+    for (std::size_t row = 0; row < static_cast<std::size_t>(n); ++row) {
+      pack_row(std::span(t).subspan(row * inputs, inputs),
+               std::span(table.codes).subspan(row * row_bytes, row_bytes));
+    }
+    std::vector<std::int8_t> signs(inputs);
+    std::generate(signs.begin(), signs.end(),
+                  [&] { return static_cast<std::int8_t>(2 * uniform(0, 1) - 1); });
+    const Rotation rotation{block, i % 2 == 0 ? nullptr : signs.data()};
+    std::vector<std::int64_t> rows(static_cast<std::size_t>(uniform(1, 9)));
+    std::generate(rows.begin(), rows.end(), [&] { return uniform(0, static_cast<int>(n) - 1); });
+    std::vector<float> y(rows.size() * inputs);
+    look_up(kernels(), *parallel, table.view(), rows, rotated ? &rotation : nullptr, y.data());
+    for (std::size_t at = 0; at < rows.size(); ++at) {
+      const auto row = static_cast<std::size_t>(rows[at]);
+      std::vector<float> wanted(inputs);
+      for (std::size_t j = 0; j < inputs; ++j) {
+        const std::size_t scale = group != 0 ? row * static_cast<std::size_t>(groups_of(k, group)) +
+                                                   j / static_cast<std::size_t>(group)
+                                  : scales == n ? row
+                                                : 0;
+        wanted[j] = static_cast<float>(t[row * inputs + j]) * table.scale[scale];
+      }
+      if (rotated) {
+        rotate_row_back(wanted, rotation);
+      }
+      for (std::size_t j = 0; j < inputs; ++j) {
+        ASSERT_TRUE(same_bits(y[at * inputs + j], wanted[j])) << "K = " << k << ", " << j;
+      }
+    }
+    rows.back() = i % 2 == 0 ? n : -1;
+    EXPECT_THROW(look_up(kernels(), *parallel, table.view(), rows, nullptr, y.data()), Error);
     ++cases_;
   }
 }

@@ -3,10 +3,13 @@
 // GGUF tensors: types that are not decoded, stacks of matrices, scales of blocks, I2_S.
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "io/gguf_builder.h"
 #include "io/random_model.h"
 #include "io/test_folder.h"
 #include "trit/io.h"
+#include "trit/safetensors.h"
 
 namespace trit::io {
 namespace {
@@ -113,12 +116,52 @@ TEST(Gguf, StacksOfMatrices) {
     EXPECT_TRUE(diff(*checkpoint, *other).empty()) << type;
     EXPECT_EQ(other->tensors()[0].stack.size(), 3U);
   }
-  for (const Format format : {Format::trit, Format::huggingface}) {
+  ConvertOptions refused;
+  refused.to = Format::huggingface;
+  expect_error([&] { convert(*checkpoint, folder / "no", refused); },
+               {"\"blk.0.ffn_up_exps.weight\" is TQ2_0 [2, 4, 256], a stack of matrices"});
+  // The stored form, from there and back: a scale per row, and per group where the blocks have different ones.
+  for (const char* type : {"tq2_0", "q2_0"}) {
+    const auto other = open_checkpoint(folder / type);
+    convert(*other, folder / "trit", {});
+    const auto stored = open_checkpoint(folder / "trit");
+    EXPECT_TRUE(diff(*other, *stored).empty()) << type;
+    EXPECT_EQ(std::vector<std::int64_t>(stored->tensors()[0].stack.begin(), stored->tensors()[0].stack.end()),
+              (std::vector<std::int64_t>{2, 4, 256}));
+    const SafetensorsFile written = SafetensorsFile::open(folder / "trit");
+    EXPECT_EQ(written.at("blk.0.ffn_up_exps.weight").shape, (std::vector<std::int64_t>{2, 4, 64}));
+    EXPECT_EQ(written.at("blk.0.ffn_up_exps.weight_scale").shape, (std::vector<std::int64_t>{2, 4}));
     ConvertOptions options;
-    options.to = format;
-    expect_error([&] { convert(*checkpoint, folder / "no", options); },
-                 {"\"blk.0.ffn_up_exps.weight\" is TQ2_0 [2, 4, 256], a stack of matrices"});
+    options.to = Format::gguf;
+    options.block_format = type;
+    convert(*stored, folder / "back", options);
+    EXPECT_TRUE(diff(*other, *open_checkpoint(folder / "back")).empty()) << type;
   }
+  MemoryCheckpoint groups;
+  TernaryMatrix experts{6, 128, std::vector<std::uint8_t>(6 * 32, 0x34), std::vector<float>(12), 64};
+  std::iota(experts.scale.begin(), experts.scale.end(), 1.0F);
+  groups.add("x.weight", experts);
+  convert(groups, folder / "groups", {});
+  {
+    // The same bytes as a stack of two matrices of three rows.
+    const SafetensorsFile flat = SafetensorsFile::open(folder / "groups");
+    Metadata metadata = flat.metadata();
+    metadata.erase("trit.crc32c");
+    save_safetensors(
+        folder / "stack",
+        std::vector<TensorToWrite>{{"x.weight", "U8", {2, 3, 32}, flat.at("x.weight").data},
+                                   {"x.weight_scale", "F16", {2, 3, 2}, flat.at("x.weight_scale").data}},
+        metadata);
+  }
+  const auto stack = open_checkpoint(folder / "stack");
+  EXPECT_EQ(stack->group(stack->tensors()[0]), 64);
+  EXPECT_EQ(test::read_matrix(*stack, "x.weight").scale, experts.scale);
+  convert(*stack, folder / "again", {});
+  EXPECT_TRUE(diff(*stack, *open_checkpoint(folder / "again")).empty());
+  ConvertOptions to_blocks;
+  to_blocks.to = Format::gguf;
+  convert(*stack, folder / "blocks", to_blocks);
+  EXPECT_TRUE(diff(*stack, *open_checkpoint(folder / "blocks")).empty());
   // The same rows as a matrix are another tensor.
   file.tensors[0].dimensions = {256, 8};
   write_file(folder / "matrix", file.build());

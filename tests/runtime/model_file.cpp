@@ -156,9 +156,8 @@ std::size_t ModelFile::linear(const std::string& name, std::size_t input, std::i
   return add_node({{"op", "linear"}, {"name", name}, {"inputs", {input}}});
 }
 
-std::size_t ModelFile::bit_linear(const std::string& name, std::size_t input, std::int64_t in,
-                                  std::int64_t out, Norm norm, bool bias, ScaleGranularity scale,
-                                  std::int64_t group) {
+void ModelFile::add_ternary(const std::string& name, std::int64_t out, std::int64_t in,
+                            ScaleGranularity scale, std::int64_t group) {
   const TernaryMatrix matrix =
       pack(random(static_cast<std::size_t>(in * out), -0.1F, 0.1F), out, in, scale, group);
   const auto codes = std::as_bytes(std::span(matrix.codes));
@@ -169,6 +168,18 @@ std::size_t ModelFile::bit_linear(const std::string& name, std::size_t input, st
     set_floats(name + ".weight_scale", {out, groups_of(in, group)}, matrix.scale);
     metadata["trit.group"] = std::to_string(group);
   }
+}
+
+std::size_t ModelFile::embedding(const std::string& name, std::int64_t rows, std::int64_t features,
+                                 ScaleGranularity scale, std::int64_t group) {
+  add_ternary(name, rows, features, scale, group);
+  return add_node({{"op", "embedding"}, {"name", name}, {"inputs", {0}}, {"features", features}});
+}
+
+std::size_t ModelFile::bit_linear(const std::string& name, std::size_t input, std::int64_t in,
+                                  std::int64_t out, Norm norm, bool bias, ScaleGranularity scale,
+                                  std::int64_t group) {
+  add_ternary(name, out, in, scale, group);
   if (norm == Norm::rms) {
     set_floats(name + ".norm.weight", {in}, random(static_cast<std::size_t>(in), 0.5F, 1.5F));
   }

@@ -47,6 +47,9 @@ class ModelFile {
   std::size_t bit_linear(const std::string& name, std::size_t input, std::int64_t in, std::int64_t out,
                          Norm norm, bool bias = false, ScaleGranularity scale = ScaleGranularity::tensor,
                          std::int64_t group = 0);
+  /// Of the model's input. Row-major [rows, features].
+  std::size_t embedding(const std::string& name, std::int64_t rows, std::int64_t features,
+                        ScaleGranularity scale = ScaleGranularity::tensor, std::int64_t group = 0);
   std::size_t pool(const std::string& op, std::size_t input, std::int64_t kernel, std::int64_t stride);
   std::size_t relu(std::size_t input);
   /// `approximate`: "none" or "tanh".
@@ -76,6 +79,9 @@ class ModelFile {
 
  private:
   std::size_t add_node(nlohmann::json node);
+  /// The matrix "<name>.weight" and its scales.
+  void add_ternary(const std::string& name, std::int64_t out, std::int64_t in, ScaleGranularity scale,
+                   std::int64_t group);
   std::mt19937 generator_;
 };
 

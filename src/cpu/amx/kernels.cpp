@@ -50,6 +50,7 @@ constinit const CpuKernels k_amx = {
     .epilogue_row = avx512_vnni::epilogue_row,
     .group_row = avx512_vnni::group_row,
     .norm_quant_row = avx512_vnni::norm_quant_row,
+    .walsh_hadamard_row = avx512_vnni::walsh_hadamard_row,
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,
     .dequantize_row = avx512_vnni::dequantize_row,

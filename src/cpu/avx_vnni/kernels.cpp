@@ -36,6 +36,7 @@ constinit const CpuKernels k_avx_vnni = {
     .epilogue_row = avx2::epilogue_row,
     .group_row = avx2::group_row,
     .norm_quant_row = avx2::norm_quant_row,
+    .walsh_hadamard_row = avx2::walsh_hadamard_row,
     .abs_sum_row = avx2::abs_sum_row,
     .ternarize_pack_row = avx2::ternarize_pack_row,
     .dequantize_row = avx2::dequantize_row,

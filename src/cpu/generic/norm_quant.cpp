@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
 //
 // norm_quant, with scales for tokens or for their groups, and with a rotation.
+#include <algorithm>
 #include <bit>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "cpu/generic/rows.h"
 #include "cpu/table.h"
+#include "format/rotation.h"
 #include "trit/error.h"
 #include "trit/linear.h"
 #include "trit/rotation.h"
@@ -107,16 +110,15 @@ void quantize_groups(const CpuKernels& kernels, const NormQuantRow& row, std::in
 // The inputs of a row times the norm's weight, in float.
 std::vector<float> weighted(const NormQuantRow& row) {
   std::vector<float> values(static_cast<std::size_t>(row.in_features));
-  for (std::size_t k = 0; k < values.size(); ++k) {
-    if (row.x_type == DataType::float32) {
-      values[k] = static_cast<const float*>(row.x)[k];
-    } else {
-      const std::uint16_t bits = static_cast<const std::uint16_t*>(row.x)[k];
-      values[k] = row.x_type == DataType::bfloat16 ? bfloat16_to_float(bits) : float16_to_float(bits);
-    }
-    if (row.norm == Norm::rms && row.norm_weight != nullptr) {
-      values[k] *= row.norm_weight[k];
-    }
+  if (row.x_type == DataType::float32) {
+    std::copy_n(static_cast<const float*>(row.x), values.size(), values.begin());
+  } else {
+    std::transform(static_cast<const std::uint16_t*>(row.x),
+                   static_cast<const std::uint16_t*>(row.x) + row.in_features, values.begin(),
+                   row.x_type == DataType::bfloat16 ? bfloat16_to_float : float16_to_float);
+  }
+  if (row.norm == Norm::rms && row.norm_weight != nullptr) {
+    std::transform(values.begin(), values.end(), row.norm_weight, values.begin(), std::multiplies<>());
   }
   return values;
 }
@@ -139,7 +141,8 @@ void norm_rotate_quant(const CpuKernels& kernels, Parallel& parallel, const Norm
   for_quantised_rows(parallel, args, [&](const NormQuantRow& row) {
     const float rstd = rstd_of(kernels, row);
     std::vector<float> z = weighted(row);
-    rotate_row(z, rotation);
+    apply_signs(z, rotation.signs);
+    kernels.walsh_hadamard_row(z.data(), args.in_features, rotation.block);
     NormQuantRow rotated = row;
     rotated.x = z.data();
     rotated.x_type = DataType::float32;

@@ -25,6 +25,7 @@ constinit const CpuKernels k_scalar = {
     .epilogue_row = scalar::epilogue_row,
     .group_row = scalar::group_row,
     .norm_quant_row = scalar::norm_quant_row,
+    .walsh_hadamard_row = scalar::walsh_hadamard_row,
     .abs_sum_row = scalar::abs_sum_row,
     .ternarize_pack_row = scalar::ternarize_pack_row,
     .dequantize_row = scalar::dequantize_row,

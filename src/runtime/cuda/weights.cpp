@@ -6,6 +6,7 @@
 
 #include "io/checksum.h"
 #include "trit/crc32c.h"
+#include "trit/io.h"
 
 namespace trit::runtime::gpu {
 namespace {
@@ -43,6 +44,7 @@ const std::uint8_t* Weights::ternary(const TernaryView& matrix) {
 }
 
 Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
+  io::refuse_rotation(file.metadata(), file.path().string());
   std::map<std::string, std::uint32_t> crcs;
   std::size_t largest_codes = 0;
   for (std::size_t i = 1; i < network.graph.nodes.size(); ++i) {

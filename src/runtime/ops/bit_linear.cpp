@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 //
-// bit_linear: a ternary layer over the last dimension, with the RMSNorm in front of it; docs/numerics.md has
-// its bits.
+// bit_linear: a ternary layer over the last dimension, with the RMSNorm in front of it, and the rotation where
+// the file says that its weights are rotated; docs/numerics.md has its bits.
 #include <utility>
 
 #include "runtime/ops/operator.h"
 #include "runtime/program.h"
 #include "trit/error.h"
+#include "trit/rotation.h"
 #ifdef TRIT_HAVE_CUDA
 #include "runtime/cuda/program.h"
 #endif
@@ -43,6 +44,7 @@ class BitLinear final : public Operator {
     if (token_scale_per_group_ && group_ == 0 && !scale_.empty()) {
       file.refuse("\"token_scale\" is \"group\", wanted \"token\", since the weights have no group scales");
     }
+    rotation_ = file.rotation(Rotated::weights, "weight", in_);
     if (norm_ == Norm::rms) {
       norm_weight_ = file.optional_floats("norm.weight", {in_});
     }
@@ -88,7 +90,11 @@ class BitLinear final : public Operator {
                                    .rstd = nullptr,
                                    .q_sum = memory.at<std::int32_t>(q_sum),
                                    .group = token_group};
-          norm_quant(weight_->kernels(), parallel, quantize);
+          if (rotation_) {
+            norm_rotate_quant(weight_->kernels(), parallel, quantize, rotation_.view());
+          } else {
+            norm_quant(weight_->kernels(), parallel, quantize);
+          }
           weight_->product(parallel,
                            {.q = quantize.q,
                             .scale = quantize.scale,
@@ -161,6 +167,7 @@ class BitLinear final : public Operator {
   std::int64_t in_ = 0, out_ = 0;
   std::int64_t group_ = 0;  // inputs of a weight scale, 0 without group scales
   bool token_scale_per_group_ = false;
+  RotatedInputs rotation_;
   std::span<const std::uint8_t> codes_;
   std::vector<float> scale_, bias_, norm_weight_;
   std::unique_ptr<const PackedLinear> weight_;

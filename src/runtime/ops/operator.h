@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "io/strict_json.h"
+#include "runtime/rotated_inputs.h"
 #include "trit/format.h"
 #include "trit/linear.h"
 #include "trit/model.h"
@@ -53,6 +54,10 @@ class Operator {
 
   /// Reads the node's tensors and returns the shape of its result, without the batch. Throws Error.
   virtual Shape load(NodeFile& file) = 0;
+
+  /// Where the inputs are indexes, how many values they may have: whole numbers from 0 on. They are checked
+  /// before a run, so no step meets another. 0: any input will do.
+  virtual std::int64_t index_limit() const { return 0; }
 
   // What fusion.h asks.
   virtual bool is_relu() const { return false; }
@@ -105,9 +110,9 @@ std::span<const OperatorType* const> operator_types();
 class NodeFile {
  public:
   /// `what` starts errors, `name` is the node's. All must outlive this.
-  NodeFile(TensorSource& tensors, const std::string& name, const std::string& what,
+  NodeFile(TensorSource& tensors, ModelRotation& rotation, const std::string& name, const std::string& what,
            std::vector<const Shape*> inputs)
-      : tensors_(tensors), name_(name), what_(what), inputs_(std::move(inputs)) {}
+      : tensors_(tensors), rotation_(rotation), name_(name), what_(what), inputs_(std::move(inputs)) {}
 
   const Shape& input(std::size_t index = 0) const { return *inputs_[index]; }
   /// Throws Error unless the input is [channels, height, width].
@@ -116,6 +121,8 @@ class NodeFile {
   std::int64_t positions(std::int64_t length, std::int64_t window, std::int64_t stride,
                          std::int64_t padding) const;
   [[noreturn]] void refuse(const std::string& problem) const;
+  /// File and node, which start errors.
+  const std::string& what() const { return what_; }
 
   /// The tensor "<name>.<tensor>" (tensors.h).
   std::vector<float> floats(const char* tensor, const Shape& wanted);
@@ -123,6 +130,8 @@ class NodeFile {
   std::span<const std::uint8_t> codes(const char* tensor, std::int64_t in);
   std::vector<float> scales(const char* tensor, std::int64_t rows, std::int64_t in, std::int64_t& group);
   Shape shape(const char* tensor);
+  /// Of the matrix "<name>.<tensor>", if it is in `list`. Throws Error unless it fits rows of `width` inputs.
+  RotatedInputs rotation(Rotated list, const char* tensor, std::int64_t width);
   /// A tensor that may be there and means nothing.
   void ignore(const char* tensor);
 
@@ -136,6 +145,7 @@ class NodeFile {
   std::string take(const char* tensor);
 
   TensorSource& tensors_;
+  ModelRotation& rotation_;
   const std::string& name_;
   const std::string& what_;
   std::vector<const Shape*> inputs_;

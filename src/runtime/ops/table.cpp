@@ -13,13 +13,13 @@ struct Result {};
 
 namespace trit::runtime {
 
-extern const OperatorType kAdd, kAvgPool2d, kBatchNorm, kBitLinear, kConv2d, kFlatten, kGelu, kLinear,
-    kMaxPool2d, kRelu;
+extern const OperatorType kAdd, kAvgPool2d, kBatchNorm, kBitLinear, kConv2d, kEmbedding, kFlatten, kGelu,
+    kLinear, kMaxPool2d, kRelu;
 
 std::span<const OperatorType* const> operator_types() {
-  static constexpr std::array<const OperatorType*, 10> kTypes{&kConv2d, &kLinear, &kBitLinear, &kBatchNorm,
-                                                              &kRelu,   &kGelu,   &kMaxPool2d, &kAvgPool2d,
-                                                              &kAdd,    &kFlatten};
+  static constexpr std::array<const OperatorType*, 11> kTypes{&kConv2d,    &kLinear, &kBitLinear, &kEmbedding,
+                                                              &kBatchNorm, &kRelu,   &kGelu,      &kMaxPool2d,
+                                                              &kAvgPool2d, &kAdd,    &kFlatten};
   return kTypes;
 }
 
