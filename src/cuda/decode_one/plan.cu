@@ -41,7 +41,8 @@ std::optional<Launch> direct_launch(const Device& device, int k_tiles, int strip
   return std::nullopt;
 }
 
-std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips, bool programmatic) {
+std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips, const Groups& groups,
+                                  bool programmatic) {
   int warps = kMaxRingWarps;
   int row_warps = ceil_div(strips / kRingStrips, device.multiprocessors);  // one block a multiprocessor
   if (row_warps > 4) {
@@ -60,8 +61,10 @@ std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips,
                .k_warps = ceil_div(k_tiles, ceil_div(k_tiles, max_k_warps)),
                .blocks = ceil_div(strips / kRingStrips, row_warps),
                .shared_bytes = 0};
-    how.shared_bytes = static_cast<unsigned>(
-        ring_begin(how, k_tiles) + row_warps * how.k_warps * kRingDepth * static_cast<int>(kRingShareBytes));
+    how.shared_bytes = static_cast<unsigned>(groups.count > 0 ? group_bytes(how, k_tiles, groups).all(how)
+                                                              : ring_begin(how, k_tiles) +
+                                                                    row_warps * how.k_warps * kRingDepth *
+                                                                        static_cast<int>(kRingShareBytes));
     if (how.shared_bytes <= static_cast<unsigned>(device.shared_bytes) &&
         ceil_div(k_tiles, how.k_warps) <= kMaxTilesPerPart) {
       return how;
@@ -76,8 +79,9 @@ std::optional<Launch> launch_of(const Device& device, const ProductShape& shape,
   }
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(shape.in_features, kTileInputs));
   const int strips = strips_of(shape.out_features);
-  const auto direct = direct_launch(device, k_tiles, strips, programmatic);
-  return direct ? direct : ring_launch(device, k_tiles, strips, programmatic);
+  const Groups groups = groups_of_shape(shape.in_features, shape.group);
+  const auto direct = groups.count == 0 ? direct_launch(device, k_tiles, strips, programmatic) : std::nullopt;
+  return direct ? direct : ring_launch(device, k_tiles, strips, groups, programmatic);
 }
 
 bool fits(const Device& device, const ProductPlan& /*plan*/, const ProductShape& shape) {
@@ -95,8 +99,11 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
 }
 
 bool run(const Device& device, const ProductPlan& /*plan*/, const Product& args, Stream stream) {
-  const auto how = launch_of(device, {args.tokens, args.out_features, args.in_features}, args.programmatic);
-  if (how) {
+  const auto how =
+      launch_of(device, {args.tokens, args.out_features, args.in_features, args.group}, args.programmatic);
+  if (how && args.group > 0) {
+    launch_ring_groups(*how, product_arguments(args), groups_of_product(args), args.programmatic, stream);
+  } else if (how) {
     (how->tiles == 0 ? launch_ring : launch_direct)(*how, product_arguments(args), args.programmatic, stream);
   }
   return how.has_value();
