@@ -191,7 +191,7 @@ class CudaGroupsTest : public CudaTest {
 };
 
 TEST_F(CudaGroupsTest, Decode) {
-  for (int i = 0; i < rounds(150) && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(100) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t m = uniform(2, 16);
     compare(random_case(m, size_near(64, 200), size_near(128, 900), any_group()), random_device());
@@ -199,7 +199,7 @@ TEST_F(CudaGroupsTest, Decode) {
 }
 
 TEST_F(CudaGroupsTest, DecodeOfOneToken) {
-  for (int i = 0; i < rounds(200) && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(80) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const bool is_long = i % 8 <= 1;
     const std::int64_t k =
@@ -229,7 +229,7 @@ TEST_F(CudaGroupsTest, DecodeInChunks) {
 }
 
 TEST_F(CudaGroupsTest, Gemm) {
-  for (int i = 0; i < rounds(60) && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(40) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t m =
         i % 3 == 0 ? uniform(17, 32) : (i % 3 == 1 ? uniform(33, 64) : size_near(128, 200) + 64);

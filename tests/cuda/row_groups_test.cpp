@@ -54,7 +54,7 @@ class CudaRowGroupsTest : public CudaTest {
 
 // absmean, ternarize_pack, both ways of prepare_weights, and pack_weights.
 TEST_F(CudaRowGroupsTest, Weights) {
-  for (int i = 0; i < rounds(40) && !HasFatalFailure(); ++i) {
+  for (int i = 0; i < rounds(16) && !HasFatalFailure(); ++i) {
     use_policy(i);
     const std::int64_t n = size_near(64, 200);
     const std::int64_t k = i % 8 == 0 ? uniform(1, 40) : size_near(128, 700);

@@ -28,7 +28,8 @@ struct Launch {
 // direct.cu: everything that a warp multiplies is in registers.
 inline constexpr int kMaxDirectThreads = 1024;
 inline constexpr int kDirectHeaderBytes = 2 * kZeroBytes;
-void launch_direct(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream);
+void launch_direct(const Launch& how, const ProductArguments& arguments, const Groups& groups,
+                   bool programmatic, Stream stream);
 
 // ring.cu: for any shape.
 inline constexpr int kMaxRingWarps = 16;

@@ -104,8 +104,10 @@ struct RowFactors {
   float beta = 0.0F;
   float bias = -0.0F;
 };
+template <bool kScale = true>
 __device__ __forceinline__ RowFactors load_factors(const Output& out, unsigned row) {
-  return {out.weight_scale[out.scale_per_row ? row : 0], out.bias == nullptr ? -0.0F : out.bias[row]};
+  return {kScale ? out.weight_scale[out.scale_per_row ? row : 0] : 0.0F,
+          out.bias == nullptr ? -0.0F : out.bias[row]};
 }
 
 }  // namespace trit::cuda::one
