@@ -140,22 +140,32 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
     }
   };
 
+  // The A registers of a tile's first two k-steps and of its last two.
   std::uint32_t set[2][T::kRowBlocks][2][4];
-#pragma unroll 1
-  for (std::int32_t step = 0; step < p.k_tiles; ++step) {
-    const std::uint32_t offset = position.stage * T::kStageBytes;
+  typename Operand::Words words[T::kRowBlocks];
+  const auto load_words = [&] {
     ptx::barrier_wait(ring.full + 8 * position.stage, position.parity);
-    const std::uint64_t box = box_descriptor(ring.data + offset);
-    typename Operand::Words words[T::kRowBlocks];
 #pragma unroll
     for (int block = 0; block < T::kRowBlocks; ++block) {
-      Operand::load(weights + offset + block * T::kTileBytes, words[block]);
+      Operand::load(weights + position.stage * T::kStageBytes + block * T::kTileBytes, words[block]);
     }
+  };
+  const auto unpack_half = [&](int half) {
+#pragma unroll
+    for (int block = 0; block < T::kRowBlocks; ++block) {
+      Operand::unpack_half(words[block], half, set[half][block]);
+    }
+  };
+  load_words();
+  unpack_half(0);
+#pragma unroll 1
+  for (std::int32_t step = 0; step < p.k_tiles; ++step) {
+    const std::uint64_t box = box_descriptor(ring.data + position.stage * T::kStageBytes);
+    const std::uint32_t empty = ring.empty + 8 * position.stage;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int block = 0; block < T::kRowBlocks; ++block) {
-        Operand::unpack_half(words[block], half, set[half][block]);
+      if (half == 1) {
+        unpack_half(1);
       }
       ptx::wgmma_fence();
 #pragma unroll
@@ -173,17 +183,22 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
           ptx::wgmma_fence();
         }
       }
-      if (half == 0 && kSegmentSteps == 4) {
-        ptx::wgmma_commit();
-      }
+      ptx::wgmma_commit();
+    }
+    // The next tile's first registers are unpacked behind the last wgmma of this one, and before the sums are
+    // added up, so that its wgmma follow at once.
+    position.advance(ring.stages);
+    if (step + 1 < p.k_tiles) {
+      load_words();
+      ptx::wgmma_wait<1>();
+      unpack_half(0);
     }
     wait();
     __syncwarp();
     if (thread % 32 < kArrivingLanes) {
-      ptx::barrier_arrive(ring.empty + 8 * position.stage);
+      ptx::barrier_arrive(empty);
     }
     end_segment();
-    position.advance(ring.stages);
   }
 #pragma unroll
   for (int block = 0; block < T::kRowBlocks; ++block) {
