@@ -62,7 +62,7 @@ struct GroupSum {
   /// Adds up `count` segments, of which `place` is the number of the first one within its group. `last`: of
   /// these segments, the one that ends the row; it completes a group. `segment(i, sums)` gives the sums of
   /// segment i, `scale(g)` the weight scale of the g-th group from the first segment's on, `token_scale(g, value)`
-  /// a token's. Where a segment is a group, kBatch of them are loaded while as many are added up.
+  /// a token's. Where a segment is a group, kBatch of them are loaded at a time.
   template <bool kTokenGroups, int kBatch, typename Segment, typename Scale, typename TokenScale>
   __device__ __forceinline__ void add(unsigned count, unsigned place, unsigned per_group, unsigned last,
                                       const Segment& segment, const Scale& scale,
@@ -74,50 +74,6 @@ struct GroupSum {
         w[v] = kTokenGroups ? __fmul_rn(beta, token_scale(g, v)) : beta;
       }
     };
-    if (per_group == 1) {
-      float sums[kBatch][kValues];
-      float w[kBatch][kValues];
-      const auto load = [&](unsigned first) {
-#pragma unroll
-        for (unsigned j = 0; j < kBatch; ++j) {
-          const unsigned i = min(first + j, count - 1);
-          std::int32_t of_segment[kValues];
-          segment(i, of_segment);
-          weight(i, w[j]);
-#pragma unroll
-          for (int v = 0; v < kValues;
-               ++v) {  // beyond the last one 0 * 0, which changes no bit of a sum from +0 on
-            sums[j][v] = first + j < count ? __int2float_rn(of_segment[v]) : 0.0F;
-            w[j][v] = first + j < count ? w[j][v] : 0.0F;
-          }
-        }
-      };
-      load(0);
-#pragma unroll 1
-      for (unsigned i = 0; i < count; i += kBatch) {
-        float now[kBatch][kValues];
-        float now_w[kBatch][kValues];
-#pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-#pragma unroll
-          for (int v = 0; v < kValues; ++v) {
-            now[j][v] = sums[j][v];
-            now_w[j][v] = w[j][v];
-          }
-        }
-        if (i + kBatch < count) {
-          load(i + kBatch);
-        }
-#pragma unroll
-        for (int j = 0; j < kBatch; ++j) {
-#pragma unroll
-          for (int v = 0; v < kValues; ++v) {
-            acc[v] = __fmaf_rn(now[j][v], now_w[j][v], acc[v]);
-          }
-        }
-      }
-      return;
-    }
     const auto complete = [&](unsigned g, const std::int32_t(&sums)[kValues]) {
       float w[kValues];
       weight(g, w);
@@ -126,6 +82,33 @@ struct GroupSum {
         acc[v] = __fmaf_rn(__int2float_rn(sums[v]), w[v], acc[v]);
       }
     };
+    if (per_group == 1) {
+      unsigned first = 0;
+#pragma unroll 1
+      for (; first + kBatch <= count; first += kBatch) {
+        std::int32_t sums[kBatch][kValues];
+        float w[kBatch][kValues];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {  // all loads in flight
+          segment(first + i, sums[i]);
+          weight(first + i, w[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+          for (int v = 0; v < kValues; ++v) {
+            acc[v] = __fmaf_rn(__int2float_rn(sums[i][v]), w[i][v], acc[v]);
+          }
+        }
+      }
+#pragma unroll 4
+      for (; first < count; ++first) {
+        std::int32_t sums[kValues];
+        segment(first, sums);
+        complete(first, sums);
+      }
+      return;
+    }
     unsigned g = 0;
 #pragma unroll 1
     for (unsigned i = 0; i < count; ++i) {

@@ -238,9 +238,9 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
             const auto any = [&](unsigned g) { return groups.half ? half(g) : single(g); };
             sum.add<true, 4>(count, place, per_group, rest - 1, segment, any, of_token);
           } else if (groups.half) {
-            sum.add<false, 4>(count, place, per_group, rest - 1, segment, half, of_token);
+            sum.add<false, 8>(count, place, per_group, rest - 1, segment, half, of_token);
           } else {
-            sum.add<false, 4>(count, place, per_group, rest - 1, segment, single, of_token);
+            sum.add<false, 8>(count, place, per_group, rest - 1, segment, single, of_token);
           }
 #pragma unroll
           for (unsigned v = 0; v < 2; ++v) {

@@ -218,11 +218,11 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_groups_kerne
       const auto of_token = [&](unsigned g, int /*v*/) { return a.out.token_scale[first + g]; };
       if (groups.token_groups) {
         const auto any = [&](unsigned g) { return groups.half ? half(g) : single(g); };
-        sum.add<true, 4>(count, place, per_group, segments_left - 1, segment, any, of_token);
+        sum.add<true, 8>(count, place, per_group, segments_left - 1, segment, any, of_token);
       } else if (groups.half) {
-        sum.add<false, 4>(count, place, per_group, segments_left - 1, segment, half, of_token);
+        sum.add<false, 8>(count, place, per_group, segments_left - 1, segment, half, of_token);
       } else {
-        sum.add<false, 4>(count, place, per_group, segments_left - 1, segment, single, of_token);
+        sum.add<false, 8>(count, place, per_group, segments_left - 1, segment, single, of_token);
       }
       segments_left -= count;
       if (per_group == 1) {
