@@ -166,6 +166,12 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
     for (int half = 0; half < 2; ++half) {
       if (half == 1) {
         unpack_half(1);
+      } else {
+        // They were unpacked in the turn before: without this ptxas adds a fence of its own (C7519).
+#pragma unroll
+        for (int r = 0; r < T::kRowBlocks * 8; ++r) {
+          ptx::pin_register(set[0][r / 8][r / 4 % 2][r % 4]);
+        }
       }
       ptx::wgmma_fence();
 #pragma unroll

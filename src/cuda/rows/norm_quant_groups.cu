@@ -67,7 +67,7 @@ __device__ __forceinline__ void rotate_stages(float* z, int count, int thread) {
 }
 
 template <DataType kType, bool kNorm>
-__global__ __launch_bounds__(kLanes) void norm_quant_groups_kernel(const GroupArguments args) {
+__global__ __launch_bounds__(kLanes, 2) void norm_quant_groups_kernel(const GroupArguments args) {
   const NormQuantArguments& a = args.row;
   auto* accumulators = reinterpret_cast<float*>(dynamic_shared());    // [256]
   auto* maxima = reinterpret_cast<unsigned*>(accumulators + kLanes);  // [8]
