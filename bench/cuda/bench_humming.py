@@ -3,10 +3,11 @@
 """Products on a GPU against humming, vLLM's kernel library (PyPI: humming-kernels), in one process.
 
     pip install humming-kernels
-    bench_humming.py [--build build-cuda] [--shapes NxK,...] [--tokens 1,8,...] [--json FILE]
+    bench_humming.py [--build build-cuda] [--group 128] [--shapes NxK,...] [--tokens 1,8,...] [--json FILE]
 
 Both multiply the same int8 activations with the same ternary weights (humming's BitNet schema, int8 activations, its own
-choice of kernel) to bfloat16 outputs. Scales are powers of two, so the outputs are known exactly: int64 sums, scaled and
+choice of kernel) to bfloat16 outputs, with one weight scale or, with --group 128, a float16 one for each group of inputs
+(humming's own schema: the same 2-bit codes, group scales). Scales are powers of two, so the outputs are known exactly: int64 sums, scaled and
 rounded once. trit's must be equal, humming's within one unit in the last place; what was not written is NaN. Each side is
 a CUDA graph of launches; weights rotate over copies that exceed the second-level cache up to 256 tokens, as in a model that
 decodes. humming's launches have programmatic edges where its heuristics ask for them; trit is timed with ordinary and with
@@ -42,8 +43,11 @@ class Trit:
         self.library.trit_weight_bytes.restype = ctypes.c_size_t
         self.library.trit_weight_bytes.argtypes = [size, size]
         self.library.trit_prepare_weights.argtypes = [pointer, size, size, pointer, pointer]
-        self.library.trit_workspace_bytes.argtypes = [size, size, size, ctypes.POINTER(ctypes.c_size_t)]
-        self.library.trit_product.argtypes = [pointer, size, size, pointer, pointer, size, pointer, pointer, pointer,
+        self.library.trit_group_scale_bytes.restype = ctypes.c_size_t
+        self.library.trit_group_scale_bytes.argtypes = [size, size, size]
+        self.library.trit_prepare_group_scales.argtypes = [pointer, size, size, size, pointer, pointer]
+        self.library.trit_workspace_bytes.argtypes = [size, size, size, size, ctypes.POINTER(ctypes.c_size_t)]
+        self.library.trit_product.argtypes = [pointer, size, size, pointer, pointer, size, pointer, size, pointer, pointer,
                                               ctypes.c_int, pointer]
 
     def call(self, name: str, *arguments) -> None:
@@ -56,40 +60,58 @@ def stream() -> int:
 
 
 class TritWeights:
-    def __init__(self, trit: Trit, t: "torch.Tensor", copies: int):
+    """`beta`: [1], or [N, K / group] with group scales, whose copies rotate as the weights do."""
+
+    def __init__(self, trit: Trit, t: "torch.Tensor", beta: "torch.Tensor", group: int, copies: int):
+        self.group = group
         self.trit, (self.n, self.k) = trit, t.shape
         shifts = torch.tensor([0, 2, 4, 6], device="cuda", dtype=torch.int32)
         codes = ((t.view(self.n, self.k // 4, 4).to(torch.int32) & 3) << shifts).sum(2, dtype=torch.int32).to(torch.uint8)
         one = torch.empty(trit.library.trit_weight_bytes(self.n, self.k), dtype=torch.uint8, device="cuda")
         trit.call("trit_prepare_weights", codes.data_ptr(), self.n, self.k, one.data_ptr(), stream())
         self.copies = [one] + [one.clone() for _ in range(copies - 1)]
-        self.beta = torch.full((1,), BETA, device="cuda")
+        self.scales = [beta]
+        if group:
+            prepared = torch.empty(trit.library.trit_group_scale_bytes(self.n, self.k, group), dtype=torch.uint8, device="cuda")
+            trit.call("trit_prepare_group_scales", beta.data_ptr(), self.n, self.k, group, prepared.data_ptr(), stream())
+            self.scales = [prepared] + [prepared.clone() for _ in range(copies - 1)]
 
     def launcher(self, q, scale, y, programmatic: bool):
         tokens = q.shape[0]
         size = ctypes.c_size_t()
-        self.trit.call("trit_workspace_bytes", tokens, self.n, self.k, ctypes.byref(size))
+        self.trit.call("trit_workspace_bytes", tokens, self.n, self.k, self.group, ctypes.byref(size))
         workspace = torch.zeros(size.value + 16, dtype=torch.uint8, device="cuda")
 
         def launch(i: int) -> None:
             self.trit.call("trit_product", self.copies[i % len(self.copies)].data_ptr(), self.n, self.k, q.data_ptr(),
-                           scale.data_ptr(), tokens, self.beta.data_ptr(), y.data_ptr(), workspace.data_ptr(),
-                           int(programmatic), stream())
+                           scale.data_ptr(), tokens, self.scales[i % len(self.scales)].data_ptr(), self.group,
+                           y.data_ptr(), workspace.data_ptr(), int(programmatic), stream())
         return launch
 
 
 class HummingWeights:
-    def __init__(self, t: "torch.Tensor", copies: int):
+    def __init__(self, t: "torch.Tensor", beta: "torch.Tensor", group: int, copies: int):
+        from humming import ops
         from humming.layer import HummingLayer
 
         n, k = t.shape
-        self.layer = HummingLayer(shape_n=n, shape_k=k, weight_config={"quant_method": "bitnet"}, input_config={"dtype": "int8"},
+        config = {"quant_method": "bitnet"}
+        if group:
+            config = {"quant_method": "humming", "b_dtype": "float2e0m1", "bs_dtype": "bfloat16", "weight_scale_group_size": group}
+        self.layer = HummingLayer(shape_n=n, shape_k=k, weight_config=config, input_config={"dtype": "int8"},
                                   torch_dtype=torch.bfloat16).cuda()
-        # Four rows a byte, the first in the low bits, -1 as 0; the schema's scale is the reciprocal.
-        shifts = torch.tensor([0, 2, 4, 6], device="cuda", dtype=torch.int32)
-        codes = (t + 1).view(n // 4, 4, k).to(torch.int32) << shifts[:, None]
-        self.layer.load_from_tensors({"weight": codes.sum(1, dtype=torch.int32).to(torch.uint8),
-                                      "weight_scale": torch.full((1,), 1 / BETA, dtype=torch.bfloat16, device="cuda")})
+        if group:
+            # As the BitNet schema makes its codes: two's complement, then the float type.
+            codes = ops.pack_weight(t, 2)
+            ops.convert_weight(codes, "int2", "float2e0m1", inplace=True)
+            tensors = {"weight": codes, "weight_scale": beta.to(torch.bfloat16)}
+        else:
+            # Four rows a byte, the first in the low bits, -1 as 0; the schema's scale is the reciprocal.
+            shifts = torch.tensor([0, 2, 4, 6], device="cuda", dtype=torch.int32)
+            codes = (t + 1).view(n // 4, 4, k).to(torch.int32) << shifts[:, None]
+            tensors = {"weight": codes.sum(1, dtype=torch.int32).to(torch.uint8),
+                       "weight_scale": torch.full((1,), 1 / BETA, dtype=torch.bfloat16, device="cuda")}
+        self.layer.load_from_tensors(tensors)
         self.layer.transform()
         own = self.layer.weight
         self.copies = [own] + [torch.nn.Parameter(own.detach().clone(), requires_grad=False) for _ in range(copies - 1)]
@@ -101,10 +123,12 @@ class HummingWeights:
         return launch
 
 
-def exact(q: "torch.Tensor", t: "torch.Tensor", scale: "torch.Tensor") -> "torch.Tensor":
-    """Sums are below 2^53, so float64 holds them; scales are powers of two."""
-    rows = [(part.double() @ t.double().T) for part in q.split(512)]
-    return (torch.cat(rows) * scale.double() * BETA).to(torch.bfloat16)
+def exact(q: "torch.Tensor", t: "torch.Tensor", scale: "torch.Tensor", beta: "torch.Tensor") -> "torch.Tensor":
+    """Sums are below 2^53, so float64 holds them; scales are powers of two, and so near each other that the sum over the
+    groups is exact in fp32 as well."""
+    weights = t.double() * beta.double().repeat_interleave(t.shape[1] // beta.shape[-1], dim=-1)
+    rows = [(part.double() @ weights.T) for part in q.split(512)]
+    return (torch.cat(rows) * scale.double()).to(torch.bfloat16)
 
 
 def check(name: str, y: "torch.Tensor", wanted: "torch.Tensor", exactly: bool) -> None:
@@ -149,7 +173,8 @@ class Graph:
         return 1000 * self.milliseconds(replays) / replays / self.launches
 
 
-def measure(ours: TritWeights, theirs: HummingWeights, t: "torch.Tensor", tokens: int, args: argparse.Namespace) -> dict:
+def measure(ours: TritWeights, theirs: HummingWeights, t: "torch.Tensor", beta: "torch.Tensor", tokens: int,
+            args: argparse.Namespace) -> dict:
     n, k = t.shape
     q = torch.randint(-127, 128, (tokens, k), dtype=torch.int8, device="cuda")
     storage = torch.exp2(torch.randint(-8, -3, ((tokens + 3) // 4 * 4,), device="cuda").float())
@@ -158,7 +183,7 @@ def measure(ours: TritWeights, theirs: HummingWeights, t: "torch.Tensor", tokens
     # Enough launches for a millisecond, or the whole rotation.
     wanted = min(max(int(1000 / max(2.0 * tokens * n * k / 1.2e9, n * k / 4 / 3.5e6, 4.0)), 1), 128)
     launches = (max(wanted, rotated) + rotated - 1) // rotated * rotated
-    right = exact(q, t, scale)
+    right = exact(q, t, scale, beta)
     graphs, outputs = {}, {}
     for name, make in (("trit", lambda y: ours.launcher(q, scale, y, False)),
                        ("trit_programmatic", lambda y: ours.launcher(q, scale, y, True)),
@@ -200,7 +225,7 @@ def store(path: pathlib.Path, value: dict) -> None:
     data = json.loads(path.read_text()) if path.exists() else {"gpu": value["gpu"]}
     if data.get("gpu") != value["gpu"]:
         raise SystemExit(f"bench_humming: {path} has results of {data.get('gpu')}, these are of {value['gpu']}")
-    data["humming"] = value
+    data["humming_groups" if value["group"] else "humming"] = value
     path.write_text(json.dumps(data, indent=1) + "\n")
 
 
@@ -209,6 +234,7 @@ def main() -> int:
     parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build-cuda", help="folder of a build with CUDA")
     parser.add_argument("--shapes", default=SHAPES)
     parser.add_argument("--tokens", default=TOKENS)
+    parser.add_argument("--group", type=int, default=0, help="inputs of a weight scale, 128 or 64; 0: one scale")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--settle", type=float, default=120, help="milliseconds of the same work before each timing")
     parser.add_argument("--rotated-megabytes", type=float, default=320, help="of weights; the second-level cache of an H200 holds 60")
@@ -237,9 +263,12 @@ def main() -> int:
         n, k = map(int, shape.split("x"))
         copies = max(1, math.ceil(args.rotated_megabytes * 1e6 / (n * k / 4)))
         t = torch.randint(-1, 2, (n, k), dtype=torch.int8, device="cuda")
-        ours, theirs = TritWeights(trit, t, copies), HummingWeights(t, copies)
+        beta = torch.full((1,), BETA, device="cuda")
+        if args.group:
+            beta = torch.exp2(torch.randint(-9, -5, (n, k // args.group), device="cuda").float())
+        ours, theirs = TritWeights(trit, t, beta, args.group, copies), HummingWeights(t, beta, args.group, copies)
         for tokens in map(int, args.tokens.split(",")):
-            results.append(measure(ours, theirs, t, tokens, args))
+            results.append(measure(ours, theirs, t, beta, tokens, args))
             us, last = results[-1]["microseconds"], results[-1]
             print(f"{n}x{k} M={tokens}: trit {us['trit']:.2f} us, programmatic {us['trit_programmatic']:.2f}, humming {us['humming']:.2f}: "
                   f"{last['ratio_to_trit']:.2f}, {last['ratio_to_trit_programmatic']:.2f}", flush=True)
@@ -252,7 +281,7 @@ def main() -> int:
     if args.json:
         store(args.json, {"gpu": torch.cuda.get_device_name(0), "humming_kernels": version, "torch": torch.__version__,
                           "cuda": torch.version.cuda, "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ"),
-                          "rounds": args.rounds, "settle_milliseconds": args.settle, "means": found, "results": results})
+                          "group": args.group, "rounds": args.rounds, "settle_milliseconds": args.settle, "means": found, "results": results})
     return 0
 
 

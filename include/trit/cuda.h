@@ -56,20 +56,28 @@ struct NormQuant {
   const float* norm_weight = nullptr;  // [K], or null for all ones
   float eps = 1e-6F;
   std::int8_t* q = nullptr;   // out [M, quantized_row_bytes(K)], aligned to 16
-  float* scale = nullptr;     // out [M]
+  float* scale = nullptr;     // out [M], or [M, groups_of(K, group)]
   float* rstd = nullptr;      // out [M], or null
   bool programmatic = false;  // may start before the preceding kernel ends (sm_90)
+  std::int64_t group = 0;     // a multiple of 32: a scale for each group (norm_quant_groups_row); 0: per row
+  /// Inputs of a block that is rotated before it is quantised (trit/rotation.h): 512, 1024, 2048 or 4096, a
+  /// divisor of K; 0: no rotation.
+  std::int64_t rotation_block = 0;
+  const std::int8_t* rotation_signs = nullptr;  // [K], +1 or -1; null for all +1
 };
 void norm_quant(const Device& device, const NormQuant& args, Stream stream);
 
-/// beta of w [N, K]: trit::absmean, into scale [1] or [N]. `workspace` holds absmean_workspace_bytes(N)
-/// bytes: with one scale per tensor the rows' sums of |w| are left there, float [N].
+/// beta of w [N, K]: trit::absmean, into scale [1], [N] or [N, groups_of(K, group)]. `workspace` holds
+/// absmean_workspace_bytes(N) bytes: with one scale per tensor the rows' sums of |w| are left there, float [N].
+/// `group` is the number of inputs of a group, here and below, or 0 where the granularity is another one.
 std::size_t absmean_workspace_bytes(std::int64_t out_features);
 void absmean(const float* w, std::int64_t out_features, std::int64_t in_features,
-             ScaleGranularity granularity, float* scale, void* workspace, Stream stream);
+             ScaleGranularity granularity, float* scale, void* workspace, Stream stream,
+             std::int64_t group = 0);
 /// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
 void ternarize_pack(const float* w, std::int64_t out_features, std::int64_t in_features,
-                    ScaleGranularity granularity, const float* scale, std::uint8_t* codes, Stream stream);
+                    ScaleGranularity granularity, const float* scale, std::uint8_t* codes, Stream stream,
+                    std::int64_t group = 0);
 
 /// Bytes of a prepared matrix: 2 bits a weight, N rounded up to 64 and K to 128.
 std::size_t weight_bytes(std::int64_t out_features, std::int64_t in_features);
@@ -80,7 +88,17 @@ void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::
 /// The same from float weights w [N, K] and their scales: ternarize_pack and prepare_weights in one pass over
 /// w.
 void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
-                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream);
+                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream,
+                     std::int64_t group = 0);
+
+/// Group scales in the order that the products read, N rounded up to 64: float32, or float16, half of the
+/// bytes, which is exact for a scale that was a float16.
+std::size_t group_scale_bytes(std::int64_t out_features, std::int64_t in_features, std::int64_t group,
+                              DataType type);
+/// scale [N, groups_of(K, group)] to that order, rounded to nearest even where `type` is float16: whether that
+/// changes a scale is for the caller to know. `prepared` is aligned to 16.
+void prepare_group_scales(const float* scale, std::int64_t out_features, std::int64_t in_features,
+                          std::int64_t group, DataType type, void* prepared, Stream stream);
 
 /// absmean, ternarize_pack and prepare_weights of w [N, K] in one launch, to the same bits: for a weight that
 /// may have changed since its last use.
@@ -89,25 +107,29 @@ struct PackWeights {
   std::int64_t out_features = 0;  // N >= 1
   std::int64_t in_features = 0;   // K >= 1
   ScaleGranularity granularity = ScaleGranularity::tensor;
-  float* scale = nullptr;           // out [1] or [N]
+  std::int64_t group = 0;           // inputs of a group, with granularity `group`
+  float* scale = nullptr;           // out [1], [N] or [N, groups_of(K, group)]
   std::uint8_t* codes = nullptr;    // out [N, packed_row_bytes(K)]
   std::uint8_t* weights = nullptr;  // out, weight_bytes(N, K), aligned to 16
-  float* row_sums = nullptr;        // per tensor: [N], written and read
+  /// With groups: out, group_scale_bytes(N, K, group, float32), aligned to 16, what prepare_group_scales makes
+  /// of `scale`.
+  float* group_scale = nullptr;
+  float* row_sums = nullptr;  // per tensor: [N], written and read
   /// Zero before the first use; every launch leaves it zero. One of a product's workspace will do, and like
   /// that it is of one stream.
   std::int32_t* counter = nullptr;
 };
 void pack_weights(const Device& device, const PackWeights& args, Stream stream);
 
-/// y [M, N] = epilogue(q · tᵀ).
+/// y [M, N] = epilogue(q · tᵀ), or with group scales as trit::group_product adds up its groups.
 struct Product {
   const std::uint8_t* weights;    // weight_bytes(N, K), aligned to 16
   std::int64_t out_features = 0;  // N >= 1
   std::int64_t in_features = 0;   // K, 1 .. kMaxInFeatures
   const std::int8_t* q;           // [M, quantized_row_bytes(K)], aligned to 16
-  const float* token_scale;       // s [M]
+  const float* token_scale;       // s [M], or [M, groups_of(K, group)]
   std::int64_t tokens = 0;        // M >= 0
-  const float* weight_scale;      // beta [1] or [N]
+  const float* weight_scale;      // beta [1] or [N]; not read with groups
   ScaleGranularity granularity = ScaleGranularity::tensor;
   const float* bias = nullptr;  // [N] or null
   DataType y_type = DataType::float32;
@@ -116,9 +138,15 @@ struct Product {
   /// leaves it zero, so one workspace serves all products of a stream.
   void* workspace = nullptr;
   bool programmatic = false;  // may start before the preceding kernel ends (sm_90)
+  // With granularity `group`, y is that of trit::group_product:
+  std::int64_t group = 0;                         // inputs of a group, a multiple of 32
+  const void* group_scale = nullptr;              // beta, as prepare_group_scales leaves it, aligned to 16
+  DataType group_scale_type = DataType::float32;  // or float16
+  TokenScaleGranularity token_scales = TokenScaleGranularity::token;
 };
+/// `group` as in Product.
 std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                                    std::int64_t in_features);
+                                    std::int64_t in_features, std::int64_t group = 0);
 void product(const Device& device, const Product& args, Stream stream);
 
 }  // namespace trit::cuda

@@ -18,6 +18,7 @@ namespace trit::cuda {
 
 struct ProductShape {
   std::int64_t tokens, out_features, in_features;
+  std::int64_t group = 0;  // inputs of a weight scale; 0 without group scales
 };
 
 /// One family. Every plan that a function takes is the family's own alternative of ProductPlan, and every

@@ -43,21 +43,23 @@ std::string name_of(const ProductPlan& plan);
 /// The inverse; nothing for any other text.
 std::optional<ProductPlan> plan_from_name(std::string_view name);
 
-/// The plan that product() takes. Throws Error for a GPU or shape that no kernel takes.
+/// The plan that product() takes. Throws Error for a GPU or shape that no kernel takes. `group` here and below:
+/// inputs of a weight scale, 0 without group scales.
 ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                         std::int64_t in_features);
+                         std::int64_t in_features, std::int64_t group = 0);
 /// Whether this GPU can compute a product of this shape by this plan.
 bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
-             std::int64_t in_features);
+             std::int64_t in_features, std::int64_t group = 0);
 /// The candidates of the autotuner: every plan that could be the fastest, some tens. Plans that an estimate
 /// finds far too slow are left out.
 std::vector<ProductPlan> possible_plans(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                                        std::int64_t in_features);
+                                        std::int64_t in_features, std::int64_t group = 0);
 
 /// Like the functions of trit/cuda.h, with a plan for which can_run() holds; `args.workspace` has the bytes
 /// that the plan needs. Throws Error for a plan that cannot run.
 std::size_t product_workspace_bytes(const Device& device, const ProductPlan& plan, std::int64_t tokens,
-                                    std::int64_t out_features, std::int64_t in_features);
+                                    std::int64_t out_features, std::int64_t in_features,
+                                    std::int64_t group = 0);
 void product(const Device& device, const ProductPlan& plan, const Product& args, Stream stream);
 
 }  // namespace trit::cuda

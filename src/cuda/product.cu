@@ -6,7 +6,7 @@
 #include <string>
 
 #include "cuda/common/checks.h"
-#include "cuda/common/granularity.h"
+#include "cuda/common/groups.h"
 #include "cuda/family.h"
 #include "cuda/gemm_sm90/tiles.h"
 #include "cuda/plan.h"
@@ -30,7 +30,7 @@ struct Choice {
 };
 
 /// The first row that fits and whose family has a plan is taken (measured: docs/notes/cuda-decode.md).
-constexpr std::array<Choice, 6> kChoices = {{
+constexpr std::array<Choice, 7> kChoices = {{
     // One token leaves columns of mma free, which unpack: 4 instructions a word instead of 7, 1.05 to 1.4
     // times as fast as decode.
     {1, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecodeOne},
@@ -44,6 +44,8 @@ constexpr std::array<Choice, 6> kChoices = {{
     {16, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
     // Bound by mma.sync.
     {INT64_MAX, INT64_MAX, INT_MAX, 80, INT_MAX, &kGemmSm80},
+    // Groups that are too long for one int32 sum of a GEMM.
+    {INT64_MAX, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
 }};
 
 bool applies(const Choice& choice, const Device& device, const ProductShape& shape) {
@@ -78,8 +80,8 @@ std::optional<ProductPlan> plan_from_name(std::string_view name) {
 }
 
 ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                         std::int64_t in_features) {
-  const ProductShape shape{tokens, out_features, in_features};
+                         std::int64_t in_features, std::int64_t group) {
+  const ProductShape shape{tokens, out_features, in_features, group};
   require_shape(shape);
   for (const Choice& choice : kChoices) {
     if (applies(choice, device, shape)) {
@@ -92,29 +94,32 @@ ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t
 }
 
 bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
-             std::int64_t in_features) {
+             std::int64_t in_features, std::int64_t group) {
   return tokens >= 1 && out_features >= 1 && in_features >= 1 && in_features <= kMaxInFeatures &&
-         family_of(plan).fits(device, plan, {tokens, out_features, in_features});
+         (group == 0 || is_group_size(group)) &&
+         family_of(plan).fits(device, plan, {tokens, out_features, in_features, group});
 }
 
 std::vector<ProductPlan> possible_plans(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                                        std::int64_t in_features) {
+                                        std::int64_t in_features, std::int64_t group) {
   std::vector<ProductPlan> plans;
   for (const Family* family : kFamilies) {
-    family->add_candidates(plans, device, {tokens, out_features, in_features});
+    family->add_candidates(plans, device, {tokens, out_features, in_features, group});
   }
   return plans;
 }
 
 std::size_t product_workspace_bytes(const Device& device, const ProductPlan& plan, std::int64_t tokens,
-                                    std::int64_t out_features, std::int64_t in_features) {
+                                    std::int64_t out_features, std::int64_t in_features, std::int64_t group) {
   const auto workspace_bytes = family_of(plan).workspace_bytes;
-  return workspace_bytes == nullptr ? 0 : workspace_bytes(device, plan, {tokens, out_features, in_features});
+  return workspace_bytes == nullptr
+             ? 0
+             : workspace_bytes(device, plan, {tokens, out_features, in_features, group});
 }
 
 std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                                    std::int64_t in_features) {
-  const ProductShape shape{tokens, out_features, in_features};
+                                    std::int64_t in_features, std::int64_t group) {
+  const ProductShape shape{tokens, out_features, in_features, group};
   require_shape(shape);
   if (tokens == 0) {
     return 0;
@@ -122,10 +127,11 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
   for (const Choice& choice : kChoices) {
     // Asked at every call of a layer: no plan is made where the family needs no workspace.
     if (applies(choice, device, shape)) {
-      return choice.family->workspace_bytes == nullptr
-                 ? 0
-                 : product_workspace_bytes(device, default_plan(device, tokens, out_features, in_features),
-                                           tokens, out_features, in_features);
+      if (choice.family->workspace_bytes == nullptr && group == 0) {
+        return 0;
+      }
+      const ProductPlan plan = default_plan(device, tokens, out_features, in_features, group);
+      return product_workspace_bytes(device, plan, tokens, out_features, in_features, group);
     }
   }
   fail_device(device, tokens);
@@ -133,26 +139,36 @@ std::size_t product_workspace_bytes(const Device& device, std::int64_t tokens, s
 
 void product(const Device& device, const ProductPlan& plan, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
-  require_no_groups(args.granularity, "product");
+  require_group(args.granularity, args.group, "product");
   if (args.tokens == 0) {
     return;
+  }
+  if (args.group > 0) {
+    require_aligned(args.group_scale, 16, "product", "group_scale");
+    require_group_scale_type(args.group_scale_type, "product");
+  } else {
+    require_aligned(args.weight_scale, sizeof(float), "product", "weight_scale");
+    if (args.token_scales == TokenScaleGranularity::group) {
+      throw Error("cuda::product: a scale per token and group, and weights without group scales");
+    }
   }
   require_aligned(args.weights, 16, "product", "weights");
   require_aligned(args.q, 16, "product", "q");
   require_aligned(args.token_scale, sizeof(float), "product", "token_scale");
-  require_aligned(args.weight_scale, sizeof(float), "product", "weight_scale");
   require_aligned(args.y, size_of(args.y_type), "product", "y");
   if (!family_of(plan).launch(device, plan, args, stream)) {
     throw Error("cuda::product: plan '" + name_of(plan) + "' cannot compute " + std::to_string(args.tokens) +
                 " tokens x " + std::to_string(args.out_features) + " outputs from " +
-                std::to_string(args.in_features) + " inputs on this GPU");
+                std::to_string(args.in_features) + " inputs" +
+                (args.group > 0 ? " in groups of " + std::to_string(args.group) : "") + " on this GPU");
   }
 }
 
 void product(const Device& device, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
   if (args.tokens > 0) {
-    product(device, default_plan(device, args.tokens, args.out_features, args.in_features), args, stream);
+    product(device, default_plan(device, args.tokens, args.out_features, args.in_features, args.group), args,
+            stream);
   }
 }
 

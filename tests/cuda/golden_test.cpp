@@ -83,6 +83,69 @@ TEST_F(CudaGoldenTest, HalfOutputs) {
   }
 }
 
+TEST_F(CudaGoldenTest, Groups) {
+  const GoldenCase golden;
+  const cuda::Device device = largest_device();
+  const DeviceArray<float> w{std::span<const float>(golden.w)};
+  const DeviceArray<float> x{std::span<const float>(golden.x)};
+  const DeviceArray<float> g{std::span<const float>(golden.norm_weight)};
+  const DeviceArray<float> bias{std::span<const float>(golden.bias)};
+  const DeviceArray<float> scale(kGoldenGroupBeta.size());
+  const DeviceArray<std::uint8_t> codes(static_cast<std::size_t>(kN * packed_row_bytes(kK)));
+  const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(kN, kK));
+  const DeviceArray<float> prepared(cuda::group_scale_bytes(kN, kK, kGoldenGroup, DataType::float32) / 4);
+  cuda::pack_weights(device,
+                     {.w = w.data(),
+                      .out_features = kN,
+                      .in_features = kK,
+                      .granularity = ScaleGranularity::group,
+                      .group = kGoldenGroup,
+                      .scale = scale.data(),
+                      .codes = codes.data(),
+                      .weights = weights.data(),
+                      .group_scale = prepared.data()},
+                     nullptr);
+  EXPECT_EQ(bits_of(values_of(scale)), list(kGoldenGroupBeta));
+  for (const bool token_groups : {false, true}) {
+    const DeviceArray<std::int8_t> q(static_cast<std::size_t>(kM * cuda::quantized_row_bytes(kK)));
+    const DeviceArray<float> token_scale(kGoldenGroupScale.size());
+    const DeviceArray<float> y(static_cast<std::size_t>(kM * kN));
+    cuda::norm_quant(device,
+                     {.x = x.data(),
+                      .tokens = kM,
+                      .in_features = kK,
+                      .x_stride = kK,
+                      .norm = Norm::rms,
+                      .norm_weight = g.data(),
+                      .eps = GoldenCase::eps,
+                      .q = q.data(),
+                      .scale = token_scale.data(),
+                      .group = token_groups ? kGoldenGroup : 0},
+                     nullptr);
+    cuda::product(
+        device,
+        {.weights = weights.data(),
+         .out_features = kN,
+         .in_features = kK,
+         .q = q.data(),
+         .token_scale = token_scale.data(),
+         .tokens = kM,
+         .weight_scale = nullptr,
+         .granularity = ScaleGranularity::group,
+         .bias = bias.data(),
+         .y = y.data(),
+         .group = kGoldenGroup,
+         .group_scale = prepared.data(),
+         .token_scales = token_groups ? TokenScaleGranularity::group : TokenScaleGranularity::token},
+        nullptr);
+    if (token_groups) {
+      EXPECT_EQ(bits_of(values_of(token_scale)), list(kGoldenGroupScale));
+    }
+    EXPECT_EQ(bits_of(values_of(y)), list(token_groups ? kGoldenGroupYTokenGroups : kGoldenGroupY));
+    ++cases_;
+  }
+}
+
 TEST_F(CudaGoldenTest, BadAndHugeRows) {
   GoldenCase golden;
   golden.x[3] = std::numeric_limits<float>::quiet_NaN();

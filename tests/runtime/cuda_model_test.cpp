@@ -52,6 +52,33 @@ TEST(CudaModel, TernaryLayersHaveTheScalarBits) {
   }
 }
 
+TEST(CudaModel, GroupScalesHaveTheScalarBits) {
+  unsigned seed = 3200;
+  for (const auto& [in, out] : {std::pair{63, 65}, {300, 7}, {1030, 130}, {4096, 512}}) {
+    for (const std::int64_t group : {64, 128, 96}) {
+      for (const char* const token_scale : {"token", "group"}) {
+        SCOPED_TRACE("seed " + std::to_string(++seed) + ", " + std::to_string(out) + "x" +
+                     std::to_string(in) + ", " + std::to_string(group) + ", " + token_scale);
+        ModelFile file({in}, seed);
+        const std::size_t first =
+            file.bit_linear("a", 0, in, out, Norm::rms, seed % 2 == 0, ScaleGranularity::group, group);
+        const std::size_t second =
+            file.bit_linear("b", file.relu(first), out, 5, Norm::none, true, ScaleGranularity::group, group);
+        for (const std::size_t node : {first, second}) {
+          file.graph["nodes"][node]["token_scale"] = token_scale;
+        }
+        const Model scalar = load(file, Backend::scalar);
+        const Model gpu = load(file, Backend::cuda);
+        for (const std::size_t batch : {1, 7, 40, 128}) {
+          const std::vector<float> x = file.random(batch * static_cast<std::size_t>(in), -3, 3);
+          expect_same_bits(gpu.run(x, static_cast<std::int64_t>(batch)),
+                           scalar.run(x, static_cast<std::int64_t>(batch)));
+        }
+      }
+    }
+  }
+}
+
 /// Plans of TRIT_CUDA_TUNING are taken, change no bit, and are ignored where the file is damaged.
 TEST(CudaModel, MeasuredPlansHaveTheScalarBits) {
   const runtime::gpu::Gpu gpu = runtime::gpu::find_gpu();

@@ -3,6 +3,7 @@
 // Between decode's plan (plan.cu) and its kernel (kernel.cu).
 #pragma once
 
+#include "cuda/common/groups.h"
 #include "cuda/common/product_arguments.cuh"
 #include "cuda/plan.h"
 
@@ -27,5 +28,22 @@ struct DecodeLaunch {
 };
 void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, bool programmatic,
                    Stream stream);
+
+// groups.cu: with group scales.
+/// Words after a pair of tokens' sums of a segment: the 4 pairs x 8 rows of a store are in 32 banks.
+inline constexpr int kSegmentPadding = 8;
+/// Bytes of shared memory beside x and the weights' ring.
+inline int group_sum_bytes(const DecodePlan& plan, int tokens, const Groups& groups) {
+  const int rows = plan.row_warps * plan.strips * kStripRows;
+  const int pairs = ceil_div(tokens, 2);
+  const int segments = 2 * plan.k_warps * (kTileInputs / groups.segment);
+  return (segments * pairs * (rows + kSegmentPadding) + (groups.per_group > 1 ? 4 : 2) * pairs * rows) * 4;
+}
+/// Groups that a chunk of k touches, at most.
+inline int groups_in_chunk(int chunk_tiles, const Groups& groups) {
+  return std::min(groups.count, ceil_div(chunk_tiles * (kTileInputs / groups.segment), groups.per_group) + 1);
+}
+void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& arguments, const Groups& groups,
+                          bool programmatic, Stream stream);
 
 }  // namespace trit::cuda

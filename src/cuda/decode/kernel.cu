@@ -24,11 +24,11 @@
 // warps synchronise once, before the sums of the Q parts are added and stored. An x that does not fit is
 // taken in chunks of k. After each chunk the sums leave the registers, which also keeps them below 2^31 for
 // any K.
-#include "cuda/common/fragments.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
 #include "cuda/decode/decode.h"
 #include "cuda/decode/part_of_x.cuh"
+#include "cuda/decode/tile.cuh"
 
 namespace trit::cuda {
 namespace {
@@ -48,53 +48,6 @@ struct Shape {
   unsigned row_block_bytes;  // of the weights of 64 rows
   bool weights_first;
 };
-
-template <int kStrips>
-struct Weights {
-  uint4 strip[kStrips];  // a lane's 16 bytes of each
-};
-
-/// A lane's bytes of a tile to its place in the ring.
-template <int kStrips>
-__device__ __forceinline__ void copy_weights(std::uint8_t* slot, const std::uint8_t* lane_weights) {
-#pragma unroll
-  for (int s = 0; s < kStrips; ++s) {
-    ptx::cp_async_16(slot + s * kStripBytes, lane_weights + s * kStripBytes);
-  }
-}
-
-template <int kStrips, int kTokenTiles>
-struct Sums {
-  std::int32_t of[kStrips][kTokenTiles][4];
-};
-
-// One tile of 128 inputs. lane_x[t]: this lane's address for ldmatrix in token tile t, at the tile's first
-// input.
-template <int kStrips, int kTokenTiles>
-__device__ __forceinline__ void multiply_tile(Sums<kStrips, kTokenTiles>& sums,
-                                              const Weights<kStrips>& weights,
-                                              const std::uint8_t* const (&lane_x)[kTokenTiles]) {
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {  // 64 inputs: two words, one ldmatrix.x4 per 8 tokens
-    std::uint32_t x[kTokenTiles][4];
-#pragma unroll
-    for (int t = 0; t < kTokenTiles; ++t) {
-      ptx::ldmatrix_x4(x[t], lane_x[t] + half * 64);
-    }
-#pragma unroll
-    for (int word = 0; word < 2; ++word) {
-#pragma unroll
-      for (int s = 0; s < kStrips; ++s) {
-        std::uint32_t a[4];
-        unpack(a, word_of(weights.strip[s], 2 * half + word));
-#pragma unroll
-        for (int t = 0; t < kTokenTiles; ++t) {
-          ptx::mma_m16n8k32(sums.of[s][t], a, x[t][2 * word], x[t][2 * word + 1]);
-        }
-      }
-    }
-  }
-}
 
 // Stores a warp's sums, shifted to sums of t q (the first chunk), or adds them to what is there, and clears
 // them. A thread reads back only what it wrote itself.
@@ -120,15 +73,6 @@ __device__ __forceinline__ void flush(Sums<kStrips, kTokenTiles>& sums, std::int
         }
       }
     }
-  }
-}
-
-/// A barrier of the warps of one q, which share a part of x.
-__device__ __forceinline__ void part_barrier(unsigned q, unsigned row_warps) {
-  if (row_warps == 1) {
-    __syncwarp();
-  } else {
-    ptx::named_barrier(1 + q, 32 * row_warps);
   }
 }
 
@@ -179,8 +123,8 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32) void decode_kernel(const Prod
       next += kDecodeDepth * kTileBytes;
     };
     std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
-    PartOfX<kTokenTiles> part(a.q, static_cast<unsigned>(a.row_bytes), begin, left, tokens, x, shape.x_stride,
-                              lane, p, blockDim.y);
+    PartOfX<kTokenTiles> part(a.q, static_cast<unsigned>(a.row_bytes), begin, left, 1, tokens, x,
+                              shape.x_stride, lane, p, blockDim.y);
     // With programmatic launch the weights are loaded first, while the preceding kernel still runs. Without
     // it x is loaded first, since it would queue up behind the weights.
     if (shape.weights_first) {
@@ -227,7 +171,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32) void decode_kernel(const Prod
       for (int i = 0; i < kStrips; ++i) {
         weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
       }
-      multiply_tile(sums, weights, lane_x);
+      multiply_tile(sums, weights, lane_x, [](int) {});
       if (left > kDecodeDepth) {
         copy_weights<kStrips>(slot, next);
       }

@@ -13,18 +13,20 @@ namespace trit::cuda {
 template <int kTokenTiles>
 class PartOfX {
  public:
-  /// Of the `warps` that share the part, number `warp` copies tiles warp, warp + warps, ...
+  /// Of the `warps` that share the part, number `warp` copies tiles warp, warp + warps, ... The part's tiles are
+  /// `tile_step` apart in q, and neighbours in x.
   __device__ PartOfX(const std::int8_t* q, unsigned row_bytes, unsigned begin, unsigned tiles,
-                     unsigned tokens, std::uint8_t* x, unsigned x_stride, unsigned lane, unsigned warp,
-                     unsigned warps)
+                     unsigned tile_step, unsigned tokens, std::uint8_t* x, unsigned x_stride, unsigned lane,
+                     unsigned warp, unsigned warps)
       : q_(q + lane / 8 * row_bytes),
         row_bytes_(row_bytes),
-        offset_((begin + warp) * kTileInputs + lane % 8 * 16),
-        end_(min(row_bytes, (begin + tiles) * kTileInputs)),
+        offset_((begin + warp * tile_step) * kTileInputs + lane % 8 * 16),
+        end_(min(row_bytes, (begin + tiles * tile_step) * kTileInputs)),
         tokens_(tokens - min(tokens, lane / 8)),
         x_(x + lane / 8 * x_stride + warp * kTileInputs + lane % 8 * 16),
         x_stride_(x_stride),
-        step_(warps * kTileInputs) {}
+        step_(warps * tile_step * kTileInputs),
+        x_step_(warps * kTileInputs) {}
 
   __device__ __forceinline__ bool any() const { return offset_ - offset_ % kTileInputs < end_; }
 
@@ -42,14 +44,14 @@ class PartOfX {
   __device__ __forceinline__ void store() {
 #pragma unroll
     for (unsigned i = 0; i < kInFlight; ++i) {
-      const unsigned tile = i / kItemsPerTile * step_;
+      const unsigned tile = i / kItemsPerTile;
       const unsigned token = 4 * (i % kItemsPerTile);
-      if (token < tokens_ && offset_ + tile < end_) {
-        *reinterpret_cast<uint4*>(x_ + token * x_stride_ + tile) = units_[i];
+      if (token < tokens_ && offset_ + tile * step_ < end_) {
+        *reinterpret_cast<uint4*>(x_ + token * x_stride_ + tile * x_step_) = units_[i];
       }
     }
     offset_ += kInFlight / kItemsPerTile * step_;
-    x_ += kInFlight / kItemsPerTile * step_;
+    x_ += kInFlight / kItemsPerTile * x_step_;
   }
 
  private:
@@ -58,7 +60,7 @@ class PartOfX {
   const std::int8_t* q_;
   unsigned row_bytes_, offset_, end_, tokens_;
   std::uint8_t* x_;
-  unsigned x_stride_, step_;
+  unsigned x_stride_, step_, x_step_;
   uint4 units_[kInFlight] = {};
 };
 

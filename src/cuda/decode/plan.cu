@@ -20,6 +20,11 @@ int k_tiles_of(const ProductShape& shape) {
   return static_cast<int>(ceil_div<std::int64_t>(shape.in_features, kTileInputs));
 }
 
+/// Tokens of a launch. With group scales more are taken in several, where no GEMM can (family.h).
+std::int64_t at_once(const ProductShape& shape) {
+  return std::min<std::int64_t>(shape.tokens, kMaxDecodeTokens);
+}
+
 /// The launch of a plan; nothing where it does not fit in a block or in shared memory.
 std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& plan,
                                       const ProductShape& shape) {
@@ -27,7 +32,7 @@ std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& pl
       (plan.row_warps > 1 && plan.k_warps > kMaxSharedParts)) {
     return std::nullopt;
   }
-  const auto tokens = static_cast<int>(shape.tokens);
+  const auto tokens = static_cast<int>(at_once(shape));
   const int k_tiles = k_tiles_of(shape);
   DecodeLaunch how{.plan = plan,
                    .blocks = ceil_div(strips_of(shape.out_features) / plan.strips, plan.row_warps),
@@ -35,17 +40,29 @@ std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& pl
                    .x_stride = 0,
                    .sum_stride = plan.row_warps * plan.strips * kStripRows + kDecodeSumPadding,
                    .shared_bytes = 0};
-  const int fixed_bytes = round_up(plan.k_warps * tokens * how.sum_stride * 4, 16) +
-                          plan.k_warps * (plan.row_warps * kDecodeDepth * plan.strips * kStripBytes);
-  // Tiles of a part of x, for as many parts as there are.
-  const int bytes_per_part = (device.shared_bytes - fixed_bytes) / (tokens * plan.k_warps);
-  const int max_part_tiles = std::min((bytes_per_part - kDecodeRowPadding) / kTileInputs, kMaxTilesPerSum);
+  const Groups groups = groups_of_shape(shape.in_features, shape.group);
+  const bool grouped = groups.count > 0;
+  // One group's scales of a block's rows, float32.
+  const int scale_bytes = grouped ? plan.row_warps * plan.strips * kStripRows * 4 : 0;
+  const int tile_scale_bytes =
+      grouped ? scale_bytes * ceil_div(kTileInputs / groups.segment, groups.per_group) : 0;
+  const int sum_bytes =
+      grouped ? group_sum_bytes(plan, tokens, groups) : plan.k_warps * tokens * how.sum_stride * 4;
+  const int fixed_bytes =
+      round_up(sum_bytes, 16) + plan.k_warps * (plan.row_warps * kDecodeDepth * plan.strips * kStripBytes);
+  // Tiles of a part of x, for as many parts as there are, with a part's share of the scales.
+  const int bytes_per_part = (device.shared_bytes - fixed_bytes - scale_bytes) / plan.k_warps;
+  const int max_part_tiles =
+      std::min((bytes_per_part - tokens * kDecodeRowPadding) / (tokens * kTileInputs + tile_scale_bytes),
+               kMaxTilesPerSum);
   if (max_part_tiles < 1) {
     return std::nullopt;
   }
   how.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, max_part_tiles * plan.k_warps));  // of one length
   how.x_stride = ceil_div(how.chunk_tiles, plan.k_warps) * kTileInputs + kDecodeRowPadding;
-  how.shared_bytes = static_cast<unsigned>(fixed_bytes + tokens * plan.k_warps * how.x_stride);
+  how.shared_bytes =
+      static_cast<unsigned>(fixed_bytes + tokens * plan.k_warps * how.x_stride +
+                            (grouped ? groups_in_chunk(how.chunk_tiles, groups) * scale_bytes : 0));
   return how;
 }
 
@@ -56,21 +73,22 @@ int row_warps_of(int strips, int strips_of_matrix, int multiprocessors) {
 }
 
 std::optional<ProductPlan> choose(const Device& device, const ProductShape& shape) {
+  const std::int64_t tokens = at_once(shape);
   const int k_tiles = k_tiles_of(shape);
   const int strips = strips_of(shape.out_features);
   // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
   // of weights in flight for each would be too little) a warp takes four strips instead.
   DecodePlan plan{.strips = 2, .row_warps = row_warps_of(2, strips, device.multiprocessors), .k_warps = 0};
   int warps = kMaxDecodeWarps;
-  if (shape.tokens <= 8 && plan.row_warps > 4) {
+  if (tokens <= 8 && plan.row_warps > 4) {
     plan.strips = 4;
     plan.row_warps = row_warps_of(4, strips, device.multiprocessors);
-  } else if (shape.tokens <= 8 && plan.row_warps > 2) {
+  } else if (tokens <= 8 && plan.row_warps > 2) {
     // Two blocks a multiprocessor: with programmatic launch 6.1 us instead of 6.7 (14336 x 4096), without it
     // 7.9 instead of 7.2.
     plan.row_warps = 2;
     warps = 10;
-  } else if (plan.row_warps == 1 && k_tiles * ceil_div<std::int64_t>(shape.tokens, 8) <= 48) {
+  } else if (plan.row_warps == 1 && k_tiles * ceil_div<std::int64_t>(tokens, 8) <= 48) {
     warps = 12;  // 4096 x 4096, 8 tokens: 2.9 us instead of 3.1
   }
   // All warps, fewer only where that keeps x in one piece: a second chunk of k is another trip to memory
@@ -90,8 +108,8 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
     } else if (plan.row_warps > 1) {
       plan.row_warps = ceil_div(plan.row_warps, 2);
     } else {
-      throw Error("cuda: decode of " + std::to_string(shape.tokens) +
-                  " tokens needs more shared memory than " + std::to_string(device.shared_bytes) + " bytes");
+      throw Error("cuda: decode of " + std::to_string(tokens) + " tokens needs more shared memory than " +
+                  std::to_string(device.shared_bytes) + " bytes");
     }
   }
   return plan;
@@ -99,9 +117,10 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
 
 bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape) {
   const auto& plan = std::get<DecodePlan>(of);
-  return shape.tokens <= kMaxDecodeTokens && (plan.strips == 2 || (plan.strips == 4 && shape.tokens <= 8)) &&
-         plan.row_warps >= 1 && plan.row_warps <= 8 && plan.k_warps >= 1 &&
-         plan.k_warps <= k_tiles_of(shape) && launch_of(device, plan, shape).has_value();
+  return (shape.tokens <= kMaxDecodeTokens || shape.group > 0) &&
+         (plan.strips == 2 || (plan.strips == 4 && shape.tokens <= 8)) && plan.row_warps >= 1 &&
+         plan.row_warps <= 8 && plan.k_warps >= 1 && plan.k_warps <= k_tiles_of(shape) &&
+         launch_of(device, plan, shape).has_value();
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
@@ -126,13 +145,27 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
 }
 
 bool run(const Device& device, const ProductPlan& plan, const Product& args, Stream stream) {
-  const ProductShape shape{args.tokens, args.out_features, args.in_features};
-  const auto how =
-      args.tokens <= kMaxDecodeTokens ? launch_of(device, std::get<DecodePlan>(plan), shape) : std::nullopt;
-  if (how) {
-    launch_decode(*how, product_arguments(args), args.programmatic, stream);
+  const ProductShape shape{args.tokens, args.out_features, args.in_features, args.group};
+  if (!fits(device, plan, shape)) {
+    return false;
   }
-  return how.has_value();
+  Product part = args;
+  const Groups groups = groups_of_product(args);
+  for (std::int64_t done = 0; done < args.tokens; done += part.tokens) {
+    part.tokens = std::min<std::int64_t>(args.tokens - done, kMaxDecodeTokens);
+    part.q = args.q + done * quantized_row_bytes(args.in_features);
+    part.token_scale = args.token_scale + done * (groups.token_groups ? groups.count : 1);
+    part.y = static_cast<std::uint8_t*>(args.y) +
+             done * args.out_features * static_cast<std::int64_t>(size_of(args.y_type));
+    const auto how = launch_of(device, std::get<DecodePlan>(plan),
+                               {part.tokens, args.out_features, args.in_features, args.group});
+    if (groups.count > 0) {
+      launch_decode_groups(*how, product_arguments(part), groups, args.programmatic, stream);
+    } else {
+      launch_decode(*how, product_arguments(part), args.programmatic, stream);
+    }
+  }
+  return true;
 }
 
 std::string name(const ProductPlan& of) {

@@ -3,6 +3,7 @@
 // Between decode_one's plan (plan.cu) and its two kernels (direct.cu, ring.cu).
 #pragma once
 
+#include "cuda/common/groups.h"
 #include "cuda/common/product_arguments.cuh"
 
 namespace trit::cuda::one {
@@ -27,7 +28,8 @@ struct Launch {
 // direct.cu: everything that a warp multiplies is in registers.
 inline constexpr int kMaxDirectThreads = 1024;
 inline constexpr int kDirectHeaderBytes = 2 * kZeroBytes;
-void launch_direct(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream);
+void launch_direct(const Launch& how, const ProductArguments& arguments, const Groups& groups,
+                   bool programmatic, Stream stream);
 
 // ring.cu: for any shape.
 inline constexpr int kMaxRingWarps = 16;
@@ -46,5 +48,26 @@ inline int ring_begin(const Launch& how, int k_tiles) {
   return ring_x_begin(how) + how.row_warps * how.k_warps * ring_x_bytes(how, k_tiles);
 }
 void launch_ring(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream);
+
+// groups.cu: the ring with group scales. Bytes of shared memory after the zeros, in this order.
+struct GroupBytes {
+  int sums;    // of the segments of two rounds
+  int x;       // of a warp: q, and the sums of its segments
+  int rings;   // of all warps
+  int scales;  // of 32 rows
+  int all(const Launch& how) const {
+    return kZeroBytes + sums + how.row_warps * how.k_warps * x + rings + how.row_warps * scales;
+  }
+};
+inline GroupBytes group_bytes(const Launch& how, int k_tiles, const Groups& groups) {
+  const int segments = kTileInputs / groups.segment;
+  const int part = ceil_div(k_tiles, how.k_warps);
+  return {.sums = 2 * how.k_warps * segments * how.row_warps * static_cast<int>(kRingWarpRows) * 4,
+          .x = round_up(part * (kTileInputs + 16), kTileInputs),
+          .rings = how.row_warps * how.k_warps * kRingDepth * static_cast<int>(kRingShareBytes),
+          .scales = groups.count * static_cast<int>(kRingWarpRows) * 4};
+}
+void launch_ring_groups(const Launch& how, const ProductArguments& arguments, const Groups& groups,
+                        bool programmatic, Stream stream);
 
 }  // namespace trit::cuda::one

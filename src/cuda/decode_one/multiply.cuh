@@ -40,12 +40,12 @@ __device__ __forceinline__ LaneInputs lane_inputs(unsigned lane, std::uint32_t z
   return {real ? x + matrix * 16 : zeros + (matrix + 1) % 4 * 16, real ? kTileInputs : 0U};
 }
 
-/// sums += strips of 16 rows x 128 inputs. `flip` is 0xaaaaaaaa: as a constant the compiler would split
-/// (word ^ flip) & mask in two instructions.
-template <int kSets, int kStrips>
+/// sums += strips of 16 rows x 128 inputs; `word_done(word)` comes after each of the four words. `flip` is
+/// 0xaaaaaaaa: as a constant the compiler would split (word ^ flip) & mask in two instructions.
+template <int kSets, int kStrips, typename WordDone>
 __device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrips][4],
                                               const uint4 (&weights)[kStrips], std::uint32_t x,
-                                              std::uint32_t flip) {
+                                              std::uint32_t flip, const WordDone& word_done) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {  // 64 inputs: two words
     std::uint32_t columns[4];
@@ -60,8 +60,22 @@ __device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrip
             ptx::and_of_xor(codes, flip, 0x0c0c0c0cU), ptx::and_of_xor(codes, flip, 0x03030303U)};
         ptx::mma_m16n8k32_u8(sums[word % kSets][i], u, columns[2 * word], columns[2 * word + 1]);
       }
+      word_done(2 * half + word);
     }
   }
+}
+template <int kSets, int kStrips>
+__device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrips][4],
+                                              const uint4 (&weights)[kStrips], std::uint32_t x,
+                                              std::uint32_t flip) {
+  multiply_tile(sums, weights, x, flip, [](int) {});
+}
+
+/// The two rows' sums of a lane with lane % 4 == 0, of inputs whose q add up to x_sum.
+__device__ __forceinline__ void row_sums(const std::int32_t (&d)[4], std::int32_t x_sum,
+                                         std::int32_t (&rows)[2]) {
+  rows[0] = (d[0] >> 6) + (d[1] >> 2) - 2 * x_sum;
+  rows[1] = (d[2] >> 4) + d[3] - 2 * x_sum;
 }
 
 /// Adds a warp's sums to the block's in shared memory; `x_sum` is the sum of the warp's part of q.
@@ -78,8 +92,10 @@ __device__ __forceinline__ void add_sums(std::int32_t* rows, unsigned lane,
     for (int j = 0; j < 4; ++j) {
       d[j] = sums[0][i][j] + (kSets == 2 ? sums[kSets - 1][i][j] : 0);
     }
-    atomicAdd(rows + i * kStripRows + lane / 4, (d[0] >> 6) + (d[1] >> 2) - 2 * x_sum);
-    atomicAdd(rows + i * kStripRows + lane / 4 + 8, (d[2] >> 4) + d[3] - 2 * x_sum);
+    std::int32_t two[2];
+    row_sums(d, x_sum, two);
+    atomicAdd(rows + i * kStripRows + lane / 4, two[0]);
+    atomicAdd(rows + i * kStripRows + lane / 4 + 8, two[1]);
   }
 }
 
@@ -88,8 +104,10 @@ struct RowFactors {
   float beta = 0.0F;
   float bias = -0.0F;
 };
+template <bool kScale = true>
 __device__ __forceinline__ RowFactors load_factors(const Output& out, unsigned row) {
-  return {out.weight_scale[out.scale_per_row ? row : 0], out.bias == nullptr ? -0.0F : out.bias[row]};
+  return {kScale ? out.weight_scale[out.scale_per_row ? row : 0] : 0.0F,
+          out.bias == nullptr ? -0.0F : out.bias[row]};
 }
 
 }  // namespace trit::cuda::one

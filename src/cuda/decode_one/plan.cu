@@ -18,7 +18,12 @@ constexpr int kMaxInputs = 65536;
 constexpr int kMaxBlocks = 32;  // of a multiprocessor
 
 /// Short parts of k, in one wave of blocks; nothing where they would be more.
-std::optional<Launch> direct_launch(const Device& device, int k_tiles, int strips, bool programmatic) {
+std::optional<Launch> direct_launch(const Device& device, int k_tiles, int strips, const Groups& groups,
+                                    bool programmatic) {
+  const bool grouped = groups.count > 0;
+  if (grouped && (groups.per_group > 1 || groups.segment < 64)) {
+    return std::nullopt;
+  }
   // Of a multiprocessor's registers: 64 warps of 32, 42 of 48, 36 of 56.
   struct Form {
     int strips, tiles, warps;
@@ -26,22 +31,26 @@ std::optional<Launch> direct_launch(const Device& device, int k_tiles, int strip
   for (const Form form : {Form{1, 1, 64}, Form{2, 1, 42}, Form{2, 2, 36}}) {
     const int k_warps = ceil_div(k_tiles, form.tiles);
     const int blocks = strips / form.strips;
-    if (k_warps * 32 > kMaxDirectThreads || (programmatic && form.strips == 1) ||
+    if (k_warps * 32 > kMaxDirectThreads || ((programmatic || grouped) && form.strips == 1) ||
         blocks > device.multiprocessors * std::min(form.warps / k_warps, kMaxBlocks)) {
       continue;
     }
-    return Launch{
-        .strips = form.strips,
-        .tiles = form.tiles,
-        .row_warps = 1,
-        .k_warps = k_warps,
-        .blocks = blocks,
-        .shared_bytes = static_cast<unsigned>(kDirectHeaderBytes + k_warps * form.tiles * kTileInputs)};
+    // Sums and scales of the warps' groups in place of the block's sums.
+    const int header_bytes =
+        grouped ? kZeroBytes + 2 * k_warps * form.tiles * (kTileInputs / groups.segment) * 32 * 4
+                : kDirectHeaderBytes;
+    return Launch{.strips = form.strips,
+                  .tiles = form.tiles,
+                  .row_warps = 1,
+                  .k_warps = k_warps,
+                  .blocks = blocks,
+                  .shared_bytes = static_cast<unsigned>(header_bytes + k_warps * form.tiles * kTileInputs)};
   }
   return std::nullopt;
 }
 
-std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips, bool programmatic) {
+std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips, const Groups& groups,
+                                  bool programmatic) {
   int warps = kMaxRingWarps;
   int row_warps = ceil_div(strips / kRingStrips, device.multiprocessors);  // one block a multiprocessor
   if (row_warps > 4) {
@@ -60,8 +69,10 @@ std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips,
                .k_warps = ceil_div(k_tiles, ceil_div(k_tiles, max_k_warps)),
                .blocks = ceil_div(strips / kRingStrips, row_warps),
                .shared_bytes = 0};
-    how.shared_bytes = static_cast<unsigned>(
-        ring_begin(how, k_tiles) + row_warps * how.k_warps * kRingDepth * static_cast<int>(kRingShareBytes));
+    how.shared_bytes = static_cast<unsigned>(groups.count > 0 ? group_bytes(how, k_tiles, groups).all(how)
+                                                              : ring_begin(how, k_tiles) +
+                                                                    row_warps * how.k_warps * kRingDepth *
+                                                                        static_cast<int>(kRingShareBytes));
     if (how.shared_bytes <= static_cast<unsigned>(device.shared_bytes) &&
         ceil_div(k_tiles, how.k_warps) <= kMaxTilesPerPart) {
       return how;
@@ -76,8 +87,9 @@ std::optional<Launch> launch_of(const Device& device, const ProductShape& shape,
   }
   const int k_tiles = static_cast<int>(ceil_div<std::int64_t>(shape.in_features, kTileInputs));
   const int strips = strips_of(shape.out_features);
-  const auto direct = direct_launch(device, k_tiles, strips, programmatic);
-  return direct ? direct : ring_launch(device, k_tiles, strips, programmatic);
+  const Groups groups = groups_of_shape(shape.in_features, shape.group);
+  const auto direct = direct_launch(device, k_tiles, strips, groups, programmatic);
+  return direct ? direct : ring_launch(device, k_tiles, strips, groups, programmatic);
 }
 
 bool fits(const Device& device, const ProductPlan& /*plan*/, const ProductShape& shape) {
@@ -95,9 +107,17 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
 }
 
 bool run(const Device& device, const ProductPlan& /*plan*/, const Product& args, Stream stream) {
-  const auto how = launch_of(device, {args.tokens, args.out_features, args.in_features}, args.programmatic);
+  const auto how =
+      launch_of(device, {args.tokens, args.out_features, args.in_features, args.group}, args.programmatic);
   if (how) {
-    (how->tiles == 0 ? launch_ring : launch_direct)(*how, product_arguments(args), args.programmatic, stream);
+    const Groups groups = groups_of_product(args);
+    if (how->tiles > 0) {
+      launch_direct(*how, product_arguments(args), groups, args.programmatic, stream);
+    } else if (groups.count > 0) {
+      launch_ring_groups(*how, product_arguments(args), groups, args.programmatic, stream);
+    } else {
+      launch_ring(*how, product_arguments(args), args.programmatic, stream);
+    }
   }
   return how.has_value();
 }

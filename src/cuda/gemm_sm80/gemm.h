@@ -3,6 +3,7 @@
 // Between gemm_sm80's plan (plan.cu) and its kernel (kernel.cu).
 #pragma once
 
+#include "cuda/common/groups.h"
 #include "cuda/common/product_arguments.cuh"
 
 namespace trit::cuda::sm80 {
@@ -19,7 +20,7 @@ struct Launch {
   int tiles_per_split;  // along k
 };
 std::size_t workspace_bytes_of(const Launch& how);
-void launch_gemm(const Launch& how, const ProductArguments& arguments, void* workspace, bool programmatic,
-                 Stream stream);
+void launch_gemm(const Launch& how, const ProductArguments& arguments, const Groups& groups, void* workspace,
+                 bool programmatic, Stream stream);
 
 }  // namespace trit::cuda::sm80

@@ -30,7 +30,12 @@
 // atomically. The last one, found by a counter per tile, reads the total, writes y and restores the zeros.
 // Integer sums are exact in any order. Splitting also allows more in_features than one int32 sum of 64 t q
 // can hold.
+// With group scales (T = 32): the sums of a group become acc = fma((float)isum, w, acc) in registers, at the step
+// that ends it; k is not split, since the sum over the groups of a row has one order.
+#include <type_traits>
+
 #include "cuda/common/fragments.cuh"
+#include "cuda/common/group_scales.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
 #include "cuda/gemm_sm80/stage.cuh"
@@ -42,6 +47,8 @@ struct Shape {
   int row_blocks;
   int token_blocks;
   int tiles_per_split;
+  Groups groups;
+  unsigned segment_mask;
   std::int32_t* counters;  // [row_blocks * token_blocks], zero between launches; only where k is split
   std::int32_t* partial;   // [row_blocks * token_blocks][sums of a thread][128], zero between launches
 };
@@ -92,6 +99,84 @@ __device__ __forceinline__ void multiply_step(Sums<kTokens>& sums, const Strips<
   }
 }
 
+/// The sums over the groups of a thread's outputs. A lane has rows g and g + 8 of each strip, g = lane / 4, and
+/// tokens 2 (lane % 4) and + 1 of each column.
+template <int kTokens>
+class GroupSums {
+  using T = Tile<kTokens>;
+
+ public:
+  __device__ __forceinline__ GroupSums(const ProductArguments& a, const Groups& groups, int first_row,
+                                       int first_token, int lane)
+      : segments_left_(groups.segments) {
+    const int last_block = ceil_div(a.out.out_features, kTileRows) - 1;
+#pragma unroll
+    for (int s = 0; s < T::kStrips; ++s) {
+      const int row = first_row + s * kStripRows;  // beyond the matrix those of its last block, not stored
+      scales_[s] = std::int64_t{min(row / kTileRows, last_block)} * groups.count * kTileRows +
+                   row % kTileRows + lane / 4 * 2;
+    }
+#pragma unroll
+    for (int c = 0; c < T::kColumns; ++c) {
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        tokens_[c][i] = min(first_token + c * 8 + lane % 4 * 2 + i, a.out.tokens - 1);
+      }
+    }
+  }
+
+  /// After the last step of a segment: `sums` begin anew where it ends a group.
+  __device__ __forceinline__ void end_segment(const ProductArguments& a, const Groups& groups,
+                                              Sums<kTokens>& sums) {
+    --segments_left_;
+    // What a last tile holds beyond the inputs is zero and belongs to no group.
+    if (segments_left_ < 0 || (++in_group_ < groups.per_group && segments_left_ > 0)) {
+      return;
+    }
+    in_group_ = 0;
+#pragma unroll
+    for (int s = 0; s < T::kStrips; ++s) {
+      float beta[2];
+#pragma unroll
+      for (int h = 0; h < 2; ++h) {
+        const std::int64_t at = scales_[s] + std::int64_t{g_} * kTileRows + h;
+        beta[h] = groups.half ? scale_at<true>(groups.scale, at) : scale_at<false>(groups.scale, at);
+      }
+#pragma unroll
+      for (int c = 0; c < T::kColumns; ++c) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          float w = beta[i / 2];
+          if (groups.token_groups) {
+            w = __fmul_rn(w, a.out.token_scale[std::int64_t{tokens_[c][i % 2]} * groups.count + g_]);
+          }
+          std::int32_t& sum = sums.of[s][c][i];
+          acc_[s][c][i] = __fmaf_rn(__int2float_rn(sum >> kCodeShift), w, acc_[s][c][i]);
+          sum = 0;
+        }
+      }
+    }
+    ++g_;
+  }
+
+  /// The bits of acc take the place of the sums.
+  __device__ __forceinline__ void move_to(Sums<kTokens>& sums) const {
+#pragma unroll
+    for (int i = 0; i < T::kSums; ++i) {
+      sums.of[i / (4 * T::kColumns)][i / 4 % T::kColumns][i % 4] =
+          static_cast<std::int32_t>(__float_as_uint(acc_[i / (4 * T::kColumns)][i / 4 % T::kColumns][i % 4]));
+    }
+  }
+
+ private:
+  float acc_[T::kStrips][T::kColumns][4] = {};
+  std::int64_t scales_[T::kStrips];
+  int tokens_[T::kColumns][2];
+  int segments_left_;
+  int in_group_ = 0;
+  int g_ = 0;
+};
+
 // Adds this block's sums to those of the tile's other ranges of k. True in the last block: it then has the
 // total, and has left zeros in the workspace. `ticket` is one int of shared memory.
 template <int kTokens>
@@ -129,7 +214,7 @@ __device__ __forceinline__ bool combine_splits(Sums<kTokens>& sums, std::int32_t
 
 // Stores a warp's outputs: rows first_row .. of tokens first_token .. A lane has 8 neighbouring rows, the
 // same for all tokens. The loop over tokens is not unrolled: cold straight-line code is bound by fetching it.
-template <int kTokens>
+template <int kTokens, bool kGrouped>
 __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens>& sums,
                                            std::int32_t* warp_sums, int first_row, int first_token,
                                            int lane) {
@@ -143,7 +228,7 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
 #pragma unroll
   for (int i = 0; i < 8; ++i) {
     const int of = min(row + i, out.out_features - 1);
-    beta[i] = out.weight_scale[out.scale_per_row ? of : 0];
+    beta[i] = kGrouped ? 1.0F : out.weight_scale[out.scale_per_row ? of : 0];
     bias[i] = out.bias == nullptr ? -0.0F : out.bias[of];
   }
 #pragma unroll
@@ -167,7 +252,7 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
       if (token >= out.tokens || row >= out.out_features) {
         continue;
       }
-      const float token_scale = out.token_scale[token];
+      const float token_scale = kGrouped && out.token_scale == nullptr ? 1.0F : out.token_scale[token];
       const auto* from =
           reinterpret_cast<const int4*>(warp_sums + t * T::kSumStride + lane % kLanesPerToken * 8);
       const int4 low = from[0];
@@ -176,14 +261,15 @@ __device__ __forceinline__ void store_warp(const Output& out, const Sums<kTokens
       float value[8];
 #pragma unroll
       for (int i = 0; i < 8; ++i) {
-        value[i] = output_value(sum[i], token_scale, beta[i], bias[i]);
+        value[i] = kGrouped ? __fadd_rn(__fmul_rn(__int_as_float(sum[i]), token_scale), bias[i])
+                            : output_value(sum[i], token_scale, beta[i], bias[i]);
       }
       store_outputs(out, token, row, value, vector);
     }
   }
 }
 
-template <int kTokens>
+template <int kTokens, bool kGrouped>
 __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const ProductArguments a,
                                                                       const Shape shape) {
   using T = Tile<kTokens>;
@@ -214,6 +300,14 @@ __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const Prod
   const int first_x = swizzled(lane / 16 * 8 + lane % 8, lane / 8 % 2);
   const int first_weights = T::kTokenStageBytes + warp * T::kStrips * kStripBytes + lane * 16;
   Sums<kTokens> sums = {};
+  const int first_row = row_block * T::kRows + warp * T::kWarpRows;
+  [[maybe_unused]] std::conditional_t<kGrouped, GroupSums<kTokens>, int> group_sums = [&] {
+    if constexpr (kGrouped) {
+      return GroupSums<kTokens>(a, shape.groups, first_row, first_token, lane);
+    } else {
+      return 0;
+    }
+  }();
   Strips<kTokens> weights[2];
   Columns<kTokens> x[2];
   ptx::cp_async_wait<kStages - 1>();
@@ -239,28 +333,41 @@ __global__ __launch_bounds__(kThreads, kBlocks) void gemm_sm80_kernel(const Prod
         ptx::cp_async_commit();
       }
       multiply_step(sums, weights[0], step, x[step % 2]);
+      if constexpr (kGrouped) {
+        if (step == kSteps - 1 || (shape.segment_mask >> step & 1U) != 0) {
+          group_sums.end_segment(a, shape.groups, sums);
+        }
+      }
     }
     weights[0] = weights[1];
     stage = next;
   }
   ptx::let_successor_start();
+  if constexpr (kGrouped) {
+    group_sums.move_to(sums);
+  } else {
 #pragma unroll
-  for (int i = 0; i < T::kSums; ++i) {
-    sums.of[i / (4 * T::kColumns)][i / 4 % T::kColumns][i % 4] >>= kCodeShift;
+    for (int i = 0; i < T::kSums; ++i) {
+      sums.of[i / (4 * T::kColumns)][i / 4 % T::kColumns][i % 4] >>= kCodeShift;
+    }
   }
   __syncthreads();
   auto* tile_sums = reinterpret_cast<std::int32_t*>(stages);
-  if (gridDim.y > 1 && !combine_splits(sums, tile_sums, shape, tile_index, static_cast<int>(gridDim.y))) {
+  if (!kGrouped && gridDim.y > 1 &&
+      !combine_splits(sums, tile_sums, shape, tile_index, static_cast<int>(gridDim.y))) {
     return;
   }
-  store_warp(a.out, sums, tile_sums + warp * T::kWarpSums, row_block * T::kRows + warp * T::kWarpRows,
-             first_token, lane);
+  Output out = a.out;
+  if (kGrouped && shape.groups.token_groups) {
+    out.token_scale = nullptr;  // in the sums already
+  }
+  store_warp<kTokens, kGrouped>(out, sums, tile_sums + warp * T::kWarpSums, first_row, first_token, lane);
 }
 
-template <int kTokens>
+template <int kTokens, bool kGrouped = false>
 void launch_tile(const Launch& how, const ProductArguments& arguments, const Shape& shape, bool programmatic,
                  Stream stream) {
-  launch<gemm_sm80_kernel<kTokens>>(
+  launch<gemm_sm80_kernel<kTokens, kGrouped>>(
       "gemm_sm80",
       {.grid = {static_cast<unsigned>(how.row_blocks) * static_cast<unsigned>(how.token_blocks),
                 static_cast<unsigned>(how.splits)},
@@ -287,16 +394,21 @@ std::size_t workspace_bytes_of(const Launch& how) {
                                   static_cast<std::size_t>(rows_of_tile(how.tile_tokens)) * 4;
 }
 
-void launch_gemm(const Launch& how, const ProductArguments& arguments, void* workspace, bool programmatic,
-                 Stream stream) {
+void launch_gemm(const Launch& how, const ProductArguments& arguments, const Groups& groups, void* workspace,
+                 bool programmatic, Stream stream) {
   Shape shape{.row_blocks = how.row_blocks,
               .token_blocks = how.token_blocks,
               .tiles_per_split = how.tiles_per_split,
+              .groups = groups,
+              .segment_mask = groups.count > 0 ? segment_mask(kTileInputs / groups.segment) : 0,
               .counters = nullptr,
               .partial = nullptr};
   if (how.splits > 1) {
     shape.counters = static_cast<std::int32_t*>(workspace);
     shape.partial = shape.counters + counter_bytes(how) / 4;
+  }
+  if (groups.count > 0) {
+    return launch_tile<32, true>(how, arguments, shape, programmatic, stream);
   }
   if (how.tile_tokens == 32) {
     return launch_tile<32>(how, arguments, shape, programmatic, stream);

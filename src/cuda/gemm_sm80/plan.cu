@@ -56,17 +56,26 @@ GemmSm80Plan plan_of(const Device& device, const ProductShape& shape, int tile_t
   return {tile_tokens, launch_of({tile_tokens, splits}, shape).splits};
 }
 
-std::optional<ProductPlan> choose(const Device& device, const ProductShape& shape) {
-  // Up to 32 tokens are one tile; blocks along the rows and split k fill the device. Beyond, 64 x 64
-  // outputs a warp read the fewest bytes per operation from shared memory.
-  return plan_of(device, shape, shape.tokens <= 32 ? 32 : 64);
-}
-
 bool fits(const Device& /*device*/, const ProductPlan& of, const ProductShape& shape) {
   const auto& plan = std::get<GemmSm80Plan>(of);
   const int k_tiles = k_tiles_of(shape);
+  if (shape.group > 0) {
+    // The sum of one group is one int32 sum.
+    return plan == GemmSm80Plan{32, 1} && std::min<std::int64_t>(shape.group, shape.in_features) <=
+                                              std::int64_t{kMaxTilesPerSum} * kTileInputs;
+  }
   return (plan.tile_tokens == 32 || plan.tile_tokens == 64) && plan.splits >= 1 &&
          plan.splits <= std::max(1, k_tiles / 4) && ceil_div(k_tiles, plan.splits) <= kMaxTilesPerSum;
+}
+
+std::optional<ProductPlan> choose(const Device& device, const ProductShape& shape) {
+  if (shape.group > 0) {
+    const GemmSm80Plan plan{32, 1};
+    return fits(device, plan, shape) ? std::optional<ProductPlan>(plan) : std::nullopt;
+  }
+  // Up to 32 tokens are one tile; blocks along the rows and split k fill the device. Beyond, 64 x 64
+  // outputs a warp read the fewest bytes per operation from shared memory.
+  return plan_of(device, shape, shape.tokens <= 32 ? 32 : 64);
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
@@ -89,7 +98,7 @@ std::size_t workspace_bytes(const Device& /*device*/, const ProductPlan& plan, c
 }
 
 bool run(const Device& device, const ProductPlan& plan, const Product& args, Stream stream) {
-  const ProductShape shape{args.tokens, args.out_features, args.in_features};
+  const ProductShape shape{args.tokens, args.out_features, args.in_features, args.group};
   if (!fits(device, plan, shape)) {
     return false;
   }
@@ -97,7 +106,8 @@ bool run(const Device& device, const ProductPlan& plan, const Product& args, Str
   if (workspace_bytes_of(how) > 0) {
     require_aligned(args.workspace, 16, "product", "workspace");
   }
-  launch_gemm(how, product_arguments(args), args.workspace, args.programmatic, stream);
+  launch_gemm(how, product_arguments(args), groups_of_product(args), args.workspace, args.programmatic,
+              stream);
   return true;
 }
 

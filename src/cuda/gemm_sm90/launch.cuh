@@ -41,6 +41,9 @@ struct GemmSm90Instance {
 std::span<const GemmSm90Instance> gemm_sm90_persistent_256();
 std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
 std::span<const GemmSm90Instance> gemm_sm90_split();
+/// With group scales, a tile of 128 inputs in 1, 2 or 4 segments (common/groups.h). `general`: scales that are not
+/// float16, or tokens that have group scales as well.
+std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general);
 /// Of 16-bit float tokens: bfloat16 or float16.
 std::span<const GemmSm90Instance> gemm_sm90_float(DataType type);
 /// Of int8 rows in place of ternary weights.

@@ -32,8 +32,9 @@ inline constexpr int kBoxRowBytes = 128;  // of a token in a box: the width of t
 struct Int8Operand {
   static constexpr int kTileInputs = trit::cuda::kTileInputs;
   static constexpr int kTileBytes = trit::cuda::kTileBytes;
-  static constexpr bool kScaled = true;  // each token has a scale
-  using Words = uint4;                   // of a thread and tile, one for each step
+  static constexpr bool kScaled = true;    // each token has a scale
+  static constexpr bool kGrouped = false;  // with group scales (groups.cuh)
+  using Words = uint4;                     // of a thread and tile, one for each step
   static constexpr int kThreadBytes = 16;
   template <int kTokens>
   using Wgmma = ptx::Wgmma<kTokens>;
@@ -57,6 +58,7 @@ struct FloatOperand {
   static constexpr int kTileInputs = 64;
   static constexpr int kTileBytes = 1024;
   static constexpr bool kScaled = false;
+  static constexpr bool kGrouped = false;
   using Words = uint2;  // one for two steps
   static constexpr int kThreadBytes = 8;
   template <int kTokens>
@@ -79,6 +81,7 @@ struct PlainInt8Operand {
   static constexpr int kTileInputs = 128;
   static constexpr int kTileBytes = kTileRows * 128;
   static constexpr bool kScaled = true;
+  static constexpr bool kGrouped = false;
   using Words = std::uint32_t;  // the thread's address in the tile: nothing is unpacked, so nothing is held
   static constexpr int kThreadBytes = 16;
   static constexpr int kStepBytes = 128 * kThreadBytes;

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "cuda/common/groups.h"
 #include "trit/format.h"
 
 namespace trit::cuda {
@@ -39,7 +40,7 @@ inline constexpr std::int32_t kTokenTileGroup = 8;
 
 struct GemmSm90Parameters {
   const std::uint8_t* weights = nullptr;  // [row_blocks, k_tiles, tiles of the operand]
-  const float* token_scales = nullptr;    // s [tokens]
+  const float* token_scales = nullptr;    // s [tokens], or null for 1
   const float* weight_scales = nullptr;   // beta [1] or [out_features], or null for 1
   const float* bias = nullptr;            // [out_features] or null
   void* y = nullptr;                      // [tokens, y_stride] of y_type
@@ -50,8 +51,10 @@ struct GemmSm90Parameters {
   std::int32_t k_tiles = 0;               // ceil(K / inputs of a tile)
   std::int32_t weight_scale_stride = 0;   // 0: one beta, 1: one per output row
   DataType y_type = DataType::float32;
-  bool staged = false;  // y through shared memory and the copy engine
-  TileOrder order;      // persistent kernel
+  bool staged = false;                        // y through shared memory and the copy engine
+  TileOrder order;                            // persistent kernel
+  Groups groups;                              // with group scales; weight_scales is null then
+  const float* group_token_scales = nullptr;  // [tokens, groups] where groups.token_groups
   // Split kernel: blocks of a cluster share K.
   std::int32_t split = 1;             // blocks in a cluster
   std::int32_t stages = 0;            // of the ring

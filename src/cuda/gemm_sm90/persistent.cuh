@@ -19,6 +19,7 @@
 
 #include "cuda/common/launch.cuh"
 #include "cuda/gemm_sm90/epilogue.cuh"
+#include "cuda/gemm_sm90/groups.cuh"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "cuda/gemm_sm90/tile.cuh"
 
@@ -31,13 +32,15 @@ struct PersistentShared {
   static constexpr int kPanelBytes = T::kTokens * 128;  // [token][64 rows of 16 bits]
   static constexpr int kStagingBytes = 2 * T::kRowBlocks * kPanelBytes;
   static constexpr int kScaleBytes = 2 * T::kTokens * 4;  // one copy per warpgroup: each has its own barrier
-  static constexpr int kFixedBytes = kStagingBytes + kScaleBytes;
+  static constexpr int kGroupScaleBytes = T::Operand::kGrouped ? 2 * kScaleBytes : 0;  // two of each
+  static constexpr int kFixedBytes = kStagingBytes + kScaleBytes + kGroupScaleBytes;
   static constexpr int kStages = (kSharedBytes - kFixedBytes) / (T::kStageBytes + 16);
   static constexpr int kBytes = kFixedBytes + kStages * (T::kStageBytes + 16);
 
   static constexpr int kStaging = kStages * T::kStageBytes;
   static constexpr int kScales = kStaging + kStagingBytes;
-  static constexpr int kBarriers = kScales + kScaleBytes;
+  static constexpr int kGroupScales = kScales + kScaleBytes;
+  static constexpr int kBarriers = kGroupScales + kGroupScaleBytes;
 
   static_assert(kStages >= 3, "a ring of fewer than three stages does not hide the latency of memory");
 };
@@ -174,11 +177,19 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
         const std::int32_t mine = thread + 128 * i;
         scale[i] = 1.0F;
         if constexpr (T::Operand::kScaled) {
-          scale[i] = mine < T::kTokens && token + mine < p.tokens ? p.token_scales[token + mine] : 0.0F;
+          if (mine < T::kTokens && (!T::Operand::kGrouped || p.token_scales != nullptr)) {
+            scale[i] = token + mine < p.tokens ? p.token_scales[token + mine] : 0.0F;
+          }
         }
       }
       std::int32_t acc[T::kRowBlocks][T::kAccumulators];
-      multiply<T>(ring, position, p.k_tiles, group, thread, acc);
+      if constexpr (T::Operand::kGrouped) {
+        auto* const group_scales = reinterpret_cast<float*>(shared + Shared::kGroupScales);
+        multiply_groups<T>(ring, position, p, group, thread, row, token,
+                           group_scales + group * 2 * T::kTokens, acc);
+      } else {
+        multiply<T>(ring, position, p.k_tiles, group, thread, acc);
+      }
 #pragma unroll
       for (int i = 0; i < (T::kTokens + 127) / 128; ++i) {
         if (thread + 128 * i < T::kTokens) {

@@ -29,8 +29,21 @@ const GemmSm90Instance* instance_of(const GemmSm90Plan& plan) {
   return nullptr;
 }
 
+/// The compiled tile for a plan with group scales: the plan's, or else the last one of its kind, whose plan is any.
+const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups, bool general) {
+  const auto instances = gemm_sm90_groups(kTileInputs / groups.segment, general);
+  const auto found = std::ranges::find(instances, tile_of(plan), &GemmSm90Instance::tile);
+  return found != instances.end() ? &*found : &instances.back();
+}
+
 bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape) {
   const auto& plan = std::get<GemmSm90Plan>(of);
+  if (shape.group > 0) {
+    const Groups groups = groups_of_shape(shape.in_features, shape.group);
+    return device.compute_capability == 90 && shape.in_features <= kMaxGemmSm90Inputs &&
+           shape.tokens <= kMaxGemmSm90Extent && shape.out_features <= kMaxGemmSm90Extent &&
+           plan.split == 1 && group_instance_of(plan, groups, false)->tile == tile_of(plan);
+  }
   return device.compute_capability == 90 && shape.in_features <= kMaxGemmSm90Inputs &&
          shape.tokens <= kMaxGemmSm90Extent && shape.out_features <= kMaxGemmSm90Extent &&
          instance_of(plan) != nullptr && plan.split >= 1 && plan.split <= largest_split(tile_of(plan)) &&
@@ -38,7 +51,30 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
          plan.split <= std::max<std::int64_t>(1, ceil_div<std::int64_t>(shape.in_features, 256));
 }
 
+/// With group scales: the compiled tile with the least estimate. Nothing for few tokens, where decode reads
+/// the weights once as well.
+std::optional<ProductPlan> choose_groups(const Device& device, const ProductShape& shape) {
+  if (shape.tokens <= 16) {
+    return std::nullopt;
+  }
+  const Groups groups = groups_of_shape(shape.in_features, shape.group);
+  const GemmSm90Instance* best = nullptr;
+  double best_clocks = 0;
+  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, false)) {
+    const double clocks =
+        estimated_group_clocks(instance.tile, shape.tokens, shape.out_features, device.multiprocessors);
+    if (best == nullptr || clocks < best_clocks) {
+      best = &instance;
+      best_clocks = clocks;
+    }
+  }
+  return GemmSm90Plan{true, best->tile.rows, best->tile.tokens, 1};
+}
+
 std::optional<ProductPlan> choose(const Device& device, const ProductShape& shape) {
+  if (shape.group > 0) {
+    return choose_groups(device, shape);
+  }
   const GemmSm90Choice best =
       choose_gemm_sm90(shape.tokens, shape.out_features, shape.in_features, device.multiprocessors);
   return GemmSm90Plan{best.tile.kernel == GemmSm90Kernel::persistent, best.tile.rows, best.tile.tokens,
@@ -47,6 +83,19 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
   if (shape.tokens <= 8 || device.compute_capability != 90) {
+    return;
+  }
+  if (shape.group > 0) {
+    for (const GemmSm90Tile& tile : kGemmSm90Tiles) {
+      const GemmSm90Plan plan{true, tile.rows, tile.tokens, 1};
+      if (tile.kernel == GemmSm90Kernel::persistent && fits(device, plan, shape)) {
+        plans.emplace_back(plan);
+      }
+    }
+    const GemmSm90Plan narrow{true, 128, 32, 1};
+    if (fits(device, narrow, shape)) {
+      plans.emplace_back(narrow);
+    }
     return;
   }
   const auto clocks = [&](const GemmSm90Tile& tile, std::int32_t split) {
@@ -71,7 +120,7 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
 }
 
 bool run(const Device& device, const ProductPlan& of, const Product& args, Stream stream) {
-  if (!fits(device, of, {args.tokens, args.out_features, args.in_features})) {
+  if (!fits(device, of, {args.tokens, args.out_features, args.in_features, args.group})) {
     return false;
   }
   const auto& plan = std::get<GemmSm90Plan>(of);
@@ -85,12 +134,25 @@ bool run(const Device& device, const ProductPlan& of, const Product& args, Strea
   p.y_type = args.y_type;
   p.tokens = static_cast<std::int32_t>(args.tokens);
   p.out_features = static_cast<std::int32_t>(args.out_features);
+  const GemmSm90Instance* instance = instance_of(plan);
+  if (args.group > 0) {
+    p.groups = groups_of_product(args);
+    p.weight_scales = nullptr;
+    if (p.groups.token_groups) {
+      p.group_token_scales = args.token_scale;
+      p.token_scales = nullptr;
+    }
+    const bool general = p.groups.token_groups || !p.groups.half;
+    instance = group_instance_of(plan, p.groups, general);
+    if (general && p.groups.segment < kTileInputs) {
+      p.groups = in_segments(p.groups, static_cast<int>(kGroupStep));  // what that kernel is compiled for
+    }
+  }
   const GemmSm90Tokens q{.data = args.q,
                          .element_bytes = 1,
                          .in_features = args.in_features,
                          .stride_bytes = quantized_row_bytes(args.in_features)};
-  launch_gemm_sm90("product", *instance_of(plan), plan.split, q, p, device.multiprocessors, args.programmatic,
-                   stream);
+  launch_gemm_sm90("product", *instance, plan.split, q, p, device.multiprocessors, args.programmatic, stream);
   return true;
 }
 

@@ -71,6 +71,19 @@ constexpr std::int32_t largest_split(const GemmSm90Tile& tile) {
   return tile.rows == 256 ? 4 : kMaxGemmSm90Split;
 }
 
+/// The persistent kernel with group scales: clocks but for the inputs, which all tiles have alike. Each of the two
+/// warpgroups multiplies, 4 wgmma of the tile's tokens or the A operand's 36 clocks, and adds up, while the
+/// other one does the same.
+constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t tokens,
+                                        std::int64_t out_features, std::int32_t multiprocessors) {
+  const std::int64_t tiles =
+      (out_features + tile.rows - 1) / tile.rows * ((tokens + tile.tokens - 1) / tile.tokens);
+  const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
+  const double multiply = 4 * std::max(tile.tokens / 2.0 * 1.16, 36.0);
+  const double add_up = tile.tokens / 2.0 * 3 + 130;
+  return static_cast<double>(waves) * std::max(2 * multiply, multiply + add_up);
+}
+
 struct GemmSm90Choice {
   GemmSm90Tile tile;
   std::int32_t split;  // blocks per tile, 1 for the persistent kernel

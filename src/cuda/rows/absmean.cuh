@@ -36,6 +36,23 @@ __device__ __forceinline__ float abs_sum(const float* row, std::int64_t in_featu
   return tree_sum(accumulators, thread % 32);
 }
 
+/// lane_sum |values[0 .. count - 1]| by a warp, in every lane: accumulator j is lane j mod 32's number j / 32.
+__device__ __forceinline__ float warp_abs_sum(const float* values, std::int64_t count, int lane) {
+  float acc[kWarps] = {};
+  for (std::int64_t first = lane; first < count; first += kLanes) {
+    float v[kWarps];
+#pragma unroll
+    for (int i = 0; i < kWarps; ++i) {
+      v[i] = first + 32 * i < count ? values[first + 32 * i] : 0.0F;
+    }
+#pragma unroll
+    for (int i = 0; i < kWarps; ++i) {
+      acc[i] = __fadd_rn(acc[i], __uint_as_float(__float_as_uint(v[i]) & 0x7fffffffU));
+    }
+  }
+  return tree_sum(acc);
+}
+
 /// beta of the whole matrix, in every thread, from its rows' sums. `accumulators` as above.
 __device__ __forceinline__ float beta_of_rows(const float* row_sums, std::int64_t out_features,
                                               std::int64_t in_features, double* accumulators) {

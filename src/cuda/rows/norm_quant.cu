@@ -14,7 +14,9 @@
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 115,000 of 16 bits) is read twice.
 #include "cuda/common/checks.h"
+#include "cuda/common/groups.h"
 #include "cuda/common/launch.cuh"
+#include "cuda/rows/norm_quant_groups.h"
 #include "cuda/rows/norm_quant_registers.cuh"
 #include "cuda/rows/norm_quant_rows.cuh"
 
@@ -173,6 +175,9 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
   if (args.norm == Norm::rms && !(args.eps > 0)) {
     throw Error("cuda::norm_quant: eps is " + std::to_string(args.eps) + ", wanted a positive value");
   }
+  if (args.group != 0) {
+    require_group(ScaleGranularity::group, args.group, "norm_quant");
+  }
   const std::int64_t row_bytes = quantized_row_bytes(args.in_features);
   const std::int64_t cached_bytes =
       kHeaderBytes + row_bytes * static_cast<std::int64_t>(size_of(args.x_type));
@@ -192,6 +197,9 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                                      .q = args.q,
                                      .scale = args.scale,
                                      .rstd = args.rstd};
+  if (args.group > 0 || args.rotation_block > 0 || args.rotation_signs != nullptr) {
+    return norm_quant_groups(device, args, arguments, stream);
+  }
   if (fits_registers(device, args)) {
     return args.x_type == DataType::bfloat16 ? launch_registers<DataType::bfloat16>(args, arguments, stream)
                                              : launch_registers<DataType::float16>(args, arguments, stream);

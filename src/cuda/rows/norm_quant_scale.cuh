@@ -60,24 +60,37 @@ struct TokenScale {
   bool good;     // false: q is 0 and s NaN
 };
 
-/// `squares`: lane_sum of x^2; `magnitude`: the maximum of |x g|.
+/// What a row's mean square gives.
+struct RowNorm {
+  float mean_square, rstd;
+};
+/// `squares`: lane_sum of x^2.
 template <bool kNorm>
-__device__ __forceinline__ TokenScale token_scale(const NormQuantArguments& a, float squares,
-                                                  float magnitude) {
-  TokenScale row;
-  float mean_square = 0;
-  row.rstd = 1;
-  if constexpr (kNorm) {
-    mean_square = __fdiv_rn(squares, static_cast<float>(a.in_features));
-    row.rstd = __fdiv_rn(1.0F, __fsqrt_rn(__fadd_rn(mean_square, a.eps)));
+__device__ __forceinline__ RowNorm row_norm(const NormQuantArguments& a, float squares) {
+  if constexpr (!kNorm) {
+    return {0.0F, 1.0F};
   }
+  const float mean_square = __fdiv_rn(squares, static_cast<float>(a.in_features));
+  return {mean_square, __fdiv_rn(1.0F, __fsqrt_rn(__fadd_rn(mean_square, a.eps)))};
+}
+
+/// `magnitude`: the maximum of |x g| of a row or a group.
+template <bool kNorm>
+__device__ __forceinline__ TokenScale token_scale(const RowNorm& norm, float magnitude) {
+  TokenScale row;
+  row.rstd = norm.rstd;
   const float product = kNorm ? __fmul_rn(row.rstd, magnitude) : magnitude;
-  row.good = is_finite(mean_square) && is_finite(magnitude) && is_finite(product);
+  row.good = is_finite(norm.mean_square) && is_finite(magnitude) && is_finite(product);
   const float absmax = product > 1e-5F ? product : 1e-5F;
   const float inverse = __fdiv_rn(127.0F, absmax);
   row.factor = kNorm ? __fmul_rn(row.rstd, inverse) : inverse;
   row.scale = row.good ? __fdiv_rn(absmax, 127.0F) : __uint_as_float(0x7fc00000U);
   return row;
+}
+template <bool kNorm>
+__device__ __forceinline__ TokenScale token_scale(const NormQuantArguments& a, float squares,
+                                                  float magnitude) {
+  return token_scale<kNorm>(row_norm<kNorm>(a, squares), magnitude);
 }
 
 __device__ __forceinline__ void store_token_scale(const NormQuantArguments& a, std::int64_t row,

@@ -11,10 +11,11 @@
 #include <algorithm>
 
 #include "cuda/common/checks.h"
-#include "cuda/common/granularity.h"
+#include "cuda/common/groups.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
 #include "cuda/rows/absmean.cuh"
+#include "cuda/rows/pack_groups.h"
 #include "cuda/rows/prepare_tile.cuh"
 #include "cuda/rows/ternary.cuh"
 
@@ -87,11 +88,15 @@ __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const Pac
 
 void pack_weights(const Device& device, const PackWeights& args, Stream stream) {
   require_matrix(args.out_features, args.in_features, "pack_weights");
-  require_no_groups(args.granularity, "pack_weights");
+  require_group(args.granularity, args.group, "pack_weights");
   require_aligned(args.w, sizeof(float), "pack_weights", "w");
   require_aligned(args.scale, sizeof(float), "pack_weights", "scale");
   require_aligned(args.codes, 1, "pack_weights", "codes");
   require_aligned(args.weights, 16, "pack_weights", "weights");
+  if (args.granularity == ScaleGranularity::group) {
+    require_aligned(args.group_scale, 16, "pack_weights", "group_scale");
+    return pack_groups(args, stream);
+  }
   require_aligned(args.counter, sizeof(std::int32_t), "pack_weights", "counter");
   if (args.granularity == ScaleGranularity::tensor) {
     require_aligned(args.row_sums, sizeof(float), "pack_weights", "row_sums");

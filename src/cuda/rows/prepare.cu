@@ -2,7 +2,7 @@
 //
 // Weights to frag64x128 (fragments.cuh), from the stored form or from floats.
 #include "cuda/common/checks.h"
-#include "cuda/common/granularity.h"
+#include "cuda/common/groups.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/rows/prepare_tile.cuh"
 #include "cuda/rows/ternary.cuh"
@@ -22,12 +22,12 @@ __global__ __launch_bounds__(kTileThreads) void prepare_stored_kernel(const std:
 __global__ __launch_bounds__(kTileThreads) void prepare_float_kernel(const float* w,
                                                                      std::int64_t out_features,
                                                                      std::int64_t in_features,
-                                                                     const float* scale, bool per_row,
+                                                                     const float* scale, RowScales scales,
                                                                      std::uint8_t* weights) {
   const bool vector = in_features % 4 == 0 && reinterpret_cast<std::uintptr_t>(w) % 16 == 0;
   prepare_tile(blockIdx.x, static_cast<int>(threadIdx.x), out_features, in_features, weights,
                [&](std::int64_t row, std::int64_t i) {
-                 const float inverse = __fdiv_rn(1.0F, scale[per_row ? row : 0]);
+                 const float inverse = __fdiv_rn(1.0F, scale[scales.at(row, 4 * i)]);
                  return ternary_byte(w + row * in_features + 4 * i, in_features - 4 * i, inverse, vector);
                });
 }
@@ -61,14 +61,15 @@ void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::
 }
 
 void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
-                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream) {
+                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream,
+                     std::int64_t group) {
   const unsigned tiles = tiles_of(out_features, in_features, "prepare_weights");
-  require_no_groups(granularity, "prepare_weights");
+  require_group(granularity, group, "prepare_weights");
   require_aligned(w, sizeof(float), "prepare_weights", "w");
   require_aligned(scale, sizeof(float), "prepare_weights", "scale");
   require_aligned(weights, 16, "prepare_weights", "weights");
   launch<prepare_float_kernel>("prepare_float", {.grid = {tiles}, .block = {kTileThreads}}, stream, w,
-                               out_features, in_features, scale, granularity == ScaleGranularity::row,
+                               out_features, in_features, scale, row_scales(granularity, in_features, group),
                                weights);
 }
 

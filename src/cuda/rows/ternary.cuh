@@ -4,8 +4,22 @@
 #pragma once
 
 #include "cuda/common/platform.cuh"
+#include "trit/format.h"
 
 namespace trit::cuda {
+
+/// Which scale of a matrix belongs to a weight.
+struct RowScales {
+  std::int64_t of_row;  // scales from row to row: 0 (per tensor), 1, or the groups of a row
+  unsigned group;       // inputs of a group, or 0
+  __device__ __forceinline__ std::int64_t at(std::int64_t row, std::int64_t input) const {
+    return row * of_row + (group == 0 ? 0U : static_cast<unsigned>(input) / group);
+  }
+};
+inline RowScales row_scales(ScaleGranularity granularity, std::int64_t in_features, std::int64_t group) {
+  return {.of_row = granularity == ScaleGranularity::tensor ? 0 : groups_of(in_features, group),
+          .group = static_cast<unsigned>(group > in_features ? 0 : group)};
+}
 
 /// clamp(rint(w * inverse), -1, 1) as 2-bit two's complement, 0 where the product is NaN. rint rounds half to
 /// even, so +-0.5 is 0 and the whole of it is two comparisons, false for NaN.

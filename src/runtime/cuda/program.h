@@ -98,7 +98,9 @@ class ProgramBuilder {
   const ConvolutionPlan& plan_convolution(const Convolution& convolution);
   Cublas& cublas();
   /// The plan of a ternary product. All products share the workspace, which is there once the steps run.
-  cuda::ProductPlan plan_product(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features);
+  /// `group`: inputs of a weight scale, or 0.
+  cuda::ProductPlan plan_product(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features,
+                                 std::int64_t group);
   const DeviceMemory& product_workspace() const { return program_.workspace_; }
 
  private:

@@ -43,10 +43,27 @@ const std::uint8_t* Weights::ternary(const TernaryView& matrix) {
   return prepared;
 }
 
+const void* Weights::group_scales(const TernaryView& matrix, DataType& type) {
+  const bool exact = std::ranges::all_of(matrix.scale, [](float scale) {
+    return float16_to_float(float_to_float16(scale)) == scale;
+  });
+  type = exact ? DataType::float16 : DataType::float32;
+  std::byte* const prepared =
+      take(cuda::group_scale_bytes(matrix.out_features, matrix.in_features, matrix.group, type));
+  if (prepared != nullptr) {
+    auto* const scale = reinterpret_cast<float*>(staging_.get());
+    check(cudaMemcpy(scale, matrix.scale.data(), matrix.scale.size_bytes(), cudaMemcpyHostToDevice),
+          "copying scales");
+    cuda::prepare_group_scales(scale, matrix.out_features, matrix.in_features, matrix.group, type, prepared,
+                               nullptr);
+  }
+  return prepared;
+}
+
 Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
   io::refuse_rotation(file.metadata(), file.path().string());
   std::map<std::string, std::uint32_t> crcs;
-  std::size_t largest_codes = 0;
+  std::size_t staged = 0;
   for (std::size_t i = 1; i < network.graph.nodes.size(); ++i) {
     const auto matrix = network.graph.nodes[i].op->ternary_matrix();
     if (!matrix) {
@@ -58,14 +75,9 @@ Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
       throw Error(what + ": " + std::to_string(matrix->in_features) + " inputs, wanted at most " +
                   std::to_string(cuda::kMaxInFeatures) + ", since sums are 32-bit");
     }
-    if (matrix->group != 0) {
-      throw Error(what + ": scales for groups of " + std::to_string(matrix->group) +
-                  " inputs, which the backend 'cuda' has no kernels for; wanted one scale, or one per row "
-                  "(a CPU backend runs such a model)");
-    }
     trit::check(*matrix, what);
     crcs[tensor] = crc32c(std::as_bytes(matrix->codes));
-    largest_codes = std::max(largest_codes, matrix->codes.size());
+    staged = std::max({staged, matrix->codes.size(), matrix->group != 0 ? matrix->scale.size_bytes() : 0});
   }
   // Last: what is wrong in a way that can be named has been named.
   io::verify_checksum(file, crcs);
@@ -78,7 +90,7 @@ Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
   };
   upload_all();
   memory_ = allocate_device(used_, "the model's weights");
-  staging_ = allocate_device(largest_codes, "a layer's codes");
+  staging_ = allocate_device(staged, "a layer's codes and scales");
   if (memory_) {
     upload_all();
   }

@@ -24,6 +24,8 @@ class Weights {
   const float* floats(std::vector<float>& values);
   /// The codes, prepared for the products.
   const std::uint8_t* ternary(const TernaryView& matrix);
+  /// Group scales, prepared for the products; `type` is how: float16 where that holds all of them exactly.
+  const void* group_scales(const TernaryView& matrix, DataType& type);
 
   std::size_t bytes() const { return used_; }
 

@@ -111,8 +111,16 @@ class BitLinear final : public Operator {
     granularity_ = scale_.size() > 1 ? ScaleGranularity::row : ScaleGranularity::tensor;
     gpu_bias_ = weights.floats(bias_);
     gpu_norm_weight_ = weights.floats(norm_weight_);
-    gpu_codes_ = weights.ternary({out_, in_, codes_, scale_});
-    gpu_scale_ = weights.floats(scale_);
+    gpu_codes_ = weights.ternary({out_, in_, codes_, scale_, group_});
+    if (group_ != 0) {
+      granularity_ = ScaleGranularity::group;
+      gpu_group_scale_ = weights.group_scales({out_, in_, codes_, scale_, group_}, gpu_group_scale_type_);
+      if (gpu_group_scale_ != nullptr) {
+        scale_ = {};
+      }
+    } else {
+      gpu_scale_ = weights.floats(scale_);
+    }
   }
 
   gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
@@ -120,9 +128,11 @@ class BitLinear final : public Operator {
     const std::int64_t rows = builder.values(step.node) / out_;
     const std::size_t x = builder.input(step);
     const std::size_t q = builder.new_buffer(static_cast<std::size_t>(rows * cuda::quantized_row_bytes(in_)));
-    const std::size_t scale = builder.new_buffer(static_cast<std::size_t>(rows) * sizeof(float));
+    const std::int64_t token_group = token_scale_per_group_ ? group_ : 0;
+    const std::size_t scale =
+        builder.new_buffer(static_cast<std::size_t>(rows * groups_of(in_, token_group)) * sizeof(float));
     const std::size_t y = builder.new_values(step.node);
-    const cuda::ProductPlan plan = builder.plan_product(rows, out_, in_);
+    const cuda::ProductPlan plan = builder.plan_product(rows, out_, in_, group_);
     // The product may start while norm_quant ends, and norm_quant while the layer in front of it does: what
     // they read before they wait for it is older.
     const bool programmatic = device.compute_capability >= 90;
@@ -137,7 +147,8 @@ class BitLinear final : public Operator {
                                      .eps = eps_,
                                      .q = memory.at<std::int8_t>(q),
                                      .scale = memory.at<float>(scale),
-                                     .programmatic = programmatic};
+                                     .programmatic = programmatic,
+                                     .group = token_group};
       const cuda::Product product{.weights = gpu_codes_,
                                   .out_features = out_,
                                   .in_features = in_,
@@ -149,7 +160,12 @@ class BitLinear final : public Operator {
                                   .bias = gpu_bias_,
                                   .y = memory.at<float>(y),
                                   .workspace = workspace.get(),
-                                  .programmatic = programmatic};
+                                  .programmatic = programmatic,
+                                  .group = group_,
+                                  .group_scale = gpu_group_scale_,
+                                  .group_scale_type = gpu_group_scale_type_,
+                                  .token_scales = token_scale_per_group_ ? TokenScaleGranularity::group
+                                                                         : TokenScaleGranularity::token};
       cuda::norm_quant(device, quantize, stream);
       cuda::product(device, plan, product, stream);
     });
@@ -175,6 +191,8 @@ class BitLinear final : public Operator {
   ScaleGranularity granularity_ = ScaleGranularity::tensor;
   const std::uint8_t* gpu_codes_ = nullptr;
   const float* gpu_scale_ = nullptr;
+  const void* gpu_group_scale_ = nullptr;
+  DataType gpu_group_scale_type_ = DataType::float32;
   const float* gpu_bias_ = nullptr;
   const float* gpu_norm_weight_ = nullptr;
 #endif

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+//
+// Group scales in the order that the products read, and the sum over a row's groups.
+//
+//   scales    [64 output rows][group][64]: of each strip of 16 rows g, g + 8 are neighbours, g = 0 .. 7, since
+//             a lane of mma holds sums of both
+//
+//   acc = fma((float)isum, w, acc), group after group; w is beta, or beta times the token's scale of the group
+#pragma once
+
+#include "cuda/common/fragments.cuh"
+#include "cuda/common/groups.h"
+#include "cuda/common/ptx.cuh"
+
+namespace trit::cuda {
+
+/// Where row 0 .. 63 of a block is among the block's scales of a group.
+__host__ __device__ constexpr int scale_place(int row) {
+  return row / kStripRows * kStripRows + row % 8 * 2 + row / 8 % 2;
+}
+/// The inverse.
+__host__ __device__ constexpr int row_of_scale_place(int place) {
+  return place / kStripRows * kStripRows + place % kStripRows / 2 + place % 2 * 8;
+}
+/// Bytes of a strip's scales of one group.
+__host__ __device__ constexpr unsigned strip_scale_bytes(bool half) { return kStripRows * (half ? 2U : 4U); }
+
+template <bool kHalf>
+__device__ __forceinline__ float scale_at(const void* scales, unsigned i) {
+  if constexpr (kHalf) {
+    return ptx::from_float16(static_cast<const std::uint16_t*>(scales)[i]);
+  } else {
+    return static_cast<const float*>(scales)[i];
+  }
+}
+
+/// Copies the scales of groups first .. first + count - 1 of `strips` strips from `first_strip` on to shared memory, [group][strip], without
+/// waiting for them. Strips beyond the matrix repeat the last one.
+__device__ __forceinline__ void start_scales(const Groups& groups, unsigned first, unsigned count,
+                                             unsigned first_strip, unsigned strips, unsigned all_strips,
+                                             std::uint8_t* to, unsigned thread, unsigned threads) {
+  const unsigned strip_bytes = strip_scale_bytes(groups.half);
+  const unsigned units = strip_bytes / 16;
+  const auto* const from = static_cast<const std::uint8_t*>(groups.scale);
+#pragma unroll 1
+  for (unsigned i = thread; i < count * strips * units; i += threads) {
+    const unsigned g = i / (strips * units);
+    const unsigned rest = i - g * (strips * units);
+    const unsigned strip = min(first_strip + rest / units, all_strips - 1);
+    const std::uint64_t block = std::uint64_t{strip / 4} * static_cast<unsigned>(groups.count) + first + g;
+    ptx::cp_async_16(to + i * 16, from + (block * 4 + strip % 4) * strip_bytes + rest % units * 16);
+  }
+}
+
+/// The sums of kValues tokens and one output row over the groups, from sums of segments that lie in shared
+/// memory.
+template <int kValues>
+struct GroupSum {
+  float acc[kValues] = {};
+  std::int32_t isum[kValues] = {};  // of the group that is not complete
+
+  /// Adds up `count` segments, of which `place` is the number of the first one within its group. `last`: of
+  /// these segments, the one that ends the row; it completes a group. `segment(i, sums)` gives the sums of
+  /// segment i, `scale(g)` the weight scale of the g-th group from the first segment's on, `token_scale(g, value)`
+  /// a token's. Where a segment is a group, kBatch of them are loaded at a time.
+  template <bool kTokenGroups, int kBatch, typename Segment, typename Scale, typename TokenScale>
+  __device__ __forceinline__ void add(unsigned count, unsigned place, unsigned per_group, unsigned last,
+                                      const Segment& segment, const Scale& scale,
+                                      const TokenScale& token_scale) {
+    const auto weight = [&](unsigned g, float(&w)[kValues]) {
+      const float beta = scale(g);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        w[v] = kTokenGroups ? __fmul_rn(beta, token_scale(g, v)) : beta;
+      }
+    };
+    const auto complete = [&](unsigned g, const std::int32_t(&sums)[kValues]) {
+      float w[kValues];
+      weight(g, w);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        acc[v] = __fmaf_rn(__int2float_rn(sums[v]), w[v], acc[v]);
+      }
+    };
+    if (per_group == 1) {
+      unsigned first = 0;
+#pragma unroll 1
+      for (; first + kBatch <= count; first += kBatch) {
+        std::int32_t sums[kBatch][kValues];
+        float w[kBatch][kValues];
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {  // all loads in flight
+          segment(first + i, sums[i]);
+          weight(first + i, w[i]);
+        }
+#pragma unroll
+        for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+          for (int v = 0; v < kValues; ++v) {
+            acc[v] = __fmaf_rn(__int2float_rn(sums[i][v]), w[i][v], acc[v]);
+          }
+        }
+      }
+#pragma unroll 4
+      for (; first < count; ++first) {
+        std::int32_t sums[kValues];
+        segment(first, sums);
+        complete(first, sums);
+      }
+      return;
+    }
+    unsigned g = 0;
+#pragma unroll 1
+    for (unsigned i = 0; i < count; ++i) {
+      std::int32_t sums[kValues];
+      segment(i, sums);
+#pragma unroll
+      for (int v = 0; v < kValues; ++v) {
+        isum[v] += sums[v];
+      }
+      if (++place == per_group || i == last) {
+        complete(g, isum);
+#pragma unroll
+        for (int v = 0; v < kValues; ++v) {
+          isum[v] = 0;
+        }
+        place = 0;
+        ++g;
+      }
+    }
+  }
+};
+
+}  // namespace trit::cuda

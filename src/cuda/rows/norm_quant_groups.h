@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include "cuda/rows/norm_quant_scale.cuh"
+#include "trit/cuda.h"
+
+namespace trit::cuda {
+
+/// norm_quant with a rotation or with group scales (norm_quant_groups.cu); all other arguments are checked, and are
+/// in `row`. Throws Error for a rotation that is not valid, or of a row that does not fit in shared memory.
+void norm_quant_groups(const Device& device, const NormQuant& args, NormQuantArguments row, Stream stream);
+
+}  // namespace trit::cuda

@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: MIT
+//
+// The row kernels with group scales and with a rotation against the scalar code, bit for bit.
+#include <array>
+#include <limits>
+#include <optional>
+
+#include "cuda/support.h"
+#include "format/golden_case.h"
+#include "trit/rotation.h"
+
+namespace trit::test {
+namespace {
+
+class CudaRowGroupsTest : public CudaTest {
+ protected:
+  std::int64_t any_group() {
+    constexpr std::array<std::int64_t, 8> kGroups = {128, 64, 128, 32, 96, 160, 256, 1024};
+    const std::int64_t i = uniform(0, 9);
+    return i < 8 ? kGroups[static_cast<std::size_t>(i)] : 32 * uniform(1, 40);
+  }
+  /// Scalar code: returns r. `group` 0: one scale; `block` 0: no rotation.
+  static float oracle(std::span<const float> x, Norm norm, const std::vector<float>& g, std::int64_t group,
+                      std::int64_t block, const std::vector<std::int8_t>& signs, std::span<std::int8_t> q,
+                      std::span<float> scale) {
+    if (block == 0) {
+      return norm_quant_groups_row(x, norm, g, 1e-6F, group, q, scale);
+    }
+    const float r = norm_quant_row(x, norm, {}, 1e-6F, q).rstd;
+    std::vector<float> z(x.begin(), x.end());
+    for (std::size_t k = 0; norm == Norm::rms && k < g.size(); ++k) {
+      z[k] *= g[k];
+    }
+    rotate_row(z, {.block = block, .signs = signs.empty() ? nullptr : signs.data()});
+    const std::size_t size = group == 0 ? z.size() : static_cast<std::size_t>(group);
+    for (std::size_t first = 0; first < z.size(); first += size) {
+      const auto of_group = std::span(z).subspan(first, std::min(size, z.size() - first));
+      std::uint32_t largest = 0;
+      for (const float value : of_group) {
+        largest = std::max(largest, std::bit_cast<std::uint32_t>(value) & 0x7fffffffU);
+      }
+      const float max = std::bit_cast<float>(largest);
+      const bool good = std::isfinite(r) && r > 0 && std::isfinite(max) && std::isfinite(r * max);
+      const float absmax = std::max(r * max, 1e-5F);
+      const float factor = r * (127.0F / absmax);
+      scale[first / size] = good ? absmax / 127.0F : std::numeric_limits<float>::quiet_NaN();
+      for (std::size_t k = 0; k < of_group.size(); ++k) {
+        q[first + k] = static_cast<std::int8_t>(good ? std::nearbyintf(of_group[k] * factor) : 0.0F);
+      }
+    }
+    return r;
+  }
+};
+
+// absmean, ternarize_pack, both ways of prepare_weights, and pack_weights.
+TEST_F(CudaRowGroupsTest, Weights) {
+  for (int i = 0; i < rounds(16) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t n = size_near(64, 200);
+    const std::int64_t k = i % 8 == 0 ? uniform(1, 40) : size_near(128, 700);
+    const std::int64_t group = any_group();
+    SCOPED_TRACE("N, K, group = " + std::to_string(n) + ", " + std::to_string(k) + ", " +
+                 std::to_string(group));
+    std::vector<float> w = normals(n * k);
+    for (float& value : w) {
+      value *= uniform(0, 30) == 0 ? 1e-6F : 0.02F;
+    }
+    if (i % 5 == 0) {
+      std::fill_n(w.begin(), std::min<std::int64_t>(n * k, group), 0.0F);
+    }
+    const TernaryMatrix wanted = pack(w, n, k, ScaleGranularity::group, group);
+    const DeviceArray<float> device_w{std::span<const float>(w), static_cast<std::size_t>(uniform(0, 1))};
+    const DeviceArray<float> scale(wanted.scale.size());
+    cuda::absmean(device_w.data(), n, k, ScaleGranularity::group, scale.data(), nullptr, nullptr, group);
+    ASSERT_EQ(bits_of(values_of(scale)), bits_of(wanted.scale));
+    const DeviceArray<std::uint8_t> codes(wanted.codes.size());
+    cuda::ternarize_pack(device_w.data(), n, k, ScaleGranularity::group, scale.data(), codes.data(), nullptr,
+                         group);
+    ASSERT_EQ(values_of(codes), wanted.codes);
+    const DeviceArray<std::uint8_t> from_codes(cuda::weight_bytes(n, k));
+    cuda::prepare_weights(codes.data(), n, k, from_codes.data(), nullptr);
+    const DeviceArray<std::uint8_t> from_floats(cuda::weight_bytes(n, k));
+    cuda::prepare_weights(device_w.data(), n, k, ScaleGranularity::group, scale.data(), from_floats.data(),
+                          nullptr, group);
+    ASSERT_EQ(values_of(from_floats), values_of(from_codes));
+    const DeviceArray<float> prepared(cuda::group_scale_bytes(n, k, group, DataType::float32) / 4);
+    cuda::prepare_group_scales(scale.data(), n, k, group, DataType::float32, prepared.data(), nullptr);
+
+    const DeviceArray<float> packed_scale(wanted.scale.size());
+    const DeviceArray<std::uint8_t> packed_codes(wanted.codes.size());
+    const DeviceArray<std::uint8_t> packed_weights(from_codes.size());
+    const DeviceArray<float> packed_prepared(prepared.size());
+    cuda::pack_weights(largest_device(),
+                       {.w = device_w.data(),
+                        .out_features = n,
+                        .in_features = k,
+                        .granularity = ScaleGranularity::group,
+                        .group = group,
+                        .scale = packed_scale.data(),
+                        .codes = packed_codes.data(),
+                        .weights = packed_weights.data(),
+                        .group_scale = packed_prepared.data()},
+                       nullptr);
+    ASSERT_EQ(bits_of(values_of(packed_scale)), bits_of(wanted.scale));
+    ASSERT_EQ(values_of(packed_codes), wanted.codes);
+    ASSERT_EQ(values_of(packed_weights), values_of(from_codes));
+    ASSERT_EQ(bits_of(values_of(packed_prepared)), bits_of(values_of(prepared)));
+    ++cases_;
+  }
+}
+
+TEST_F(CudaRowGroupsTest, NormQuant) {
+  for (int i = 0; i < rounds(60) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const bool rotated = i % 2 == 1;
+    const std::int64_t block =
+        std::array<std::int64_t, 4>{512, 1024, 2048, 4096}[static_cast<std::size_t>(i / 2 % 4)];
+    const std::int64_t m = uniform(1, 4);
+    const std::int64_t k = rotated ? block * uniform(1, block > 1024 ? 1 : 3) : size_near(128, 1500);
+    const std::int64_t group = rotated && i % 4 == 1 ? 0 : any_group();
+    const Norm norm = uniform(0, 1) == 0 ? Norm::none : Norm::rms;
+    const auto type = std::array{DataType::float32, DataType::bfloat16,
+                                 DataType::float16}[static_cast<std::size_t>(uniform(0, 2))];
+    SCOPED_TRACE("M, K, group, block = " + std::to_string(m) + ", " + std::to_string(k) + ", " +
+                 std::to_string(group) + ", " + std::to_string(rotated ? block : 0));
+    std::vector<float> x = normals(m * k);
+    for (float& value : x) {
+      value *= uniform(0, 50) == 0 ? 100.0F : 1.0F;
+      value = type == DataType::float32 ? value : from_half(type, to_half(type, value));
+    }
+    if (uniform(0, 3) == 0) {
+      x[static_cast<std::size_t>(uniform(0, m * k - 1))] = std::numeric_limits<float>::quiet_NaN();
+    }
+    if (uniform(0, 3) == 0) {
+      std::fill_n(x.begin(), std::min<std::int64_t>(k, 200), 0.0F);
+    }
+    std::vector<std::uint16_t> halves(x.size());
+    std::ranges::transform(x, halves.begin(), [&](float v) {
+      return type == DataType::float32 ? std::uint16_t{0} : to_half(type, v);
+    });
+    const std::vector<float> g = uniform(0, 1) == 0 ? std::vector<float>{} : normals(k);
+    std::vector<std::int8_t> signs;
+    for (std::int64_t j = 0; rotated && i % 6 != 1 && j < k; ++j) {
+      signs.push_back(static_cast<std::int8_t>(2 * uniform(0, 1) - 1));
+    }
+    const DeviceArray<float> device_x{std::span<const float>(x)};
+    const DeviceArray<std::uint16_t> device_halves{std::span<const std::uint16_t>(halves)};
+    const DeviceArray<float> device_g{std::span<const float>(g)};
+    const DeviceArray<std::int8_t> device_signs{std::span<const std::int8_t>(signs)};
+    const std::int64_t groups = groups_of(k, group);
+    const std::int64_t row_bytes = cuda::quantized_row_bytes(k);
+    const DeviceArray<std::int8_t> q(static_cast<std::size_t>(m * row_bytes));
+    const DeviceArray<float> scale(static_cast<std::size_t>(m * groups));
+    const DeviceArray<float> rstd(static_cast<std::size_t>(m));
+    cuda::Device device = largest_device();
+    if (!rotated && i % 8 == 0) {
+      device.shared_bytes = 2048;  // a row does not fit
+    }
+    cuda::norm_quant(
+        device,
+        {.x = type == DataType::float32 ? static_cast<const void*>(device_x.data()) : device_halves.data(),
+         .x_type = type,
+         .tokens = m,
+         .in_features = k,
+         .x_stride = k,
+         .norm = norm,
+         .norm_weight = g.empty() ? nullptr : device_g.data(),
+         .q = q.data(),
+         .scale = scale.data(),
+         .rstd = rstd.data(),
+         .group = group,
+         .rotation_block = rotated ? block : 0,
+         .rotation_signs = signs.empty() ? nullptr : device_signs.data()},
+        nullptr);
+    const std::vector<std::int8_t> found_q = values_of(q);
+    const std::vector<float> found_scale = values_of(scale);
+    const std::vector<float> found_rstd = values_of(rstd);
+    for (std::int64_t row = 0; row < m; ++row) {
+      const auto of_x = std::span(x).subspan(static_cast<std::size_t>(row * k), static_cast<std::size_t>(k));
+      std::vector<std::int8_t> wanted_q(static_cast<std::size_t>(k));
+      std::vector<float> wanted_scale(static_cast<std::size_t>(groups));
+      const float wanted_rstd =
+          oracle(of_x, norm, g, group, rotated ? block : 0, signs, wanted_q, wanted_scale);
+      ASSERT_TRUE(same_bits(found_rstd[static_cast<std::size_t>(row)], wanted_rstd));
+      for (std::int64_t j = 0; j < groups; ++j) {
+        ASSERT_TRUE(same_bits(found_scale[static_cast<std::size_t>(row * groups + j)],
+                              wanted_scale[static_cast<std::size_t>(j)]))
+            << "group " << j;
+      }
+      for (std::int64_t j = 0; j < row_bytes; ++j) {
+        ASSERT_EQ(found_q[static_cast<std::size_t>(row * row_bytes + j)],
+                  j < k ? wanted_q[static_cast<std::size_t>(j)] : 0)
+            << "row " << row << " input " << j;
+      }
+    }
+    ++cases_;
+  }
+}
+
+}  // namespace
+}  // namespace trit::test
