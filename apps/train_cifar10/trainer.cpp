@@ -55,6 +55,7 @@ nlohmann::ordered_json constants(const TrainOptions& options, const TrainingData
           {"train_images", data.images},
           {"linear", name_of(options.linear)},
           {"backward", name_of(options.backward)},
+          {"scale", options.scale},
           {"precision", name_of(options.precision)},
           {"device", device.str()},
           {"threads", at::get_num_threads()},
