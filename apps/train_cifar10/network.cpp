@@ -18,9 +18,12 @@ trit::nn::Backward backward_of(BackwardKind kind) {
                                             : trit::nn::Backward::int8_all;
 }
 
-trit::nn::BitLinear bit_linear(std::int64_t in_features, std::int64_t out_features, BackwardKind backward) {
-  return trit::nn::BitLinear(
-      trit::nn::BitLinearOptions(in_features, out_features).bias(false).backward(backward_of(backward)));
+trit::nn::BitLinear bit_linear(std::int64_t in_features, std::int64_t out_features, BackwardKind backward,
+                               const apps::Scales& scales) {
+  return trit::nn::BitLinear(trit::nn::BitLinearOptions(in_features, out_features)
+                                 .bias(false)
+                                 .scale(scales.granularity, scales.group)
+                                 .backward(backward_of(backward)));
 }
 
 }  // namespace
@@ -31,13 +34,13 @@ NormLinearImpl::NormLinearImpl(std::int64_t in_features, std::int64_t out_featur
 
 torch::Tensor NormLinearImpl::forward(const torch::Tensor& x) { return LinearImpl::forward(norm(x)); }
 
-SimpleBitNetCNNImpl::SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward)
+SimpleBitNetCNNImpl::SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward, const apps::Scales& scales)
     : linear_(linear),
       conv1_(register_module("conv1", convolution(3, 32))),
       conv2_(register_module("conv2", convolution(32, 64))) {
   if (linear_ == LinearKind::ternary) {
-    ternary1_ = register_module("fc1", bit_linear(kFlat, kHidden, backward));
-    ternary2_ = register_module("fc2", bit_linear(kHidden, kClasses, backward));
+    ternary1_ = register_module("fc1", bit_linear(kFlat, kHidden, backward, scales));
+    ternary2_ = register_module("fc2", bit_linear(kHidden, kClasses, backward, scales));
   } else {
     float1_ = register_module("fc1", NormLinear(kFlat, kHidden));
     float2_ = register_module("fc2", NormLinear(kHidden, kClasses));

@@ -12,6 +12,7 @@
 
 #include <torch/torch.h>
 
+#include "common/scale_option.h"
 #include "train_cifar10/options.h"
 #include "trit/torch.h"
 
@@ -30,7 +31,8 @@ TORCH_MODULE(NormLinear);
 
 class SimpleBitNetCNNImpl : public torch::nn::Module {
  public:
-  explicit SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward = BackwardKind::exact);
+  explicit SimpleBitNetCNNImpl(LinearKind linear, BackwardKind backward = BackwardKind::exact,
+                               const apps::Scales& scales = {});
   /// x [B, 3, 32, 32], best in channels-last order -> logits [B, 10].
   torch::Tensor forward(const torch::Tensor& x);
 

@@ -13,6 +13,7 @@
 
 #include "common/help.h"
 #include "common/number_options.h"
+#include "common/scale_option.h"
 #include "trit/error.h"
 
 namespace trit::train {
@@ -86,6 +87,7 @@ void for_each_recorded(Options& options, const Visit& visit) {
   visit("seed", options.seed);
   visit("precision", options.precision);
   visit("backward", options.backward);
+  visit("scale", options.scale);
 }
 
 // What is wrong with the name of a device, or an empty text. Whether there is such a GPU is checked later.
@@ -136,6 +138,12 @@ void add_options(CLI::App& app, TrainOptions& options) {
              "arithmetic of the float layers; bf16 and fp16 run under autocast");
   add_choice(app, "--backward", options.backward,
              "gradients of the ternary layers: exact, or dX, or dX and dW, from int8 products");
+  app.add_option(
+         "--scale", options.scale,
+         "scales of the ternary weights: one per matrix (tensor), per output row (row), or per group of G "
+         "inputs of a row, G a multiple of 32 (group:G; on a CPU, with --backward exact)")
+      ->type_name("NAME")
+      ->check(apps::scales_text());
   app.add_option("--device", options.device,
                  "where to train: auto, cpu, cuda, or cuda:N for the GPU of that number")
       ->type_name("NAME")

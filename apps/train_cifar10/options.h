@@ -43,6 +43,7 @@ struct TrainOptions {
   std::uint64_t seed = 0;
   Precision precision = Precision::fp32;
   BackwardKind backward = BackwardKind::exact;
+  std::string scale = "tensor";  // of the ternary weights: apps::scales_of
 
   // Where and how it runs.
   std::string device = "auto";  // auto, cpu, cuda or cuda:N

@@ -52,11 +52,17 @@ auto read_state(const std::filesystem::path& out, const Read& read) {
 
 nlohmann::ordered_json constants(const TrainOptions& options, const TrainingData& data,
                                  const Processes& processes) {
-  return {{"dataset", apps::name_of(options.dataset)}, {"train_images", data.images},
-          {"linear", name_of(options.linear)},         {"backward", name_of(options.backward)},
-          {"precision", name_of(options.precision)},   {"device", processes.device().str()},
-          {"processes", processes.part().count},       {"threads", at::get_num_threads()},
-          {"batch_size", options.batch_size},          {"seed", options.seed}};
+  return {{"dataset", apps::name_of(options.dataset)},
+          {"train_images", data.images},
+          {"linear", name_of(options.linear)},
+          {"backward", name_of(options.backward)},
+          {"scale", options.scale},
+          {"precision", name_of(options.precision)},
+          {"device", processes.device().str()},
+          {"processes", processes.part().count},
+          {"threads", at::get_num_threads()},
+          {"batch_size", options.batch_size},
+          {"seed", options.seed}};
 }
 
 class Run {

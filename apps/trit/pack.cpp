@@ -12,6 +12,7 @@
 
 #include "command.h"
 #include "common/progress.h"
+#include "common/scale_option.h"
 #include "output.h"
 #include "pack_plan.h"
 #include "packed_model.h"
@@ -90,8 +91,7 @@ int pack(const PackOptions& options) {
   constexpr std::uint64_t kMegabyte = 1'000'000;
   std::optional<apps::Progress> progress;
   std::uint64_t done = 0;
-  const PackedModel packed(*source, plan,
-                           options.scale == "row" ? ScaleGranularity::row : ScaleGranularity::tensor,
+  const PackedModel packed(*source, plan, apps::scales_of(options.scale).value_or(apps::Scales{}),
                            [&](std::uint64_t bytes) {
                              check_interrupted();
                              done += bytes;
@@ -123,10 +123,14 @@ void add_pack_command(CLI::App& app, Action& action) {
           "the weights of linear layers")
       ->check(CLI::Validator(refuse_expression, "", "regular expression"))
       ->type_name("REGEX");
-  command->add_option("--scale", options->scale, "one scale per matrix or per output row")
+  command
+      ->add_option(
+          "--scale", options->scale,
+          "one scale per matrix (tensor), per output row (row), or per group of G inputs of a row, G a "
+          "multiple of 32 (group:G)")
       ->type_name("NAME")
       ->capture_default_str()
-      ->check(CLI::IsMember({"tensor", "row"}));
+      ->check(apps::scales_text());
   add_scale_convention_option(*command, options->convention,
                               "what weight_scale does in layers of transformers that are already packed, "
                               "if no config.json says so");

@@ -38,9 +38,9 @@ float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
 
 }  // namespace
 
-PackedModel::PackedModel(const io::Checkpoint& source, const PackPlan& plan, ScaleGranularity granularity,
+PackedModel::PackedModel(const io::Checkpoint& source, const PackPlan& plan, const apps::Scales& scales,
                          std::function<void(std::uint64_t bytes)> read)
-    : source_(source), plan_(plan), granularity_(granularity), read_(std::move(read)) {
+    : source_(source), plan_(plan), kind_(scales), read_(std::move(read)) {
   format_ = source.format();
   path_ = source.path();
   description_ = source.description();
@@ -103,36 +103,58 @@ void PackedModel::for_rows(
 }
 
 std::vector<float> PackedModel::compute_scale(const io::TensorInfo& tensor) const {
-  std::vector<float> sums(static_cast<std::size_t>(tensor.shape[0]));
+  const std::int64_t columns = tensor.shape[1];
+  const std::int64_t groups = groups_of(columns, kind_.group);
+  const bool per_tensor = kind_.granularity == ScaleGranularity::tensor;
+  std::vector<float> sums(static_cast<std::size_t>(tensor.shape[0] * groups));
   for_rows(tensor, 0, tensor.shape[0], [&](std::span<const float> values, std::int64_t row) {
-    sums[static_cast<std::size_t>(row)] = abs_sum_row(kernels_, values);
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::span<const float> part = group_of(values, g);
+      const float sum = abs_sum_row(kernels_, part);
+      sums[static_cast<std::size_t>(row * groups + g)] =
+          per_tensor ? sum : beta_of(sum / static_cast<float>(part.size()));
+    }
   });
   source_.release(original(tensor));
-  const DefaultFloatingPoint environment;
-  if (granularity_ == ScaleGranularity::row) {
-    for (float& sum : sums) {
-      sum = beta_of(sum / static_cast<float>(tensor.shape[1]));
-    }
+  if (!per_tensor) {
     return sums;
   }
+  const DefaultFloatingPoint environment;
   const std::vector<double> terms(sums.begin(), sums.end());
   const double count = static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);
   return {beta_of(static_cast<float>(lane_sum(std::span<const double>(terms)) / count))};
 }
 
+std::span<const float> PackedModel::group_of(std::span<const float> row, std::int64_t g) const {
+  if (kind_.group == 0) {
+    return row;
+  }
+  const auto first = static_cast<std::size_t>(g * kind_.group);
+  return row.subspan(first, std::min(static_cast<std::size_t>(kind_.group), row.size() - first));
+}
+
 std::int64_t PackedModel::group(const io::TensorInfo& tensor) const {
-  return is_packed(tensor) ? 0 : source_.group(original(tensor));
+  return is_packed(tensor) ? kind_.group : source_.group(original(tensor));
 }
 
 void PackedModel::read_group_scales(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                                     std::span<float> scales) const {
+  if (is_packed(tensor)) {
+    const std::vector<float>& all = computed_scale(tensor);
+    const std::int64_t groups = groups_of(tensor.shape[1], kind_.group);
+    std::ranges::copy(std::span(all).subspan(static_cast<std::size_t>(first_row * groups),
+                                             static_cast<std::size_t>(rows * groups)),
+                      scales.begin());
+    return;
+  }
   source_.read_group_scales(original(tensor), first_row, rows, scales);
 }
 
 std::vector<float> PackedModel::scale(const io::TensorInfo& tensor) const {
-  if (!is_packed(tensor)) {
-    return source_.scale(original(tensor));
-  }
+  return is_packed(tensor) ? computed_scale(tensor) : source_.scale(original(tensor));
+}
+
+const std::vector<float>& PackedModel::computed_scale(const io::TensorInfo& tensor) const {
   auto found = scales_.find(tensor.index);
   if (found == scales_.end()) {
     std::vector<float> computed = compute_scale(tensor);
@@ -151,13 +173,19 @@ void PackedModel::read_codes(const io::TensorInfo& tensor, std::int64_t first_ro
           static_cast<std::uint64_t>(rows));
     return;
   }
-  const std::vector<float> beta = scale(tensor);
+  const std::vector<float>& beta = computed_scale(tensor);
+  const bool per_tensor = kind_.granularity == ScaleGranularity::tensor;
   const std::int64_t row_bytes = packed_row_bytes(tensor.shape[1]);
+  const std::int64_t groups = groups_of(tensor.shape[1], kind_.group);
   for_rows(tensor, first_row, rows, [&](std::span<const float> values, std::int64_t row) {
-    const float inverse = 1.0F / beta[beta.size() == 1 ? 0 : static_cast<std::size_t>(row)];
-    ternarize_pack_row(kernels_, values, inverse,
-                       codes.subspan(static_cast<std::size_t>((row - first_row) * row_bytes),
-                                     static_cast<std::size_t>(row_bytes)));
+    for (std::int64_t g = 0; g < groups; ++g) {
+      const std::span<const float> part = group_of(values, g);
+      const float inverse = 1.0F / beta[per_tensor ? 0 : static_cast<std::size_t>(row * groups + g)];
+      const std::int64_t at = (row - first_row) * row_bytes + g * kind_.group / 4;
+      ternarize_pack_row(kernels_, part, inverse,
+                         codes.subspan(static_cast<std::size_t>(at),
+                                       static_cast<std::size_t>(packed_row_bytes(std::ssize(part)))));
+    }
   });
 }
 

@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 
+#include "common/scale_option.h"
 #include "pack_plan.h"
 #include "trit/io.h"
 #include "trit/linear.h"
@@ -18,7 +19,7 @@ class PackedModel final : public io::Checkpoint {
  public:
   /// `source` and `plan` must outlive it. `read` is called with the number of bytes of `source` that were read
   /// since the last call. Every packed matrix is read twice, for its scale and for its codes.
-  PackedModel(const io::Checkpoint& source, const PackPlan& plan, ScaleGranularity granularity,
+  PackedModel(const io::Checkpoint& source, const PackPlan& plan, const apps::Scales& scales,
               std::function<void(std::uint64_t bytes)> read);
 
   /// The sum of all values that `read` gets.
@@ -45,10 +46,14 @@ class PackedModel final : public io::Checkpoint {
   void for_rows(const io::TensorInfo& tensor, std::int64_t first_row, std::int64_t rows,
                 const std::function<void(std::span<const float> values, std::int64_t row)>& body) const;
   std::vector<float> compute_scale(const io::TensorInfo& tensor) const;
+  /// The same, computed once.
+  const std::vector<float>& computed_scale(const io::TensorInfo& tensor) const;
+  /// The weights of a row that share scale g; all of them without groups.
+  std::span<const float> group_of(std::span<const float> row, std::int64_t g) const;
 
   const io::Checkpoint& source_;
   const PackPlan& plan_;
-  ScaleGranularity granularity_;
+  apps::Scales kind_;
   std::function<void(std::uint64_t)> read_;
   const CpuKernels& kernels_ = cpu_kernels_for(Backend::automatic);
   std::unique_ptr<Parallel> parallel_ = make_parallel();

@@ -66,6 +66,12 @@ struct BitLinearOptions {
   TORCH_ARG(trit::Norm, norm) = trit::Norm::rms;
   TORCH_ARG(double, eps) = 1e-6;
   TORCH_ARG(trit::ScaleGranularity, scale) = trit::ScaleGranularity::tensor;
+  /// Inputs that share a weight scale with ScaleGranularity::group, a multiple of 32; else 0.
+  TORCH_ARG(int64_t, group) = 0;
+  /// Both at once: .scale(trit::ScaleGranularity::group, 128).
+  BitLinearOptions& scale(trit::ScaleGranularity granularity, int64_t inputs) {
+    return scale(granularity).group(inputs);
+  }
   /// Warm-up: x + lambda * (quant(x) - x) on both operands with one float product while lambda < 1; 1 runs
   /// the integer kernels.
   TORCH_ARG(double, lambda) = 1.0;
@@ -76,11 +82,12 @@ struct BitLinearOptions {
 };
 
 /// The ternary linear layer of BitNet b1.58 (arXiv:2402.17764), a drop-in for torch::nn::Linear: RMSNorm,
-/// int8 absmax activations per token, absmean weights in {-1, 0, +1}, straight-through gradients.
+/// int8 absmax activations per token, absmean weights in {-1, 0, +1}, straight-through gradients. The weights
+/// have one scale, one per output row, or one per group of inputs of a row (on a CPU; Backward::exact).
 ///
 /// With lambda = 1, per row of x: q, s = int8(RMSNorm(x)), y = ((q · tᵀ) * s) * beta + bias, the same bits on
-/// every machine (quantize.h, docs/numerics.md). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales
-/// constant, through the norm by its Jacobian; differentiating twice is an error. With
+/// every machine (quantize.h, docs/numerics.md; with group scales y is the sum of the groups' products with
+/// their betas). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales constant, through the norm by its Jacobian; differentiating twice is an error. With
 /// Backward::int8_input or int8_all these products take dY in int8, and a NaN or an infinity in dY makes its
 /// token's dX and its outputs' dW NaN. y has the dtype of x, under
 /// autocast the autocast dtype; weight, bias and norm.weight are used in float32.
@@ -161,6 +168,7 @@ struct ConvertOptions {
   trit::Norm norm = trit::Norm::rms;
   double eps = 1e-6;
   trit::ScaleGranularity scale = trit::ScaleGranularity::tensor;
+  std::int64_t group = 0;  // as in BitLinearOptions
 };
 /// Replaces the torch::nn::Linear layers of a module tree whose path `filter` accepts (all by default) by
 /// BitLinear with the same parameters (the same tensors: optimizers go on working), and reports each.
@@ -180,8 +188,8 @@ std::vector<Conversion> convert(
     const ConvertOptions& options = {});
 
 /// The tensors of a model file for `module`, in the stored form (format.h): name -> tensor on the CPU.
-/// BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale"; all other
-/// parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"), and so are
+/// BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale", float32 [1], [N] or
+/// [N, groups]; all other parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"), and so are
 /// floating-point buffers (BatchNorm's "running_mean"). Other buffers ("num_batches_tracked") keep their
 /// type. Names are those of named_parameters(): pack(*layer) of a single layer gives "weight", and a file
 /// whose graph has a node "fc1" needs a module that registers the layer as "fc1". Throws trit::Error that
@@ -200,7 +208,8 @@ std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
 /// trit::Model uses. torch::nn::Conv2d, Linear and BatchNorm become the nodes conv2d, linear and batch_norm
 /// of the module's name; functions such as torch::gelu are nodes without one. Without a graph the file holds
 /// tensors alone, for `trit info` and `trit convert`. `metadata` is added to the file's; its keys must not be
-/// those that this function writes (trit.version, trit.layout, ...). Atomic: `path` is as it was or whole.
+/// those that this function writes (trit.version, trit.layout, ...). A file has groups of one size
+/// ("trit.group"): layers of different ones are an error. Atomic: `path` is as it was or whole.
 /// The same parameters give the same bytes. Throws trit::Error that names the file, the node or tensor, what
 /// was found and what was wanted.
 void save_packed(const torch::nn::Module& module, const std::filesystem::path& path,

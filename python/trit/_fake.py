@@ -30,12 +30,26 @@ def q_width(in_features: int, device: torch.device) -> int:
     return (in_features + step - 1) // step * step
 
 
-def prepared_size(out_features: int, in_features: int, device: torch.device) -> int:
+def groups_of(in_features: int, group: int) -> int:
+    return (in_features + group - 1) // group
+
+
+def scale_shape(out_features: int, in_features: int, per_row: bool, group: int) -> tuple[int, ...]:
+    """The shape of a weight's scales."""
+    if group:
+        return out_features, groups_of(in_features, group)
+    return (out_features if per_row else 1,)
+
+
+def prepared_size(out_features: int, in_features: int, device: torch.device, group: int = 0) -> int:
     """Bytes of a prepared weight (trit/prepared.h, trit/cuda.h)."""
     if device.type == "cuda":
         return (out_features + 63) // 64 * 64 * ((in_features + 127) // 128 * 128) // 4
     panels = (out_features + INFO.panel_rows - 1) // INFO.panel_rows
-    return 64 + panels * ((in_features + 3) // 4) * INFO.panel_bytes
+    size = 64 + panels * ((in_features + 3) // 4) * INFO.panel_bytes
+    if group:
+        size = (size + 63) // 64 * 64 + panels * INFO.panel_rows * groups_of(in_features, group) * 4
+    return size
 
 
 def _rows(x: Tensor) -> int:
@@ -55,8 +69,8 @@ def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float) -> 
 
 
 @_fake
-def absmean(weight: Tensor, per_row: bool) -> Tensor:
-    return weight.new_empty((weight.shape[0] if per_row else 1,), dtype=torch.float32)
+def absmean(weight: Tensor, per_row: bool, group: int = 0) -> Tensor:
+    return weight.new_empty(scale_shape(*weight.shape, per_row, group), dtype=torch.float32)
 
 
 @_fake
@@ -70,35 +84,37 @@ def absmean_of_sums(sums: Tensor, in_features: int) -> Tensor:
 
 
 @_fake
-def ternarize_pack(weight: Tensor, scale: Tensor) -> Tensor:
+def ternarize_pack(weight: Tensor, scale: Tensor, group: int = 0) -> Tensor:
     return weight.new_empty((weight.shape[0], (weight.shape[1] + 3) // 4), dtype=torch.uint8)
 
 
 @_fake
-def dequantize(codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+def dequantize(codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype, group: int = 0) -> Tensor:
     return codes.new_empty((codes.shape[0], in_features), dtype=dtype)
 
 
 @_fake
-def prepare(codes: Tensor, in_features: int) -> Tensor:
-    return codes.new_empty((prepared_size(codes.shape[0], in_features, codes.device),))
+def prepare(codes: Tensor, in_features: int, weight_scale: Tensor | None = None, group: int = 0) -> Tensor:
+    return codes.new_empty((prepared_size(codes.shape[0], in_features, codes.device, group),))
 
 
 @_fake
 def packed_linear(q: Tensor, scale: Tensor, q_sum: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
-                  bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+                  bias: Tensor | None, dtype: torch.dtype, group: int = 0) -> Tensor:
     return q.new_empty((q.shape[0], codes.shape[0]), dtype=dtype)
 
 
 @_fake
 def prepared_linear(q: Tensor, scale: Tensor, q_sum: Tensor, prepared: Tensor, weight_scale: Tensor,
-                    out_features: int, in_features: int, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+                    out_features: int, in_features: int, bias: Tensor | None, dtype: torch.dtype,
+                    group: int = 0) -> Tensor:
     return q.new_empty((q.shape[0], out_features), dtype=dtype)
 
 
 @_fake
 def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
-                        bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float) -> Tensor:
+                        bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
+                        group: int = 0) -> Tensor:
     torch._check(x.shape[-1] == in_features,
                  lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
     return x.new_empty((*x.shape[:-1], out_features))
@@ -106,7 +122,7 @@ def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_f
 
 @_fake
 def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
-                     per_row: bool) -> tuple[Tensor, ...]:
+                     per_row: bool, group: int = 0) -> tuple[Tensor, ...]:
     torch._check(x.shape[-1] == weight.shape[1],
                  lambda: f"trit::bit_linear: x must be [..., {weight.shape[1]}], found {list(x.shape)}")
     out_features, in_features = weight.shape
@@ -115,12 +131,12 @@ def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight
     return (x.new_empty((*x.shape[:-1], out_features)),
             x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale),
             weight.new_empty((out_features, (in_features + 3) // 4), dtype=torch.uint8),
-            weight.new_empty((out_features if per_row else 1,), dtype=torch.float32))
+            weight.new_empty(scale_shape(out_features, in_features, per_row, group), dtype=torch.float32))
 
 
 @_fake
 def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None,
-                           norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
+                           norm_weight: Tensor | None, rms: bool, eps: float, group: int = 0) -> tuple[Tensor, ...]:
     torch._check(x.shape[-1] == in_features,
                  lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
     tokens = _rows(x)
@@ -132,7 +148,8 @@ def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_fe
 @_fake
 def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
                         rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
-                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool) -> tuple[Tensor, ...]:
+                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
+                        group: int = 0) -> tuple[Tensor, ...]:
     norm_like = grad if norm_weight is None else norm_weight
     wants_norm_weight = wants_norm_weight and rms and norm_weight is not None
     inputs = (*grad.shape[:-1], in_features) if wants_x else (0,)
@@ -143,7 +160,8 @@ def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | No
 
 
 @_fake
-def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
+                          group: int = 0) -> Tensor:
     return grad.new_empty((grad.shape[0], in_features))
 
 

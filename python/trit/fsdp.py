@@ -180,7 +180,7 @@ class Codes(Tensor):
 
 
 def _forward(x: Tensor, weight: Codes, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float,
-             per_row: bool) -> tuple[Tensor, ...]:
+             per_row: bool, group: int = 0) -> tuple[Tensor, ...]:
     """bit_linear_train from the codes: the same bits."""
     return (*_stable.bit_linear_train_codes(x, weight.codes, weight.scale, weight.shape[1], bias, norm_weight, rms, eps),
             weight.codes, weight.scale)
@@ -236,13 +236,16 @@ def gather_codes_(model: Module) -> int:
     """Makes fully_shard gather the weights of every BitLinear of `model` as 2-bit codes; returns how many there are.
 
     Call it before fully_shard, with the whole model. State dicts, optimisers and gradients stay as they are. A layer in a
-    warm-up (lambda below 1) cannot compute from codes: its forward raises RuntimeError.
+    warm-up (lambda below 1) cannot compute from codes: its forward raises RuntimeError. ValueError for group scales.
     """
     group: list[_Weight] = []
     layers = [module for module in model.modules() if isinstance(module, BitLinear)]
     made: dict[Tensor, Parameter] = {}
     for layer in layers:
         weight = layer.weight
+        if layer.group:
+            raise ValueError(f"trit.fsdp.gather_codes_: a layer has the scale {layer.scale!r}, wanted 'tensor' or 'row': call "
+                             "fully_shard without gather_codes_ for group scales")
         if isinstance(weight, (DTensor, Shard, Codes)):
             raise RuntimeError("trit.fsdp.gather_codes_: a weight is sharded already; call it once, before fully_shard")
         if weight not in made:

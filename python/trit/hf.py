@@ -94,8 +94,9 @@ def _own(name: str, layer: BitLinear | PackedBitLinear) -> dict[str, Tensor]:
     """transformers' tensors of a layer, for AutoBitLinear in the mode "offline", whose scale multiplies."""
     if layer.out_features % 4 != 0:
         raise ValueError(f"trit.hf.save_pretrained: {name} has {layer.out_features} outputs, wanted a multiple of 4")
-    if layer.scale == "row":
-        raise ValueError(f"trit.hf.save_pretrained: {name} has a weight scale per row, wanted one: transformers has no other")
+    if layer.scale != "tensor":
+        kind = "row" if layer.scale == "row" else "group"
+        raise ValueError(f"trit.hf.save_pretrained: {name} has a weight scale per {kind}, wanted one: transformers has no other")
     packed = layer if isinstance(layer, PackedBitLinear) else freeze(layer)
     assert isinstance(packed, PackedBitLinear)
     ones = torch.ones(1, device=packed.weight.device)
@@ -118,7 +119,7 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) 
 
     config.json gets quantization_config: bitnet, "autobitlinear", "offline", and whether the layers have inner norms,
     which must be all or none, with one eps. `options` go to the model's own save_pretrained. Raises ValueError for
-    layers that transformers cannot hold: outputs that are no multiple of 4, a weight scale per row.
+    layers that transformers cannot hold: outputs that are no multiple of 4, a weight scale per row or group.
     """
     from transformers import BitNetQuantConfig
 

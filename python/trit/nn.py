@@ -12,19 +12,31 @@ from torch import Tensor
 from torch.nn import Module, Parameter
 
 from . import ops
+from ._fake import scale_shape
 
 Norm = Literal["rms", "none"]
-Scale = Literal["tensor", "row"]
+# "tensor", "row", or "group:G" with a multiple of 32.
+Scale = str
 
 
-def _check_options(in_features: int, out_features: int, norm: str, eps: float, scale: str) -> None:
+def scale_options(scale: str) -> tuple[bool, int]:
+    """(per_row, group), as the operators take them, of an option `scale`."""
+    if scale in ("tensor", "row"):
+        return scale == "row", 0
+    kind, _, text = scale.partition(":")
+    group = int(text) if kind == "group" and text.isascii() and text.isdecimal() else 0
+    if group < 32 or group % 32 or group >= 1 << 31:
+        raise ValueError(f"trit.nn.BitLinear: scale is {scale!r}, wanted 'tensor', 'row' or 'group:G', G inputs that share "
+                         "a scale, a multiple of 32")
+    return False, group
+
+
+def _check_options(in_features: int, out_features: int, norm: str, eps: float) -> None:
     if in_features < 1 or out_features < 1 or not eps > 0:
         raise ValueError(f"trit.nn.BitLinear: wanted in_features >= 1, out_features >= 1 and eps > 0, found "
                          f"{in_features}, {out_features} and {eps}")
     if norm not in ("rms", "none"):
         raise ValueError(f"trit.nn.BitLinear: norm is {norm!r}, wanted 'rms' or 'none'")
-    if scale not in ("tensor", "row"):
-        raise ValueError(f"trit.nn.BitLinear: scale is {scale!r}, wanted 'tensor' or 'row'")
 
 
 def _parameter(module: Module, name: str) -> Any:
@@ -73,7 +85,8 @@ class BitLinear(Module):
     is. The weight is a float Parameter, so optimisers, DDP, FSDP2, EMA and parametrisations need no special case; it is
     ternarised at each call, and `trit.freeze` keeps the ternary form for inference.
 
-    `scale`: one weight scale ("tensor"), or one per output row ("row"). `lambda_` is the share of quantisation for a
+    `scale`: one weight scale ("tensor"), one per output row ("row"), or one for each group of G inputs of a row
+    ("group:128"; a multiple of 32, on the CPU). `lambda_` is the share of quantisation for a
     warm-up: below 1 the layer computes x + lambda (quant(x) - x) of both operands with a float product (set_lambda).
     """
 
@@ -86,11 +99,11 @@ class BitLinear(Module):
                  eps: float = 1e-6, scale: Scale = "tensor", lambda_: float = 1.0,
                  device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
-        _check_options(in_features, out_features, norm, eps, scale)
+        _check_options(in_features, out_features, norm, eps)
         self.in_features = in_features
         self.out_features = out_features
         self.eps = eps
-        self.scale: Scale = scale
+        self.scale = scale
         self.weight = Parameter(torch.empty((out_features, in_features), device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(torch.empty(out_features, device=device, dtype=dtype))
@@ -112,6 +125,21 @@ class BitLinear(Module):
             self.norm.reset_parameters()
 
     @property
+    def scale(self) -> Scale:
+        return self._scale
+
+    @scale.setter
+    def scale(self, scale: Scale) -> None:
+        self._per_row, self.group = scale_options(scale)
+        self._scale = scale
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        scale = state.pop("scale", None)  # pickled by a version before group scales
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if scale is not None:
+            self.scale = scale
+
+    @property
     def lambda_(self) -> float:
         return self._lambda_value
 
@@ -130,7 +158,7 @@ class BitLinear(Module):
         norm = self._modules.get("norm")
         return ops.bit_linear(x, _parameter(self, "weight"), _parameter(self, "bias"),
                               None if norm is None else _parameter(norm, "weight"), rms=norm is not None, eps=self.eps,
-                              per_row=self.scale == "row")
+                              per_row=self._per_row, group=self.group)
 
     def _warm_up(self, x: Tensor) -> Tensor:
         norm = self.norm
@@ -139,9 +167,9 @@ class BitLinear(Module):
             quantised = ops.norm_quant(x.reshape(-1, self.in_features), None if norm is None else norm.weight,
                                        rms=norm is not None, eps=self.eps)
             q = quantised.q[:, : self.in_features].float() * quantised.scale.unsqueeze(1)
-            weight_scale = ops.absmean(self.weight, per_row=self.scale == "row")
-            codes = ops.ternarize_pack(self.weight, weight_scale)
-            t = ops.dequantize(codes, weight_scale, self.in_features, self.weight.dtype)
+            weight_scale = ops.absmean(self.weight, per_row=self._per_row, group=self.group)
+            codes = ops.ternarize_pack(self.weight, weight_scale, self.group)
+            t = ops.dequantize(codes, weight_scale, self.in_features, self.weight.dtype, self.group)
         inputs = self._blend(inputs, q.reshape(x.shape).to(inputs.dtype))
         return torch.nn.functional.linear(inputs, self._blend(self.weight, t), self.bias)
 
@@ -171,8 +199,8 @@ class PackedBitLinear(Module):
     """A BitLinear for inference: the weight in 2 bits, prepared once for this device's kernels.
 
     The same bits as the BitLinear that it was made from. Its state dict is the stored form (docs/format.md): `weight`
-    uint8 [out_features, ceil(in_features / 4)], `weight_scale` float32 [1] or [out_features], and `bias` and
-    `norm.weight` in float32. The prepared weight is no part of it, and is made again by .to(device) and loading.
+    uint8 [out_features, ceil(in_features / 4)], `weight_scale` float32 [1] or [out_features], with scale="group:G"
+    [out_features, ceil(in_features / G)], and `bias` and `norm.weight` in float32. The prepared weight is no part of it, and is made again by .to(device) and loading.
     """
 
     weight: Tensor
@@ -180,16 +208,19 @@ class PackedBitLinear(Module):
     prepared: Tensor
     bias: Tensor | None
     norm: RMSNorm | None
+    group: int = 0  # inputs that share a weight scale; 0 without group scales
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
                  eps: float = 1e-6, scale: Scale = "tensor", device: torch.device | str | None = None) -> None:
         super().__init__()
-        _check_options(in_features, out_features, norm, eps, scale)
+        _check_options(in_features, out_features, norm, eps)
         self.in_features = in_features
         self.out_features = out_features
         self.eps = eps
+        per_row, self.group = scale_options(scale)
         codes = torch.zeros((out_features, (in_features + 3) // 4), dtype=torch.uint8, device=device)
-        scales = torch.ones(out_features if scale == "row" else 1, device=device, dtype=torch.float32)
+        scales = torch.ones(scale_shape(out_features, in_features, per_row, self.group), device=device,
+                            dtype=torch.float32)
         self.register_buffer("weight", codes)
         self.register_buffer("weight_scale", scales)
         self.register_buffer("bias", torch.zeros(out_features, device=device, dtype=torch.float32) if bias else None)
@@ -199,11 +230,14 @@ class PackedBitLinear(Module):
 
     @property
     def scale(self) -> Scale:
+        if self.group:
+            return f"group:{self.group}"
         return "tensor" if self.weight_scale.numel() == 1 else "row"
 
     def _prepare(self) -> None:
         # A buffer, so that CUDA graphs know that it stays where it is; not persistent, so that nothing saves it.
-        self.register_buffer("prepared", ops.prepare(self.weight, self.in_features), persistent=False)
+        scale = self.weight_scale if self.group else None
+        self.register_buffer("prepared", ops.prepare(self.weight, self.in_features, scale, self.group), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         # Module's own look-up of an attribute costs the host 0.3 us, a typed call of the operator 1 us.
@@ -211,7 +245,7 @@ class PackedBitLinear(Module):
         call = ops._prepared if ops._is_compiling() else ops._prepared_now
         result: Tensor = call(ops.autocast(x), buffers["prepared"], buffers["weight_scale"], self.out_features,
                               self.in_features, buffers["bias"], None if norm is None else norm._parameters["weight"],
-                              norm is not None, self.eps)
+                              norm is not None, self.eps, self.group)
         return result
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -227,10 +261,10 @@ class PackedBitLinear(Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         scale = state_dict.get(prefix + "weight_scale")
-        if scale is not None and scale.shape in ((1,), (self.out_features,)):
+        if scale is not None and not self.group and scale.shape in ((1,), (self.out_features,)):
             self.weight_scale = self.weight_scale.new_ones(scale.shape)
         super()._load_from_state_dict(state_dict, prefix, *args)
-        ops.check_stored(self.weight, self.weight_scale, self.in_features, prefix + "weight")
+        ops.check_stored(self.weight, self.weight_scale, self.in_features, prefix + "weight", self.group)
         self._prepare()
 
     def __getstate__(self) -> dict[str, Any]:

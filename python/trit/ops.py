@@ -3,7 +3,8 @@
 
 M tokens, N = out_features, K = in_features. A weight is a uint8 tensor in one of two forms:
 
-* packed: `codes` [N, ceil(K / 4)] and `weight_scale` float32 [1] or [N], the form of files (docs/format.md);
+* packed: `codes` [N, ceil(K / 4)] and `weight_scale` float32 [1] or [N], or with a `group` of inputs that share one
+  [N, ceil(K / group)]: the form of files (docs/format.md);
 * prepared: the kernels' own layout of the codes on one device, opaque bytes that `prepare` makes. They are valid for
   this machine only and are never saved.
 
@@ -57,9 +58,12 @@ def norm_quant(x: Tensor, norm_weight: Tensor | None = None, *, rms: bool = True
     return Quantized(*_ops.norm_quant(x, norm_weight, rms, eps))
 
 
-def absmean(weight: Tensor, *, per_row: bool = False) -> Tensor:
-    """max(mean |W|, 1e-5) of weight [N, K]: float32 [1], or [N] with `per_row`."""
-    return cast(Tensor, _ops.absmean(weight, per_row))
+def absmean(weight: Tensor, *, per_row: bool = False, group: int = 0) -> Tensor:
+    """max(mean |W|, 1e-5) of weight [N, K]: float32 [1], [N] with `per_row`, or [N, ceil(K / group)].
+
+    `group`, here and below: inputs of a row that share a scale, a multiple of 32; 0 for none. On the CPU only.
+    """
+    return cast(Tensor, _ops.absmean(weight, per_row, group))
 
 
 def abs_sums(weight: Tensor) -> Tensor:
@@ -72,44 +76,49 @@ def absmean_of_sums(sums: Tensor, in_features: int) -> Tensor:
     return cast(Tensor, _ops.absmean_of_sums(sums, in_features))
 
 
-def ternarize_pack(weight: Tensor, weight_scale: Tensor) -> Tensor:
+def ternarize_pack(weight: Tensor, weight_scale: Tensor, group: int = 0) -> Tensor:
     """clamp(round(W / weight_scale), -1, 1) of weight [N, K] as codes, uint8 [N, ceil(K / 4)]."""
-    return cast(Tensor, _ops.ternarize_pack(weight, weight_scale))
+    return cast(Tensor, _ops.ternarize_pack(weight, weight_scale, group))
 
 
-def dequantize(codes: Tensor, weight_scale: Tensor, in_features: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def dequantize(codes: Tensor, weight_scale: Tensor, in_features: int, dtype: torch.dtype = torch.float32,
+               group: int = 0) -> Tensor:
     """t * weight_scale, [N, K] of `dtype`."""
-    return cast(Tensor, _ops.dequantize(codes, weight_scale, in_features, dtype))
+    return cast(Tensor, _ops.dequantize(codes, weight_scale, in_features, dtype, group))
 
 
-def prepare(codes: Tensor, in_features: int) -> Tensor:
-    """The layout of this device's kernels, uint8 [bytes]."""
-    return cast(Tensor, _ops.prepare(codes, in_features))
+def prepare(codes: Tensor, in_features: int, weight_scale: Tensor | None = None, group: int = 0) -> Tensor:
+    """The layout of this device's kernels, uint8 [bytes], group scales included: `weight_scale` is read for these."""
+    return cast(Tensor, _ops.prepare(codes, in_features, weight_scale, group))
 
 
 def packed_linear(x: Quantized, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None = None,
-                  dtype: torch.dtype = torch.float32) -> Tensor:
-    """((q · tᵀ) * s) * weight_scale + bias, [M, N] of `dtype`. Prepares the codes at each call."""
-    return cast(Tensor, _ops.packed_linear(x.q, x.scale, x.q_sum, codes, weight_scale, in_features, bias, dtype))
+                  dtype: torch.dtype = torch.float32, group: int = 0) -> Tensor:
+    """((q · tᵀ) * s) * weight_scale + bias, [M, N] of `dtype`, with group scales as docs/numerics.md adds them up.
+
+    Prepares the codes at each call.
+    """
+    return cast(Tensor, _ops.packed_linear(x.q, x.scale, x.q_sum, codes, weight_scale, in_features, bias, dtype, group))
 
 
 def prepared_linear(x: Quantized, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
-                    bias: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
-    """The same from a prepared weight."""
+                    bias: Tensor | None = None, dtype: torch.dtype = torch.float32, group: int = 0) -> Tensor:
+    """The same from a prepared weight, of the same group."""
     return cast(Tensor, _ops.prepared_linear(x.q, x.scale, x.q_sum, prepared, weight_scale, out_features, in_features,
-                                             bias, dtype))
+                                             bias, dtype, group))
 
 
 def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
                         bias: Tensor | None = None, norm_weight: Tensor | None = None, *, rms: bool = True,
-                        eps: float = 1e-6) -> Tensor:
+                        eps: float = 1e-6, group: int = 0) -> Tensor:
     """The whole layer for inference: norm_quant and prepared_linear of x [..., K]; [..., N] of x's type."""
-    return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, in_features, bias, norm_weight, rms, eps))
+    return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, in_features, bias, norm_weight, rms, eps,
+                                  group))
 
 
-def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int) -> Tensor:
+def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, group: int = 0) -> Tensor:
     """dX [M, K] = grad [M, N] · (weight_scale t), in grad's type."""
-    return cast(Tensor, _ops.linear_backward_input(grad, codes, weight_scale, in_features))
+    return cast(Tensor, _ops.linear_backward_input(grad, codes, weight_scale, in_features, group))
 
 
 def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int,
@@ -118,11 +127,11 @@ def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: 
     return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features, dtype or grad.dtype))
 
 
-def check_stored(codes: Tensor, weight_scale: Tensor, in_features: int, name: str) -> None:
+def check_stored(codes: Tensor, weight_scale: Tensor, in_features: int, name: str, group: int = 0) -> None:
     """Raises RuntimeError, naming `name`, row and column, unless codes and scales are valid in the stored form."""
     if codes.device.type == "meta":
         return
-    _ops.check_stored(codes.cpu(), weight_scale.cpu(), in_features, name)
+    _ops.check_stored(codes.cpu(), weight_scale.cpu(), in_features, name, group)
 
 
 def crc32c(data: Tensor, crc: int = 0) -> int:
@@ -143,17 +152,17 @@ def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any,
 
 def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
     x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
-    wants_x, wants_weight, wants_bias, wants_norm, _, _, _ = ctx.needs_input_grad
+    wants_x, wants_weight, wants_bias, wants_norm, *_ = ctx.needs_input_grad
     backward = _backward if _is_compiling() else _backward_now
     grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
                                               ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
-                                              wants_norm)
+                                              wants_norm, ctx.group)
     grad_bias = None
     if wants_bias:
         rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])
         grad_bias = rows.sum(0, dtype=ctx.bias_dtype)
     return (grad_x if wants_x else None, grad_weight if wants_weight else None, grad_bias,
-            grad_norm if wants_norm and ctx.rms else None, None, None, None)
+            grad_norm if wants_norm and ctx.rms else None, None, None, None, None)
 
 
 def _rms_norm_gradients(ctx: Any, grad: Tensor) -> Gradients:
@@ -173,11 +182,12 @@ class _BitLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
-                eps: float, per_row: bool) -> Tensor:
+                eps: float, per_row: bool, group: int) -> Tensor:
         train = _train if _is_compiling() else _train_now
-        y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row)
+        y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row, group)
         ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
         ctx.rms = rms
+        ctx.group = group
         ctx.in_features = weight.shape[1]
         ctx.weight_dtype = weight.dtype
         ctx.bias_dtype = None if bias is None else bias.dtype
@@ -215,22 +225,23 @@ def autocast(x: Tensor) -> Tensor:
 
 
 def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
-               rms: bool = True, eps: float = 1e-6, per_row: bool = False) -> Tensor:
+               rms: bool = True, eps: float = 1e-6, per_row: bool = False, group: int = 0) -> Tensor:
     """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764) from a float weight, differentiable.
 
     x [..., K] -> [..., N] of x's type, under autocast of the autocast type. weight [N, K], bias [N], norm_weight [K];
-    `rms` puts an RMSNorm in front, `per_row` takes a weight scale per output row. The weight is ternarised at each
+    `rms` puts an RMSNorm in front, `per_row` takes a weight scale per output row, and `group` one for each group of as
+    many inputs of a row (a multiple of 32, on the CPU). The weight is ternarised at each
     call; for inference prepare it once (`trit.freeze`). Gradients are straight-through:
     dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
     """
     x = autocast(x)
     result: Tensor
     if not torch.is_grad_enabled():
-        result = _train(x, weight, bias, norm_weight, rms, eps, per_row)[0]
+        result = _train(x, weight, bias, norm_weight, rms, eps, per_row, group)[0]
     elif _is_compiling() or _in_functorch():
-        result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row)  # type: ignore[no-untyped-call]
+        result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row, group)  # type: ignore[no-untyped-call]
     else:
-        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row)
+        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row, group)
     return result
 
 

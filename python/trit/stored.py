@@ -28,7 +28,8 @@ Path = str | os.PathLike[str]
 
 _METADATA = {"trit.version": "1", "trit.layout": "rows-2bit", "trit.scale": "multiply"}
 _CHECKSUM = "trit.crc32c"
-_DTYPES = {torch.float32: "F32", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32",
+_GROUP = "trit.group"
+_DTYPES = {torch.float32: "F32", torch.float16: "F16", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16", torch.int32: "I32",
            torch.int64: "I64", torch.uint16: "U16", torch.uint32: "U32", torch.uint64: "U64", torch.bool: "BOOL"}
 
 
@@ -73,8 +74,8 @@ def _exported(name: str, value: Tensor) -> Tensor:
 def pack(model: Module) -> dict[str, Tensor]:
     """The tensors of a file for `model`: copies on the CPU, by the names of its state dict.
 
-    BitLinear weights become "<name>.weight" uint8 [N, ceil(K / 4)] and "<name>.weight_scale"; all other parameters and
-    floating-point buffers float32; other buffers keep their type. Raises ValueError that names tensor, row and column of
+    BitLinear weights become "<name>.weight" uint8 [N, ceil(K / 4)] and "<name>.weight_scale", float32 [1], [N] or
+    [N, groups]; all other parameters and floating-point buffers float32; other buffers keep their type. Raises ValueError that names tensor, row and column of
     a NaN or an infinity.
     """
     tensors: dict[str, Tensor] = {}
@@ -89,8 +90,8 @@ def pack(model: Module) -> dict[str, Tensor]:
     for name, layer in layers.items():
         key = _join(name, "weight")
         weight = _exported(key, layer.weight)
-        scale = ops.absmean(weight, per_row=layer.scale == "row")
-        tensors[key] = ops.ternarize_pack(weight, scale)
+        scale = ops.absmean(weight, per_row=layer.scale == "row", group=layer.group)
+        tensors[key] = ops.ternarize_pack(weight, scale, layer.group)
         tensors[_join(name, "weight_scale")] = scale
     return tensors
 
@@ -130,10 +131,25 @@ def _check_graph(model: Module, graph: Mapping[str, Any]) -> None:
         if not isinstance(layer, (BitLinear, PackedBitLinear)):
             raise ValueError(f'trit.save: the graph has a bit_linear "{name}", and the model has '
                              f"{'no such module' if layer is None else type(layer).__name__} there")
+        if node.get("token_scale", "token") != "token":
+            raise ValueError(f'trit.save: node "{name}" of the graph has token_scale {node["token_scale"]!r}, the layer '
+                             "'token'")
         found = ("none" if layer.norm is None else "rms", layer.eps)
         wanted = (node.get("norm"), node.get("eps", 1e-6))
         if found != wanted and not (found[0] == wanted[0] == "none"):
             raise ValueError(f'trit.save: node "{name}" of the graph has norm and eps {wanted}, the layer {found}')
+
+
+def _group(layers: Mapping[str, BitLinear | PackedBitLinear]) -> int:
+    """The size of a file's groups, which has one. A scale of 128 inputs could be written as two of 64, but the sums
+    would be other ones, in their last bits."""
+    groups = {name: layer.group for name, layer in layers.items() if layer.group}
+    for name, group in groups.items():
+        first = next(iter(groups))
+        if group != groups[first]:
+            raise ValueError(f"trit.save: layer {name!r} has weight scales for groups of {group} inputs, wanted "
+                             f"{groups[first]} as {first!r} has: a file has one size")
+    return next(iter(groups.values()), 0)
 
 
 def save(model: Module, path: Path, graph: Mapping[str, Any] | str | None = None,
@@ -142,17 +158,23 @@ def save(model: Module, path: Path, graph: Mapping[str, Any] | str | None = None
 
     `graph` is the graph of docs/format.md, which says what reads what and makes the file run without Python; its norm
     and eps are compared with the layers. Without one the file holds tensors alone. `metadata` is added to the file's.
-    Atomic: `path` is as it was or whole. The same parameters give the same bytes.
+    A file has groups of one size: layers of different ones are an error. Atomic: `path` is as it was or whole. The same
+    parameters give the same bytes.
     """
+    layers = {name: module for name, module in model.named_modules(remove_duplicate=False)
+              if isinstance(module, (BitLinear, PackedBitLinear))}
+    group = _group(layers)
     tensors = pack(model)
     entries = dict(_METADATA)
     if graph is not None:
         parsed = json.loads(graph) if isinstance(graph, str) else graph
         _check_graph(model, parsed)
         entries["trit.model"] = graph if isinstance(graph, str) else json.dumps(graph)
-    for name, module in model.named_modules(remove_duplicate=False):
-        if isinstance(module, (BitLinear, PackedBitLinear)) and module.in_features % 4 != 0:
-            entries["trit.in_features." + _join(name, "weight")] = str(module.in_features)
+    if group:
+        entries[_GROUP] = str(group)
+    for name, layer in layers.items():
+        if layer.in_features % 4 != 0:
+            entries["trit.in_features." + _join(name, "weight")] = str(layer.in_features)
     for key, value in (metadata or {}).items():
         if key in entries or key == _CHECKSUM:
             raise ValueError(f'trit.save: metadata "{key}" is written by save itself')
@@ -210,8 +232,10 @@ def load(path: Path) -> Stored:
         key = _join(name, "weight")
         if key not in tensors:
             raise ValueError(f"{path}: {key}_scale has no {key}")
-        ops.check_stored(tensors[key], tensors[key + "_scale"],
-                         _in_features(stored, name) or 4 * tensors[key].shape[-1], f"{path}: {key}")
+        scale = tensors[key + "_scale"]
+        ops.check_stored(tensors[key], scale,
+                         _in_features(stored, name) or 4 * tensors[key].shape[-1], f"{path}: {key}",
+                         _stored_group(stored, scale, path))
     if _CHECKSUM in metadata and all(tensor.dtype in _DTYPES for tensor in tensors.values()):
         found = _checksum(tensors, metadata)
         if found != metadata[_CHECKSUM]:
@@ -229,11 +253,23 @@ def _in_features(stored: Stored, name: str) -> int | None:
     return None if norm is None else norm.numel()
 
 
+def _stored_group(stored: Stored, scale: Tensor, path: Path = "trit.load_into") -> int:
+    """Inputs that share a value of `scale`; 0 where there is one, or one per row."""
+    if scale.dim() != 2:
+        return 0
+    text = stored.metadata.get(_GROUP, "")
+    if not text.isdecimal() or int(text) < 32 or int(text) % 32 or int(text) > 1 << 30:
+        raise ValueError(f'{path}: metadata "{_GROUP}" is {text!r}, wanted a multiple of 32 from 32 to 2^30, since there are '
+                         "weight scales of two dimensions")
+    return int(text)
+
+
 def _packed_layer(model: Module, name: str, stored: Stored) -> PackedBitLinear:
     """The layer for the tensors of `name`, with the norm and eps of the module that it replaces."""
     old = model.get_submodule(name)
     codes = stored.tensors[_join(name, "weight")]
     scale = stored.tensors[_join(name, "weight_scale")]
+    group = _stored_group(stored, scale)
     known = _in_features(stored, name)
     if (not isinstance(old, (BitLinear, PackedBitLinear, Linear))
             or tuple(codes.shape) != (old.out_features, (old.in_features + 3) // 4)
@@ -250,7 +286,7 @@ def _packed_layer(model: Module, name: str, stored: Stored) -> PackedBitLinear:
         norm, eps = "none" if old.norm is None else "rms", old.eps
     in_features = old.in_features
     layer = PackedBitLinear(in_features, old.out_features, _join(name, "bias") in stored.tensors, norm=norm, eps=eps,
-                            scale="tensor" if scale.numel() == 1 else "row")
+                            scale=f"group:{group}" if group else "tensor" if scale.numel() == 1 else "row")
     device = next((p.device for p in old.parameters()), old.weight.device)
     own = {key[len(name) + 1 if name else 0:]: value for key, value in stored.tensors.items()
            if not name or key.startswith(name + ".")}
@@ -297,7 +333,7 @@ def freeze(model: Module) -> Module:
 
     def frozen(layer: BitLinear) -> PackedBitLinear:
         if layer not in made:
-            made[layer] = _packed_layer(layer, "", Stored(pack(layer), {}))
+            made[layer] = _packed_layer(layer, "", Stored(pack(layer), {_GROUP: str(layer.group)} if layer.group else {}))
         return made[layer]
 
     if isinstance(model, BitLinear):

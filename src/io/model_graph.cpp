@@ -34,6 +34,7 @@ std::vector<GraphLayer> graph_layers(std::string_view text) {
       GraphLayer layer{text_of(node, "name"), text_of(node, "norm") == "rms"};
       const auto eps = node.find("eps");
       layer.eps = eps != node.end() && eps->is_number() ? eps->get<double>() : layer.eps;
+      layer.token_scale_per_group = text_of(node, "token_scale") == "group";
       layers.push_back(std::move(layer));
     }
   }

@@ -16,6 +16,7 @@ struct GraphLayer {
   std::string name;
   bool rms_norm = false;
   double eps = 1e-6;
+  bool token_scale_per_group = false;
 };
 
 /// The bit_linear nodes. Throws trit::Error if the text is not such a description, or longer than 1 MiB.

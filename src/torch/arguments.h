@@ -46,10 +46,36 @@ inline void check_weight(const torch::Tensor& weight) {
               weight.toString(), " ", weight.sizes());
 }
 
+/// What a GPU's kernels check: none of them takes group scales yet.
+inline void check_no_groups(std::int64_t group) {
+  TORCH_CHECK(group == 0, "trit: weight scales for groups of ", group,
+              " inputs run and train on the CPU for now; on a GPU wanted one scale per tensor or row");
+}
+
+inline void check_group(std::int64_t group) {
+  TORCH_CHECK(group == 0 || is_group_size(group), "trit: groups of ", group,
+              " inputs share a weight scale, wanted a multiple of ", kGroupStep, ", or 0 for none");
+}
+
+/// Of a matrix without group scales: kernels that take none call it as well.
 inline ScaleGranularity granularity_of(const torch::Tensor& scale, std::int64_t out_features) {
   TORCH_CHECK(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
               "trit: the weight's scale must be [1] or [", out_features, "], found ", scale.sizes());
   return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
+}
+
+/// Of any matrix; `group` is the number of inputs of a group, or 0.
+inline ScaleGranularity granularity_of(const torch::Tensor& scale, std::int64_t out_features,
+                                       std::int64_t in_features, std::int64_t group) {
+  if (group == 0) {
+    return granularity_of(scale, out_features);
+  }
+  check_group(group);
+  TORCH_CHECK(
+      scale.dim() == 2 && scale.size(0) == out_features && scale.size(1) == groups_of(in_features, group),
+      "trit: the weight's scale must be [", out_features, ", ", groups_of(in_features, group),
+      "] for groups of ", group, " inputs, found ", scale.sizes());
+  return ScaleGranularity::group;
 }
 
 inline void check_rms_norm_backward(const torch::Tensor& grad, const torch::Tensor& x,

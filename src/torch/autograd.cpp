@@ -57,6 +57,7 @@ struct Saved {
   Tensor q, scale, rstd;
   Packed packed;  // or null, and the codes by themselves
   Tensor codes, weight_scale;
+  std::int64_t group;
   c10::SymInt in_features;
   c10::SymIntArrayRef x_sizes;
   torch::ScalarType weight_type, bias_type;
@@ -95,9 +96,9 @@ Gradients gradients_of(const Saved& saved, const Wanted& wanted, const Tensor& g
     gradients.bias = grad.sum({0}, /*keepdim=*/false, saved.bias_type);
   }
   if (input && !input_int8) {
-    grad_x = saved.packed != nullptr
-                 ? ops::linear_backward_input(grad, saved.packed)
-                 : ops::linear_backward_input(grad, saved.codes, saved.weight_scale, saved.in_features);
+    grad_x = saved.packed != nullptr ? ops::linear_backward_input(grad, saved.packed)
+                                     : ops::linear_backward_input(grad, saved.codes, saved.weight_scale,
+                                                                  saved.in_features, saved.group);
   }
   if (input) {
     if (saved.rms) {
@@ -117,13 +118,15 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
  public:
   static Tensor forward(AutogradContext* context, const Tensor& x, const Tensor& weight,
                         const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
-                        double eps, bool per_row, const BackwardKind& backward) {
+                        double eps, bool per_row, const BackwardKind& backward, std::int64_t group) {
     const at::AutoDispatchBelowADInplaceOrView below;
     check_shapes(x, weight);
-    const auto result = ops::bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row);
+    check_backward(backward.products, group);
+    const auto result = ops::bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row, group);
     context->save_for_backward({rms ? x : Tensor(), rms ? value_or_undefined(norm_weight) : Tensor(),
                                 result.q, result.scale, rms ? result.rstd : Tensor(), result.codes,
                                 result.weight_scale});
+    context->saved_data["group"] = group;
     context->saved_data["in_features"] = weight.sym_size(1);
     context->saved_data["x_sizes"] = x.sym_sizes();
     context->saved_data["weight_type"] = weight.scalar_type();
@@ -154,6 +157,7 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                                  .packed = {},
                                  .codes = saved[5],
                                  .weight_scale = saved[6],
+                                 .group = data["group"].toInt(),
                                  .in_features = data["in_features"].toSymInt(),
                                  .x_sizes = x_sizes,
                                  .weight_type = data["weight_type"].toScalarType(),
@@ -166,7 +170,8 @@ class BitLinearFunction : public torch::autograd::Function<BitLinearFunction> {
                                  .bias = bias,
                                  .norm_weight = norm_weight},
                                 outputs[0]);
-      return {found.x, found.weight, found.bias, found.norm_weight, Tensor(), Tensor(), Tensor(), Tensor()};
+      return {found.x,  found.weight, found.bias, found.norm_weight, Tensor(),
+              Tensor(), Tensor(),     Tensor(),   Tensor()};
     }();
     return once_differentiable("trit::bit_linear", std::move(gradients));
   }
@@ -192,6 +197,7 @@ class BitLinearNode : public torch::autograd::Node {
                                  .packed = packed_,
                                  .codes = packed_->codes(),
                                  .weight_scale = packed_->scale(),
+                                 .group = packed_->group(),
                                  .in_features = packed_->in_features(),
                                  .x_sizes = x_sizes_,
                                  .weight_type = weight_type_,
@@ -220,6 +226,7 @@ class BitLinearNode : public torch::autograd::Node {
                         const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms,
                         double eps, const BackwardKind& backward) {
     check_shapes(x, weight);
+    check_backward(backward.products, packed->group());
     const auto node = std::shared_ptr<BitLinearNode>(new BitLinearNode, torch::autograd::deleteNode);
     node->set_next_edges(torch::autograd::collect_next_edges(x, weight, bias, norm_weight));
     const auto result = [&] {
@@ -287,9 +294,9 @@ bool any_of(const Condition& condition, const Tensor& x, const Tensor& weight, c
 
 Tensor bit_linear_autograd(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
-                           std::string_view backward, bool stochastic_rounding) {
+                           std::string_view backward, bool stochastic_rounding, std::int64_t group) {
   return BitLinearFunction::apply(x, weight, bias, norm_weight, rms, eps, per_row,
-                                  BackwardKind{backward_of(backward), stochastic_rounding});
+                                  BackwardKind{backward_of(backward), stochastic_rounding}, group);
 }
 
 Tensor bit_linear_prepared_autograd(const Tensor& x, const Tensor& weight, const Packed& packed,
@@ -317,11 +324,11 @@ std::tuple<Tensor, Tensor> rms_norm_autograd(const Tensor& x, const optional<Ten
 template <c10::DispatchKey key, c10::DeviceType device>
 Tensor bit_linear_autocast(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
-                           std::string_view backward, bool stochastic_rounding) {
+                           std::string_view backward, bool stochastic_rounding, std::int64_t group) {
   const c10::impl::ExcludeDispatchKeyGuard no_autocast(key);
   return ops::bit_linear(at::autocast::cached_cast(at::autocast::get_autocast_dtype(device), x, device),
                          weight, bias, norm_weight, rms, eps, per_row,
-                         {backward_of(backward), stochastic_rounding});
+                         {backward_of(backward), stochastic_rounding}, group);
 }
 
 template <c10::DispatchKey key, c10::DeviceType device>

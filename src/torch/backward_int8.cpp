@@ -208,6 +208,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
               padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
               " ", q.sizes(), ", ", scale.sizes());
   data_type(grad.scalar_type(), "grad");
+  granularity_of(weight_scale, out_features);
   const GradientRounding rounding = rounding_of(stochastic);
   const Tensor rows = float_of(grad);
   std::tuple<Tensor, Tensor> result;
@@ -226,7 +227,6 @@ std::tuple<Tensor, Tensor> linear_backward_int8(const Tensor& grad, const Tensor
                                                 std::array<bool, 2> mask, bool stochastic) {
   check_codes(codes, in_features);
   const Tensor beta = float_of(weight_scale);
-  granularity_of(beta, codes.size(0));
   std::optional<PackedLinear> prepared;
   return backward(grad, q, scale, codes.size(0), in_features, beta, weight_dtype, mask, stochastic,
                   [&]() -> const PackedLinear& {

@@ -21,6 +21,10 @@ void read_parameter(torch::serialize::InputArchive& archive, const std::string& 
   parameter.copy_(stored);
 }
 
+const char* name_of(ScaleGranularity scale) {
+  return scale == ScaleGranularity::group ? "group" : scale == ScaleGranularity::row ? "row" : "tensor";
+}
+
 // x + lambda * (quantised - x): the value of the blend, the gradient of x.
 torch::Tensor blend(const torch::Tensor& value, const torch::Tensor& quantised, double lambda) {
   return value + (lambda * (quantised - value)).detach();
@@ -36,6 +40,12 @@ void BitLinearImpl::reset() {
   TORCH_CHECK(options.in_features() >= 1 && options.out_features() >= 1 && options.eps() > 0,
               "trit::nn::BitLinear: wanted in_features >= 1, out_features >= 1 and eps > 0, found ",
               options.in_features(), ", ", options.out_features(), " and ", options.eps());
+  TORCH_CHECK(
+      options.scale() == ScaleGranularity::group ? is_group_size(options.group()) : options.group() == 0,
+      "trit::nn::BitLinear: scale is ", name_of(options.scale()), " and group ", options.group(),
+      ", wanted scale(trit::ScaleGranularity::group, inputs) with a multiple of ", kGroupStep,
+      ", or another scale and no group");
+  torch_layer::check_backward(options.backward(), options.group());
   weight = register_parameter("weight", torch::empty({options.out_features(), options.in_features()}));
   bias = register_parameter("bias", options.bias() ? torch::empty({options.out_features()}) : torch::Tensor(),
                             options.bias());
@@ -63,7 +73,10 @@ void BitLinearImpl::pretty_print(std::ostream& stream) const {
   stream << std::boolalpha << "trit::nn::BitLinear(in_features=" << options.in_features()
          << ", out_features=" << options.out_features() << ", bias=" << options.bias()
          << ", norm=" << (options.norm() == Norm::rms ? "rms" : "none") << ", eps=" << options.eps()
-         << ", scale=" << (options.scale() == ScaleGranularity::row ? "row" : "tensor");
+         << ", scale=" << name_of(options.scale());
+  if (options.group() != 0) {
+    stream << ":" << options.group();
+  }
   if (options.backward() != Backward::exact) {
     stream << ", backward=" << torch_layer::name_of(options.backward());
     if (options.stochastic_rounding()) {
@@ -115,10 +128,11 @@ torch::Tensor BitLinearImpl::forward(const torch::Tensor& x) {
   const auto offset = bias.defined() ? std::optional(bias) : std::nullopt;
   const torch_layer::BackwardKind backward{options.backward(), options.stochastic_rounding()};
   if (!weight.is_cpu() && !weight.is_cuda()) {
-    return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row, backward);
+    return ops::bit_linear(x, weight, offset, norm_weight, rms, options.eps(), per_row, backward,
+                           options.group());
   }
-  return ops::bit_linear(x, weight, cache_->get(weight, per_row), offset, norm_weight, rms, options.eps(),
-                         backward);
+  return ops::bit_linear(x, weight, cache_->get(weight, per_row, options.group()), offset, norm_weight, rms,
+                         options.eps(), backward);
 }
 
 void BitLinearImpl::use_packed(const torch::Tensor& codes, const torch::Tensor& scale) {
@@ -149,9 +163,10 @@ torch::Tensor BitLinearImpl::warm_up(const torch::Tensor& x) {
       quantised_inputs = (rows.q.narrow(1, 0, x.size(-1)).to(torch::kFloat) * rows.scale.unsqueeze(1))
                              .reshape(x.sizes())
                              .to(inputs.scalar_type());
-      const auto scale = ops::absmean(weight, options.scale() == ScaleGranularity::row);
-      quantised_weights = ops::dequantize(ops::ternarize_pack(weight, scale), scale, options.in_features(),
-                                          weight.scalar_type());
+      const auto scale = ops::absmean(weight, options.scale() == ScaleGranularity::row, options.group());
+      const auto codes = ops::ternarize_pack(weight, scale, options.group());
+      quantised_weights =
+          ops::dequantize(codes, scale, options.in_features(), weight.scalar_type(), options.group());
     }
     inputs = blend(inputs, quantised_inputs, lambda);
     weights = blend(weights, quantised_weights, lambda);

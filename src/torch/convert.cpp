@@ -118,7 +118,7 @@ class Converter {
               .bias(linear->bias.defined())
               .norm(options_.norm)
               .eps(options_.eps)
-              .scale(options_.scale));
+              .scale(options_.scale, options_.group));
       layer->to(linear->weight.device(), linear->weight.scalar_type());
       layer->share_parameters(linear->weight, linear->bias);
       layer->train(linear->is_training());

@@ -57,18 +57,23 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   return {q, scale, rstd, q_sum};
 }
 
-Tensor absmean(const Tensor& weight, bool per_row) {
+Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
   check_weight(weight);
+  check_group(group);
   const Tensor w = float_of(weight);
-  Tensor scale = at::empty({per_row ? w.size(0) : 1}, w.options());
+  Tensor scale = group != 0 ? at::empty({w.size(0), groups_of(w.size(1), group)}, w.options())
+                            : at::empty({per_row ? w.size(0) : 1}, w.options());
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::absmean(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
-                per_row ? ScaleGranularity::row : ScaleGranularity::tensor, scale.mutable_data_ptr<float>());
+                group != 0 ? ScaleGranularity::group
+                : per_row  ? ScaleGranularity::row
+                           : ScaleGranularity::tensor,
+                scale.mutable_data_ptr<float>(), group);
   return scale;
 }
 
-Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
   check_weight(weight);
   const Tensor w = float_of(weight);
   const Tensor beta = float_of(scale);
@@ -76,8 +81,8 @@ Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::ternarize_pack(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
-                       granularity_of(beta, w.size(0)), beta.const_data_ptr<float>(),
-                       codes.mutable_data_ptr<std::uint8_t>());
+                       granularity_of(beta, w.size(0), w.size(1), group), beta.const_data_ptr<float>(),
+                       codes.mutable_data_ptr<std::uint8_t>(), group);
   return codes;
 }
 
@@ -88,19 +93,22 @@ struct StoredWeight {
   TernaryView view;
 };
 
-StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features) {
+StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
+                           std::int64_t group) {
   check_codes(codes, in_features);
   StoredWeight stored{codes.contiguous(), float_of(scale), {}};
-  granularity_of(stored.scale, codes.size(0));
+  granularity_of(stored.scale, codes.size(0), in_features, group);
   stored.view = {codes.size(0),
                  in_features,
                  {stored.codes.const_data_ptr<std::uint8_t>(), static_cast<std::size_t>(codes.numel())},
-                 {stored.scale.const_data_ptr<float>(), static_cast<std::size_t>(scale.numel())}};
+                 {stored.scale.const_data_ptr<float>(), static_cast<std::size_t>(scale.numel())},
+                 group};
   return stored;
 }
 
-Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
-  const StoredWeight stored = stored_weight(codes, scale, in_features);
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
+                  std::int64_t group) {
+  const StoredWeight stored = stored_weight(codes, scale, in_features, group);
   Tensor w = at::empty({codes.size(0), in_features}, stored.scale.options());
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
@@ -137,8 +145,8 @@ Tensor product(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const 
 
 Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
                      const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
-                     ScalarType dtype) {
-  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+                     ScalarType dtype, std::int64_t group) {
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   TorchParallel parallel;
   return product(q, scale, q_sum, PackedLinear(kernels(), parallel, stored.view, PanelFormat::two_bit), bias,
                  dtype);
@@ -155,13 +163,13 @@ ScalarType product_type(ScalarType grad) {
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                             std::int64_t in_features) {
-  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+                             std::int64_t in_features, std::int64_t group) {
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   const std::int64_t out_features = stored.view.out_features;
   TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features,
               "trit::linear_backward_input: grad must be [tokens, ", out_features, "], found ", grad.sizes());
   const ScalarType type = product_type(grad.scalar_type());
-  if (type == torch::kFloat && has_float_products(kernels())) {
+  if (group == 0 && type == torch::kFloat && has_float_products(kernels())) {
     const Tensor rows = float_of(grad);
     Tensor grad_x = at::empty({grad.size(0), in_features}, rows.options());
     TorchParallel parallel;
@@ -172,16 +180,17 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
                     .grad_x = grad_x.mutable_data_ptr<float>()});
     return grad_x.to(grad.scalar_type());
   }
-  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
-  const Tensor scaled = (grad.to(torch::kFloat) * stored.scale).to(type);
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
+  // between columns and go into the tile.
+  const Tensor scaled = group != 0 ? grad.to(type) : (grad.to(torch::kFloat) * stored.scale).to(type);
   Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
   const std::int64_t columns = tile_columns(out_features, in_features);
   Tensor tile = at::empty({out_features, columns}, scaled.options());
   void* const tile_data = tile.mutable_data_ptr();
   for (std::int64_t first = 0; first < in_features; first += columns) {
     const std::int64_t width = std::min(columns, in_features - first);
-    unpack_tile(TorchParallel(), kernels(), stored.view.codes.data(), out_features, codes.size(1), first,
-                width, data_type(type, "grad"), tile_data, columns);
+    unpack_tile(TorchParallel(), kernels(), stored.view, first, width, data_type(type, "grad"), tile_data,
+                columns);
     Tensor target = grad_x.narrow(1, first, width);
     at::mm_out(target, scaled, tile.narrow(1, 0, width));
   }

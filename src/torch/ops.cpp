@@ -7,6 +7,7 @@
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/library.h>
 
+#include "torch/arguments.h"
 #include "trit/backend.h"
 
 namespace trit::torch_layer {
@@ -31,20 +32,25 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant_meta(const Tensor& x, cons
           empty(x, {tokens}, torch::kFloat), empty(x, {tokens}, torch::kInt)};
 }
 
-Tensor absmean_meta(const Tensor& weight, bool per_row) {
+Tensor absmean_meta(const Tensor& weight, bool per_row, std::int64_t group) {
+  check_group(group);
+  if (group != 0) {
+    return empty(weight, {weight.sym_size(0), (weight.sym_size(1) + (group - 1)) / group}, torch::kFloat);
+  }
   return empty(weight, {per_row ? weight.sym_size(0) : SymInt(1)}, torch::kFloat);
 }
 
-Tensor ternarize_pack_meta(const Tensor& weight, const Tensor&) {
+Tensor ternarize_pack_meta(const Tensor& weight, const Tensor&, std::int64_t) {
   return empty(weight, {weight.sym_size(0), (weight.sym_size(1) + 3) / 4}, torch::kByte);
 }
 
-Tensor dequantize_meta(const Tensor& codes, const Tensor&, SymInt in_features, ScalarType dtype) {
+Tensor dequantize_meta(const Tensor& codes, const Tensor&, SymInt in_features, ScalarType dtype,
+                       std::int64_t) {
   return empty(codes, {codes.sym_size(0), in_features}, dtype);
 }
 
 Tensor packed_linear_meta(const Tensor& q, const Tensor&, const Tensor&, const Tensor& codes, const Tensor&,
-                          SymInt, const optional<Tensor>&, ScalarType dtype) {
+                          SymInt, const optional<Tensor>&, ScalarType dtype, std::int64_t) {
   return empty(q, {q.sym_size(0), codes.sym_size(0)}, dtype);
 }
 
@@ -53,7 +59,8 @@ Tensor packed_linear_prepared_meta(const Tensor& q, const Tensor&, const Tensor&
   return empty(q, {q.sym_size(0), weight->out_features()}, dtype);
 }
 
-Tensor linear_backward_input_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features) {
+Tensor linear_backward_input_meta(const Tensor& grad, const Tensor&, const Tensor&, SymInt in_features,
+                                  std::int64_t) {
   return empty(grad, {grad.sym_size(0), in_features}, grad.scalar_type());
 }
 
@@ -105,18 +112,19 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward_composite(const Te
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train_composite(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row) {
-  Tensor weight_scale = ops::absmean(weight, per_row);
-  Tensor codes = ops::ternarize_pack(weight, weight_scale);
+    bool rms, double eps, bool per_row, std::int64_t group) {
+  Tensor weight_scale = ops::absmean(weight, per_row, group);
+  Tensor codes = ops::ternarize_pack(weight, weight_scale, group);
   auto quantized = ops::norm_quant(rows_of(x), norm_weight, rms, eps);
-  Tensor y = output_of(
-      x, ops::packed_linear(quantized, codes, weight_scale, weight.sym_size(1), bias, x.scalar_type()));
+  Tensor y = output_of(x, ops::packed_linear(quantized, codes, weight_scale, weight.sym_size(1), bias,
+                                             x.scalar_type(), group));
   return {std::move(y),     std::move(quantized.q), std::move(quantized.scale), std::move(quantized.rstd),
           std::move(codes), std::move(weight_scale)};
 }
 
 Tensor linear_backward_input_composite(const Tensor& grad, const Packed& weight) {
-  return ops::linear_backward_input(grad, weight->codes(), weight->scale(), weight->in_features());
+  return ops::linear_backward_input(grad, weight->codes(), weight->scale(), weight->in_features(),
+                                    weight->group());
 }
 
 std::tuple<Tensor, Tensor> linear_backward_int8_meta(const Tensor& grad, const Tensor&, const Tensor&,
@@ -138,17 +146,17 @@ std::tuple<Tensor, Tensor> linear_backward_int8_composite(const Tensor& grad, co
 // Without gradients the backward does not matter, beyond that it has a name.
 Tensor bit_linear_composite(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                             const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
-                            std::string_view backward, bool /*stochastic_rounding*/) {
-  backward_of(backward);
+                            std::string_view backward, bool /*stochastic_rounding*/, std::int64_t group) {
+  check_backward(backward_of(backward), group);
   check_layer(x, weight, bias, norm_weight);
-  return std::get<0>(bit_linear_train_composite(x, weight, bias, norm_weight, rms, eps, per_row));
+  return std::get<0>(bit_linear_train_composite(x, weight, bias, norm_weight, rms, eps, per_row, group));
 }
 
 Tensor bit_linear_prepared_composite(const Tensor& x, const Tensor& weight, const Packed& packed,
                                      const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
                                      bool rms, double eps, std::string_view backward,
                                      bool /*stochastic_rounding*/) {
-  backward_of(backward);
+  check_backward(backward_of(backward), packed->group());
   check_layer(x, weight, bias, norm_weight);
   return std::get<0>(bit_linear_forward_composite(x, packed, bias, norm_weight, rms, eps));
 }
@@ -178,22 +186,31 @@ nn::Backward backward_of(std::string_view name) {
               "', wanted 'exact', 'int8_input' or 'int8_all'");
 }
 
+void check_backward(nn::Backward backward, std::int64_t group) {
+  TORCH_CHECK(group == 0 || backward == nn::Backward::exact, "trit::bit_linear: backward is '",
+              std::string(name_of(backward)), "' with weight scales for groups of ", group,
+              " inputs, wanted 'exact', or one scale per tensor or row");
+}
+
 TORCH_LIBRARY(trit, m) {
   register_packed_weight_class();
   m.def(
       "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps) -> "
       "(Tensor q, Tensor scale, Tensor rstd, Tensor q_sum)");
-  m.def("absmean(Tensor weight, bool per_row) -> Tensor");
-  m.def("ternarize_pack(Tensor weight, Tensor scale) -> Tensor");
-  m.def("dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype) -> Tensor");
+  m.def("absmean(Tensor weight, bool per_row, int group=0) -> Tensor");
+  m.def("ternarize_pack(Tensor weight, Tensor scale, int group=0) -> Tensor");
+  m.def(
+      "dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype, int group=0) -> Tensor");
   m.def(
       "packed_linear(Tensor q, Tensor scale, Tensor q_sum, Tensor codes, Tensor weight_scale, "
-      "SymInt in_features, Tensor? bias, ScalarType dtype) -> Tensor");
+      "SymInt in_features, Tensor? bias, ScalarType dtype, int group=0) -> Tensor");
   m.def(
       "packed_linear.prepared(Tensor q, Tensor scale, Tensor q_sum, "
       "__torch__.torch.classes.trit.PackedWeight weight, Tensor? bias, ScalarType dtype) -> Tensor");
   m.def(
-      "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features) -> Tensor");
+      "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features, int "
+      "group=0) "
+      "-> Tensor");
   m.def(
       "linear_backward_input.prepared(Tensor grad, __torch__.torch.classes.trit.PackedWeight weight) -> "
       "Tensor");
@@ -217,10 +234,11 @@ TORCH_LIBRARY(trit, m) {
       "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
   m.def(
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
-      "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
+      "bool per_row, int group=0) -> "
+      "(Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
   m.def(
       "bit_linear(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
-      "bool per_row, str backward='exact', bool stochastic_rounding=False) -> Tensor");
+      "bool per_row, str backward='exact', bool stochastic_rounding=False, int group=0) -> Tensor");
   m.def(
       "bit_linear.prepared(Tensor x, Tensor weight, __torch__.torch.classes.trit.PackedWeight packed, "
       "Tensor? bias, Tensor? norm_weight, bool rms, float eps, str backward='exact', "
@@ -268,25 +286,26 @@ NormQuantResult norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
   return {std::move(q), std::move(scale), std::move(rstd), std::move(q_sum)};
 }
 
-Tensor absmean(const Tensor& weight, bool per_row) {
+Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
   static const auto op = find<decltype(absmean_meta)>("trit::absmean");
-  return op.call(weight, per_row);
+  return op.call(weight, per_row, group);
 }
 
-Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
   static const auto op = find<decltype(ternarize_pack_meta)>("trit::ternarize_pack");
-  return op.call(weight, scale);
+  return op.call(weight, scale, group);
 }
 
-Tensor dequantize(const Tensor& codes, const Tensor& scale, SymInt in_features, ScalarType dtype) {
+Tensor dequantize(const Tensor& codes, const Tensor& scale, SymInt in_features, ScalarType dtype,
+                  std::int64_t group) {
   static const auto op = find<decltype(dequantize_meta)>("trit::dequantize");
-  return op.call(codes, scale, std::move(in_features), dtype);
+  return op.call(codes, scale, std::move(in_features), dtype, group);
 }
 
 Tensor packed_linear(const NormQuantResult& x, const Tensor& codes, const Tensor& weight_scale,
-                     SymInt in_features, const optional<Tensor>& bias, ScalarType dtype) {
+                     SymInt in_features, const optional<Tensor>& bias, ScalarType dtype, std::int64_t group) {
   static const auto op = find<decltype(packed_linear_meta)>("trit::packed_linear");
-  return op.call(x.q, x.scale, x.q_sum, codes, weight_scale, std::move(in_features), bias, dtype);
+  return op.call(x.q, x.scale, x.q_sum, codes, weight_scale, std::move(in_features), bias, dtype, group);
 }
 
 Tensor packed_linear(const NormQuantResult& x, const Packed& weight, const optional<Tensor>& bias,
@@ -296,9 +315,9 @@ Tensor packed_linear(const NormQuantResult& x, const Packed& weight, const optio
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                             SymInt in_features) {
+                             SymInt in_features, std::int64_t group) {
   static const auto op = find<decltype(linear_backward_input_meta)>("trit::linear_backward_input");
-  return op.call(grad, codes, weight_scale, std::move(in_features));
+  return op.call(grad, codes, weight_scale, std::move(in_features), group);
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Packed& weight) {
@@ -349,10 +368,11 @@ BitLinearResult bit_linear_forward(const Tensor& x, const Packed& packed, const 
 }
 
 BitLinearTrainResult bit_linear_train(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
-                                      const optional<Tensor>& norm_weight, bool rms, double eps,
-                                      bool per_row) {
+                                      const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
+                                      std::int64_t group) {
   static const auto op = find<decltype(bit_linear_train_composite)>("trit::bit_linear_train");
-  auto [y, q, scale, rstd, codes, weight_scale] = op.call(x, weight, bias, norm_weight, rms, eps, per_row);
+  auto [y, q, scale, rstd, codes, weight_scale] =
+      op.call(x, weight, bias, norm_weight, rms, eps, per_row, group);
   return {{std::move(y), std::move(q), std::move(scale), std::move(rstd)},
           std::move(codes),
           std::move(weight_scale)};
@@ -360,10 +380,10 @@ BitLinearTrainResult bit_linear_train(const Tensor& x, const Tensor& weight, con
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const optional<Tensor>& bias,
                   const optional<Tensor>& norm_weight, bool rms, double eps, bool per_row,
-                  const BackwardKind& backward) {
+                  const BackwardKind& backward, std::int64_t group) {
   static const auto op = find<decltype(bit_linear_composite)>("trit::bit_linear");
   return op.call(x, weight, bias, norm_weight, rms, eps, per_row, name_of(backward.products),
-                 backward.stochastic_rounding);
+                 backward.stochastic_rounding, group);
 }
 
 Tensor bit_linear(const Tensor& x, const Tensor& weight, const Packed& packed, const optional<Tensor>& bias,

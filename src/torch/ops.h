@@ -24,6 +24,8 @@ struct BackwardKind {
 /// "exact", "int8_input", "int8_all": the operators' argument `backward`. Throws c10::Error for anything else.
 std::string_view name_of(nn::Backward backward);
 nn::Backward backward_of(std::string_view name);
+/// Throws c10::Error for group scales with another backward than the exact one.
+void check_backward(nn::Backward backward, std::int64_t group);
 
 }  // namespace trit::torch_layer
 
@@ -39,24 +41,29 @@ struct NormQuantResult {
 NormQuantResult norm_quant(const torch::Tensor& x, const std::optional<torch::Tensor>& norm_weight, bool rms,
                            double eps);
 
-/// beta of a float weight [N, K]: float32 [1], or [N] per row.
-torch::Tensor absmean(const torch::Tensor& weight, bool per_row);
+// `group` is the number of inputs that share a weight scale, or 0 where there is one scale or one per row
+// (per_row); group scales are [N, groups_of(K, group)].
+
+/// beta of a float weight [N, K]: float32 [1], [N] per row, or group scales.
+torch::Tensor absmean(const torch::Tensor& weight, bool per_row, std::int64_t group = 0);
 /// weight [N, K] to the stored form, uint8 [N, ceil(K / 4)].
-torch::Tensor ternarize_pack(const torch::Tensor& weight, const torch::Tensor& scale);
+torch::Tensor ternarize_pack(const torch::Tensor& weight, const torch::Tensor& scale, std::int64_t group = 0);
 /// t * scale, [N, K] of dtype.
 torch::Tensor dequantize(const torch::Tensor& codes, const torch::Tensor& scale, c10::SymInt in_features,
-                         torch::ScalarType dtype);
+                         torch::ScalarType dtype, std::int64_t group = 0);
 
 /// y [M, N] of dtype = epilogue(q · tᵀ), from the stored form or from a prepared weight.
 torch::Tensor packed_linear(const NormQuantResult& x, const torch::Tensor& codes,
                             const torch::Tensor& weight_scale, c10::SymInt in_features,
-                            const std::optional<torch::Tensor>& bias, torch::ScalarType dtype);
+                            const std::optional<torch::Tensor>& bias, torch::ScalarType dtype,
+                            std::int64_t group = 0);
 torch::Tensor packed_linear(const NormQuantResult& x, const c10::intrusive_ptr<PackedWeight>& weight,
                             const std::optional<torch::Tensor>& bias, torch::ScalarType dtype);
 
 /// dX [M, K] = grad [M, N] · (weight_scale t), in grad's dtype.
 torch::Tensor linear_backward_input(const torch::Tensor& grad, const torch::Tensor& codes,
-                                    const torch::Tensor& weight_scale, c10::SymInt in_features);
+                                    const torch::Tensor& weight_scale, c10::SymInt in_features,
+                                    std::int64_t group = 0);
 /// The same from a packed weight, which keeps what the device's kernels prepare of it.
 torch::Tensor linear_backward_input(const torch::Tensor& grad,
                                     const c10::intrusive_ptr<PackedWeight>& weight);
@@ -66,7 +73,7 @@ torch::Tensor linear_backward_weight(const torch::Tensor& grad, const torch::Ten
                                      std::optional<torch::ScalarType> dtype = std::nullopt);
 
 /// Both in int8 (trit/gradient.h), as far as `mask` wants them: dX [M, K] in grad's dtype and dW [N, K] in
-/// weight_dtype, else undefined.
+/// weight_dtype, else undefined. Not with group scales: they belong to what dX sums over and to its columns.
 std::tuple<torch::Tensor, torch::Tensor> linear_backward_int8(
     const torch::Tensor& grad, const torch::Tensor& q, const torch::Tensor& scale, const torch::Tensor& codes,
     const torch::Tensor& weight_scale, c10::SymInt in_features, torch::ScalarType weight_dtype,
@@ -98,19 +105,19 @@ BitLinearResult bit_linear_forward(const torch::Tensor& x, const c10::intrusive_
 
 struct BitLinearTrainResult : BitLinearResult {
   torch::Tensor codes;         // uint8 [N, ceil(K / 4)]
-  torch::Tensor weight_scale;  // float32 [1] or [N]
+  torch::Tensor weight_scale;  // as of absmean
 };
 /// The same from a float weight, which is packed first.
 BitLinearTrainResult bit_linear_train(const torch::Tensor& x, const torch::Tensor& weight,
                                       const std::optional<torch::Tensor>& bias,
                                       const std::optional<torch::Tensor>& norm_weight, bool rms, double eps,
-                                      bool per_row);
+                                      bool per_row, std::int64_t group = 0);
 
 /// The whole layer, x [..., K] -> y [..., N], differentiable (straight-through).
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const std::optional<torch::Tensor>& bias,
                          const std::optional<torch::Tensor>& norm_weight, bool rms, double eps, bool per_row,
-                         const BackwardKind& backward = {});
+                         const BackwardKind& backward = {}, std::int64_t group = 0);
 torch::Tensor bit_linear(const torch::Tensor& x, const torch::Tensor& weight,
                          const c10::intrusive_ptr<PackedWeight>& packed,
                          const std::optional<torch::Tensor>& bias,

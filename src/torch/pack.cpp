@@ -53,8 +53,8 @@ void pack_into(const torch::nn::Module& module, const std::string& prefix, Tenso
     const std::string name = prefix + parameter.key();
     const auto value = exported(name, parameter.value());
     if (ternary != nullptr && parameter.key() == "weight") {
-      const auto packed =
-          torch_layer::PackedWeight::from_float(value, ternary->options.scale() == ScaleGranularity::row);
+      const auto packed = torch_layer::PackedWeight::from_float(
+          value, ternary->options.scale() == ScaleGranularity::row, ternary->options.group());
       tensors[name] = packed->codes();
       tensors[name + "_scale"] = packed->scale();
     } else {

@@ -3,6 +3,7 @@
 
 #include <atomic>
 
+#include "torch/arguments.h"
 #include "torch/cuda/cuda.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
@@ -30,35 +31,40 @@ std::uint64_t fingerprint_of(const torch::Tensor& weight) {
 
 void register_packed_weight_class() {
   using Packed = c10::intrusive_ptr<PackedWeight>;
-  using Stored = std::tuple<torch::Tensor, torch::Tensor, std::int64_t>;
+  using Stored = std::tuple<torch::Tensor, torch::Tensor, std::int64_t, std::int64_t>;
   static const auto registered =
       torch::class_<PackedWeight>("trit", "PackedWeight")
-          .def(torch::init<torch::Tensor, torch::Tensor, std::int64_t>())
-          .def_static("from_float", &PackedWeight::from_float)
+          .def(torch::init<torch::Tensor, torch::Tensor, std::int64_t, std::int64_t>(), "",
+               {torch::arg("codes"), torch::arg("scale"), torch::arg("in_features"), torch::arg("group") = 0})
+          .def_static("from_float", [](const torch::Tensor& weight,
+                                       bool per_row) { return PackedWeight::from_float(weight, per_row); })
           .def("codes", [](const Packed& self) { return self->codes(); })
           .def("scale", [](const Packed& self) { return self->scale(); })
           .def("out_features", [](const Packed& self) { return self->out_features(); })
           .def("in_features", [](const Packed& self) { return self->in_features(); })
+          .def("group", [](const Packed& self) { return self->group(); })
           .def_pickle(
-              [](const Packed& self) { return Stored(self->codes(), self->scale(), self->in_features()); },
+              [](const Packed& self) {
+                return Stored(self->codes(), self->scale(), self->in_features(), self->group());
+              },
               [](const Stored& state) {
                 return c10::make_intrusive<PackedWeight>(std::get<0>(state), std::get<1>(state),
-                                                         std::get<2>(state));
+                                                         std::get<2>(state), std::get<3>(state));
               });
   static_cast<void>(registered);
 }
 
-PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features)
-    : codes_(std::move(codes)), scale_(std::move(scale)), in_features_(in_features) {
+PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
+                           std::int64_t group)
+    : codes_(std::move(codes)), scale_(std::move(scale)), in_features_(in_features), group_(group) {
   TORCH_CHECK(
       codes_.dim() == 2 && codes_.scalar_type() == torch::kUInt8 && codes_.is_contiguous() &&
           in_features >= 1 && codes_.size(0) >= 1 && codes_.size(1) == packed_row_bytes(in_features),
       "trit: codes must be contiguous uint8 [out_features, ceil(in_features / 4)] with in_features = ",
       in_features, ", found ", codes_.toString(), " ", codes_.sizes());
-  TORCH_CHECK(scale_.dim() == 1 && scale_.scalar_type() == torch::kFloat && scale_.is_contiguous() &&
-                  (scale_.size(0) == 1 || scale_.size(0) == codes_.size(0)),
-              "trit: the weight's scale must be float32 [1] or [", codes_.size(0), "], found ",
-              scale_.toString(), " ", scale_.sizes());
+  TORCH_CHECK(scale_.scalar_type() == torch::kFloat && scale_.is_contiguous(),
+              "trit: the weight's scale must be contiguous float32, found ", scale_.toString());
+  granularity_of(scale_, codes_.size(0), in_features, group);
 }
 
 PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
@@ -67,11 +73,13 @@ PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_
   cuda_ = std::move(prepared);
 }
 
-c10::intrusive_ptr<PackedWeight> PackedWeight::from_float(const torch::Tensor& weight, bool per_row) {
+c10::intrusive_ptr<PackedWeight> PackedWeight::from_float(const torch::Tensor& weight, bool per_row,
+                                                          std::int64_t group) {
   const torch::NoGradGuard no_grad;
   const auto detached = weight.detach();
-  const auto scale = ops::absmean(detached, per_row);
-  return c10::make_intrusive<PackedWeight>(ops::ternarize_pack(detached, scale), scale, weight.size(1));
+  const auto scale = ops::absmean(detached, per_row, group);
+  return c10::make_intrusive<PackedWeight>(ops::ternarize_pack(detached, scale, group), scale, weight.size(1),
+                                           group);
 }
 
 const PackedLinear& PackedWeight::cpu() const {
@@ -84,7 +92,8 @@ const PackedLinear& PackedWeight::cpu() const {
                                           TernaryView{codes_.size(0),
                                                       in_features_,
                                                       {codes_.const_data_ptr<std::uint8_t>(), bytes},
-                                                      {scale_.const_data_ptr<float>(), scales}},
+                                                      {scale_.const_data_ptr<float>(), scales},
+                                                      group_},
                                           PanelFormat::two_bit);  // training prepares them at every step
   });
   return *cpu_;
@@ -111,15 +120,15 @@ std::int64_t version_of(const torch::Tensor& weight) {
 
 }  // namespace
 
-bool PackedWeightCache::holds(const torch::Tensor& weight, bool per_row) const {
+bool PackedWeightCache::holds(const torch::Tensor& weight, bool per_row, std::int64_t group) const {
   return key_ && key_->version == version_of(weight) && key_->data == weight.const_data_ptr() &&
          key_->dtype == weight.scalar_type() && key_->device == weight.device() &&
-         weight.sizes() == key_->sizes && key_->per_row == per_row &&
+         weight.sizes() == key_->sizes && key_->per_row == per_row && key_->group == group &&
          key_->accumulation == current_accumulation;
 }
 
 void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight,
-                             bool per_row) {
+                             bool per_row, std::int64_t group) {
   packed_ = std::move(packed);
   key_ = {.version = version_of(weight),
           .data = weight.const_data_ptr(),
@@ -127,24 +136,27 @@ void PackedWeightCache::keep(c10::intrusive_ptr<PackedWeight> packed, const torc
           .device = weight.device(),
           .sizes = weight.sizes().vec(),
           .per_row = per_row,
+          .group = group,
           .accumulation = current_accumulation};
   ++packs_;
 }
 
-c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& weight, bool per_row) {
+c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& weight, bool per_row,
+                                                        std::int64_t group) {
   const std::lock_guard lock(mutex_);
   if (pinned_) {
     return pinned_;
   }
   if (weight.is_cuda()) {
+    check_no_groups(group);
     return get_cuda(weight, per_row);
   }
   if (!weight.is_cpu() || !weight.is_contiguous()) {
     ++packs_;
-    return PackedWeight::from_float(weight, per_row);
+    return PackedWeight::from_float(weight, per_row, group);
   }
   std::optional<std::uint64_t> now;
-  if (holds(weight, per_row)) {
+  if (holds(weight, per_row, group)) {
     if (current_accumulation != 0) {
       return packed_;
     }
@@ -153,7 +165,7 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& wei
       return packed_;
     }
   }
-  keep(PackedWeight::from_float(weight, per_row), weight, per_row);
+  keep(PackedWeight::from_float(weight, per_row, group), weight, per_row, group);
   fingerprint_ = now;
   return packed_;
 }
@@ -166,7 +178,7 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
   const bool unseen_writes = !unchanged && (captured_ || trains || weight.is_inference() ||
                                             (weight.is_leaf() && weight.grad().defined()));
   const bool keeps = !unseen_writes && weight.is_contiguous();
-  if (keeps && holds(weight, per_row)) {
+  if (keeps && holds(weight, per_row, /*group=*/0)) {
     return packed_;
   }
   auto packed = cuda::pack(weight, per_row, keeps);
@@ -179,7 +191,7 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
     ++packs_;
     return packed;
   }
-  keep(std::move(packed), weight, per_row);
+  keep(std::move(packed), weight, per_row, /*group=*/0);
   return packed_;
 }
 

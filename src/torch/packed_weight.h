@@ -25,22 +25,25 @@ class PreparedWeight;
 /// TorchScript class "trit.PackedWeight".
 class PackedWeight final : public torch::CustomClassHolder {
  public:
-  /// codes uint8 [N, ceil(K / 4)], scale float32 [1] or [N].
-  PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features);
+  /// codes uint8 [N, ceil(K / 4)], scale float32 [1] or [N], or [N, groups_of(K, group)].
+  PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features, std::int64_t group = 0);
   /// The same with the GPU's layout of it, which is there already.
   PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
                std::shared_ptr<cuda::PreparedWeight> prepared);
   /// Quantises a float weight [N, K] of any floating-point type.
-  static c10::intrusive_ptr<PackedWeight> from_float(const torch::Tensor& weight, bool per_row);
+  static c10::intrusive_ptr<PackedWeight> from_float(const torch::Tensor& weight, bool per_row,
+                                                     std::int64_t group = 0);
 
   const torch::Tensor& codes() const { return codes_; }
   const torch::Tensor& scale() const { return scale_; }
   std::int64_t out_features() const { return codes_.size(0); }
   std::int64_t in_features() const { return in_features_; }
+  /// Inputs that share a weight scale; 0 without group scales.
+  std::int64_t group() const { return group_; }
   /// The layout of this machine's fastest kernels (TRIT_BACKEND); CPU only. Thread-safe.
   const PackedLinear& cpu() const;
-  /// The transposed weight [K, N] likewise, for gradients in int8. Its scale is this weight's, or 1 where each
-  /// output row has its own.
+  /// The transposed weight [K, N] likewise, for gradients in int8; without group scales only. Its scale is this
+  /// weight's, or 1 where each output row has its own.
   const PackedLinear& cpu_transposed() const;
   /// The layout of the GPU's kernels, ready for use on the current stream; on a GPU only. Thread-safe.
   const cuda::PreparedWeight& cuda() const;
@@ -49,6 +52,7 @@ class PackedWeight final : public torch::CustomClassHolder {
   torch::Tensor codes_;
   torch::Tensor scale_;
   std::int64_t in_features_;
+  std::int64_t group_;
   mutable std::once_flag prepared_;
   mutable std::once_flag transposed_;
   mutable std::unique_ptr<PackedLinear> cpu_;
@@ -83,7 +87,7 @@ void register_packed_weight_class();
 class PackedWeightCache {
  public:
   /// The packed form of `weight` as it is now. Thread-safe.
-  c10::intrusive_ptr<PackedWeight> get(const torch::Tensor& weight, bool per_row);
+  c10::intrusive_ptr<PackedWeight> get(const torch::Tensor& weight, bool per_row, std::int64_t group = 0);
   /// From now on get() returns this; null: the packed form of its argument again.
   void pin(c10::intrusive_ptr<PackedWeight> packed);
   bool is_pinned() const;
@@ -98,10 +102,12 @@ class PackedWeightCache {
     torch::Device device;
     std::vector<std::int64_t> sizes;
     bool per_row;
+    std::int64_t group;
     std::uint64_t accumulation;  // 0 outside of any
   };
-  bool holds(const torch::Tensor& weight, bool per_row) const;
-  void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row);
+  bool holds(const torch::Tensor& weight, bool per_row, std::int64_t group) const;
+  void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row,
+            std::int64_t group);
   c10::intrusive_ptr<PackedWeight> get_cuda(const torch::Tensor& weight, bool per_row);
 
   mutable std::mutex mutex_;

@@ -103,13 +103,24 @@ void rms_norm_backward_row(const float* grad, const float* x, const float* weigh
   }
 }
 
-void unpack_bfloat16_row(const std::uint8_t* codes, std::int64_t count, std::uint16_t* t) {
+TRIT_CLONES
+void unpack_bfloat16_row(const std::uint8_t* codes, std::int64_t count, std::uint16_t scale,
+                         std::uint16_t* w) {
   std::int64_t k = 0;
   for (; k + 4 <= count; k += 4) {
-    std::memcpy(t + k, kBrainWeights[codes[k / 4]].data(), sizeof(kBrainWeights[0]));
+    std::memcpy(w + k, kBrainWeights[codes[k / 4]].data(), sizeof(kBrainWeights[0]));
   }
   for (; k < count; ++k) {
-    t[k] = kBrainWeights[codes[k / 4]][static_cast<std::size_t>(k % 4)];
+    w[k] = kBrainWeights[codes[k / 4]][static_cast<std::size_t>(k % 4)];
+  }
+  constexpr std::uint16_t kOne = 0x3f80, kSign = 0x8000;
+  if (scale == kOne) {
+    return;
+  }
+  const std::uint16_t zero = (scale & 0x7f80U) == 0x7f80U ? 0x7fc0 : 0;  // 0 * NaN and 0 * infinity are NaN
+  for (k = 0; k < count; ++k) {
+    const auto sign = static_cast<std::uint16_t>(w[k] & kSign);
+    w[k] = w[k] == 0 ? zero : static_cast<std::uint16_t>(sign | scale);
   }
 }
 

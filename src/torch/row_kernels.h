@@ -23,8 +23,10 @@ float rms_norm_row(const float* x, const float* weight, float eps, std::int64_t 
 void rms_norm_backward_row(const float* grad, const float* x, const float* weight, float rstd,
                            std::int64_t features, float* grad_x, float* grad_weight);
 
-/// The weights t of stored codes (format.h), `count` of them, as bfloat16 bits.
-void unpack_bfloat16_row(const std::uint8_t* codes, std::int64_t count, std::uint16_t* t);
+/// The weights t * scale of stored codes (format.h), `count` of them, as bfloat16 bits; so is the scale, which
+/// is not negative.
+void unpack_bfloat16_row(const std::uint8_t* codes, std::int64_t count, std::uint16_t scale,
+                         std::uint16_t* w);
 
 // ---- Gradients to int8 (trit/gradient.h). A magnitude is the bits of |v|: a NaN is larger than infinity. ----
 

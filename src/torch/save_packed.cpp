@@ -67,6 +67,9 @@ void check_layers(const std::string& graph, const Layers& layers, const std::str
     const bool rms_norm = options.norm() == Norm::rms;
     const auto text = [](bool rms) { return rms ? "\"rms\"" : "\"none\""; };
     const std::string what = file + ": node \"" + node.name + "\"";
+    if (node.token_scale_per_group) {
+      throw Error(what + ": \"token_scale\" is \"group\", wanted \"token\" as the module's layer has");
+    }
     if (node.rms_norm != rms_norm) {
       throw Error(what + ": \"norm\" is " + text(node.rms_norm) + ", wanted " + text(rms_norm) +
                   " as the module's layer has");
@@ -78,11 +81,33 @@ void check_layers(const std::string& graph, const Layers& layers, const std::str
   }
 }
 
+// The size of the groups of a file, which has one; 0 without group scales. A scale of 128 inputs could be written
+// as two of 64, but the sums would be other ones, in their last bits.
+std::int64_t group_of(const Layers& layers, const std::string& file) {
+  const Layers::value_type* first = nullptr;
+  for (const Layers::value_type& layer : layers) {
+    const std::int64_t group = layer.second->options.group();
+    if (group == 0) {
+      continue;
+    }
+    first = first == nullptr ? &layer : first;
+    if (const std::int64_t wanted = first->second->options.group(); group != wanted) {
+      throw Error(file + ": layer \"" + layer.first + "\" has weight scales for groups of " +
+                  std::to_string(group) + " inputs, wanted " + std::to_string(wanted) + " as \"" +
+                  first->first + "\" has: a file has one size");
+    }
+  }
+  return first == nullptr ? 0 : first->second->options.group();
+}
+
 Metadata all_metadata(const std::string& graph, const Layers& layers, const Metadata& more,
                       const std::string& file) {
   Metadata metadata{{"trit.version", "1"}, {"trit.layout", "rows-2bit"}, {"trit.scale", "multiply"}};
   if (!graph.empty()) {
     metadata["trit.model"] = graph;
+  }
+  if (const std::int64_t group = group_of(layers, file); group != 0) {
+    metadata[std::string(io::kGroupKey)] = std::to_string(group);
   }
   for (const auto& [name, layer] : layers) {
     if (const std::int64_t in_features = layer->options.in_features(); in_features % 4 != 0) {

@@ -20,21 +20,34 @@ inline std::int64_t tile_columns(std::int64_t out_features, std::int64_t in_feat
   return std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
 }
 
-/// t[:, first .. first + width) of codes [out_features, row_bytes] as bfloat16 or float32, rows `stride`
-/// elements apart; `first` is a multiple of 4.
-inline void unpack_tile(Parallel&& parallel, const CpuKernels& table, const std::uint8_t* codes,
-                        std::int64_t out_features, std::int64_t row_bytes, std::int64_t first,
-                        std::int64_t width, DataType type, void* tile, std::int64_t stride) {
+/// t[:, first .. first + width) of a weight as bfloat16 or float32, rows `stride` elements apart, times the
+/// scales where it has those of groups (in bfloat16 rounded to that). `first` is a multiple of 4, and of 32
+/// with group scales.
+inline void unpack_tile(Parallel&& parallel, const CpuKernels& table, const TernaryView& weight,
+                        std::int64_t first, std::int64_t width, DataType type, void* tile,
+                        std::int64_t stride) {
   constexpr std::int64_t kRowsPerTask = 16;
-  parallel.run((out_features + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
-    const std::int64_t end = std::min(out_features, (task + 1) * kRowsPerTask);
+  const std::int64_t rows = weight.out_features;
+  const std::int64_t row_bytes = packed_row_bytes(weight.in_features);
+  const std::int64_t groups = groups_of(weight.in_features, weight.group);
+  const std::int64_t group = weight.group == 0 ? weight.in_features : weight.group;
+  parallel.run((rows + kRowsPerTask - 1) / kRowsPerTask, [&](std::int64_t task) {
+    const std::int64_t end = std::min(rows, (task + 1) * kRowsPerTask);
     for (std::int64_t n = task * kRowsPerTask; n < end; ++n) {
-      const std::uint8_t* const row = codes + n * row_bytes + first / 4;
-      if (type == DataType::bfloat16) {
-        unpack_bfloat16_row(row, width, static_cast<std::uint16_t*>(tile) + n * stride);
-      } else {
-        dequantize_row(table, {row, static_cast<std::size_t>(packed_row_bytes(width))}, 1.0F,
-                       {static_cast<float*>(tile) + n * stride, static_cast<std::size_t>(width)});
+      // The part of each group that lies in the tile.
+      for (std::int64_t k = first; k < first + width;) {
+        const std::int64_t g = k / group;
+        const std::int64_t count = std::min((g + 1) * group, first + width) - k;
+        const float scale = weight.group == 0 ? 1.0F : weight.scale[static_cast<std::size_t>(n * groups + g)];
+        const std::uint8_t* const codes = weight.codes.data() + n * row_bytes + k / 4;
+        const std::int64_t at = n * stride + k - first;
+        if (type == DataType::bfloat16) {
+          unpack_bfloat16_row(codes, count, float_to_bfloat16(scale), static_cast<std::uint16_t*>(tile) + at);
+        } else {
+          dequantize_row(table, {codes, static_cast<std::size_t>(packed_row_bytes(count))}, scale,
+                         {static_cast<float*>(tile) + at, static_cast<std::size_t>(count)});
+        }
+        k += count;
       }
     }
   });

@@ -57,26 +57,32 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   return {q, scale, rstd, q_sum};
 }
 
-Tensor absmean(const Tensor& weight, bool per_row) {
+Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
   check_weight(weight);
+  check_group(group);
   const Tensor w = as_float(weight);
-  Tensor scale = empty({per_row ? w.size(0) : 1}, ScalarType::Float, w);
+  Tensor scale = group != 0 ? empty({w.size(0), groups_of(w.size(1), group)}, ScalarType::Float, w)
+                            : empty({per_row ? w.size(0) : 1}, ScalarType::Float, w);
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::absmean(kernels(), parallel, floats(w), w.size(0), w.size(1),
-                per_row ? ScaleGranularity::row : ScaleGranularity::tensor, data<float>(scale));
+                group != 0 ? ScaleGranularity::group
+                : per_row  ? ScaleGranularity::row
+                           : ScaleGranularity::tensor,
+                data<float>(scale), group);
   return scale;
 }
 
-Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
   check_weight(weight);
   const Tensor w = as_float(weight);
   const Tensor beta = as_float(scale);
   Tensor codes = empty({w.size(0), packed_row_bytes(w.size(1))}, ScalarType::Byte, w);
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
-  trit::ternarize_pack(kernels(), parallel, floats(w), w.size(0), w.size(1), granularity_of(beta, w.size(0)),
-                       floats(beta), data<std::uint8_t>(codes));
+  trit::ternarize_pack(kernels(), parallel, floats(w), w.size(0), w.size(1),
+                       granularity_of(beta, w.size(0), w.size(1), group), floats(beta),
+                       data<std::uint8_t>(codes), group);
   return codes;
 }
 
@@ -87,19 +93,22 @@ struct StoredWeight {
   TernaryView view;
 };
 
-StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features) {
+StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
+                           std::int64_t group) {
   check_codes(codes, in_features);
   StoredWeight stored{as_contiguous(codes), as_float(scale), {}};
-  granularity_of(stored.scale, codes.size(0));
+  granularity_of(stored.scale, codes.size(0), in_features, group);
   stored.view = {codes.size(0),
                  in_features,
                  {const_data<std::uint8_t>(stored.codes), bytes_of(stored.codes)},
-                 {floats(stored.scale), static_cast<std::size_t>(stored.scale.numel())}};
+                 {floats(stored.scale), static_cast<std::size_t>(stored.scale.numel())},
+                 group};
   return stored;
 }
 
-Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
-  const StoredWeight stored = stored_weight(codes, scale, in_features);
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
+                  std::int64_t group) {
+  const StoredWeight stored = stored_weight(codes, scale, in_features, group);
   Tensor w = empty({codes.size(0), in_features}, ScalarType::Float, codes);
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
@@ -108,15 +117,24 @@ Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_feat
 }
 
 // The panels in memory of their own: an AlignedBuffer lies on huge pages where LibTorch's does not.
-Tensor prepare(const Tensor& codes, std::int64_t in_features) {
+Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& weight_scale,
+               std::int64_t group) {
   check_codes(codes, in_features);
+  check(group == 0 || weight_scale, "prepare: wanted weight_scale with groups of ", group, " inputs");
   const Tensor stored = as_contiguous(codes);
   const std::int64_t out_features = codes.size(0);
+  TernaryView view{
+      out_features, in_features, {const_data<std::uint8_t>(stored), bytes_of(stored)}, {}, group};
+  optional<Tensor> beta;
+  if (group != 0) {
+    beta = as_float(weight_scale);
+    granularity_of(*beta, out_features, in_features, group);
+    view.scale = {floats(beta), static_cast<std::size_t>(beta->numel())};
+  }
   auto memory = std::make_unique<AlignedBuffer>(
-      prepared_bytes(kernels(), PanelFormat::two_bit, out_features, in_features));
+      prepared_bytes(kernels(), PanelFormat::two_bit, out_features, in_features, group));
   TorchParallel parallel;
-  prepare_weight(kernels(), parallel, {const_data<std::uint8_t>(stored), bytes_of(stored)}, out_features,
-                 in_features, PanelFormat::two_bit, {memory->data(), memory->size()});
+  prepare_weight(kernels(), parallel, view, PanelFormat::two_bit, {memory->data(), memory->size()});
   const std::array<std::int64_t, 1> sizes{static_cast<std::int64_t>(memory->size())};
   const std::array<std::int64_t, 1> strides{1};
   std::uint8_t* const bytes = memory->data();
@@ -136,6 +154,7 @@ struct PreparedWeight {
   const Tensor& scale;
   std::int64_t out_features;
   std::int64_t in_features;
+  std::int64_t group;
 };
 
 void product(const QuantizedRows& x, const PreparedWeight& weight, const optional<Tensor>& bias,
@@ -155,7 +174,8 @@ void product(const QuantizedRows& x, const PreparedWeight& weight, const optiona
                  .x = x,
                  .bias = floats(offset),
                  .y_type = data_type(y.scalar_type(), "y"),
-                 .y = y.mutable_data_ptr()});
+                 .y = y.mutable_data_ptr(),
+                 .group = weight.group});
 }
 
 // q, scale and q_sum as a product takes them.
@@ -175,11 +195,11 @@ QuantizedTensors quantized(const Tensor& q, const Tensor& scale, const Tensor& q
 
 Tensor prepared_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& prepared,
                        const Tensor& weight_scale, std::int64_t out_features, std::int64_t in_features,
-                       const optional<Tensor>& bias, ScalarType dtype) {
+                       const optional<Tensor>& bias, ScalarType dtype, std::int64_t group) {
   const QuantizedTensors x = quantized(q, scale, q_sum, in_features);
   Tensor y = empty({q.size(0), out_features}, dtype, q);
   const DefaultFloatingPoint environment;
-  product(x.rows(), {prepared, weight_scale, out_features, in_features}, bias, y);
+  product(x.rows(), {prepared, weight_scale, out_features, in_features, group}, bias, y);
   return y;
 }
 
@@ -195,8 +215,8 @@ void product_once(const QuantizedRows& x, const TernaryView& weight, const optio
 
 Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
                      const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
-                     ScalarType dtype) {
-  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+                     ScalarType dtype, std::int64_t group) {
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   const QuantizedTensors x = quantized(q, scale, q_sum, in_features);
   Tensor y = empty({q.size(0), codes.size(0)}, dtype, q);
   const DefaultFloatingPoint environment;
@@ -208,7 +228,7 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
 // the stack, since a tensor of LibTorch costs the host a microsecond.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
                            std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
-                           const optional<Tensor>& norm_weight, bool rms, double eps) {
+                           const optional<Tensor>& norm_weight, bool rms, double eps, std::int64_t group) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   const Rows rows = rows_of(x);
@@ -224,17 +244,21 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
   auto* const q_sum = reinterpret_cast<std::int32_t*>(scale + rows.count);
   const DefaultFloatingPoint environment;
   quantize(rows, norm_weight, rms, eps, {q, scale, nullptr, q_sum});
-  product({q, scale, q_sum, rows.count}, {prepared, weight_scale, out_features, rows.features}, bias, y);
+  product({q, scale, q_sum, rows.count}, {prepared, weight_scale, out_features, rows.features, group}, bias,
+          y);
   return y;
 }
 
 // The layer for training, of a weight that is ternary already.
-std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
-    const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
-    const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
+                                                                  const Tensor& weight_scale,
+                                                                  std::int64_t in_features,
+                                                                  const optional<Tensor>& bias,
+                                                                  const optional<Tensor>& norm_weight,
+                                                                  bool rms, double eps, std::int64_t group) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
-  const StoredWeight stored = stored_weight(codes, weight_scale, in_features);
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   const Rows rows = rows_of(x);
   Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
   Tensor scale = empty({rows.count}, ScalarType::Float, x);
@@ -251,14 +275,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row) {
+    bool rms, double eps, bool per_row, std::int64_t group) {
   check_weight(weight);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
         "], found ", x);
-  Tensor weight_scale = absmean(weight, per_row);
-  Tensor codes = ternarize_pack(weight, weight_scale);
+  Tensor weight_scale = absmean(weight, per_row, group);
+  Tensor codes = ternarize_pack(weight, weight_scale, group);
   const auto [y, q, scale, rstd] =
-      bit_linear_train_codes(x, codes, weight_scale, weight.size(1), bias, norm_weight, rms, eps);
+      bit_linear_train_codes(x, codes, weight_scale, weight.size(1), bias, norm_weight, rms, eps, group);
   return {y, q, scale, rstd, codes, weight_scale};
 }
 

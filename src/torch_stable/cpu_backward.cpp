@@ -27,16 +27,16 @@ Tensor scaled_gradient(const Tensor& grad, const Tensor& scale, ScalarType type)
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                             std::int64_t in_features) {
+                             std::int64_t in_features, std::int64_t group) {
   check_codes(codes, in_features);
   const std::int64_t out_features = codes.size(0);
   check_gradient(grad, out_features);
   const Tensor stored = as_contiguous(codes);
   const Tensor beta = as_float(weight_scale);
-  granularity_of(beta, out_features);
+  granularity_of(beta, out_features, in_features, group);
   const ScalarType type = product_type(grad.scalar_type());
   const CpuKernels& table = cpu_kernels_for(Backend::automatic);
-  if (type == ScalarType::Float && has_float_products(table)) {
+  if (group == 0 && type == ScalarType::Float && has_float_products(table)) {
     const Tensor rows = as_float(grad);
     Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
     TorchParallel parallel;
@@ -50,15 +50,20 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
                     .grad_x = data<float>(grad_x)});
     return as_type(grad_x, grad.scalar_type());
   }
-  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
-  const Tensor scaled = scaled_gradient(grad, beta, type);
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
+  // between columns and go into the tile.
+  const Tensor scaled = group != 0 ? as_contiguous(as_type(grad, type)) : scaled_gradient(grad, beta, type);
   Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
   const std::int64_t columns = torch_layer::tile_columns(out_features, in_features);
   Tensor tile = empty({out_features, columns}, type, grad);
+  const TernaryView view{out_features,
+                         in_features,
+                         {const_data<std::uint8_t>(stored), bytes_of(stored)},
+                         {floats(beta), static_cast<std::size_t>(beta.numel())},
+                         group};
   for (std::int64_t first = 0; first < in_features; first += columns) {
     const std::int64_t width = std::min(columns, in_features - first);
-    torch_layer::unpack_tile(TorchParallel(), cpu_kernels_for(Backend::automatic),
-                             const_data<std::uint8_t>(stored), out_features, stored.size(1), first, width,
+    torch_layer::unpack_tile(TorchParallel(), cpu_kernels_for(Backend::automatic), view, first, width,
                              data_type(type, "grad"), tile.mutable_data_ptr(), columns);
     const Tensor target = torch::stable::narrow(grad_x, 1, first, width);
     call("aten::mm", "out", scaled, torch::stable::narrow(tile, 1, 0, width), target);

@@ -16,13 +16,14 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
                                                   const Tensor& scale, const Tensor& rstd,
                                                   const Tensor& codes, const Tensor& weight_scale,
                                                   std::int64_t in_features, ScalarType weight_dtype, bool rms,
-                                                  bool wants_x, bool wants_weight, bool wants_norm_weight) {
+                                                  bool wants_x, bool wants_weight, bool wants_norm_weight,
+                                                  std::int64_t group) {
   const Tensor rows = as_matrix(grad);
   Tensor grad_weight = wants_weight ? kWeight(rows, q, scale, in_features, weight_dtype) : no_gradient(grad);
   optional<Tensor> grad_x;
   optional<Tensor> grad_norm_weight;
   if (wants_x || (rms && wants_norm_weight)) {
-    grad_x = kInput(rows, codes, weight_scale, in_features);
+    grad_x = kInput(rows, codes, weight_scale, in_features, group);
     if (rms) {
       check(x.has_value(), "bit_linear_backward: a layer with a norm needs x");
       // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)

@@ -46,16 +46,17 @@ std::int64_t crc32c_of(const Tensor& bytes, std::int64_t crc) {
                 static_cast<std::uint32_t>(crc));
 }
 
-void check_stored(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
-                  const std::string& name) {
+void check_stored(const Tensor& codes, const Tensor& scale, std::int64_t in_features, const std::string& name,
+                  std::int64_t group) {
   check_codes(codes, in_features);
-  granularity_of(scale, codes.size(0));
+  granularity_of(scale, codes.size(0), in_features, group);
   const Tensor bytes = as_contiguous(codes);
   const Tensor beta = as_float(scale);
   trit::check({.out_features = codes.size(0),
                .in_features = in_features,
                .codes = {const_data<std::uint8_t>(bytes), bytes_of(bytes)},
-               .scale = {floats(beta), static_cast<std::size_t>(beta.numel())}},
+               .scale = {floats(beta), static_cast<std::size_t>(beta.numel())},
+               .group = group},
               name);
 }
 
@@ -65,35 +66,40 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
       "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps) -> "
       "(Tensor q, Tensor scale, Tensor rstd, Tensor q_sum)");
-  m.def("absmean(Tensor weight, bool per_row) -> Tensor");
+  m.def("absmean(Tensor weight, bool per_row, int group=0) -> Tensor");
   m.def("abs_sums(Tensor weight) -> Tensor");
   m.def("absmean_of_sums(Tensor sums, SymInt in_features) -> Tensor");
-  m.def("ternarize_pack(Tensor weight, Tensor scale) -> Tensor");
-  m.def("dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype) -> Tensor");
-  m.def("prepare(Tensor codes, SymInt in_features) -> Tensor");
+  m.def("ternarize_pack(Tensor weight, Tensor scale, int group=0) -> Tensor");
+  m.def(
+      "dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype, int group=0) -> Tensor");
+  m.def("prepare(Tensor codes, SymInt in_features, Tensor? weight_scale=None, int group=0) -> Tensor");
   m.def(
       "packed_linear(Tensor q, Tensor scale, Tensor q_sum, Tensor codes, Tensor weight_scale, "
-      "SymInt in_features, Tensor? bias, ScalarType dtype) -> Tensor");
+      "SymInt in_features, Tensor? bias, ScalarType dtype, int group=0) -> Tensor");
   m.def(
       "prepared_linear(Tensor q, Tensor scale, Tensor q_sum, Tensor prepared, Tensor weight_scale, "
-      "SymInt out_features, SymInt in_features, Tensor? bias, ScalarType dtype) -> Tensor");
+      "SymInt out_features, SymInt in_features, Tensor? bias, ScalarType dtype, int group=0) -> Tensor");
   m.def(
       "bit_linear_prepared(Tensor x, Tensor prepared, Tensor weight_scale, SymInt out_features, "
-      "SymInt in_features, Tensor? bias, Tensor? norm_weight, bool rms, float eps) -> Tensor");
+      "SymInt in_features, Tensor? bias, Tensor? norm_weight, bool rms, float eps, int group=0) -> Tensor");
   m.def(
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
-      "bool per_row) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
+      "bool per_row, int group=0) -> "
+      "(Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
   m.def(
       "bit_linear_train_codes(Tensor x, Tensor codes, Tensor weight_scale, SymInt in_features, Tensor? bias, "
-      "Tensor? norm_weight, bool rms, float eps) -> (Tensor y, Tensor q, Tensor scale, Tensor rstd)");
+      "Tensor? norm_weight, bool rms, float eps, int group=0) -> (Tensor y, Tensor q, Tensor scale, Tensor "
+      "rstd)");
   m.def(
       "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor rstd, "
       "Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
       "wants_x, "
-      "bool wants_weight, bool wants_norm_weight) -> (Tensor grad_x, Tensor grad_weight, Tensor "
+      "bool wants_weight, bool wants_norm_weight, int group=0) -> (Tensor grad_x, Tensor grad_weight, Tensor "
       "grad_norm_weight)");
   m.def(
-      "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features) -> Tensor");
+      "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features, int "
+      "group=0) "
+      "-> Tensor");
   m.def(
       "linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features, ScalarType dtype) -> "
       "Tensor");
@@ -102,7 +108,7 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight, bool wants_x, "
       "bool wants_weight) -> (Tensor grad_x, Tensor grad_weight)");
   m.def("crc32c(Tensor bytes, int crc) -> int");
-  m.def("check_stored(Tensor codes, Tensor scale, int in_features, str name) -> ()");
+  m.def("check_stored(Tensor codes, Tensor scale, int in_features, str name, int group=0) -> ()");
   m.def("build_info() -> str");
 }
 

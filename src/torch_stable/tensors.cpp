@@ -53,8 +53,8 @@ void check_weight(const Tensor& weight) {
 
 void check_abs_sums(const Tensor& sums, std::int64_t in_features) {
   check(sums.dim() == 1 && sums.numel() >= 1 && sums.scalar_type() == ScalarType::Float && in_features >= 1,
-        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", sums,
-        " and ", in_features);
+        "absmean_of_sums: wanted float32 [out_features >= 1] and in_features >= 1, found ", sums, " and ",
+        in_features);
 }
 
 void check_codes(const Tensor& codes, std::int64_t in_features) {
@@ -68,6 +68,29 @@ ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features) 
   check(scale.dim() == 1 && (scale.size(0) == 1 || scale.size(0) == out_features),
         "the weight's scale must be [1] or [", out_features, "], found ", scale);
   return scale.size(0) == 1 ? ScaleGranularity::tensor : ScaleGranularity::row;
+}
+
+ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features, std::int64_t in_features,
+                                std::int64_t group) {
+  if (group == 0) {
+    return granularity_of(scale, out_features);
+  }
+  check_group(group);
+  const std::int64_t groups = groups_of(in_features, group);
+  check(scale.dim() == 2 && scale.size(0) == out_features && scale.size(1) == groups,
+        "the weight's scale must be [", out_features, ", ", groups, "] for groups of ", group,
+        " inputs, found ", text(scale));
+  return ScaleGranularity::group;
+}
+
+void check_group(std::int64_t group) {
+  check(group == 0 || is_group_size(group), "groups of ", group,
+        " inputs share a weight scale, wanted a multiple of ", kGroupStep, ", or 0 for none");
+}
+
+void check_no_groups(std::int64_t group) {
+  check(group == 0, "weight scales for groups of ", group,
+        " inputs run and train on the CPU for now; on a GPU wanted one scale per tensor or row");
 }
 
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what) {

@@ -96,6 +96,12 @@ void check_weight(const Tensor& weight);
 void check_codes(const Tensor& codes, std::int64_t in_features);
 void check_abs_sums(const Tensor& sums, std::int64_t in_features);
 ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features);
+/// `group`: inputs that share a scale, or 0 where there is one or one per row.
+ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features, std::int64_t in_features,
+                                std::int64_t group);
+void check_group(std::int64_t group);
+/// What a GPU's kernels check: none of them takes group scales yet.
+void check_no_groups(std::int64_t group);
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what);
 /// `q_width`: bytes of a row of q on the device.
 void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width);

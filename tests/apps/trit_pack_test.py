@@ -22,6 +22,12 @@ Y_NORM_BIAS = ("3f50b020 beca0948 bea00d24 bf063ba2 3f819adb bfa70bcc 3f07c403 3
                "bde6c5d8 bebfb7b4 bff671e4 bfc8959d bf38c845")
 Y_NORM_ROWS = ("3f73ef12 bf968aae 3eab7af3 3ee22d92 3f9ae92d bf63fa29 bed5eb3e 3fd13dea bfc147ca bd810634 "
                "bcf0dbe2 bfa900de bfa481d7 bf3ebb59 bf05dc5a")
+# Groups of 128 inputs: tests/format/golden_groups.py.
+BETA_GROUPS = ("3d7c3960 3d602bb0 3d8f9ff8 3d6c1f70 3d7c8f74", "3d81dd58 3d7bdd30 3d843a78 3d825f60 3d722a74",
+               "3d80f188 3d785200 3d813d98 3d83aaa0 3d805a80", "3d7f0b70 3d82d6d8 3d808048 3d82db18 3d831bdd",
+               "3d876068 3d7e6410 3d794750 3d80d360 3d719c46")
+Y_GROUPS = ("3f744ba4 be87f430 bec5dcb9 bef033b5 3f8f0318 bf808294 3efd337a 3f8b2ced c01df506 beb335da "
+            "be5d64ce bf1ff062 bffb5622 bfe0d028 bf720e36")
 OWN_FORM = ("31f44f5fffd17f5451f0f5747d3413c07c01cdc0cd00570f1dff57c131c0d54d437471d07074131c3d10f10451f5453dc01dcffc"
             "31454c0cfd1171fcf5f35c11")
 
@@ -38,9 +44,9 @@ class GoldenTest(CommandTest):
         self.succeeds("pack", source, self.root / "packed.safetensors", *options)
         return read_safetensors(self.root / "packed.safetensors")[0]
 
-    def run_model(self, tensors: dict, norm: str, backend: str = "auto") -> str:
+    def run_model(self, tensors: dict, norm: str, backend: str = "auto", metadata: dict = {}) -> str:
         graph = chain([K], [{"op": "bit_linear", "name": "fc", "norm": norm, "eps": 1e-6}])
-        model = write_safetensors(self.root / "model.safetensors", tensors, stored_form(graph))
+        model = write_safetensors(self.root / "model.safetensors", tensors, {**stored_form(graph), **metadata})
         x = write_safetensors(self.root / "x.safetensors", {"x": ("F32", [M, K], f32(X))})
         self.succeeds("run", model, "--input", x, "--output", self.root / "y.safetensors", "--backend", backend)
         (dtype, shape, data) = read_safetensors(self.root / "y.safetensors")[0]["y"]
@@ -76,6 +82,21 @@ class GoldenTest(CommandTest):
                 self.assertEqual(self.run_model(per_tensor, "none", backend), Y_PLAIN)
                 self.assertEqual(self.run_model({**per_tensor, **norm, **bias}, "rms", backend), Y_NORM_BIAS)
                 self.assertEqual(self.run_model({**per_row, **norm}, "rms", backend), Y_NORM_ROWS)
+
+    def test_group_scales(self) -> None:
+        tensors = self.packed("--scale", "group:128")
+        metadata = read_safetensors(self.root / "packed.safetensors")[1]
+        self.assertEqual(metadata["trit.group"], "128")
+        self.assertEqual((tensors["fc.weight_scale"][:2], bits(tensors["fc.weight_scale"][2])),
+                         (("F32", [N, 5]), " ".join(BETA_GROUPS)))
+        codes = self.json("info", self.root / "packed.safetensors", "--codes")["layers"][0]["codes"]
+        self.assertEqual(codes, {"minus_one": 1114, "zero": 752, "plus_one": 1134})
+        layer = {**tensors, "fc.norm.weight": ("F32", [K], f32(G)), "fc.bias": ("F32", [N], f32(BIAS))}
+        self.assertEqual(self.run_model(layer, "rms", metadata={"trit.group": "128"}), Y_GROUPS)
+        source = self.root / "w.safetensors"
+        for scale in ("group", "group:", "group:0", "group:16", "group:100", "group:-32", "group:128x", "column"):
+            self.fails("pack", source, self.root / "no.safetensors", "--scale", scale, code=2,
+                       says=("--scale", "tensor, row or group:G"))
 
     def test_a_packed_graph_runs(self) -> None:
         graph = chain([K], [{"op": "linear", "name": "fc"}])

@@ -15,9 +15,9 @@ class PreparedTest : public LayoutTest {
  protected:
   AlignedBuffer prepared(const TernaryMatrix& matrix) {
     const PanelFormat format = layout().format;
-    AlignedBuffer bytes(prepared_bytes(kernels(), format, matrix.out_features, matrix.in_features));
-    prepare_weight(kernels(), *parallel_, matrix.codes, matrix.out_features, matrix.in_features, format,
-                   {bytes.data(), bytes.size()});
+    AlignedBuffer bytes(
+        prepared_bytes(kernels(), format, matrix.out_features, matrix.in_features, matrix.group));
+    prepare_weight(kernels(), *parallel_, matrix.view(), format, {bytes.data(), bytes.size()});
     return bytes;
   }
   std::vector<float> run(std::span<const std::uint8_t> bytes, const TernaryMatrix& matrix,
@@ -30,7 +30,8 @@ class PreparedTest : public LayoutTest {
              .weight_scale = matrix.scale,
              .x = batch.rows(),
              .bias = bias.empty() ? nullptr : bias.data(),
-             .y = y.data()});
+             .y = y.data(),
+             .group = matrix.group});
     return y;
   }
   std::string error_of(std::span<const std::uint8_t> bytes, const TernaryMatrix& matrix) {
@@ -47,7 +48,19 @@ class PreparedTest : public LayoutTest {
 
 TEST_P(PreparedTest, SameBitsAsPackedLinear) {
   for (int i = 0; i < random_cases(60); ++i, ++cases_) {
-    const TernaryMatrix matrix = random_matrix(uniform(1, 200), uniform(1, 700), uniform(0, 1) == 0);
+    TernaryMatrix matrix = random_matrix(uniform(1, 200), uniform(1, 700), uniform(0, 1) == 0);
+    if (uniform(0, 1) == 0) {
+      matrix.group = kGroupStep * uniform(1, 6);
+      matrix.scale.resize(
+          static_cast<std::size_t>(matrix.out_features * groups_of(matrix.in_features, matrix.group)));
+      // float16 where all are, and now and then beyond what a kernel may scale.
+      const bool half = uniform(0, 1) == 0;
+      const bool extreme = uniform(0, 3) == 0;
+      for (float& scale : matrix.scale) {
+        scale = std::abs(normal()) * (extreme ? 1e-38F : 1.0F) + 1e-6F;
+        scale = half ? float16_to_float(float_to_float16(scale)) + (scale < 1e-3F ? 1.0F : 0.0F) : scale;
+      }
+    }
     QuantizedBatch batch(uniform(0, 40), matrix.in_features);
     for (std::int64_t m = 0; m < batch.tokens; ++m) {
       for (std::int64_t k = 0; k < matrix.in_features; ++k) {
@@ -65,7 +78,8 @@ TEST_P(PreparedTest, SameBitsAsPackedLinear) {
                  wanted.data());
     const AlignedBuffer bytes = prepared(matrix);
     EXPECT_TRUE(same_bits(run({bytes.data(), bytes.size()}, matrix, batch, bias), wanted))
-        << matrix.out_features << " x " << matrix.in_features << ", " << batch.tokens << " tokens";
+        << matrix.out_features << " x " << matrix.in_features << ", groups of " << matrix.group << ", "
+        << batch.tokens << " tokens";
   }
 }
 
@@ -90,6 +104,18 @@ TEST_P(PreparedTest, OtherBytesAreRefused) {
   bytes[0] ^= 1;
   EXPECT_NE(error_of(bytes, matrix).find("not made by prepare_weight"), std::string::npos);
   bytes[0] ^= 1;
+  TernaryMatrix grouped = matrix;
+  grouped.group = 32;
+  grouped.scale.assign(70, 0.5F);
+  EXPECT_NE(error_of(bytes, grouped).find("wanted groups of 32"), std::string::npos);
+  const AlignedBuffer with_groups = prepared(grouped);
+  EXPECT_EQ(error_of({with_groups.data(), with_groups.size()}, grouped), "");
+  EXPECT_NE(error_of({with_groups.data(), with_groups.size()}, matrix).find("for groups of 32 inputs"),
+            std::string::npos);
+  grouped.scale.pop_back();
+  EXPECT_THROW(prepared(grouped), Error);
+  grouped.group = 30;
+  EXPECT_THROW(prepared(grouped), Error);
   EXPECT_THROW(prepared_bytes(kernels(), layout().format, 1, 1 << 24), Error);
   EXPECT_THROW(prepare_weight(kernels(), *parallel_, matrix.codes, 70, 30, layout().format,
                               bytes.first(bytes.size() - 1)),

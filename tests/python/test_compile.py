@@ -29,7 +29,7 @@ def fresh():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("options", [{}, {"norm": "none", "scale": "row"}])
+@pytest.mark.parametrize("options", [{}, {"norm": "none", "scale": "row"}, {"scale": "group:32"}])
 def test_training(options):
     model = Block(**options)
     twin = copy.deepcopy(model)
@@ -46,8 +46,9 @@ def test_training(options):
         assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3), name
 
 
-def test_inference_is_compiled_once():
-    model = trit.freeze(Block()).eval()
+@pytest.mark.parametrize("scale", ["tensor", "group:32"])
+def test_inference_is_compiled_once(scale):
+    model = trit.freeze(Block(scale=scale)).eval()
     compiled = torch.compile(model, fullgraph=True, dynamic=True)
     with torch.no_grad(), torch._dynamo.config.patch(error_on_recompile=True):
         for tokens in (2, 5, 9, 64):

@@ -210,11 +210,35 @@ def opcheck_calls(device="cpu"):
                                   torch.float32, True, True, True, True)
     yield "linear_backward_input", (grad, codes, beta, 22)
     yield "linear_backward_weight", (grad, q, s, 22, torch.float16)
+    if device == "cpu":
+        yield from opcheck_group_calls(x, grad, bias)
     yield "rms_norm", (x, g, 1e-6)
     yield "rms_norm", (x.reshape(2, 3, 22).half(), None, 1e-6)
     for wanted in [(True, True), (False, True), (True, False)]:
         yield "rms_norm_backward", (x, x, r, g, *wanted)
         yield "rms_norm_backward", (x, x, r, None, *wanted)
+
+
+def opcheck_group_calls(x, grad, bias):
+    """Weights [9, 22] with scales for groups of 32 and [9, 70] for groups of 64."""
+    namespace = torch.ops.trit_stable
+    for in_features, group in ((22, 32), (70, 64)):
+        inputs, weight = torch.randn(6, in_features), torch.randn(9, in_features)
+        q, s, r, q_sum = namespace.norm_quant(inputs, None, True, 1e-6)
+        beta = namespace.absmean(weight, False, group)
+        codes = namespace.ternarize_pack(weight, beta, group)
+        prepared = namespace.prepare(codes, in_features, beta, group)
+        yield "absmean", (weight, False, group)
+        yield "ternarize_pack", (weight, beta, group)
+        yield "dequantize", (codes, beta, in_features, torch.float32, group)
+        yield "prepare", (codes, in_features, beta, group)
+        yield "packed_linear", (q, s, q_sum, codes, beta, in_features, bias, torch.bfloat16, group)
+        yield "prepared_linear", (q, s, q_sum, prepared, beta, 9, in_features, bias, torch.float32, group)
+        yield "bit_linear_prepared", (inputs, prepared, beta, 9, in_features, bias, None, True, 1e-6, group)
+        yield "bit_linear_train", (inputs, weight, bias, None, True, 1e-6, False, group)
+        yield "bit_linear_backward", (grad, inputs, None, q, s, r, codes, beta, in_features, torch.float32, True, True,
+                                      True, False, group)
+        yield "linear_backward_input", (grad, codes, beta, in_features, group)
 
 
 def test_opcheck():

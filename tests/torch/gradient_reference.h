@@ -24,7 +24,6 @@ inline Tensor straight_through(const Tensor& value, const Tensor& quantised) {
 
 // The layer with plain ATen operations in double; codes and scales are those of the contract (float).
 inline Gradients reference(nn::BitLinear& fc, const Tensor& x, const Tensor& grad_y) {
-  const auto row_wise = fc->options.scale() == ScaleGranularity::row;
   const auto inputs = leaf(x);
   const auto weight = leaf(fc->weight);
   const auto bias = fc->bias.defined() ? leaf(fc->bias) : Tensor();
@@ -44,9 +43,7 @@ inline Gradients reference(nn::BitLinear& fc, const Tensor& x, const Tensor& gra
         {q.mutable_data_ptr<std::int8_t>(), static_cast<std::size_t>(q.numel())});
     quantised[m] = q.to(torch::kDouble) * static_cast<double>(scales.scale);
   }
-  const auto w = fc->weight.detach().to(torch::kFloat);
-  const auto beta = row_wise ? w.abs().mean(1, true).clamp_min(1e-5) : w.abs().mean().clamp_min(1e-5);
-  const auto ternary = (w / beta).round().clamp(-1, 1).to(torch::kDouble) * beta.to(torch::kDouble);
+  const auto ternary = dequantized(ternary_of(fc->weight, fc->options.scale(), fc->options.group()));
 
   auto y = torch::nn::functional::linear(straight_through(normed, quantised.reshape(x.sizes())),
                                          straight_through(weight, ternary), bias);

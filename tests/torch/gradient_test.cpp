@@ -24,37 +24,51 @@ void check(nn::BitLinear fc, const Tensor& input, double unit) {
   EXPECT_EQ(x.grad().scalar_type(), input.scalar_type());
 }
 
-class Gradient : public ::testing::TestWithParam<std::tuple<Norm, bool, ScaleGranularity>> {};
+struct Scales {
+  ScaleGranularity granularity;
+  std::int64_t group = 0;
+};
+class Gradient : public ::testing::TestWithParam<std::tuple<Norm, bool, Scales>> {};
 
 TEST_P(Gradient, AgreesWithAutogradOfTheFormulas) {
-  const auto [norm, bias, scale] = GetParam();
+  const auto [norm, bias, scales] = GetParam();
+  const ScaleGranularity scale = scales.granularity;
+  const std::int64_t group = scales.group;
   torch::manual_seed(11);
   constexpr double kFloatUnit = 0x1p-24;
   constexpr double kHalfUnit = 0x1p-11;
   constexpr double kBrainUnit = 0x1p-8;
   for (const auto& [in_features, out_features] : {std::pair{9, 4}, {300, 70}, {1027, 33}, {70, 600}}) {
     SCOPED_TRACE(std::to_string(in_features) + " -> " + std::to_string(out_features));
-    check(layer(in_features, out_features, bias, norm, scale), torch::randn({19, in_features}), kFloatUnit);
-    check(layer(in_features, out_features, bias, norm, scale), torch::randn({3, 2, 5, in_features}),
+    check(layer(in_features, out_features, bias, norm, scale, group), torch::randn({19, in_features}),
           kFloatUnit);
-    check(layer(in_features, out_features, bias, norm, scale), torch::randn({in_features}), kFloatUnit);
-    check(layer(in_features, out_features, bias, norm, scale),
+    check(layer(in_features, out_features, bias, norm, scale, group), torch::randn({3, 2, 5, in_features}),
+          kFloatUnit);
+    check(layer(in_features, out_features, bias, norm, scale, group), torch::randn({in_features}),
+          kFloatUnit);
+    check(layer(in_features, out_features, bias, norm, scale, group),
           torch::randn({6, in_features}).to(torch::kHalf), kHalfUnit);
-    check(layer(in_features, out_features, bias, norm, scale),
+    check(layer(in_features, out_features, bias, norm, scale, group),
           torch::randn({6, in_features}).to(torch::kBFloat16), kBrainUnit);
   }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Gradient,
                          ::testing::Combine(::testing::Values(Norm::none, Norm::rms), ::testing::Bool(),
-                                            ::testing::Values(ScaleGranularity::tensor,
-                                                              ScaleGranularity::row)));
+                                            ::testing::Values(Scales{ScaleGranularity::tensor},
+                                                              Scales{ScaleGranularity::row},
+                                                              Scales{ScaleGranularity::group, 128},
+                                                              Scales{ScaleGranularity::group, 96})));
 
 TEST(GradientTiles, ManyTilesOfTheWeight) {
   // 8192 outputs make tiles 1024 columns wide (weight_tile.h): 2100 inputs are two whole ones and a rest.
   torch::manual_seed(12);
   ASSERT_LT(torch_layer::tile_columns(8192, 2100), 2100);
   check(layer(2100, 8192, false, Norm::none), torch::randn({5, 2100}), 0x1p-24);
+  // Groups of 96 begin and end inside of tiles.
+  check(layer(2100, 8192, false, Norm::none, ScaleGranularity::group, 96), torch::randn({5, 2100}), 0x1p-24);
+  check(layer(2100, 8192, false, Norm::none, ScaleGranularity::group, 96),
+        torch::randn({5, 2100}).to(torch::kBFloat16), 0x1p-8);
 }
 
 TEST(GradientOfX, IsTheProductWithTheTernaryWeight) {

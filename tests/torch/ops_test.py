@@ -31,6 +31,9 @@ def check_operators():
     beta = ops.absmean(w, False)
     codes = ops.ternarize_pack(w, beta)
     grad = torch.randn(6, 9)
+    wide_x, wide = torch.randn(6, 70), torch.randn(9, 70)
+    group_beta = ops.absmean(wide, False, 32)
+    group_codes = ops.ternarize_pack(wide, group_beta, 32)
     calls = [
         (ops.norm_quant.default, (x, g, True, 1e-6)),
         (ops.norm_quant.default, (x, None, False, 1e-6)),
@@ -42,6 +45,13 @@ def check_operators():
         (ops.bit_linear_train.default, (x, w, b, g, True, 1e-6, False)),
         (ops.linear_backward_weight.default, (grad, q, s, 22)),
         (ops.linear_backward_int8.default, (grad, q, s, codes, beta, 22, torch.float32, [True, True], False)),
+        (ops.absmean.default, (wide, False, 32)),
+        (ops.ternarize_pack.default, (wide, group_beta, 32)),
+        (ops.dequantize.default, (group_codes, group_beta, 70, torch.bfloat16, 32)),
+        (ops.linear_backward_input.default, (grad, group_codes, group_beta, 70, 32)),
+        (ops.bit_linear_train.default, (wide_x, wide, b, None, True, 1e-6, False, 32)),
+        (ops.packed_linear.default, (*ops.norm_quant(wide_x, None, True, 1e-6)[:2], q_sum, group_codes, group_beta, 70, b,
+                                     torch.float32, 32)),
         (ops.rms_norm.default, (x.clone().requires_grad_(), g.clone().requires_grad_(), 1e-6)),
         (ops.rms_norm_backward.default, (x, x, r, g, [True, True])),
     ]
@@ -50,6 +60,7 @@ def check_operators():
         calls.append((ops.bit_linear.default, (*leaves, True, 1e-6, False)))
         calls.append((ops.bit_linear.default, (leaves[0], leaves[1], None, None, False, 1e-6, True)))
         calls.append((ops.bit_linear.default, (*leaves, True, 1e-6, False, "int8_all")))
+        calls.append((ops.bit_linear.default, (*leaves, True, 1e-6, False, "exact", False, 32)))
     for op, args in calls:
         torch.library.opcheck(op, args)
     print(f"opcheck: {len(calls)} calls")
@@ -88,6 +99,11 @@ def check_packed_weight():
     x = torch.randn(5, 22)
     want = torch.ops.trit.bit_linear(x, w, None, None, True, 1e-6, False)
     assert torch.equal(torch.ops.trit.bit_linear.prepared(x, w, again, None, None, True, 1e-6), want)
+    scale = torch.ops.trit.absmean(w, False, 32)
+    grouped = torch.classes.trit.PackedWeight(torch.ops.trit.ternarize_pack(w, scale, 32), scale, 22, 32)
+    assert grouped.group() == 32 and packed.group() == 0
+    want = torch.ops.trit.bit_linear(x, w, None, None, True, 1e-6, False, group=32)
+    assert torch.equal(torch.ops.trit.bit_linear.prepared(x, w, grouped, None, None, True, 1e-6), want)
     try:
         torch.classes.trit.PackedWeight(packed.codes(), packed.scale(), 30)
     except RuntimeError as error:

@@ -55,17 +55,16 @@ void check_sizes(const TernaryView& weight) {
   }
 }
 
-const PanelLayout& layout_of(const CpuKernels& kernels, const TernaryView& weight, PanelFormat format) {
-  // With group scales the default's kernel for them is faster than tiles of another layout.
-  const bool is_default = weight.group != 0 && kernels.layouts.front().groups != nullptr;
+}  // namespace
+
+const PanelLayout& generic::layout_of(const CpuKernels& kernels, PanelFormat format, std::int64_t group) {
+  const bool wants_groups = group != 0 && kernels.layouts.front().groups != nullptr;
   const auto found =
       std::find_if(kernels.layouts.begin(), kernels.layouts.end(), [&](const PanelLayout& layout) {
-        return layout.format == format && layout.available() && !(is_default && layout.groups == nullptr);
+        return layout.format == format && layout.available() && !(wants_groups && layout.groups == nullptr);
       });
   return found == kernels.layouts.end() ? kernels.layouts.front() : *found;
 }
-
-}  // namespace
 
 struct PackedLinear::State {
   State(const CpuKernels& backend, const Parallel& parallel, const TernaryView& weight,
@@ -164,8 +163,8 @@ std::vector<PackedLinear> PackedLinear::prepare(const CpuKernels& kernels, Paral
   std::vector<PackedLinear> layers;
   std::vector<State*> states;
   for (const TernaryView& weight : weights) {
-    layers.push_back(
-        PackedLinear(std::make_unique<State>(kernels, parallel, weight, layout_of(kernels, weight, format))));
+    layers.push_back(PackedLinear(std::make_unique<State>(
+        kernels, parallel, weight, generic::layout_of(kernels, format, weight.group))));
     states.push_back(layers.back().state_.get());
   }
   allocate(states);

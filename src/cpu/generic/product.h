@@ -11,6 +11,10 @@
 
 namespace trit::generic {
 
+/// The layout of a row that matrices are prepared in: `format` where it is there, else the row's default; also
+/// the default where that has a kernel for group scales and `format` has none, since it is faster than tiles.
+const PanelLayout& layout_of(const CpuKernels& kernels, PanelFormat format, std::int64_t group);
+
 struct Product {
   const CpuKernels& kernels;
   const PanelLayout& layout;  // one of kernels.layouts

@@ -25,23 +25,26 @@ using torch::ScalarType;
 using torch::Tensor;
 using Packed = c10::intrusive_ptr<PackedWeight>;
 
-Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
+                  std::int64_t group) {
   check_codes(codes, in_features);
   cuda::check_device(scale, "the weight's scale", codes);
   const CUDAGuard guard(codes.device());
   const Tensor stored = codes.contiguous();
   const Tensor beta = float_of(scale);
   Tensor w = empty({codes.size(0), in_features}, torch::kFloat, codes);
-  cuda::dequantize({.codes = stored.const_data_ptr<std::uint8_t>(),
-                    .out_features = codes.size(0),
-                    .in_features = in_features,
-                    .scale = beta.const_data_ptr<float>(),
-                    .per_row = granularity_of(beta, codes.size(0)) == ScaleGranularity::row,
-                    .first_column = 0,
-                    .columns = in_features,
-                    .w_type = DataType::float32,
-                    .w = w.mutable_data_ptr()},
-                   cuda::stream_of(codes));
+  cuda::dequantize(
+      {.codes = stored.const_data_ptr<std::uint8_t>(),
+       .out_features = codes.size(0),
+       .in_features = in_features,
+       .scale = beta.const_data_ptr<float>(),
+       .per_row = granularity_of(beta, codes.size(0), in_features, group) == ScaleGranularity::row,
+       .first_column = 0,
+       .columns = in_features,
+       .w_type = DataType::float32,
+       .w = w.mutable_data_ptr(),
+       .group = group},
+      cuda::stream_of(codes));
   return w.to(dtype);
 }
 
@@ -79,37 +82,41 @@ Tensor backward_input_from_codes(const Tensor& grad, const Tensor& beta, std::in
 
 // dX for every other type and GPU: tiles of the weight in grad's type, multiplied by LibTorch.
 Tensor backward_input_from_tiles(const Tensor& grad, const Tensor& codes, const Tensor& beta,
-                                 std::int64_t in_features) {
+                                 std::int64_t in_features, std::int64_t group) {
   const std::int64_t out_features = codes.size(0);
-  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
-  const Tensor scaled = scaled_gradient(grad, beta);
-  Tensor grad_x = at::empty({grad.size(0), in_features}, grad.options());
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
+  // between columns and go into the tile; float16 does not hold every beta.
+  const Tensor scaled = group == 0                           ? scaled_gradient(grad, beta)
+                        : grad.scalar_type() == torch::kHalf ? grad.to(torch::kFloat)
+                                                             : grad;
+  Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
   // Tiles of 2^24 weights: 32 MiB of half precision stay in the L2 of a large GPU, and no float copy of a
   // large weight exists. Multiples of 64 columns start at a byte of the codes and keep rows aligned.
   constexpr std::int64_t kTileWeights = std::int64_t{1} << 24;
   const std::int64_t max_columns = std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64);
   for (std::int64_t first = 0; first < in_features; first += max_columns) {
     const std::int64_t columns = std::min(max_columns, in_features - first);
-    Tensor tile = at::empty({out_features, columns}, grad.options());
+    Tensor tile = at::empty({out_features, columns}, scaled.options());
     cuda::dequantize({.codes = codes.const_data_ptr<std::uint8_t>(),
                       .out_features = out_features,
                       .in_features = in_features,
-                      .scale = nullptr,
+                      .scale = group == 0 ? nullptr : beta.const_data_ptr<float>(),
                       .per_row = false,
                       .first_column = first,
                       .columns = columns,
-                      .w_type = data_type(grad.scalar_type(), "grad"),
-                      .w = tile.mutable_data_ptr()},
+                      .w_type = data_type(scaled.scalar_type(), "grad"),
+                      .w = tile.mutable_data_ptr(),
+                      .group = group},
                      cuda::stream_of(grad));
     Tensor target = grad_x.narrow(1, first, columns);
     at::mm_out(target, scaled, tile);
   }
-  return grad_x;
+  return grad_x.to(grad.scalar_type());
 }
 
 template <typename Transposed>
 Tensor backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                      std::int64_t in_features, const Transposed& transposed) {
+                      std::int64_t in_features, std::int64_t group, const Transposed& transposed) {
   const std::int64_t out_features = codes.size(0);
   TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features,
               "trit::linear_backward_input: grad must be [tokens, ", out_features, "], found ", grad.sizes());
@@ -118,15 +125,17 @@ Tensor backward_input(const Tensor& grad, const Tensor& codes, const Tensor& wei
   data_type(grad.scalar_type(), "grad");
   const CUDAGuard guard(grad.device());
   const Tensor beta = float_of(weight_scale);
-  const Tensor grad_x = backward_input_from_codes(grad, beta, out_features, in_features, transposed);
-  return grad_x.defined() ? grad_x : backward_input_from_tiles(grad, codes, beta, in_features);
+  granularity_of(beta, out_features, in_features, group);
+  const Tensor grad_x =
+      group != 0 ? Tensor() : backward_input_from_codes(grad, beta, out_features, in_features, transposed);
+  return grad_x.defined() ? grad_x : backward_input_from_tiles(grad, codes, beta, in_features, group);
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                             std::int64_t in_features) {
+                             std::int64_t in_features, std::int64_t group) {
   check_codes(codes, in_features);
   const Tensor stored = codes.contiguous();
-  return backward_input(grad, stored, weight_scale, in_features, [&] {
+  return backward_input(grad, stored, weight_scale, in_features, group, [&] {
     return cuda::prepare_transposed(stored, in_features, cuda::GradientOperand::float16);
   });
 }
@@ -134,7 +143,7 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
 // The transposed weights belong to the packed weight: a second backward through it does not prepare them
 // again.
 Tensor linear_backward_input_prepared(const Tensor& grad, const Packed& weight) {
-  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(), [&] {
+  return backward_input(grad, weight->codes(), weight->scale(), weight->in_features(), weight->group(), [&] {
     return weight->cuda().transposed(weight->codes(), weight->in_features(), cuda::GradientOperand::float16);
   });
 }

@@ -76,6 +76,7 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
 // no other operand is still being written.
 void product(const std::int8_t* q, const float* scale, const PackedWeight& weight,
              const optional<Tensor>& bias, bool programmatic, std::int64_t tokens, Tensor& y) {
+  check_no_groups(weight.group());
   const auto offset = float_of(bias);
   if (offset) {
     cuda::check_device(*offset, "the bias", y);
@@ -126,7 +127,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   return {visible, scale, rstd, visible.sum(1, /*keepdim=*/false, torch::kInt)};
 }
 
-Tensor absmean(const Tensor& weight, bool per_row) {
+Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
+  check_no_groups(group);
   check_weight(weight);
   const CUDAGuard guard(weight.device());
   const Tensor w = float_of(weight);
@@ -141,7 +143,8 @@ Tensor absmean(const Tensor& weight, bool per_row) {
   return scale;
 }
 
-Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
+  check_no_groups(group);
   check_weight(weight);
   cuda::check_device(scale, "the weight's scale", weight);
   const CUDAGuard guard(weight.device());
@@ -186,7 +189,8 @@ Tensor packed_linear_prepared(const Tensor& q, const Tensor& scale, const Tensor
 
 Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
                      const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
-                     ScalarType dtype) {
+                     ScalarType dtype, std::int64_t group) {
+  check_no_groups(group);
   check_codes(codes, in_features);
   return packed_linear_prepared(
       q, scale, q_sum,
@@ -258,9 +262,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_forward(const Tensor& x, c
 // The overload that packs the weight. It omits the sums of q, which only the CPU's kernels need.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row) {
+    bool rms, double eps, bool per_row, std::int64_t group) {
   check_weight(weight);
   const CUDAGuard guard(weight.device());
+  check_no_groups(group);
   // Memory of their own: the prepared weight ends with the pass, and these do not.
   Tensor weight_scale = empty({per_row ? weight.size(0) : 1}, torch::kFloat, weight);
   Tensor codes = empty({weight.size(0), packed_row_bytes(weight.size(1))}, torch::kByte, weight);

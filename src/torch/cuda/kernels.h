@@ -15,8 +15,8 @@ namespace trit::torch_layer::cuda {
 using trit::cuda::Stream;
 
 /// Columns [first_column, first_column + columns) of t * scale, from codes [N, packed_row_bytes(K)], to
-/// w [N, columns] of w_type; first_column is a multiple of 4. `scale` [1], or [N] with `per_row`, or null for
-/// ones: -1, 0, +1 are exact in every type.
+/// w [N, columns] of w_type; first_column is a multiple of 4. `scale` [1], [N] with `per_row`,
+/// [N, groups_of(K, group)] with a `group`, or null for ones: -1, 0, +1 are exact in every type.
 struct Dequantize {
   const std::uint8_t* codes;
   std::int64_t out_features;
@@ -27,6 +27,7 @@ struct Dequantize {
   std::int64_t columns;
   DataType w_type;
   void* w;
+  std::int64_t group = 0;
 };
 void dequantize(const Dequantize& args, Stream stream);
 

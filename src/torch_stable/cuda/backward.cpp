@@ -51,36 +51,40 @@ optional<Tensor> input_from_codes(const Tensor& grad, const Tensor& codes, const
 }
 
 // dX for every other type and GPU: tiles of the weight in grad's type, multiplied by LibTorch.
-Tensor input_from_tiles(const Tensor& grad, const Tensor& codes, const Tensor& beta,
-                        std::int64_t in_features) {
+Tensor input_from_tiles(const Tensor& grad, const Tensor& codes, const Tensor& beta, std::int64_t in_features,
+                        std::int64_t group) {
   const std::int64_t out_features = codes.size(0);
-  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type.
-  const Tensor scaled = scaled_gradient(grad, beta);
-  Tensor grad_x = empty({grad.size(0), in_features}, grad.scalar_type(), grad);
+  // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
+  // between columns and go into the tile; float16 does not hold every beta.
+  const ScalarType type =
+      group != 0 && grad.scalar_type() == ScalarType::Half ? ScalarType::Float : grad.scalar_type();
+  const Tensor scaled = group == 0 ? scaled_gradient(grad, beta) : as_type(grad, type);
+  Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
   // Tiles of 2^24 weights: 32 MiB of half precision stay in the L2 of a large GPU, and no float copy of a
   // large weight exists. Multiples of 64 columns start at a byte of the codes and keep rows aligned.
   constexpr std::int64_t kTileWeights = std::int64_t{1} << 24;
   const std::int64_t max_columns = std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64);
   for (std::int64_t first = 0; first < in_features; first += max_columns) {
     const std::int64_t columns = std::min(max_columns, in_features - first);
-    const Tensor tile = empty({out_features, columns}, grad.scalar_type(), grad);
+    const Tensor tile = empty({out_features, columns}, type, grad);
     kernels::dequantize({.codes = const_data<std::uint8_t>(codes),
                          .out_features = out_features,
                          .in_features = in_features,
-                         .scale = nullptr,
+                         .scale = group == 0 ? nullptr : floats(beta),
                          .per_row = false,
                          .first_column = first,
                          .columns = columns,
-                         .w_type = data_type(grad.scalar_type(), "grad"),
-                         .w = tile.mutable_data_ptr()},
+                         .w_type = data_type(type, "grad"),
+                         .w = tile.mutable_data_ptr(),
+                         .group = group},
                         cuda::stream_of(grad));
     call("aten::mm", "out", scaled, tile, torch::stable::narrow(grad_x, 1, first, columns));
   }
-  return grad_x;
+  return as_type(grad_x, grad.scalar_type());
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
-                             std::int64_t in_features) {
+                             std::int64_t in_features, std::int64_t group) {
   check_codes(codes, in_features);
   check_gradient(grad, codes.size(0));
   cuda::check_device(codes, "the packed weight", grad);
@@ -88,8 +92,9 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   const DeviceGuard guard(grad.get_device_index());
   const Tensor stored = as_contiguous(codes);
   const Tensor beta = as_float(weight_scale);
-  const auto grad_x = input_from_codes(grad, stored, beta, in_features);
-  return grad_x ? *grad_x : input_from_tiles(grad, stored, beta, in_features);
+  granularity_of(beta, codes.size(0), in_features, group);
+  const auto grad_x = group != 0 ? std::nullopt : input_from_codes(grad, stored, beta, in_features);
+  return grad_x ? *grad_x : input_from_tiles(grad, stored, beta, in_features, group);
 }
 
 Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,

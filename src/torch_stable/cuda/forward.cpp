@@ -91,7 +91,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   return {q, scale, rstd, torch::stable::sum(q, last, false, ScalarType::Int)};
 }
 
-Tensor absmean(const Tensor& weight, bool per_row) {
+Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
+  check_no_groups(group);
   check_weight(weight);
   const DeviceGuard guard(weight.get_device_index());
   const Tensor w = as_float(weight);
@@ -105,7 +106,8 @@ Tensor absmean(const Tensor& weight, bool per_row) {
   return scale;
 }
 
-Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
+Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
+  check_no_groups(group);
   check_weight(weight);
   cuda::check_device(scale, "the weight's scale", weight);
   const DeviceGuard guard(weight.get_device_index());
@@ -117,27 +119,32 @@ Tensor ternarize_pack(const Tensor& weight, const Tensor& scale) {
   return codes;
 }
 
-Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
+Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
+                  std::int64_t group) {
   check_codes(codes, in_features);
   cuda::check_device(scale, "the weight's scale", codes);
   const DeviceGuard guard(codes.get_device_index());
   const Tensor stored = as_contiguous(codes);
   const Tensor beta = as_float(scale);
   Tensor w = empty({codes.size(0), in_features}, ScalarType::Float, codes);
-  torch_layer::cuda::dequantize({.codes = const_data<std::uint8_t>(stored),
-                                 .out_features = codes.size(0),
-                                 .in_features = in_features,
-                                 .scale = floats(beta),
-                                 .per_row = granularity_of(beta, codes.size(0)) == ScaleGranularity::row,
-                                 .first_column = 0,
-                                 .columns = in_features,
-                                 .w_type = DataType::float32,
-                                 .w = w.mutable_data_ptr()},
-                                cuda::stream_of(codes));
+  torch_layer::cuda::dequantize(
+      {.codes = const_data<std::uint8_t>(stored),
+       .out_features = codes.size(0),
+       .in_features = in_features,
+       .scale = floats(beta),
+       .per_row = granularity_of(beta, codes.size(0), in_features, group) == ScaleGranularity::row,
+       .first_column = 0,
+       .columns = in_features,
+       .w_type = DataType::float32,
+       .w = w.mutable_data_ptr(),
+       .group = group},
+      cuda::stream_of(codes));
   return as_type(w, dtype);
 }
 
-Tensor prepare(const Tensor& codes, std::int64_t in_features) {
+Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& /*weight_scale*/,
+               std::int64_t group) {
+  check_no_groups(group);
   check_codes(codes, in_features);
   const DeviceGuard guard(codes.get_device_index());
   const Tensor stored = as_contiguous(codes);
@@ -166,7 +173,8 @@ PreparedWeight checked_weight(const Tensor& prepared, const Tensor& scale, std::
 
 Tensor prepared_linear(const Tensor& q, const Tensor& scale, const Tensor& /*q_sum*/, const Tensor& prepared,
                        const Tensor& weight_scale, std::int64_t out_features, std::int64_t in_features,
-                       const optional<Tensor>& bias, ScalarType dtype) {
+                       const optional<Tensor>& bias, ScalarType dtype, std::int64_t group) {
+  check_no_groups(group);
   check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
   cuda::check_device(scale, "the token scale", q);
   const DeviceGuard guard(q.get_device_index());
@@ -180,15 +188,16 @@ Tensor prepared_linear(const Tensor& q, const Tensor& scale, const Tensor& /*q_s
 
 Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
                      const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
-                     ScalarType dtype) {
-  return prepared_linear(q, scale, q_sum, prepare(codes, in_features), as_float(weight_scale), codes.size(0),
-                         in_features, bias, dtype);
+                     ScalarType dtype, std::int64_t group) {
+  return prepared_linear(q, scale, q_sum, prepare(codes, in_features, weight_scale, group),
+                         as_float(weight_scale), codes.size(0), in_features, bias, dtype, group);
 }
 
 // The whole layer for inference: two launches and two allocations.
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
                            std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
-                           const optional<Tensor>& norm_weight, bool rms, double eps) {
+                           const optional<Tensor>& norm_weight, bool rms, double eps, std::int64_t group) {
+  check_no_groups(group);
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   const DeviceGuard guard(x.get_device_index());
@@ -207,7 +216,8 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
 // Three launches: the weight in one pass over it, the activations, the product.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row) {
+    bool rms, double eps, bool per_row, std::int64_t group) {
+  check_no_groups(group);
   check_weight(weight);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
         "], found ", x);
@@ -249,14 +259,18 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
 }
 
 // The same of a weight that is ternary already.
-std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(
-    const Tensor& x, const Tensor& codes, const Tensor& weight_scale, std::int64_t in_features,
-    const optional<Tensor>& bias, const optional<Tensor>& norm_weight, bool rms, double eps) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
+                                                                  const Tensor& weight_scale,
+                                                                  std::int64_t in_features,
+                                                                  const optional<Tensor>& bias,
+                                                                  const optional<Tensor>& norm_weight,
+                                                                  bool rms, double eps, std::int64_t group) {
+  check_no_groups(group);
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   cuda::check_device(codes, "the weight", x);
   const DeviceGuard guard(x.get_device_index());
-  const Tensor prepared = prepare(codes, in_features);
+  const Tensor prepared = prepare(codes, in_features, std::nullopt, group);
   const PreparedWeight weight = checked_weight(prepared, weight_scale, codes.size(0), in_features, x);
   const Rows rows = rows_of(x);
   Tensor q = empty_q(rows);

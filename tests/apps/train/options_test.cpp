@@ -55,6 +55,9 @@ TEST(OptionsDeathTest, RefuseWhatIsNoNumberOrOutOfRange) {
 TEST(OptionsDeathTest, RefuseUnknownNamesAndEmptyPaths) {
   expect_refused({"--nonsense"}, "--nonsense");
   expect_refused({"--linear", "quaternary"}, "--linear");
+  for (const char* const scale : {"column", "group", "group:0", "group:100", "group:032"}) {
+    expect_refused({"--scale", scale}, "--scale");
+  }
   for (const char* const option : {"--out", "--data", "--metrics", "--predictions"}) {
     expect_refused({std::string(option) + "="}, option);
   }

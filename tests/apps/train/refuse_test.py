@@ -51,6 +51,13 @@ def check_device(scratch: pathlib.Path) -> None:
     assert not (scratch / "d").exists()
 
 
+def check_scales(scratch: pathlib.Path) -> None:
+    """Group scales train on a CPU, with exact gradients."""
+    refused("wanted --backward exact", *SMALL, "--device", "cpu", "--scale", "group:128", "--backward", "int8_all",
+            "--out", scratch / "s")
+    assert not (scratch / "s").exists()
+
+
 def check_outputs(scratch: pathlib.Path) -> None:
     """A path that cannot be written is reported before the training, not after it."""
     (scratch / "place").mkdir()
