@@ -70,7 +70,7 @@ def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float) -> 
 
 @_fake
 def absmean(weight: Tensor, per_row: bool, group: int = 0) -> Tensor:
-    return weight.new_empty(scale_shape(*weight.shape, per_row, group), dtype=torch.float32)
+    return weight.new_empty(scale_shape(weight.shape[0], weight.shape[1], per_row, group), dtype=torch.float32)
 
 
 @_fake

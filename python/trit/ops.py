@@ -199,7 +199,7 @@ class _BitLinear(torch.autograd.Function):
 
 
 # Function.apply without its Python part, 2.5 us, which is there for functorch.
-_bit_linear_now = super(torch.autograd.Function, _BitLinear).apply  # type: ignore[misc]
+_bit_linear_now = super(torch.autograd.Function, _BitLinear).apply
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -241,7 +241,7 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     elif _is_compiling() or _in_functorch():
         result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row, group)  # type: ignore[no-untyped-call]
     else:
-        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row, group)
+        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row, group)  # type: ignore[no-untyped-call]
     return result
 
 

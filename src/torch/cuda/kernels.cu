@@ -41,9 +41,9 @@ __global__ __launch_bounds__(kThreads) void dequantize_kernel(const Dequantize a
   const std::int64_t row = i / bytes;
   const std::int64_t column = 4 * (i - row * bytes);
   const unsigned codes = a.codes[row * row_bytes + (a.first_column + column) / 4];
-  const std::int64_t of_row =
-      a.group == 0 ? (a.per_row ? row : 0)
-                   : row * groups_of(a.in_features, a.group) + (a.first_column + column) / a.group;
+  const std::int64_t of_row = a.group == 0 ? (a.per_row ? row : 0)
+                                           : row * ceil_div<std::int64_t>(a.in_features, a.group) +
+                                                 (a.first_column + column) / a.group;
   const float scale = a.scale == nullptr ? 1.0F : a.scale[of_row];
 #pragma unroll
   for (int j = 0; j < 4; ++j) {
