@@ -115,6 +115,13 @@ def check_bytes():
     layer.unshard()
     assert torch.equal(layer.weight.codes, want)
     assert torch.equal(layer.weight + 0, trit.ops.dequantize(want, layer.weight.scale, 256))
+    for _ in range(40):  # the scale's last bit too
+        layer.reshard()
+        with torch.no_grad():
+            layer.weight.mul_(1.07).add_(0.01)
+        whole = layer.weight.full_tensor().detach()
+        layer.unshard()
+        assert torch.equal(layer.weight.scale, trit.ops.absmean(whole))
     layer.reshard()
 
 

@@ -5,6 +5,9 @@
 #include <torch/csrc/distributed/c10d/comm.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 
+#include <algorithm>
+#include <unordered_map>
+
 #include "torch/distributed/process_group.h"
 
 namespace trit::distributed {
