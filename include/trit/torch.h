@@ -68,6 +68,8 @@ struct BitLinearOptions {
   TORCH_ARG(trit::ScaleGranularity, scale) = trit::ScaleGranularity::tensor;
   /// Inputs that share a weight scale with ScaleGranularity::group, a multiple of 32; else 0.
   TORCH_ARG(int64_t, group) = 0;
+
+ public:
   /// Both at once: .scale(trit::ScaleGranularity::group, 128).
   BitLinearOptions& scale(trit::ScaleGranularity granularity, int64_t inputs) {
     return scale(granularity).group(inputs);
@@ -87,10 +89,10 @@ struct BitLinearOptions {
 ///
 /// With lambda = 1, per row of x: q, s = int8(RMSNorm(x)), y = ((q · tᵀ) * s) * beta + bias, the same bits on
 /// every machine (quantize.h, docs/numerics.md; with group scales y is the sum of the groups' products with
-/// their betas). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales constant, through the norm by its Jacobian; differentiating twice is an error. With
-/// Backward::int8_input or int8_all these products take dY in int8, and a NaN or an infinity in dY makes its
-/// token's dX and its outputs' dW NaN. y has the dtype of x, under
-/// autocast the autocast dtype; weight, bias and norm.weight are used in float32.
+/// their betas). Backward: dX = dY · (beta t), dW = dYᵀ · (s q), scales constant, through the norm by its
+/// Jacobian; differentiating twice is an error. With Backward::int8_input or int8_all these products take dY
+/// in int8, and a NaN or an infinity in dY makes its token's dX and its outputs' dW NaN. y has the dtype of x,
+/// under autocast the autocast dtype; weight, bias and norm.weight are used in float32.
 ///
 /// The packed weight is kept between calls and checked against the weight's bytes at each, so that any change
 /// of the weight is seen, through `.data` or a raw pointer too. An optimizer that writes through raw pointers
