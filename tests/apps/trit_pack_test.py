@@ -270,7 +270,7 @@ class PackTest(CommandTest):
         matrix = ("F32", [1, 4], f32([1.0] * 4))
         self.refuses({"w": ("F32", [4], f32([1.0] * 4))}, says="nothing to pack")
         self.refuses({"w.weight": ("I64", [1, 4], bytes(32))}, says="nothing to pack")
-        self.refuses({"w.weight": matrix, "w.weight_scale": ("F32", [1], f32([1]))}, says="already is a tensor w.weight_scale")
+        self.refuses({"w.weight": matrix, "w.weight_scale": ("F32", [1], f32([1]))}, says="is already a tensor w.weight_scale")
         graph = stored_form(chain([4], [{"op": "linear", "name": "fc"}]))
         self.refuses({"fc.weight": matrix, "other.weight": matrix}, metadata=graph, says="other.weight is not the weight")
         self.refuses({"fc.weight": matrix}, metadata={**graph, "trit.model": "[" * 1000}, says="trit.model")
