@@ -167,7 +167,7 @@ class DataParallel {
 
 /// An optimizer whose state and float32 parameters are divided among the processes (ZeRO-1, arXiv:1910.02054):
 /// gradients are reduced to the process that owns their rows, which updates these, and the results are gathered.
-/// The weights of BitLinear layers (lambda = 1) are gathered as 2-bit codes: a sixteenth of float32's bytes.
+/// The weights of BitLinear layers (lambda = 1, a scale per tensor or row) are gathered as 2-bit codes: a sixteenth of float32's bytes.
 ///
 ///   trit::distributed::ShardedOptimizer optimizer(*net, group, [](const auto& shard) {
 ///     return std::make_unique<torch::optim::AdamW>(shard.values(), torch::optim::AdamWOptions(1e-3));
