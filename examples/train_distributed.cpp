@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Trains ternary layers on several processes, with a sharded optimizer: each process computes with its part of
-// every batch, keeps a part of the float weights and of the optimizer's state, and gets the others' weights as
-// 2-bit codes.
+// Trains ternary layers on several processes, with a sharded optimizer: each process computes with its part
+// of every batch, keeps a part of the float weights and of the optimizer's state, and gets the others'
+// weights as 2-bit codes.
 //
 //   torchrun --nproc_per_node 2 --no-python train_distributed [OUT.safetensors]
 //

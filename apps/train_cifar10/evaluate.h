@@ -22,8 +22,8 @@ struct ImageBatch {
 };
 
 /// The network on `images` images in fp32, as the exported model runs, divided among the processes.
-/// batch(first, count) returns the images [first, first + count). `stop` is asked between batches; an evaluation
-/// that one process stops means nothing.
+/// batch(first, count) returns the images [first, first + count). `stop` is asked between batches; an
+/// evaluation that one process stops means nothing.
 Evaluation evaluate(SimpleBitNetCNN& network, const Processes& processes, std::int64_t images,
                     std::int64_t batch_size,
                     const std::function<ImageBatch(std::int64_t first, std::int64_t count)>& batch,

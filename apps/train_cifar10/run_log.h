@@ -24,8 +24,8 @@ void be_silent();
 
 class RunLog {
  public:
-  /// A run of `steps` steps that continues at `position`. `constants` go into every line of metrics.jsonl. After
-  /// be_silent() no file is written.
+  /// A run of `steps` steps that continues at `position`. `constants` go into every line of metrics.jsonl.
+  /// After be_silent() no file is written.
   RunLog(const TrainOptions& options, std::int64_t steps, const nlohmann::ordered_json& constants,
          const Position& position);
 

@@ -30,8 +30,8 @@ class StepRunner {
   virtual Evaluation evaluate(const std::function<bool()>& stop) = 0;
 };
 
-/// A runner for learner.device(), which takes this process' part of each batch. The arguments but `options` must
-/// outlive it. Sums are of whole batches.
+/// A runner for learner.device(), which takes this process' part of each batch. The arguments but `options`
+/// must outlive it. Sums are of whole batches.
 std::unique_ptr<StepRunner> make_step_runner(const TrainOptions& options, const Processes& processes,
                                              const TrainingData& data, Learner& learner);
 

@@ -6,8 +6,8 @@
 //   torchrun --nproc_per_node 2 --no-python bench_distributed --mode ddp
 //
 // The first process prints one JSON object: median milliseconds of a step over rounds, the slowest process'
-// counts. Modes: `plain` (no communication, for one process), `ddp` (DataParallel: gradients are averaged during
-// the backward), `zero` (ShardedOptimizer).
+// counts. Modes: `plain` (no communication, for one process), `ddp` (DataParallel: gradients are averaged
+// during the backward), `zero` (ShardedOptimizer).
 #include <c10/cuda/CUDAStream.h>
 #include <cuda_runtime_api.h>
 #include <torch/torch.h>

@@ -8,9 +8,9 @@
 //   loss(net(my_part_of_the_batch)).backward();                 // gradients: means over the processes
 //   optimizer.step();
 //
-// Every function that says "collective" is called by all processes, in the same order. A collective that fails,
-// because a process has ended or has not answered for the group's timeout, throws trit::Error or c10::Error;
-// the group is of no use after that.
+// Every function that says "collective" is called by all processes, in the same order. A collective that
+// fails, because a process has ended or has not answered for the group's timeout, throws trit::Error or
+// c10::Error; the group is of no use after that.
 #pragma once
 
 #include <torch/torch.h>
@@ -40,8 +40,8 @@ struct Environment {
 /// Whether RANK or WORLD_SIZE is set.
 bool is_launched();
 /// The variables above. RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT must be set; LOCAL_RANK and
-/// LOCAL_WORLD_SIZE default to RANK and WORLD_SIZE (one host). Throws trit::Error that names the variable, what
-/// was found and what was wanted.
+/// LOCAL_WORLD_SIZE default to RANK and WORLD_SIZE (one host). Throws trit::Error that names the variable,
+/// what was found and what was wanted.
 Environment environment();
 
 /// How long a process waits for the others before it gives up.
@@ -50,9 +50,9 @@ inline constexpr std::chrono::milliseconds kTimeout{30'000};
 /// The processes of a run. A copy refers to the same group.
 class ProcessGroup {
  public:
-  /// Collective. `device`: that of this process' tensors: a CPU (Gloo), or a GPU with its index (NCCL for its
-  /// tensors, Gloo for those of the CPU), which becomes the current one. Throws trit::Error if the processes do
-  /// not find each other within the timeout, disagree on WORLD_SIZE, or share a RANK.
+  /// Collective. `device`: that of this process' tensors: a CPU (Gloo), or a GPU with its index (NCCL for
+  /// its tensors, Gloo for those of the CPU), which becomes the current one. Throws trit::Error if the
+  /// processes do not find each other within the timeout, disagree on WORLD_SIZE, or share a RANK.
   ProcessGroup(const Environment& environment, torch::Device device,
                std::chrono::milliseconds timeout = kTimeout);
 
@@ -83,8 +83,8 @@ class ProcessGroup {
   std::shared_ptr<Impl> impl_;
 };
 
-/// Collective. Parameters and buffers of rank 0's module, into those of the others. Throws c10::Error if their
-/// number, shapes or types differ.
+/// Collective. Parameters and buffers of rank 0's module, into those of the others. Throws c10::Error if
+/// their number, shapes or types differ.
 void broadcast_module(const torch::nn::Module& module, const ProcessGroup& group);
 
 struct DataParallelOptions {
@@ -97,11 +97,12 @@ struct DataParallelOptions {
   TORCH_ARG(bool, gradient_as_bucket_view) = false;
 };
 
-/// Averages a module's gradients over the processes while a backward computes them (c10d::Reducer). DataParallel
-/// calls it; a module whose forward is called elsewhere needs it by itself.
+/// Averages a module's gradients over the processes while a backward computes them (c10d::Reducer).
+/// DataParallel calls it; a module whose forward is called elsewhere needs it by itself.
 class GradientReducer {
  public:
-  /// Collective. Broadcasts the module's parameters and buffers. Parameters that are added later are not seen.
+  /// Collective. Broadcasts the module's parameters and buffers. Parameters that are added later are not
+  /// seen.
   GradientReducer(torch::nn::Module& module, const ProcessGroup& group,
                   const DataParallelOptions& options = {});
   ~GradientReducer();
@@ -118,8 +119,8 @@ class GradientReducer {
   std::unique_ptr<Impl> impl_;
 };
 
-/// While one exists, forward and backward leave gradients where they are: they add up in each process, and the
-/// next pass without one averages the sums.
+/// While one exists, forward and backward leave gradients where they are: they add up in each process, and
+/// the next pass without one averages the sums.
 ///
 ///   for (std::size_t i = 0; i < parts.size(); ++i) {
 ///     std::optional<trit::distributed::NoSync> no_sync;
@@ -138,9 +139,9 @@ class NoSync {
   bool before_;
 };
 
-/// A module, held as torch::nn::ModuleHolder holds it, whose backward averages gradients over the processes:
-/// each process calls it with its part of the batch. With parts of equal size and a mean loss the gradients are
-/// those of the whole batch.
+/// A module, held as torch::nn::ModuleHolder holds it, whose backward averages gradients over the
+/// processes: each process calls it with its part of the batch. With parts of equal size and a mean loss
+/// the gradients are those of the whole batch.
 template <typename Holder>
 class DataParallel {
  public:
@@ -165,9 +166,10 @@ class DataParallel {
   GradientReducer reducer_;
 };
 
-/// An optimizer whose state and float32 parameters are divided among the processes (ZeRO-1, arXiv:1910.02054):
-/// gradients are reduced to the process that owns their rows, which updates these, and the results are gathered.
-/// The weights of BitLinear layers (lambda = 1) are gathered as 2-bit codes: a sixteenth of float32's bytes.
+/// An optimizer whose state and float32 parameters are divided among the processes (ZeRO-1,
+/// arXiv:1910.02054): gradients are reduced to the process that owns their rows, which updates these, and
+/// the results are gathered. The weights of BitLinear layers (lambda = 1, a scale per tensor or row) are
+/// gathered as 2-bit codes: a sixteenth of float32's bytes.
 ///
 ///   trit::distributed::ShardedOptimizer optimizer(*net, group, [](const auto& shard) {
 ///     return std::make_unique<torch::optim::AdamW>(shard.values(), torch::optim::AdamWOptions(1e-3));
@@ -175,19 +177,20 @@ class DataParallel {
 ///   loss(net(my_part_of_the_batch)).backward();
 ///   optimizer.step();
 ///
-/// Every parameter is cut into size() blocks of equally many rows (elements, if it has one dimension), the last
-/// filled up with zeros; the optimizer inside must treat elements alike, as LibTorch's do except LBFGS. Between
-/// steps such a layer has its codes and scale alone (the same bits as from the whole weight), and `weight` is a
-/// NaN of that shape which takes no memory: call gather_weights() before anything that reads it. Gradients that
-/// have added up over several backwards are averaged once, by step().
+/// Every parameter is cut into size() blocks of equally many rows (elements, if it has one dimension), the
+/// last filled up with zeros; the optimizer inside must treat elements alike, as LibTorch's do except
+/// LBFGS. Between steps such a layer has its codes and scale alone (the same bits as from the whole
+/// weight), and `weight` is a NaN of that shape which takes no memory: call gather_weights() before
+/// anything that reads it. Gradients that have added up over several backwards are averaged once, by
+/// step().
 class ShardedOptimizer {
  public:
   using Shard = torch::OrderedDict<std::string, torch::Tensor>;
   /// Makes the optimizer of this process' shard: rows of the module's parameters, float32, by their names.
   using Factory = std::function<std::unique_ptr<torch::optim::Optimizer>(const Shard& shard)>;
 
-  /// Collective. Broadcasts the module's parameters and buffers, which must be on the group's device. `module`
-  /// must outlive it. Not for steps inside a CUDA graph.
+  /// Collective. Broadcasts the module's parameters and buffers, which must be on the group's device.
+  /// `module` must outlive it. Not for steps inside a CUDA graph.
   ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group, const Factory& factory);
   ~ShardedOptimizer();
   ShardedOptimizer(ShardedOptimizer&&) noexcept;
@@ -206,8 +209,8 @@ class ShardedOptimizer {
   /// Collective. Whole tensors on the CPU, whatever the number of processes: "parameter.<name>" float32, and
   /// "state.<name>.<key>" of LibTorch's optimizers, a number as a tensor [].
   std::map<std::string, torch::Tensor> state_dict();
-  /// Collective. What state_dict() returned in a run of any number of processes. Throws trit::Error that names
-  /// the tensor for one that is missing or has another shape.
+  /// Collective. What state_dict() returned in a run of any number of processes. Throws trit::Error that
+  /// names the tensor for one that is missing or has another shape.
   void load_state_dict(const std::map<std::string, torch::Tensor>& state);
 
   /// Bytes that this process gives to the others in the gather of one step, to each of them.

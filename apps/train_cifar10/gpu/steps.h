@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // Training steps on a GPU without host work between them. Batch, forward, backward, clipping, loss scaling,
-// optimiser and bookkeeping of a step are one CUDA graph (with several processes no graph: a replayed collective
-// would have no timeout). What changes from step to step (position in the
-// data, learning rate, sums) is kept in GPU memory.
+// optimiser and bookkeeping of a step are one CUDA graph (with several processes no graph: a replayed
+// collective would have no timeout). What changes from step to step (position in the data, learning rate,
+// sums) is kept in GPU memory.
 #pragma once
 
 #include <ATen/cuda/CUDAGraph.h>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The only file that knows c10d::Reducer, whose constructor changes between releases of LibTorch. This is that
-// of 2.11.
+// The only file that knows c10d::Reducer, whose constructor changes between releases of LibTorch. This is
+// that of 2.11.
 #include <torch/csrc/distributed/c10d/comm.hpp>
 #include <torch/csrc/distributed/c10d/reducer.hpp>
 

@@ -10,12 +10,13 @@
 
 namespace trit::distributed {
 
-/// Tensors of the parameter's shape ("exp_avg") by reference or as copies, numbers ("step") as tensors []. Empty
-/// if the optimizer has no state for it, or none yet.
+/// Tensors of the parameter's shape ("exp_avg") by reference or as copies, numbers ("step") as tensors [].
+/// Empty if the optimizer has no state for it, or none yet.
 std::map<std::string, torch::Tensor> state_of(torch::optim::Optimizer& optimizer,
                                               const torch::Tensor& parameter);
 
-/// The opposite. The optimizer must have a state of the right class for the parameter, as it has after a step.
+/// The opposite. The optimizer must have a state of the right class for the parameter, as it has after a
+/// step.
 void set_state(torch::optim::Optimizer& optimizer, const torch::Tensor& parameter,
                const std::map<std::string, torch::Tensor>& state);
 

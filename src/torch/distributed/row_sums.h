@@ -5,8 +5,8 @@
 
 namespace trit::torch_layer {
 
-/// lane_sum of |w| of each row of a float32 weight [N, K], on the CPU or a GPU: float32 [N], the first step of
-/// ops::absmean and to its bits.
+/// lane_sum of |w| of each row of a float32 weight [N, K], on the CPU or a GPU: float32 [N], the first step
+/// of ops::absmean and to its bits.
 torch::Tensor abs_row_sums(const torch::Tensor& weight);
 
 }  // namespace trit::torch_layer

@@ -37,7 +37,9 @@ struct Block {
   Tensor shard;                              // float32
 
   std::int64_t elements() const { return shard.numel(); }
-  bool as_codes() const { return layer && layer->options.lambda() >= 1; }
+  bool as_codes() const {
+    return layer && layer->options.lambda() >= 1 && layer->options.scale() != ScaleGranularity::group;
+  }
   bool per_row() const { return layer->options.scale() == ScaleGranularity::row; }
 
   /// The parameter from the blocks of all processes, [P * rows of a block, ...].

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Groups of processes on the CPU (Gloo): gradients, the sharded optimizer, and what goes wrong. Each case starts
-// this program several times as workers, which leave their results in a folder.
+// Groups of processes on the CPU (Gloo): gradients, the sharded optimizer, and what goes wrong. Each case
+// starts this program several times as workers, which leave their results in a folder.
 #include <gtest/gtest.h>
 #include <unistd.h>
 
@@ -322,8 +322,8 @@ TEST_F(Distributed, ShardedOptimizerGivesTheSameParameters) {
     found.erase("traffic");
     expect_equal(found, parameters_of(*net));
     const auto count = [&](std::int64_t i) { return traffic[i].item<std::int64_t>(); };
-    // fc1 [64, 46]: 32 rows of 12 bytes, 46 being no multiple of 4; fc2 [10, 64]: 5 rows of 16 bytes and a scale
-    // each. fc1's scale takes 8 bytes.
+    // fc1 [64, 46]: 32 rows of 12 bytes, 46 being no multiple of 4; fc2 [10, 64]: 5 rows of 16 bytes and a
+    // scale each. fc1's scale takes 8 bytes.
     EXPECT_EQ(count(0), 32 * 12 + 5 * 16);
     EXPECT_EQ(count(1), 8 + 5 * 4);
     EXPECT_EQ(count(2), 4 * (23 * 32 + 23 + 32 + 23 + 32));
