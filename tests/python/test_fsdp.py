@@ -257,7 +257,7 @@ def worker(folder):
 
 
 def test_two_processes(tmp_path):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
     processes = [subprocess.Popen([sys.executable, __file__, str(tmp_path)], env={**environment, "RANK": str(rank)},
                                   stderr=subprocess.PIPE, text=True) for rank in range(2)]
     errors = [process.communicate(timeout=300)[1] for process in processes]
