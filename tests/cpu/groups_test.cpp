@@ -239,6 +239,10 @@ TEST_P(GroupLayerTest, Dequantize) {
 TEST_P(GroupLayerTest, AnyNumberOfThreadsAndLongGroups) {
   for (const auto& shape : {std::array<std::int64_t, 4>{1, 1000, 2000, 128},
                             {130, 130, 999, 64},
+                            {161, 70, 1604, 128},
+                            {100, 130, 1536, 256},
+                            {40, 100, 2000, 192},
+                            {67, 33, 1500, 320},
                             {9, 65, 70'000, 128},
                             {7, 65, 70'000, 70'016},
                             {2, 3, 300'000, 150'016}}) {

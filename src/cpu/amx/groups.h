@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// Products with group scales: at the first step of each group the sums of the group before it leave the
+// Products of up to 16 tokens with group scales: at the first step of each group the sums of the group before it leave the
 // tiles, and in the steps that follow they are scaled and added to fp32 sums in L1, 8 lines of 16 at a time
 // between the products.
 #pragma once
@@ -38,9 +38,10 @@ class GroupAdder {
  public:
   static constexpr std::int64_t kPieces = 8;
 
-  /// `row` is the region's first one in the panel.
+  /// `row` is the region's first one in the panel; sums past its tokens stay as they are.
   [[gnu::always_inline]] void begin(const std::int32_t* sums, PanelScales scales, std::int64_t row,
-                                    float* scaled) {
+                                    std::int64_t tokens, float* scaled) {
+    tokens_ = tokens;
     sums_ = sums;
     scales_ = scales;
     row_ = row;
@@ -55,6 +56,10 @@ class GroupAdder {
     }
     const std::int64_t row = piece_ / kPiecesOfColumn * 16;
     const std::int64_t token = piece_ % kPiecesOfColumn * kLines;
+    if (token >= tokens_) {
+      ++piece_;
+      return;
+    }
     const __m512 scale = scales_.type == DataType::float16
                              ? avx512_vnni::load_scales<std::uint16_t>(scales_.values, row_ + row)
                              : avx512_vnni::load_scales<float>(scales_.values, row_ + row);
@@ -75,6 +80,7 @@ class GroupAdder {
   const std::int32_t* sums_ = nullptr;
   PanelScales scales_{};
   std::int64_t row_ = 0;
+  std::int64_t tokens_ = 0;  // of the region
   float* scaled_ = nullptr;
   std::int64_t piece_ = kPieces;
 };
@@ -146,7 +152,7 @@ template <int kTokenTiles>
       next_panel.step();
       if (begins_group) {
         adder.finish();
-        adder.begin(sums, group_scales_of(args, panel, group), row, scaled);
+        adder.begin(sums, group_scales_of(args, panel, group), row, region.tokens(), scaled);
         ++group;
       }
     }
@@ -156,7 +162,7 @@ template <int kTokenTiles>
     store_sums<kTokenTiles, 1>(sums);
     store_sums<kTokenTiles, 2>(sums);
     store_sums<kTokenTiles, 3>(sums);
-    adder.begin(sums, group_scales_of(args, panel, group), row, scaled);
+    adder.begin(sums, group_scales_of(args, panel, group), row, region.tokens(), scaled);
     adder.finish();
     write_region(args, region, scaled);
   }

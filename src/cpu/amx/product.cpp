@@ -24,6 +24,7 @@
 #include "cpu/amx/results.h"
 #include "cpu/amx/step.h"
 #include "cpu/amx/tiles.h"
+#include "cpu/amx/unit_groups.h"
 #include "cpu/amx/unpack.h"
 
 namespace trit::amx {
@@ -216,32 +217,40 @@ ManyTokens panel_of(const ManyTokens& args, std::int64_t panel) {
   return part;
 }
 
-}  // namespace
-
-void product(const ManyTokens& args) {
-  const TileConfiguration configuration;
-  Scratch scratch;
-  const auto run_shape = [&]<int kTokenTiles>(const ManyTokens& part) {
-    if (args.group == 0) {
-      run<kTokenTiles>(part, scratch);
-    } else {
-      run_groups<kTokenTiles>(part, scratch);
-    }
-  };
+/// All of a product, by regions of 32 tokens and, for the rest of a block of tokens, of 16.
+template <typename By32, typename By16>
+void run_shapes(const ManyTokens& args, const By32& run_by_32, const By16& run_by_16) {
   const std::int64_t rest = args.tokens % kBlockTokens;
   const std::int64_t by_16 = rest > 0 && rest <= kTileRows ? rest : 0;
   const std::int64_t by_32 = args.tokens - by_16;
   if (by_16 == 0) {
-    run_shape.template operator()<2>(args);
+    run_by_32(args);
   } else if (by_32 == 0) {
-    run_shape.template operator()<1>(args);
+    run_by_16(args);
   } else {
     // Panel by panel, which so comes from memory once.
     for (std::int64_t panel = 0; panel < ceil_div(args.rows, kPanelRows); ++panel) {
       const ManyTokens one = panel_of(args, panel);
-      run_shape.template operator()<2>(tokens_from(one, 0, by_32));
-      run_shape.template operator()<1>(tokens_from(one, by_32, by_16));
+      run_by_32(tokens_from(one, 0, by_32));
+      run_by_16(tokens_from(one, by_32, by_16));
     }
+  }
+}
+
+}  // namespace
+
+void product(const ManyTokens& args) {
+  // Rows of sums past the last token would only be stored.
+  const TileConfiguration configuration(std::min(args.tokens, kTileRows));
+  Scratch scratch;
+  const auto by_16 = [&scratch](const ManyTokens& part) {
+    part.group == 0 ? run<1>(part, scratch) : run_groups<1>(part, scratch);
+  };
+  if (args.group == 0) {
+    run_shapes(args, [&scratch](const ManyTokens& part) { run<2>(part, scratch); }, by_16);
+  } else {
+    GroupScratch groups;
+    run_shapes(args, [&groups](const ManyTokens& part) { run_unit_groups(part, groups); }, by_16);
   }
   if (args.non_temporal) {
     _mm_sfence();  // before anything that tells another thread that y is there

@@ -52,7 +52,7 @@ class NextPanel {
 /// for tile i of the sums.
 template <int kTokenTiles>
 [[gnu::always_inline]] inline void multiply_step(const std::int8_t* q, const std::int8_t* weights,
-                                                 Unpack<kTokenTiles>& unpack, const auto& before)
+                                                 auto& unpack, const auto& before)
   requires(kTokenTiles == 1)
 {
   load_tile_once<4>(q);
@@ -77,7 +77,7 @@ template <int kTokenTiles>
 /// 32 tokens x 32 rows x 64 inputs: 2 tiles of q, 2 of weights.
 template <int kTokenTiles>
 [[gnu::always_inline]] inline void multiply_step(const std::int8_t* q, const std::int8_t* weights,
-                                                 Unpack<kTokenTiles>& unpack, const auto& before)
+                                                 auto& unpack, const auto& before)
   requires(kTokenTiles == 2)
 {
   load_tile_once<4>(q);
