@@ -229,7 +229,7 @@ void integers_to_pairs(const std::int8_t* q, std::int64_t stride, std::int64_t r
 }
 
 void float_product(const FloatProduct& args) {
-  const TileConfiguration configuration;
+  const TileConfiguration configuration(kTileRows);
   alignas(64) float part[kFloatStep * kFloatStep];
   const std::int8_t* parts = args.parts;
   for (std::int64_t row = 0; row < args.rows; row += kFloatStep, parts += args.block_bytes) {
