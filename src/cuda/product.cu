@@ -3,6 +3,7 @@
 // The table of kernel families, the choice between them by the number of tokens, and a product by any plan.
 #include <array>
 #include <climits>
+#include <limits>
 #include <string>
 
 #include "cuda/common/checks.h"
@@ -55,6 +56,23 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
          device.compute_capability <= choice.max_compute_capability;
 }
 
+/// With group scales no kernel splits k over blocks, so that few tokens on few rows leave a GEMM's tiles fewer
+/// than multiprocessors; decode's blocks of 32 rows and 16 tokens divide such a product better. Both in clocks of
+/// 128 inputs.
+bool decode_divides_better(const Device& device, const ProductShape& shape) {
+  if (shape.group == 0 || shape.tokens <= 16 || shape.tokens > 64 || device.compute_capability != 90) {
+    return false;
+  }
+  double gemm = std::numeric_limits<double>::infinity();
+  for (const std::int32_t tokens : {32, 64}) {
+    gemm = std::min(gemm, estimated_group_clocks({GemmSm90Kernel::persistent, 128, tokens}, shape.tokens,
+                                                 shape.out_features, device.multiprocessors));
+  }
+  const double warp_tiles = static_cast<double>((shape.out_features + 31) / 32 * ((shape.tokens + 15) / 16));
+  constexpr double kClocksOfWarpTile = 62;
+  return warp_tiles / device.multiprocessors * kClocksOfWarpTile < gemm;
+}
+
 [[noreturn]] void fail_device(const Device& device, std::int64_t tokens) {
   throw Error("cuda::product: no kernel for " + std::to_string(tokens) + " tokens on compute capability " +
               std::to_string(device.compute_capability / 10) + "." +
@@ -83,6 +101,11 @@ ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t
                          std::int64_t in_features, std::int64_t group) {
   const ProductShape shape{tokens, out_features, in_features, group};
   require_shape(shape);
+  if (decode_divides_better(device, shape)) {
+    if (auto plan = kDecode.plan(device, shape)) {
+      return *plan;
+    }
+  }
   for (const Choice& choice : kChoices) {
     if (applies(choice, device, shape)) {
       if (auto plan = choice.family->plan(device, shape)) {

@@ -13,8 +13,14 @@
 //                    rings of weights
 //                    scales of the chunk  [group][rows]
 //
+// More than 16 tokens are several blocks for the same rows, 16 tokens each: neighbours, which share the weights in
+// the second-level cache.
+//
 // A segment's sum fits in int16: 128 * 128 at most. There are two buffers of segments, so that one barrier a
 // round is enough.
+#include <algorithm>
+#include <string>
+
 #include "cuda/common/group_scales.cuh"
 #include "cuda/common/launch.cuh"
 #include "cuda/decode/decode.h"
@@ -33,7 +39,8 @@ struct GroupShape {
   unsigned x_part;           // of a part of x
   unsigned row_block_bytes;  // of the weights of 64 rows
   unsigned rows;             // of a block
-  unsigned pairs;            // of tokens
+  unsigned batches;          // of up to 16 tokens
+  unsigned pairs;            // of tokens of a batch
   unsigned segment_words;    // of all pairs' sums of a segment
   unsigned buffer_words;     // of the segments of a round
   unsigned acc_begin;        // word
@@ -82,9 +89,12 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   const unsigned q = threadIdx.z;
   const unsigned k_warps = blockDim.z;
   const unsigned warp = q * blockDim.y + p;
-  const auto tokens = static_cast<unsigned>(a.out.tokens);
+  const unsigned block = shape.batches == 1 ? blockIdx.x : blockIdx.x / shape.batches;
+  const unsigned first_token = (blockIdx.x - block * shape.batches) * kMaxDecodeTokens;
+  const unsigned tokens = min(static_cast<unsigned>(a.out.tokens) - first_token, unsigned{kMaxDecodeTokens});
+  const unsigned pairs = (tokens + 1) / 2;
   const auto out_features = static_cast<unsigned>(a.out.out_features);
-  const unsigned group = blockIdx.x * blockDim.y + p;
+  const unsigned group = block * blockDim.y + p;
   // Warps beyond the matrix do what the last one does and store nothing.
   const unsigned inside = min(group, shape.warp_groups - 1);
   const std::uint8_t* lane_weights = a.weights +
@@ -99,7 +109,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   auto* const acc = reinterpret_cast<float*>(words + shape.acc_begin);
   auto* const isum = reinterpret_cast<std::int32_t*>(acc) + 2 * shape.pairs * shape.rows;
   // Of pairs q, q + Q, ... of its rows; no other thread reads or writes these.
-  for (unsigned pair = q; pair < shape.pairs; pair += k_warps) {
+  for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
     for (unsigned i = 0; i < kStrips; ++i) {  // two tokens of kStrips / 2 rows
       const unsigned at = (2 * pair + i % 2) * shape.rows + local_row + i / 2 * 32;
@@ -124,7 +134,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     }
     const std::uint8_t* next = lane_weights + std::uint64_t{chunk + q} * kTileBytes;
     const auto start_weights = [&] {
-      start_scales(groups, first_group, last_group - first_group + 1, blockIdx.x * blockDim.y * kStrips,
+      start_scales(groups, first_group, last_group - first_group + 1, block * blockDim.y * kStrips,
                    blockDim.y * kStrips, shape.warp_groups * kStrips, dynamic_shared() + shape.scale_begin,
                    warp * 32 + lane, blockDim.y * k_warps * 32);
 #pragma unroll
@@ -136,7 +146,8 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
       }
       next += std::uint64_t{kDecodeDepth * k_warps} * kTileBytes;
     };
-    PartOfX<kTokenTiles> part(a.q, static_cast<unsigned>(a.row_bytes), chunk + q, left, k_warps, tokens, x,
+    PartOfX<kTokenTiles> part(a.q + std::uint64_t{first_token} * static_cast<unsigned>(a.row_bytes),
+                              static_cast<unsigned>(a.row_bytes), chunk + q, left, k_warps, tokens, x,
                               shape.x_stride, lane, p, blockDim.y);
     if (shape.weights_first) {
       start_weights();
@@ -178,7 +189,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
                             lane % 4 * pair_stride + p * kWarpRows + lane / 4;
         multiply_tile(sums, weights, lane_x, [&](int word) {
           if (word == 3 || (shape.segment_mask >> word & 1U) != 0) {
-            store_segment(sums, to, shape.pairs, pair_stride, lane);
+            store_segment(sums, to, pairs, pair_stride, lane);
             to += shape.segment_words;
           }
         });
@@ -206,7 +217,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
       const unsigned place = per_group == 1 ? 0U : first_segment - round_group * per_group;
       const unsigned scale_step = shape.rows;
 #pragma unroll 1
-      for (unsigned pair = q; pair < shape.pairs; pair += k_warps) {
+      for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
         for (unsigned i = 0; i < kStrips / 2; ++i) {
           const unsigned row = local_row + 32 * i;
@@ -224,7 +235,8 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
             return scale_at<false>(scales, scale_at_row + g * scale_step);
           };
           const float* const token_scale =
-              a.out.token_scale + std::uint64_t{2 * pair} * static_cast<unsigned>(groups.count) + round_group;
+              a.out.token_scale +
+              std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) + round_group;
           const unsigned second = 2 * pair + 1 < tokens ? static_cast<unsigned>(groups.count) : 0U;
           const auto of_token = [&](unsigned g, int v) { return token_scale[g + (v == 0 ? 0U : second)]; };
           GroupSum<2> sum;
@@ -260,16 +272,17 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   int type = static_cast<int>(a.out.type);
   ptx::opaque(type);
 #pragma unroll 1
-  for (unsigned pair = q; pair < shape.pairs; pair += k_warps) {
+  for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll 1
     for (unsigned token = 2 * pair; token < min(2 * pair + 2, tokens); ++token) {
-      const float s = groups.token_groups ? 1.0F : a.out.token_scale[token];
+      const float s = groups.token_groups ? 1.0F : a.out.token_scale[first_token + token];
 #pragma unroll
       for (unsigned i = 0; i < kStrips / 2; ++i) {
         const unsigned row = group * kWarpRows + lane + 32 * i;
         if (row < out_features) {
           const float bias = a.out.bias == nullptr ? -0.0F : a.out.bias[row];
-          store_output(a.out, static_cast<DataType>(type), static_cast<int>(token), static_cast<int>(row),
+          store_output(a.out, static_cast<DataType>(type), static_cast<int>(first_token + token),
+                       static_cast<int>(row),
                        __fadd_rn(__fmul_rn(acc[token * shape.rows + local_row + 32 * i], s), bias));
         }
       }
@@ -282,9 +295,14 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
 void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& arguments, const Groups& groups,
                           bool programmatic, Stream stream) {
   const DecodePlan& plan = how.plan;
-  const LaunchShape launch_shape =
-      shape_of_warps(how.blocks, plan.row_warps, plan.k_warps, how.shared_bytes, programmatic);
-  const int tokens = arguments.out.tokens;
+  const std::int64_t batches = ceil_div(arguments.out.tokens, kMaxDecodeTokens);
+  if (how.blocks * batches > 2'147'483'647) {
+    throw Error("cuda::product: " + std::to_string(arguments.out.tokens) + " tokens x " +
+                std::to_string(arguments.out.out_features) + " outputs are too many blocks for decode");
+  }
+  const LaunchShape launch_shape = shape_of_warps(how.blocks * static_cast<int>(batches), plan.row_warps,
+                                                  plan.k_warps, how.shared_bytes, programmatic);
+  const int tokens = std::min(arguments.out.tokens, kMaxDecodeTokens);
   const int rows = plan.row_warps * plan.strips * kStripRows;
   const int pairs = ceil_div(tokens, 2);
   const int segments_of_tile = kTileInputs / groups.segment;
@@ -301,6 +319,7 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
       .x_part = static_cast<unsigned>(tokens * how.x_stride),
       .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes,
       .rows = static_cast<unsigned>(rows),
+      .batches = static_cast<unsigned>(batches),
       .pairs = static_cast<unsigned>(pairs),
       .segment_words = static_cast<unsigned>(segment_words),
       .buffer_words = static_cast<unsigned>(buffer_words),

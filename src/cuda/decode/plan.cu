@@ -20,7 +20,7 @@ int k_tiles_of(const ProductShape& shape) {
   return static_cast<int>(ceil_div<std::int64_t>(shape.in_features, kTileInputs));
 }
 
-/// Tokens of a launch. With group scales more are taken in several, where no GEMM can (family.h).
+/// Tokens of a block. With group scales more of them are several blocks.
 std::int64_t at_once(const ProductShape& shape) {
   return std::min<std::int64_t>(shape.tokens, kMaxDecodeTokens);
 }
@@ -75,15 +75,17 @@ int row_warps_of(int strips, int strips_of_matrix, int multiprocessors) {
 std::optional<ProductPlan> choose(const Device& device, const ProductShape& shape) {
   const std::int64_t tokens = at_once(shape);
   const int k_tiles = k_tiles_of(shape);
-  const int strips = strips_of(shape.out_features);
+  // Of all blocks, 16 tokens each.
+  const auto strips = static_cast<int>(std::min<std::int64_t>(
+      strips_of(shape.out_features) * ceil_div<std::int64_t>(shape.tokens, kMaxDecodeTokens), 1 << 20));
   // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
   // of weights in flight for each would be too little) a warp takes four strips instead.
   DecodePlan plan{.strips = 2, .row_warps = row_warps_of(2, strips, device.multiprocessors), .k_warps = 0};
   int warps = kMaxDecodeWarps;
-  if (tokens <= 8 && plan.row_warps > 4) {
+  if (shape.tokens <= 8 && plan.row_warps > 4) {
     plan.strips = 4;
     plan.row_warps = row_warps_of(4, strips, device.multiprocessors);
-  } else if (tokens <= 8 && plan.row_warps > 2) {
+  } else if (shape.tokens <= 8 && plan.row_warps > 2) {
     // Two blocks a multiprocessor: with programmatic launch 6.1 us instead of 6.7 (14336 x 4096), without it
     // 7.9 instead of 7.2.
     plan.row_warps = 2;
@@ -124,7 +126,7 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
-  if (shape.tokens > kMaxDecodeTokens) {
+  if (shape.tokens > (shape.group > 0 ? 8 * kMaxDecodeTokens : kMaxDecodeTokens)) {
     return;
   }
   const int groups_of_64 = static_cast<int>(ceil_div<std::int64_t>(shape.out_features, 64));
@@ -149,21 +151,11 @@ bool run(const Device& device, const ProductPlan& plan, const Product& args, Str
   if (!fits(device, plan, shape)) {
     return false;
   }
-  Product part = args;
-  const Groups groups = groups_of_product(args);
-  for (std::int64_t done = 0; done < args.tokens; done += part.tokens) {
-    part.tokens = std::min<std::int64_t>(args.tokens - done, kMaxDecodeTokens);
-    part.q = args.q + done * quantized_row_bytes(args.in_features);
-    part.token_scale = args.token_scale + done * (groups.token_groups ? groups.count : 1);
-    part.y = static_cast<std::uint8_t*>(args.y) +
-             done * args.out_features * static_cast<std::int64_t>(size_of(args.y_type));
-    const auto how = launch_of(device, std::get<DecodePlan>(plan),
-                               {part.tokens, args.out_features, args.in_features, args.group});
-    if (groups.count > 0) {
-      launch_decode_groups(*how, product_arguments(part), groups, args.programmatic, stream);
-    } else {
-      launch_decode(*how, product_arguments(part), args.programmatic, stream);
-    }
+  const auto how = launch_of(device, std::get<DecodePlan>(plan), shape);
+  if (args.group > 0) {
+    launch_decode_groups(*how, product_arguments(args), groups_of_product(args), args.programmatic, stream);
+  } else {
+    launch_decode(*how, product_arguments(args), args.programmatic, stream);
   }
   return true;
 }

@@ -15,7 +15,8 @@ using GroupTile = Tile<1, kTokens, 1, GroupOperand<kSegments, kGeneral>>;
 }  // namespace
 
 std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general) {
-  static constexpr std::array<GemmSm90Instance, 3> kTiles = {{
+  static constexpr std::array<GemmSm90Instance, 4> kTiles = {{
+      persistent_instance<GroupTile<160, 1, false>>(),
       persistent_instance<GroupTile<128, 1, false>>(),
       persistent_instance<GroupTile<64, 1, false>>(),
       persistent_instance<GroupTile<32, 1, false>>(),
@@ -24,7 +25,8 @@ std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general) {
       persistent_instance<GroupTile<128, 2, false>>(),
       persistent_instance<GroupTile<32, 2, false>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 1> kGeneralTiles = {{
+  static constexpr std::array<GemmSm90Instance, 2> kGeneralTiles = {{
+      persistent_instance<GroupTile<128, 1, true>>(),
       persistent_instance<GroupTile<64, 1, true>>(),
   }};
   static constexpr std::array<GemmSm90Instance, 1> kGeneralParts = {{

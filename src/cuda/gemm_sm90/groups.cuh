@@ -129,7 +129,6 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
     }
   };
   const auto wait = [&] {
-    ptx::wgmma_commit();
     ptx::wgmma_wait<0>();
 #pragma unroll
     for (int block = 0; block < T::kRowBlocks; ++block) {
@@ -184,6 +183,7 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
                                                         at % kSegmentSteps == 0 ? in_group : 1);
         }
         if (at < 3 && (at + 1) % kSegmentSteps == 0) {
+          ptx::wgmma_commit();
           wait();
           end_segment();
           ptx::wgmma_fence();
@@ -192,13 +192,16 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
       ptx::wgmma_commit();
     }
     // The next tile's first registers are unpacked behind the last wgmma of this one, and before the sums are
-    // added up, so that its wgmma follow at once.
-    position.advance(ring.stages);
-    if (step + 1 < p.k_tiles) {
-      load_words();
-      ptx::wgmma_wait<1>();
-      unpack_half(0);
-    }
+    // added up, so that its wgmma follow at once. The last tile takes its own once more: a branch here makes
+    // ptxas add a fence (C7519).
+    RingPosition next_position = position;
+    next_position.advance(ring.stages);
+    const bool is_last = step + 1 == p.k_tiles;
+    position.stage = is_last ? position.stage : next_position.stage;
+    position.parity = is_last ? position.parity : next_position.parity;
+    load_words();
+    ptx::wgmma_wait<1>();
+    unpack_half(0);
     wait();
     __syncwarp();
     if (thread % 32 < kArrivingLanes) {
@@ -206,6 +209,7 @@ __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& 
     }
     end_segment();
   }
+  position.advance(ring.stages);
 #pragma unroll
   for (int block = 0; block < T::kRowBlocks; ++block) {
 #pragma unroll

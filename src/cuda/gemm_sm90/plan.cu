@@ -29,10 +29,12 @@ const GemmSm90Instance* instance_of(const GemmSm90Plan& plan) {
   return nullptr;
 }
 
-/// The compiled tile for a plan with group scales: the plan's, or else the last one of its kind, whose plan is any.
+/// The compiled tile for a plan with group scales: of the plan's tokens or, of a kind that has fewer tiles, the
+/// largest that is no larger, else the smallest.
 const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups, bool general) {
   const auto instances = gemm_sm90_groups(kTileInputs / groups.segment, general);
-  const auto found = std::ranges::find(instances, tile_of(plan), &GemmSm90Instance::tile);
+  const auto found = std::ranges::find_if(
+      instances, [&](const GemmSm90Instance& instance) { return instance.tile.tokens <= plan.tokens; });
   return found != instances.end() ? &*found : &instances.back();
 }
 

@@ -81,7 +81,8 @@ constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t t
   const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
   const double multiply = 4 * std::max(tile.tokens / 2.0 * 1.16, 36.0);
   const double add_up = tile.tokens / 2.0 * 3 + 130;
-  return static_cast<double>(waves) * std::max(2 * multiply, multiply + add_up);
+  const double producer = 376;
+  return static_cast<double>(waves) * std::max({2 * multiply, multiply + add_up, producer});
 }
 
 struct GemmSm90Choice {
