@@ -79,7 +79,7 @@ ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features, 
   const std::int64_t groups = groups_of(in_features, group);
   check(scale.dim() == 2 && scale.size(0) == out_features && scale.size(1) == groups,
         "the weight's scale must be [", out_features, ", ", groups, "] for groups of ", group,
-        " inputs, found ", text(scale));
+        " inputs, found ", scale);
   return ScaleGranularity::group;
 }
 

@@ -66,9 +66,9 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
 #pragma unroll
     for (unsigned i = 0; i < kTiles * kGroups; ++i) {
       if (first_group + i < static_cast<unsigned>(a.groups.count)) {
-        group_scale[i / kGroups][i % kGroups] = a.groups.half
-                                                    ? scale_at<true>(a.groups.scale, at + i * kTileRows)
-                                                    : scale_at<false>(a.groups.scale, at + i * kTileRows);
+        group_scale[i / kGroups][i % kGroups] =
+            a.groups.half ? scale_at<true>(a.groups.scale, static_cast<unsigned>(at + i * kTileRows))
+                          : scale_at<false>(a.groups.scale, static_cast<unsigned>(at + i * kTileRows));
       }
     }
   }
@@ -156,9 +156,9 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
     __syncthreads();
     if (stores) {
       GroupSum<1> sum;
-      const std::int32_t* from = sums_of_rows + lane;
+      const std::int32_t* sums_from = sums_of_rows + lane;
       const float* scale_from = reinterpret_cast<const float*>(sums_of_rows + group_sums) + lane;
-      const auto segment = [&](unsigned i, std::int32_t(&of)[1]) { of[0] = from[i * kRows]; };
+      const auto segment = [&](unsigned i, std::int32_t(&of)[1]) { of[0] = sums_from[i * kRows]; };
       const auto scale = [&](unsigned g) { return scale_from[g * kRows]; };
       const auto of_token = [&](unsigned g, int /*v*/) { return a.out.token_scale[g]; };
       const auto count = static_cast<unsigned>(a.groups.count);

@@ -139,7 +139,7 @@ class GroupSums {
       float beta[2];
 #pragma unroll
       for (int h = 0; h < 2; ++h) {
-        const std::int64_t at = scales_[s] + std::int64_t{g_} * kTileRows + h;
+        const auto at = static_cast<unsigned>(scales_[s] + std::int64_t{g_} * kTileRows + h);
         beta[h] = groups.half ? scale_at<true>(groups.scale, at) : scale_at<false>(groups.scale, at);
       }
 #pragma unroll
