@@ -235,17 +235,15 @@ def _plain(module: Module, state: dict[str, Any], prefix: str, metadata: Any) ->
 def gather_codes_(model: Module) -> int:
     """Makes fully_shard gather the weights of every BitLinear of `model` as 2-bit codes; returns how many there are.
 
-    Call it before fully_shard, with the whole model. State dicts, optimisers and gradients stay as they are. A layer in a
-    warm-up (lambda below 1) cannot compute from codes: its forward raises RuntimeError. ValueError for group scales.
+    Call it before fully_shard, with the whole model. State dicts, optimisers and gradients stay as they are. Layers with
+    group scales are left out: their weights are gathered as floats. A layer in a warm-up (lambda below 1) cannot compute
+    from codes: its forward raises RuntimeError.
     """
     group: list[_Weight] = []
-    layers = [module for module in model.modules() if isinstance(module, BitLinear)]
+    layers = [module for module in model.modules() if isinstance(module, BitLinear) and not module.group]
     made: dict[Tensor, Parameter] = {}
     for layer in layers:
         weight = layer.weight
-        if layer.group:
-            raise ValueError(f"trit.fsdp.gather_codes_: a layer has the scale {layer.scale!r}, wanted 'tensor' or 'row': call "
-                             "fully_shard without gather_codes_ for group scales")
         if isinstance(weight, (DTensor, Shard, Codes)):
             raise RuntimeError("trit.fsdp.gather_codes_: a weight is sharded already; call it once, before fully_shard")
         if weight not in made:
