@@ -44,7 +44,7 @@ const std::uint8_t* Weights::ternary(const TernaryView& matrix) {
 
 const void* Weights::group_scales(const TernaryView& matrix, DataType& type) {
   const bool exact = std::ranges::all_of(matrix.scale, [](float scale) {
-    return from_half(DataType::float16, to_half(DataType::float16, scale)) == scale;
+    return float16_to_float(float_to_float16(scale)) == scale;
   });
   type = exact ? DataType::float16 : DataType::float32;
   std::byte* const prepared =
