@@ -155,6 +155,7 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
     }
     __syncthreads();
     if (stores) {
+      constexpr int kBatch = kTiles == 1 ? 8 : 16;  // in the registers of two blocks of 20 warps
       GroupSum<1> sum;
       const std::int32_t* sums_from = sums_of_rows + lane;
       const float* scale_from = reinterpret_cast<const float*>(sums_of_rows + group_sums) + lane;
@@ -163,9 +164,9 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
       const auto of_token = [&](unsigned g, int /*v*/) { return a.out.token_scale[g]; };
       const auto count = static_cast<unsigned>(a.groups.count);
       if (a.groups.token_groups) {
-        sum.add<true, 16>(count, 0, 1, count - 1, segment, scale, of_token);
+        sum.add<true, kBatch>(count, 0, 1, count - 1, segment, scale, of_token);
       } else {
-        sum.add<false, 16>(count, 0, 1, count - 1, segment, scale, of_token);
+        sum.add<false, kBatch>(count, 0, 1, count - 1, segment, scale, of_token);
       }
       store_output(a.out, a.out.type, 0, static_cast<int>(row),
                    __fadd_rn(__fmul_rn(sum.acc[0], s), factors.bias));
