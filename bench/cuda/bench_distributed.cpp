@@ -158,13 +158,18 @@ int trit::bench::run(int argc, char** argv) {
   int steps = 10;
   trit::bench::CommandLine app{"Times training steps of an MLP of BitLinear layers on several GPUs.",
                                "torchrun --nproc_per_node 2 --no-python bench_distributed --mode zero"};
-  app.add_option("--mode", mode, "plain, ddp or zero")->check(CLI::IsMember({"plain", "ddp", "zero"}));
-  app.add_option("--layers", shape.layers, "layers")->check(trit::apps::whole_number(1));
+  app.add_option("--mode", mode, "how gradients are shared")
+      ->type_name("MODE")
+      ->check(CLI::IsMember({"plain", "ddp", "zero"}));
+  app.add_option("--layers", shape.layers, "layers")->type_name("N")->check(trit::apps::whole_number(1));
   app.add_option("--features", shape.features, "inputs and outputs of each")
+      ->type_name("N")
       ->check(trit::apps::whole_number(1));
-  app.add_option("--tokens", shape.tokens, "rows of x in each process")->check(trit::apps::whole_number(1));
-  app.add_option("--rounds", rounds, "timings")->check(trit::apps::whole_number(1));
-  app.add_option("--steps", steps, "steps of a timing")->check(trit::apps::whole_number(1));
+  app.add_option("--tokens", shape.tokens, "rows of x in each process")
+      ->type_name("N")
+      ->check(trit::apps::whole_number(1));
+  app.add_option("--rounds", rounds, "timings")->type_name("N")->check(trit::apps::whole_number(1));
+  app.add_option("--steps", steps, "steps of a timing")->type_name("N")->check(trit::apps::whole_number(1));
   CLI11_PARSE(app, argc, argv);
   if (!torch::cuda::is_available()) {
     std::printf("skipped: LibTorch finds no GPU here\n");

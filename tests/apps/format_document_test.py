@@ -51,12 +51,17 @@ class FormatDocumentTest(CommandTest):
                  {"op": "bit_linear", "name": "b", "norm": "none", "eps": 1e-5}]
         graph = chain([1, 3, 3], nodes)
         graph["nodes"].append({"op": "add", "inputs": [len(nodes), len(nodes)]})
-        self.assertEqual({node["op"] for node in graph["nodes"]}, ops)
+        look_up = chain([3], [{"op": "embedding", "name": "e", "features": 4}])
+        self.assertEqual({node["op"] for node in graph["nodes"] + look_up["nodes"]}, ops)
         tensors = {"c.weight": ("F32", [1, 1, 2, 2], f32([1] * 4)), "n.running_mean": ("F32", [1], f32([0])),
                    "n.running_var": ("F32", [1], f32([1])), "l.weight": ("F32", [2, 1], f32([1, 2])),
                    "b.weight": ("U8", [1, 1], pack_codes([[1, -1]])), "b.weight_scale": ("F32", [1], f32([1]))}
         path = write_safetensors(self.root / "m.safetensors", tensors, stored_form(graph))
         self.assertEqual(self.json("info", path)["output"]["shape"], [1])
+        tensors = {"e.weight": ("U8", [2, 1], pack_codes([[1, -1, 0, 1], [0, 0, 1, -1]])),
+                   "e.weight_scale": ("F32", [1], f32([1]))}
+        path = write_safetensors(self.root / "e.safetensors", tensors, stored_form(look_up))
+        self.assertEqual(self.json("info", path)["output"]["shape"], [3, 4])
 
     def test_the_python(self) -> None:
         try:

@@ -75,7 +75,7 @@ TEST(StoredForm, WhatIsRefused) {
   tensors.scale = {1};
   tensors.codes = {0x31, 0x08};
   expect_error([&] { read_matrix(*open(tensors.list(), kOwnForm), "fc.weight"); },
-               {"row 0, column 5", "no code"});
+               {"row 0, column 5", "not a ternary code"});
   tensors.codes = {0x31, 0x10};
   auto list = tensors.list();
   list.push_back({"fc.norm.weight", "F32", {6}, std::as_bytes(std::span(tensors.norm))});

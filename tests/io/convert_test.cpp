@@ -96,7 +96,7 @@ TEST(Convert, Names) {
   expect_error([&] { converted(R"json({"[ab]\\.weight": "c"})json"); }, {"would both be called \"c\""});
   expect_error([&] { converted(R"json({"a.*": "../c"})json"); }, {"the part \"..\""});
   expect_error([&] { converted(R"json({"a.weight": "b.weight_scale"})json"); },
-               {"has the name of the scale of \"b.weight\""});
+               {"has the name under which the scale of \"b.weight\" is stored"});
 }
 
 TEST(Convert, CountsWhatWasWritten) {

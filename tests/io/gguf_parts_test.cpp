@@ -65,7 +65,7 @@ TEST(Gguf, PartsOfAModel) {
                {name(2, 3) + ": part 2 of 3 of a split model", "wanted the first one: " + name(1, 3)});
   std::filesystem::copy_file(folder / name(1, 3), folder / "renamed.gguf");
   expect_error([&] { open_checkpoint(folder / "renamed.gguf"); },
-               {"renamed.gguf: part 1 of 3", "a name that ends in -00001-of-00003.gguf"});
+               {"renamed.gguf: part 1 of 3", "a file name that ends in -00001-of-00003.gguf"});
   std::filesystem::copy_file(folder / name(2, 3), folder / "later.gguf");
   expect_error([&] { open_checkpoint(folder / "later.gguf"); },
                {"later.gguf: part 2 of 3", "wanted the first one"});

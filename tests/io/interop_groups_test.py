@@ -198,7 +198,9 @@ class Groups(Folder):
         shape, number, data = Reader(self.root / "y").tensors["blk.0.ffn_up_exps.weight"]
         self.assertEqual((shape, number), ((3, 4, 256), 143))
         self.assertEqual(data[:12 * 2 * 28], encode("ptq1_0", t, scales))
-        self.assertIn("a stack of matrices", refusal("convert", self.root / "x", self.root / "z", "--to", "trit"))
+        self.assertIn("a stack of matrices", refusal("convert", self.root / "x", self.root / "hf", "--to", "hf"))
+        trit("convert", self.root / "x", self.root / "own", "--to", "trit")
+        trit("diff", self.root / "x", self.root / "own")
         trit("convert", self.root / "x", self.root / "z", "--to", "safetensors")
         numpy.testing.assert_array_equal(load_file(self.root / "z")["blk.0.ffn_up_exps.weight"],
                                          self.values(t, scales).reshape(3, 4, 256).astype(numpy.float16))
