@@ -147,7 +147,7 @@ void ShardedOptimizer::Impl::reduce_gradients() {
     block.shard.mutable_grad() =
         mine.narrow(0, block.first_gradient, block.elements()).view(block.shard.sizes());
   }
-  group.reduce_scatter(mine, all);
+  group.reduce_scatter(mine, all.view({-1}));  // Gloo wants as many dimensions as the result has
   mine.div_(processes);
 }
 
