@@ -36,7 +36,8 @@ class Server {
   void load(bench::LinearShape shape, std::int64_t tokens) {
     copies_.clear();
     next_ = 0;
-    layer_ = std::make_unique<bench::LinearCase>(bench::make_linear_case(shape, tokens, 1, *parallel_, group_));
+    layer_ =
+        std::make_unique<bench::LinearCase>(bench::make_linear_case(shape, tokens, 1, *parallel_, group_));
     const TernaryMatrix& weight = group_ == 0 ? layer_->weight : layer_->grouped;
     const std::int64_t last_cache = bench::this_machine().last_cache_bytes();
     const PanelFormat format = choose_layout(kernels_, *parallel_, std::ssize(layer_->weight.codes)).format;

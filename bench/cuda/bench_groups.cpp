@@ -39,7 +39,7 @@ struct Options {
   double rotated_megabytes = 320;
   std::vector<std::int64_t> tokens{1, 16, 64, 256, 4096};
   std::vector<bench::LinearShape> shapes{{2560, 2560},  {6912, 2560},  {2560, 6912}, {4096, 4096},
-                                        {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
+                                         {14336, 4096}, {4096, 14336}, {8192, 8192}, {28672, 8192}};
 };
 
 /// One way of scaling: 0 is without groups.

@@ -44,9 +44,8 @@ const std::uint8_t* Weights::ternary(const TernaryView& matrix) {
 }
 
 const void* Weights::group_scales(const TernaryView& matrix, DataType& type) {
-  const bool exact = std::ranges::all_of(matrix.scale, [](float scale) {
-    return float16_to_float(float_to_float16(scale)) == scale;
-  });
+  const bool exact = std::ranges::all_of(
+      matrix.scale, [](float scale) { return float16_to_float(float_to_float16(scale)) == scale; });
   type = exact ? DataType::float16 : DataType::float32;
   std::byte* const prepared =
       take(cuda::group_scale_bytes(matrix.out_features, matrix.in_features, matrix.group, type));
