@@ -48,7 +48,8 @@ Processes::Processes(const TrainOptions& options) : device_(torch::kCPU) {
     at::set_num_threads(std::max(1, at::get_num_threads() / environment.local_world_size));
   }
   const std::chrono::duration<double> timeout(options.timeout);
-  group_.emplace(environment, device_, std::chrono::duration_cast<std::chrono::milliseconds>(timeout));
+  group_ = std::make_unique<distributed::ProcessGroup>(
+      environment, device_, std::chrono::duration_cast<std::chrono::milliseconds>(timeout));
 }
 
 void Processes::sum(std::span<double> values) const {

@@ -6,7 +6,7 @@
 #include <torch/torch.h>
 
 #include <functional>
-#include <optional>
+#include <memory>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -28,9 +28,9 @@ class Processes {
   /// trit::Error.
   explicit Processes(const TrainOptions& options);
 
-  bool several() const { return group_.has_value() && group_->size() > 1; }
+  bool several() const { return group_ != nullptr && group_->size() > 1; }
   bool first() const { return part().index == 0; }
-  Part part() const { return group_ ? Part{group_->rank(), group_->size()} : Part{}; }
+  Part part() const { return group_ != nullptr ? Part{group_->rank(), group_->size()} : Part{}; }
   torch::Device device() const { return device_; }
   /// Only if there are several.
   const distributed::ProcessGroup& group() const { return *group_; }
@@ -45,7 +45,7 @@ class Processes {
   std::string from_first(const std::function<std::string()>& work) const;
 
  private:
-  std::optional<distributed::ProcessGroup> group_;
+  std::unique_ptr<distributed::ProcessGroup> group_;  // null: this process is alone
   torch::Device device_;
 };
 

@@ -55,7 +55,7 @@ void RunLog::epoch(const EpochMetrics& metrics, std::int64_t step) {
     warn(fmt::format("the test loss of epoch {} is {}: the parameters may be lost", metrics.epoch,
                      metrics.test_loss));
   }
-  if (!metrics_) return;
+  if (!metrics_ || !events_) return;
   metrics_->append(metrics);
   const EventFile::Scalar scalars[] = {{"epoch/train_loss", metrics.train_loss},
                                        {"epoch/train_accuracy", metrics.train_accuracy},
