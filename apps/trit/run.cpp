@@ -69,6 +69,9 @@ const io::TensorView& find_input(const io::SafetensorsFile& file, const Model& m
 /// F32, F16 or BF16 as float32; the data of a file need not be aligned.
 std::vector<float> to_floats(const io::TensorView& tensor) {
   std::vector<float> values(static_cast<std::size_t>(tensor.numel()));
+  if (values.empty()) {
+    return values;  // memcpy takes no null pointer
+  }
   if (tensor.dtype == "F32") {
     std::memcpy(values.data(), tensor.data.data(), tensor.data.size());
     return values;

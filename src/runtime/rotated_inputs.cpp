@@ -24,7 +24,7 @@ ModelRotation::ModelRotation(const io::Metadata& metadata, std::string file)
 
 RotatedInputs ModelRotation::take(Rotated list, const std::string& name, std::int64_t width,
                                   const std::string& what) {
-  if (left_[static_cast<std::size_t>(list)].erase(name) == 0) {
+  if (!rotation_ || left_[static_cast<std::size_t>(list)].erase(name) == 0) {
     return {};
   }
   io::check_width(*rotation_, name, width, what);
