@@ -125,11 +125,11 @@ Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Ten
   const std::int64_t out_features = codes.size(0);
   TernaryView view{
       out_features, in_features, {const_data<std::uint8_t>(stored), bytes_of(stored)}, {}, group};
-  optional<Tensor> beta;
-  if (group != 0) {
-    beta = as_float(weight_scale);
-    granularity_of(*beta, out_features, in_features, group);
-    view.scale = {floats(beta), static_cast<std::size_t>(beta->numel())};
+  optional<Tensor> kept;
+  if (group != 0 && weight_scale) {
+    const Tensor& beta = kept.emplace(as_float(*weight_scale));
+    granularity_of(beta, out_features, in_features, group);
+    view.scale = {floats(beta), static_cast<std::size_t>(beta.numel())};
   }
   auto memory = std::make_unique<AlignedBuffer>(
       prepared_bytes(kernels(), PanelFormat::two_bit, out_features, in_features, group));

@@ -50,7 +50,7 @@ struct Block {
   Tensor with_padding(const Tensor& whole, int processes) const {
     std::vector<std::int64_t> all = sizes;
     all[0] = rows;
-    const Tensor values = whole.reshape(all);
+    Tensor values = whole.reshape(all);
     all[0] = processes * sizes[0];
     if (all[0] == rows) {
       return values;
