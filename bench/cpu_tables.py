@@ -136,12 +136,12 @@ def group_products(data: dict) -> str:
     results = [r for r in data["groups"]["results"] if "of_ungrouped" in r]
     cells: dict[tuple, list[float]] = {}
     for r in results:
-        cells.setdefault((r["backend"], r["threads"], r["tokens"]), []).append(r["of_ungrouped"])
-    lines = [[backend, str(threads), str(tokens), f"{statistics.geometric_mean(ratios):.3f}", f"{min(ratios):.3f}", f"{max(ratios):.3f}"]
-             for (backend, threads, tokens), ratios in sorted(cells.items())]
-    return (f"Speed with float16 scales for groups of {results[0]['group']} inputs / speed without, weights from memory, "
+        cells.setdefault((r["backend"], r["threads"], r["tokens"], r["weights_from"]), []).append(r["of_ungrouped"])
+    lines = [[backend, str(threads), str(tokens), place, f"{statistics.geometric_mean(ratios):.3f}", f"{min(ratios):.3f}",
+              f"{max(ratios):.3f}"] for (backend, threads, tokens, place), ratios in sorted(cells.items())]
+    return (f"Speed with float16 scales for groups of {results[0]['group']} inputs / speed without, "
             f"{shapes_text(results)}: medians of the rounds' ratios.\n\n" +
-            table(["backend", "threads", "M", "geometric mean", "minimum", "maximum"], lines))
+            table(["backend", "threads", "M", "weights from", "geometric mean", "minimum", "maximum"], lines))
 
 
 def rows(data: dict) -> str:
