@@ -51,8 +51,9 @@ void gradient_input(const CpuKernels& kernels, Parallel& parallel, const FloatGr
   for (std::int64_t first = 0; first < args.tokens; first += kTokens) {
     const std::int64_t tokens = std::min(kTokens, args.tokens - first);
     const std::int64_t blocks = ceil_div(tokens, kStep);
+    // At least 8, so that dX is read and written again rarely, but no more than there are.
     const std::int64_t part_steps =
-        std::clamp<std::int64_t>(kCachedBytes / (blocks * kernel.parts_bytes), 8, steps);
+        std::min(steps, std::max<std::int64_t>(kCachedBytes / (blocks * kernel.parts_bytes), 8));
     auto* const parts = reinterpret_cast<std::int8_t*>(
         thread_buffer<PartsTag>(static_cast<std::size_t>(blocks * steps * kernel.parts_bytes)));
     // Part by part of D, in it block by block of rows.
