@@ -46,7 +46,7 @@ REGISTERS = {
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
     r"norm_quant_groups_kernel<": (128, "two blocks of 256 threads; 32 inputs of a rotation each"),
     r"(group_absmean|group_scales)_kernel": (64, "four blocks of 256 threads"),
-    r"(abs_sums?|absmean_of_sums|mean)_kernel": (40, "six blocks of 256 threads"),
+    r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"pack_groups_kernel": (64, "four blocks of 256 threads"),
     r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),

@@ -34,8 +34,6 @@ void check_finite(std::span<const float> values, std::int64_t row, std::int64_t 
                           *bad));
 }
 
-float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
-
 }  // namespace
 
 PackedModel::PackedModel(const io::Checkpoint& source, const PackPlan& plan, const apps::Scales& scales,
@@ -120,9 +118,7 @@ std::vector<float> PackedModel::compute_scale(const io::TensorInfo& tensor) cons
     return sums;
   }
   const DefaultFloatingPoint environment;
-  const std::vector<double> terms(sums.begin(), sums.end());
-  const double count = static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);
-  return {beta_of(static_cast<float>(lane_sum(std::span<const double>(terms)) / count))};
+  return {absmean_of_sums(sums, tensor.shape[1])};
 }
 
 std::span<const float> PackedModel::group_of(std::span<const float> row, std::int64_t g) const {

@@ -68,12 +68,18 @@ struct NormQuant {
 void norm_quant(const Device& device, const NormQuant& args, Stream stream);
 
 /// beta of w [N, K]: trit::absmean, into scale [1], [N] or [N, groups_of(K, group)]. `workspace` holds
-/// absmean_workspace_bytes(N) bytes: with one scale per tensor the rows' sums of |w| are left there, float [N].
-/// `group` is the number of inputs of a group, here and below, or 0 where the granularity is another one.
+/// absmean_workspace_bytes(N) bytes. `group` is the number of inputs of a group, here and below, or 0 where the
+/// granularity is another one.
 std::size_t absmean_workspace_bytes(std::int64_t out_features);
 void absmean(const float* w, std::int64_t out_features, std::int64_t in_features,
              ScaleGranularity granularity, float* scale, void* workspace, Stream stream,
              std::int64_t group = 0);
+/// absmean per tensor in two steps, to the same bits, for a matrix whose rows are spread over GPUs: lane_sum of
+/// |w| of each row of w [N, K] into sums [N], then beta into scale [1] from the sums [N] of all rows.
+void abs_sums(const float* w, std::int64_t out_features, std::int64_t in_features, float* sums,
+              Stream stream);
+void absmean_of_sums(const float* sums, std::int64_t out_features, std::int64_t in_features, float* scale,
+                     Stream stream);
 /// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
 void ternarize_pack(const float* w, std::int64_t out_features, std::int64_t in_features,
                     ScaleGranularity granularity, const float* scale, std::uint8_t* codes, Stream stream,

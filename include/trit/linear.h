@@ -40,6 +40,10 @@ void norm_quant(const CpuKernels& kernels, Parallel& parallel, const NormQuant& 
 /// absmean of w [N, K] into scale [1], [N] or [N, groups_of(K, group)]; the same bits as trit::absmean.
 void absmean(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
              std::int64_t in_features, ScaleGranularity granularity, float* scale, std::int64_t group = 0);
+/// lane_sum of |w| of each row of w [N, K] into sums [N]: absmean_of_sums (quantize.h) makes absmean per tensor
+/// of them, where the rows are spread over processes.
+void abs_sums(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
+              std::int64_t in_features, float* sums);
 /// w [N, K] to the stored form, codes [N, packed_row_bytes(K)], with the scales that absmean gave.
 void ternarize_pack(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
                     std::int64_t in_features, ScaleGranularity granularity, const float* scale,

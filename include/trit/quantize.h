@@ -62,6 +62,11 @@ float norm_quant_groups_row(std::span<const float> x, Norm norm, std::span<const
 std::vector<float> absmean(std::span<const float> w, std::int64_t out_features, std::int64_t in_features,
                            ScaleGranularity granularity, std::int64_t group = 0);
 
+/// max(mean, 1e-5); a NaN passes through.
+float beta_of(float mean);
+/// absmean per tensor of a matrix with `in_features` columns, from the lane_sum of |w| of each of its rows.
+float absmean_of_sums(std::span<const float> sums, std::int64_t in_features);
+
 /// t = clamp(rint(w * (1 / beta)), -1, 1), 0 where that is NaN.
 void ternarize_row(std::span<const float> w, float beta, std::span<std::int8_t> t);
 

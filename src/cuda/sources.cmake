@@ -21,7 +21,6 @@ set(trit_cuda_sources
   gemm_sm90/gemm.cu
   gemm_sm90/plan.cu
   product.cu
-  rows/abs_sums.cu
   rows/absmean.cu
   rows/group_scales.cu
   rows/norm_quant.cu

@@ -39,8 +39,6 @@ Value lane_sum_of(std::span<const Value> terms) {
 // max|v| by the bits: floating-point maxima treat NaN differently on every machine.
 std::uint32_t magnitude_bits(float value) { return std::bit_cast<std::uint32_t>(value) & 0x7fffffffU; }
 
-float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
-
 void check_group(const std::string& who, ScaleGranularity granularity, std::int64_t group) {
   if (granularity == ScaleGranularity::group ? !is_group_size(group) : group != 0) {
     throw Error(who + ": groups of " + std::to_string(group) + " inputs, wanted a multiple of " +
@@ -144,9 +142,15 @@ std::vector<float> absmean(std::span<const float> w, std::int64_t out_features, 
     }
     return row_sums;
   }
-  const std::vector<double> wide(row_sums.begin(), row_sums.end());
-  const double count = static_cast<double>(out_features) * static_cast<double>(in_features);
-  return {beta_of(static_cast<float>(lane_sum(wide) / count))};
+  return {absmean_of_sums(row_sums, in_features)};
+}
+
+float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
+
+float absmean_of_sums(std::span<const float> sums, std::int64_t in_features) {
+  const std::vector<double> terms(sums.begin(), sums.end());
+  const double count = static_cast<double>(sums.size()) * static_cast<double>(in_features);
+  return beta_of(static_cast<float>(lane_sum(terms) / count));
 }
 
 void ternarize_row(std::span<const float> w, float beta, std::span<std::int8_t> t) {

@@ -103,7 +103,7 @@ class TernarizedCheckpoint final : public Checkpoint {
 
   std::vector<float> compute_scale(const TensorInfo& tensor) const {
     std::vector<float> values(static_cast<std::size_t>(tensor.shape[1]));
-    std::vector<double> row_sums(static_cast<std::size_t>(tensor.shape[0]));
+    std::vector<float> row_sums(static_cast<std::size_t>(tensor.shape[0]));
     for (std::size_t row = 0; row < row_sums.size(); ++row) {
       read_row(tensor, static_cast<std::int64_t>(row), values);
       for (float& value : values) {
@@ -111,14 +111,12 @@ class TernarizedCheckpoint final : public Checkpoint {
       }
       row_sums[row] = lane_sum(std::span<const float>(values));
     }
-    const auto beta = [](float mean) { return mean < 1e-5F ? 1e-5F : mean; };
     if (granularity_ == ScaleGranularity::tensor) {
-      const double count = static_cast<double>(tensor.shape[0]) * static_cast<double>(tensor.shape[1]);
-      return {beta(static_cast<float>(lane_sum(std::span<const double>(row_sums)) / count))};
+      return {absmean_of_sums(row_sums, tensor.shape[1])};
     }
     std::vector<float> scale;
-    for (const double sum : row_sums) {
-      scale.push_back(beta(static_cast<float>(sum) / static_cast<float>(tensor.shape[1])));
+    for (const float sum : row_sums) {
+      scale.push_back(beta_of(sum / static_cast<float>(tensor.shape[1])));
     }
     return scale;
   }

@@ -11,6 +11,7 @@
 #include "cpu/table.h"
 #include "trit/error.h"
 #include "trit/linear.h"
+#include "trit/quantize.h"
 
 namespace trit {
 
@@ -27,8 +28,6 @@ void check_group(std::string_view what, ScaleGranularity granularity, std::int64
                 " with scales per group, and 0 without");
   }
 }
-
-float beta_of(float mean) { return mean < 1e-5F ? 1e-5F : mean; }
 
 }  // namespace
 
@@ -52,16 +51,17 @@ void absmean(const CpuKernels& kernels, Parallel& parallel, const float* w, std:
     });
     return;
   }
-  std::vector<double> row_sums(static_cast<std::size_t>(out_features));
-  for_rows(parallel, out_features, in_features, [&](std::int64_t row) {
-    row_sums[static_cast<std::size_t>(row)] =
-        static_cast<double>(kernels.abs_sum_row(w + row * in_features, in_features));
-  });
-  const double count = static_cast<double>(out_features) * static_cast<double>(in_features);
-  // One task: the sum of the sums is in the contract's environment too.
-  run_tasks(parallel, 1, [&](std::int64_t) {
-    *scale = beta_of(static_cast<float>(lane_sum(std::span<const double>(row_sums)) / count));
-  });
+  std::vector<float> sums(static_cast<std::size_t>(out_features));
+  abs_sums(kernels, parallel, w, out_features, in_features, sums.data());
+  const DefaultFloatingPoint environment;
+  *scale = absmean_of_sums(sums, in_features);
+}
+
+void abs_sums(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,
+              std::int64_t in_features, float* sums) {
+  check_shape("abs_sums", out_features, in_features, 1);
+  for_rows(parallel, out_features, in_features,
+           [&](std::int64_t row) { sums[row] = kernels.abs_sum_row(w + row * in_features, in_features); });
 }
 
 void ternarize_pack(const CpuKernels& kernels, Parallel& parallel, const float* w, std::int64_t out_features,

@@ -51,6 +51,15 @@ __global__ __launch_bounds__(kLanes) void group_absmean_kernel(const float* w, s
   }
 }
 
+void sum_rows(const float* w, std::int64_t out_features, std::int64_t in_features, bool per_row, float* out,
+              Stream stream) {
+  launch<abs_sum_kernel>("abs_sum",
+                         {.grid = {static_cast<unsigned>(out_features)},
+                          .block = {kLanes},
+                          .shared_bytes = kLanes * sizeof(float)},
+                         stream, w, in_features, per_row, out);
+}
+
 }  // namespace
 
 std::size_t absmean_workspace_bytes(std::int64_t out_features) {
@@ -72,21 +81,30 @@ void absmean(const float* w, std::int64_t out_features, std::int64_t in_features
                                         {.grid = {static_cast<unsigned>(blocks)}, .block = {32, kWarps}},
                                         stream, w, in_features, group, groups, all_groups, scale);
   }
-  const bool per_row = granularity == ScaleGranularity::row;
-  float* sums = scale;
-  if (!per_row) {
-    require_aligned(workspace, sizeof(float), "absmean", "workspace");
-    sums = static_cast<float*>(workspace);
+  if (granularity == ScaleGranularity::row) {
+    return sum_rows(w, out_features, in_features, /*per_row=*/true, scale, stream);
   }
-  launch<abs_sum_kernel>("abs_sum",
-                         {.grid = {static_cast<unsigned>(out_features)},
-                          .block = {kLanes},
-                          .shared_bytes = kLanes * sizeof(float)},
-                         stream, w, in_features, per_row, sums);
-  if (!per_row) {
-    launch<mean_kernel>("mean", {.grid = {1}, .block = {kLanes}, .shared_bytes = kLanes * sizeof(double)},
-                        stream, static_cast<const float*>(sums), out_features, in_features, scale);
-  }
+  require_aligned(workspace, sizeof(float), "absmean", "workspace");
+  auto* const sums = static_cast<float*>(workspace);
+  abs_sums(w, out_features, in_features, sums, stream);
+  absmean_of_sums(sums, out_features, in_features, scale, stream);
+}
+
+void abs_sums(const float* w, std::int64_t out_features, std::int64_t in_features, float* sums,
+              Stream stream) {
+  require_matrix(out_features, in_features, "abs_sums");
+  require_aligned(w, sizeof(float), "abs_sums", "w");
+  require_aligned(sums, sizeof(float), "abs_sums", "sums");
+  sum_rows(w, out_features, in_features, /*per_row=*/false, sums, stream);
+}
+
+void absmean_of_sums(const float* sums, std::int64_t out_features, std::int64_t in_features, float* scale,
+                     Stream stream) {
+  require_matrix(out_features, in_features, "absmean_of_sums");
+  require_aligned(sums, sizeof(float), "absmean_of_sums", "sums");
+  require_aligned(scale, sizeof(float), "absmean_of_sums", "scale");
+  launch<mean_kernel>("mean", {.grid = {1}, .block = {kLanes}, .shared_bytes = kLanes * sizeof(double)},
+                      stream, sums, out_features, in_features, scale);
 }
 
 }  // namespace trit::cuda

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // absmean per tensor in two operators on a GPU: ../shards.cpp.
-#include "cuda/rows/abs_sums.h"
 #include "torch_stable/cuda/launch.h"
+#include "trit/cuda.h"
 
 namespace trit::torch_stable {
 namespace {
