@@ -45,17 +45,13 @@ bool leaves_out(const std::string& entry, std::string_view module) {
       std::count_if(entry.begin(), entry.end(), [](char c) { return c == '*' || c == '+' || c == '{'; });
   const std::ptrdiff_t options =
       std::count_if(entry.begin(), entry.end(), [](char c) { return c == '(' || c == '?'; });
-  // A repetition of a repetition takes exponential time, and Python's re calls it an error.
-  const bool nested = std::adjacent_find(entry.begin(), entry.end(), [](char a, char b) {
-                        return (a == '*' || a == '+' || a == '}') && (b == '*' || b == '+' || b == '{');
-                      }) != entry.end();
-  if (nested || entry.size() > kLongestEntry || repetitions + options > kMostChoices ||
-      (repetitions > 0 && options > 0) || longest_number(entry) > kMostDigits) {
+  const std::string problem = expression_problem(entry);
+  if (!problem.empty() || entry.size() > kLongestEntry || repetitions + options > kMostChoices ||
+      (repetitions > 0 && options > 0)) {
     throw Error("modules_to_not_convert of config.json has the expression " + quoted_name(entry) +
-                ", wanted at most " + std::to_string(kLongestEntry) + " characters, " +
-                std::to_string(kMostChoices) +
-                " repetitions or groups, not both, none repeated again, and numbers of " +
-                std::to_string(kMostDigits) + " digits");
+                (problem.empty() ? std::string() : " with " + problem) + ", wanted at most " +
+                std::to_string(kLongestEntry) + " characters, " + std::to_string(kMostChoices) +
+                " repetitions or groups, not both, none repeated again, and numbers of 9 digits");
   }
   try {
     return std::regex_match(module.begin(), module.end(), std::regex("(?:" + entry + ")(?:\\..*)?"));

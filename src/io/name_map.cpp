@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <regex>
 
@@ -31,9 +30,8 @@ NameMap NameMap::parse(std::string_view json, const std::string& what) {
                   (path.size() == 1 ? scalar_text(value) : "an object or array") +
                   ", wanted a string (the new name) or null (leave the tensor out)");
     }
-    if (longest_number(path[0]) > kMostDigits) {
-      throw Error(quoted_name(path[0]) + " has a number of more than " + std::to_string(kMostDigits) +
-                  " digits");
+    if (const std::string problem = expression_problem(path[0]); !problem.empty()) {
+      throw Error(quoted_name(path[0]) + " has " + problem);
     }
     try {
       map.rules_.push_back({std::regex(path[0], std::regex::ECMAScript | std::regex::optimize),

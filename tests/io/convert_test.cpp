@@ -65,11 +65,18 @@ TEST(Convert, Names) {
   EXPECT_EQ(map.apply("xmodel.layers.12.up.weight"), "xmodel.layers.12.up.weight");
   EXPECT_EQ(map.apply("drop.me"), std::nullopt);
   EXPECT_EQ(map.apply("exact"), "other");
-  const auto refused = [](const char* json, const std::vector<std::string>& parts) {
+  const auto refused = [](const std::string& json, const std::vector<std::string>& parts) {
     expect_error([&] { NameMap::parse(json, "map"); }, parts);
   };
   refused(R"json({"(": "x"})json", {"map: \"(\" is not a regular expression"});
   refused(R"json({"a\\18446744073709551615": "x"})json", {"a number of more than 9 digits"});
+  for (const char* nested : {"m.**x", ".*+", "(a+)*+", "a{2}*", "[ab]+{3}", "a+?*", "\\\\d+*"}) {
+    refused(R"json({")json" + std::string(nested) + R"json(": "x"})json", {"a repetition of a repetition"});
+  }
+  // A backslash or brackets make characters of them, and a question mark makes a repetition lazy.
+  for (const char* plain : {"a\\\\++", "[*+]+", "a+?", "\\\\*\\\\*", "[\\\\]*+]x"}) {
+    NameMap::parse(R"json({")json" + std::string(plain) + R"json(": "x"})json", "map");
+  }
   refused(R"json({"a": 1})json", {"the value of \"a\" is 1", "wanted a string"});
   refused(R"json({"a": {"b": "c"}})json", {"the value of \"a\""});
   refused(R"json({"a": "b", "a": "c"})json", {"occurs twice"});
