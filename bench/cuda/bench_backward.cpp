@@ -204,9 +204,7 @@ int run(int argc, char** argv) {
   CommandLine app{"Times the kernels of a layer's backward on a GPU, each arrangement of them.",
                   "bench_backward --tokens 2048 --shapes 4096x4096"};
   app.add_option("--tokens", tokens, "rows of the gradient")->type_name("N")->check(apps::whole_number(1));
-  app.add_option("--settle", settle, "milliseconds of the same work before each timing")
-      ->type_name("X")
-      ->check(apps::number(0));
+  app.add_settle(settle, "milliseconds of the same work before each timing");
   app.add_shapes(shapes);
   CLI11_PARSE(app, argc, argv);
   const cuda::Device device = cuda::device_info(0);

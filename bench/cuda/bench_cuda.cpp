@@ -20,7 +20,6 @@
 #include "bench/lib/machine.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
-#include "common/number_options.h"
 #include "common/progress.h"
 #include "cuda/candidates.h"
 #include "cuda/cublaslt_peer.h"
@@ -373,10 +372,8 @@ int run(int argc, char** argv) {
   Options options;
   app.add_json(options.json, "file to write");
   app.add_rounds(options.timing);
-  app.add_option("--settle", options.settle_milliseconds,
-                 "milliseconds that a product of 128 tokens or more runs before it is timed")
-      ->type_name("X")
-      ->check(apps::number(0));
+  app.add_settle(options.settle_milliseconds,
+                 "milliseconds that a product of 128 tokens or more runs before it is timed");
   app.add_flag("--tune", options.tune, "time every tile, split and plan instead of the peers");
   app.add_tokens(options.tokens);
   app.add_shapes(options.shapes);

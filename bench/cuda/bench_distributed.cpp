@@ -9,7 +9,6 @@
 // counts. Modes: `plain` (no communication, for one process), `ddp` (DataParallel: gradients are averaged
 // during the backward), `zero` (ShardedOptimizer).
 #include <c10/cuda/CUDAStream.h>
-#include <cuda_runtime_api.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -19,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/lib/event_timer.h"
 #include "bench/lib/program.h"
 #include "common/number_options.h"
 #include "train_cifar10/adamw.h"
@@ -91,22 +91,12 @@ struct Trainer {
 };
 
 double milliseconds(Trainer& trainer, const Tensor& x, const Tensor& grad_y, int steps) {
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-  cudaEventRecord(begin, stream);
-  for (int i = 0; i < steps; ++i) {
-    trainer.step(x, grad_y);
-  }
-  cudaEventRecord(end, stream);
-  cudaEventSynchronize(end);
-  float time = 0;
-  cudaEventElapsedTime(&time, begin, end);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return static_cast<double>(time) / steps;
+  const trit::bench::EventTimer timer(c10::cuda::getCurrentCUDAStream().stream());
+  return timer.milliseconds([&] {
+    for (int i = 0; i < steps; ++i) {
+      trainer.step(x, grad_y);
+    }
+  }) / steps;
 }
 
 void measure(const Shape& shape, const std::string& mode, int rounds, int steps) {

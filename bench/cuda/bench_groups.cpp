@@ -17,7 +17,6 @@
 #include "bench/lib/machine.h"
 #include "bench/lib/program.h"
 #include "bench/lib/report.h"
-#include "common/number_options.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
 #include "cuda/plan.h"
@@ -314,10 +313,8 @@ int run(int argc, char** argv) {
   Options options;
   app.add_json(options.json, "file to write");
   app.add_rounds(options.timing);
-  app.add_option("--settle", options.settle_milliseconds,
-                 "milliseconds that a product of 128 tokens or more runs before it is timed")
-      ->type_name("X")
-      ->check(apps::number(0));
+  app.add_settle(options.settle_milliseconds,
+                 "milliseconds that a product of 128 tokens or more runs before it is timed");
   app.add_flag("--tune", options.tune, "time every plan for groups of 128");
   app.add_tokens(options.tokens);
   app.add_shapes(options.shapes);

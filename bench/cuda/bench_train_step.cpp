@@ -7,7 +7,6 @@
 //
 // One JSON object a shape on a line: microseconds of a step, and how far dX and dW are from the exact ones.
 #include <c10/cuda/CUDAStream.h>
-#include <cuda_runtime_api.h>
 #include <torch/torch.h>
 
 #include <algorithm>
@@ -17,6 +16,7 @@
 #include <string>
 #include <vector>
 
+#include "bench/lib/event_timer.h"
 #include "bench/lib/program.h"
 #include "common/number_options.h"
 #include "trit/torch.h"
@@ -52,22 +52,12 @@ double microseconds(const Candidate& candidate, Tensor& x, const Tensor& grad_y,
     torch::cuda::synchronize();
   }
   calls = std::clamp(calls / 2, 3, 50);
-  cudaEvent_t begin = nullptr;
-  cudaEvent_t end = nullptr;
-  cudaEventCreate(&begin);
-  cudaEventCreate(&end);
-  const auto stream = c10::cuda::getCurrentCUDAStream().stream();
-  cudaEventRecord(begin, stream);
-  for (int i = 0; i < calls; ++i) {
-    step(candidate, x, grad_y);
-  }
-  cudaEventRecord(end, stream);
-  cudaEventSynchronize(end);
-  float time = 0;
-  cudaEventElapsedTime(&time, begin, end);
-  cudaEventDestroy(begin);
-  cudaEventDestroy(end);
-  return 1e3 * static_cast<double>(time) / calls;
+  const double time = trit::bench::EventTimer(c10::cuda::getCurrentCUDAStream().stream()).milliseconds([&] {
+    for (int i = 0; i < calls; ++i) {
+      step(candidate, x, grad_y);
+    }
+  });
+  return 1e3 * time / calls;
 }
 
 double relative(const Tensor& found, const Tensor& wanted) {
@@ -142,9 +132,7 @@ int trit::bench::run(int argc, char** argv) {
   trit::bench::CommandLine app{"Times a training step of one layer on a GPU from C++, with each backward.",
                                "bench_train_step --tokens 2048 --shapes 4096x4096"};
   app.add_option("--tokens", tokens, "rows of x")->type_name("N")->check(trit::apps::whole_number(1));
-  app.add_option("--settle", settle, "milliseconds of the same work before each timing")
-      ->type_name("X")
-      ->check(trit::apps::number(0));
+  app.add_settle(settle, "milliseconds of the same work before each timing");
   app.add_shapes(shapes);
   CLI11_PARSE(app, argc, argv);
   if (!torch::cuda::is_available()) {

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "bench/lib/event_timer.h"
 #include "bench/lib/timing.h"
 #include "runtime/cuda/resources.h"
 
@@ -38,25 +39,9 @@ class LaunchGraph {
 /// its own level.
 inline std::vector<double> time_graphs(cudaStream_t stream, std::span<const LaunchGraph> graphs, int rounds,
                                        double settle_milliseconds = 0) {
-  struct DestroyEvent {
-    void operator()(CUevent_st* event) const { cudaEventDestroy(event); }
-  };
-  using Event = std::unique_ptr<CUevent_st, DestroyEvent>;
-  const auto make_event = [] {
-    cudaEvent_t event = nullptr;
-    runtime::gpu::check(cudaEventCreate(&event), "an event");
-    return Event(event);
-  };
-  const Event begin = make_event();
-  const Event end = make_event();
+  const EventTimer timer(stream);
   const auto milliseconds = [&](const LaunchGraph& graph) {
-    runtime::gpu::check(cudaEventRecord(begin.get(), stream), "timing");
-    graph.replay(stream);
-    runtime::gpu::check(cudaEventRecord(end.get(), stream), "timing");
-    runtime::gpu::check(cudaEventSynchronize(end.get()), "a kernel");
-    float time = 0.0F;
-    runtime::gpu::check(cudaEventElapsedTime(&time, begin.get(), end.get()), "timing");
-    return static_cast<double>(time);
+    return timer.milliseconds([&] { graph.replay(stream); });
   };
   std::vector<std::vector<double>> times(graphs.size());
   for (const LaunchGraph& graph : graphs) {

@@ -37,6 +37,10 @@ void CommandLine::add_threads(std::vector<int>& threads) {
       ->check(apps::whole_number(1, apps::kMaxThreads));
 }
 
+void CommandLine::add_settle(double& milliseconds, const std::string& help) {
+  add_option("--settle", milliseconds, help)->type_name("X")->check(apps::number(0));
+}
+
 void CommandLine::add_tokens(std::vector<std::int64_t>& tokens) {
   add_option("--tokens", tokens, "numbers of tokens, the rows of the input")
       ->type_name("N,...")

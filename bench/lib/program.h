@@ -24,6 +24,7 @@ class CommandLine : public CLI::App {
 
   void add_json(std::string& path, const std::string& help = "file, or folder for <machine>.json, to add to");
   void add_rounds(TimingOptions& timing);
+  void add_settle(double& milliseconds, const std::string& help);
   void add_backend(std::string& name);
   void add_threads(std::vector<int>& threads);
   void add_tokens(std::vector<std::int64_t>& tokens);
