@@ -34,8 +34,8 @@ __device__ __forceinline__ float scale_at(const void* scales, unsigned i) {
   }
 }
 
-/// Copies the scales of groups first .. first + count - 1 of `strips` strips from `first_strip` on to shared memory, [group][strip], without
-/// waiting for them. Strips beyond the matrix repeat the last one.
+/// Copies the scales of groups first .. first + count - 1 of `strips` strips from `first_strip` on to shared
+/// memory, [group][strip], without waiting for them. Strips beyond the matrix repeat the last one.
 __device__ __forceinline__ void start_scales(const Groups& groups, unsigned first, unsigned count,
                                              unsigned first_strip, unsigned strips, unsigned all_strips,
                                              std::uint8_t* to, unsigned thread, unsigned threads) {
@@ -127,6 +127,25 @@ struct GroupSum {
         place = 0;
         ++g;
       }
+    }
+  }
+
+  /// The same with weight scales that lie in shared memory, that of the g-th group at `scales`[at + g * step].
+  /// Batches of kTokenBatch where tokens have group scales, of kBatch else.
+  template <int kTokenBatch, int kBatch, typename Segment, typename TokenScale>
+  __device__ __forceinline__ void add(const Groups& groups, unsigned count, unsigned place, unsigned last,
+                                      const Segment& segment, const void* scales, unsigned at, unsigned step,
+                                      const TokenScale& token_scale) {
+    const auto per_group = static_cast<unsigned>(groups.per_group);
+    const auto half = [&](unsigned g) { return scale_at<true>(scales, at + g * step); };
+    const auto single = [&](unsigned g) { return scale_at<false>(scales, at + g * step); };
+    if (groups.token_groups) {
+      const auto any = [&](unsigned g) { return groups.half ? half(g) : single(g); };
+      add<true, kTokenBatch>(count, place, per_group, last, segment, any, token_scale);
+    } else if (groups.half) {
+      add<false, kBatch>(count, place, per_group, last, segment, half, token_scale);
+    } else {
+      add<false, kBatch>(count, place, per_group, last, segment, single, token_scale);
     }
   }
 };

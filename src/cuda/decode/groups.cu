@@ -169,21 +169,14 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     part_barrier(q, blockDim.y);
 
     const std::uint8_t* lane_x[kTokenTiles];
-#pragma unroll
-    for (unsigned t = 0; t < kTokenTiles; ++t) {
-      lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * shape.x_stride + lane / 8 * 16;
-    }
+    start_lane_x(lane_x, x, shape.x_stride, tokens, lane);
     std::uint8_t* slot = ring;
     unsigned buffer = 0;
 #pragma unroll 1
     for (unsigned round = 0; round * k_warps < chunk_tiles; ++round) {
       if (round < left) {
         ptx::cp_async_wait<kDecodeDepth - 1>();
-        Weights<kStrips> weights;
-#pragma unroll
-        for (int i = 0; i < kStrips; ++i) {
-          weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
-        }
+        const Weights<kStrips> weights = load_weights<kStrips>(slot);
         Sums<kStrips, kTokenTiles> sums = {};
         std::uint32_t* to = words + buffer + q * shape.segments_of_tile * shape.segment_words +
                             lane % 4 * pair_stride + p * kWarpRows + lane / 4;
@@ -230,10 +223,6 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
           const unsigned scale_at_row = (round_group - first_group) * scale_step +
                                         static_cast<unsigned>(scale_place(static_cast<int>(row)));
           const void* const scales = dynamic_shared() + shape.scale_begin;
-          const auto half = [&](unsigned g) { return scale_at<true>(scales, scale_at_row + g * scale_step); };
-          const auto single = [&](unsigned g) {
-            return scale_at<false>(scales, scale_at_row + g * scale_step);
-          };
           const float* const token_scale =
               a.out.token_scale +
               std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) + round_group;
@@ -246,14 +235,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
             sum.acc[v] = acc[at + v * shape.rows];
             sum.isum[v] = per_group > 1 ? isum[at + v * shape.rows] : 0;
           }
-          if (groups.token_groups) {
-            const auto any = [&](unsigned g) { return groups.half ? half(g) : single(g); };
-            sum.add<true, 4>(count, place, per_group, rest - 1, segment, any, of_token);
-          } else if (groups.half) {
-            sum.add<false, 8>(count, place, per_group, rest - 1, segment, half, of_token);
-          } else {
-            sum.add<false, 8>(count, place, per_group, rest - 1, segment, single, of_token);
-          }
+          sum.add<4, 8>(groups, count, place, rest - 1, segment, scales, scale_at_row, scale_step, of_token);
 #pragma unroll
           for (unsigned v = 0; v < 2; ++v) {
             acc[at + v * shape.rows] = sum.acc[v];
@@ -335,13 +317,7 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
     launch<decode_groups_kernel<kStrips, kTokenTiles>>("decode_groups", launch_shape, stream, arguments,
                                                        shape);
   };
-  if (tokens > 8) {
-    start.operator()<2, 2>();
-  } else if (plan.strips == 4) {
-    start.operator()<4, 1>();
-  } else {
-    start.operator()<2, 1>();
-  }
+  start_with_tile(tokens, plan.strips, start);
 }
 
 }  // namespace trit::cuda

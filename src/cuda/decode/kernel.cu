@@ -158,19 +158,12 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32) void decode_kernel(const Prod
     part_barrier(q, blockDim.y);
 
     const std::uint8_t* lane_x[kTokenTiles];
-#pragma unroll
-    for (unsigned t = 0; t < kTokenTiles; ++t) {
-      lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * shape.x_stride + lane / 8 * 16;
-    }
+    start_lane_x(lane_x, x, shape.x_stride, tokens, lane);
     std::uint8_t* slot = ring;
 #pragma unroll 1
     for (; left > 0; --left) {
       ptx::cp_async_wait<kDecodeDepth - 1>();
-      Weights<kStrips> weights;
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
-      }
+      const Weights<kStrips> weights = load_weights<kStrips>(slot);
       multiply_tile(sums, weights, lane_x, [](int) {});
       if (left > kDecodeDepth) {
         copy_weights<kStrips>(slot, next);
@@ -245,13 +238,7 @@ void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, b
       launch<decode_kernel<kStrips, kTokenTiles, false>>("decode", launch_shape, stream, arguments, shape);
     }
   };
-  if (tokens > 8) {
-    start.operator()<2, 2>();
-  } else if (plan.strips == 4) {
-    start.operator()<4, 1>();
-  } else {
-    start.operator()<2, 1>();
-  }
+  start_with_tile(tokens, plan.strips, start);
 }
 
 }  // namespace trit::cuda

@@ -22,6 +22,28 @@ __device__ __forceinline__ void copy_weights(std::uint8_t* slot, const std::uint
   }
 }
 
+/// And from there, once it has arrived.
+template <int kStrips>
+__device__ __forceinline__ Weights<kStrips> load_weights(const std::uint8_t* slot) {
+  Weights<kStrips> weights;
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+    weights.strip[i] = *reinterpret_cast<const uint4*>(slot + i * kStripBytes);
+  }
+  return weights;
+}
+
+/// A lane's addresses for ldmatrix in each token tile of a part of x.
+template <int kTokenTiles>
+__device__ __forceinline__ void start_lane_x(const std::uint8_t* (&lane_x)[kTokenTiles],
+                                             const std::uint8_t* x, unsigned x_stride, unsigned tokens,
+                                             unsigned lane) {
+#pragma unroll
+  for (unsigned t = 0; t < kTokenTiles; ++t) {
+    lane_x[t] = x + min(t * 8 + lane % 8, tokens - 1) * x_stride + lane / 8 * 16;
+  }
+}
+
 template <int kStrips, int kTokenTiles>
 struct Sums {
   std::int32_t of[kStrips][kTokenTiles][4];
@@ -63,6 +85,18 @@ __device__ __forceinline__ void part_barrier(unsigned q, unsigned row_warps) {
     __syncwarp();
   } else {
     ptx::named_barrier(1 + q, 32 * row_warps);
+  }
+}
+
+/// start<kStrips, kTokenTiles>() with the tile for so many tokens.
+template <typename Start>
+void start_with_tile(int tokens, int strips, const Start& start) {
+  if (tokens > 8) {
+    start.template operator()<2, 2>();
+  } else if (strips == 4) {
+    start.template operator()<4, 1>();
+  } else {
+    start.template operator()<2, 1>();
   }
 }
 

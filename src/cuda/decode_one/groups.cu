@@ -14,19 +14,10 @@
 // There are two buffers of segments, so that the other warps go on while warp (p, 0) adds up.
 #include "cuda/common/group_scales.cuh"
 #include "cuda/common/launch.cuh"
-#include "cuda/decode_one/multiply.cuh"
+#include "cuda/decode_one/ring.cuh"
 
 namespace trit::cuda::one {
 namespace {
-
-constexpr int kStrips = kRingStrips;
-constexpr int kDepth = kRingDepth;
-constexpr unsigned kWarpRows = kRingWarpRows;
-constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
-constexpr unsigned kShareBytes = kRingShareBytes;
-constexpr unsigned kUnitBytes = 16;
-constexpr unsigned kUnitsPerTile = kTileInputs / kUnitBytes;
-constexpr unsigned kUnitsInFlight = 2;  // of x, a lane: 8 tiles
 
 struct Shape {
   const std::uint8_t* weights;
@@ -74,10 +65,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_groups_kerne
 #pragma unroll
     for (unsigned i = 0; i < kDepth; ++i) {
       if (i < tiles) {
-#pragma unroll
-        for (int s = 0; s < kStrips; ++s) {
-          ptx::cp_async_16(ring + i * kShareBytes + s * kStripBytes, next + i * tile_step + s * kStripBytes);
-        }
+        copy_share(ring + i * kShareBytes, next + i * tile_step);
       }
       if (i == 0) {
         start_scales(groups, 0, static_cast<unsigned>(groups.count), group * kStrips, kStrips,
@@ -164,10 +152,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_groups_kerne
     if (tile < a.k_tiles) {
       ptx::cp_async_wait<kDepth - 1>();
       uint4 weights[kStrips];
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        weights[i] = ptx::shared_load(slot + i * kStripBytes);
-      }
+      load_share(weights, slot);
       std::int32_t sums[1][kStrips][4] = {};
       std::int32_t* to = buffer + q * a.segments_of_tile * rows + lane / 4;
       multiply_tile(sums, weights, inputs.address, a.flip, [&](int word) {
@@ -195,10 +180,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_groups_kerne
         }
       });
       if (tile + kDepth * k_warps < a.k_tiles) {
-#pragma unroll
-        for (int i = 0; i < kStrips; ++i) {
-          ptx::cp_async_16(slot + i * kStripBytes, next + i * kStripBytes);
-        }
+        copy_share(slot, next);
       }
       ptx::cp_async_commit();
       next += tile_step;
@@ -213,17 +195,8 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_groups_kerne
       const std::int32_t* from = buffer + lane;
       const auto segment = [&](unsigned i, std::int32_t(&sums)[1]) { sums[0] = from[i * rows]; };
       const unsigned at = first * kWarpRows + scale_at_lane;
-      const auto half = [&](unsigned g) { return scale_at<true>(scales, at + g * kWarpRows); };
-      const auto single = [&](unsigned g) { return scale_at<false>(scales, at + g * kWarpRows); };
       const auto of_token = [&](unsigned g, int /*v*/) { return a.out.token_scale[first + g]; };
-      if (groups.token_groups) {
-        const auto any = [&](unsigned g) { return groups.half ? half(g) : single(g); };
-        sum.add<true, 8>(count, place, per_group, segments_left - 1, segment, any, of_token);
-      } else if (groups.half) {
-        sum.add<false, 8>(count, place, per_group, segments_left - 1, segment, half, of_token);
-      } else {
-        sum.add<false, 8>(count, place, per_group, segments_left - 1, segment, single, of_token);
-      }
+      sum.add<8, 8>(groups, count, place, segments_left - 1, segment, scales, at, kWarpRows, of_token);
       segments_left -= count;
       if (per_group == 1) {
         first += count;

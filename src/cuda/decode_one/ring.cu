@@ -10,20 +10,12 @@
 // With programmatic launch two blocks fit on a multiprocessor: the next kernel's first tiles arrive while
 // this one computes. That is why plan.cu divides the work in another way for it.
 #include "cuda/common/launch.cuh"
-#include "cuda/decode_one/multiply.cuh"
+#include "cuda/decode_one/ring.cuh"
 
 namespace trit::cuda::one {
 namespace {
 
-constexpr int kStrips = kRingStrips;
-constexpr int kDepth = kRingDepth;
 constexpr int kSets = 2;  // of accumulators: shorter chains
-constexpr unsigned kWarpRows = kRingWarpRows;
-constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
-constexpr unsigned kShareBytes = kRingShareBytes;
-constexpr unsigned kUnitBytes = 16;
-constexpr unsigned kUnitsPerTile = kTileInputs / kUnitBytes;
-constexpr unsigned kUnitsInFlight = 2;  // of x, a lane: 8 tiles
 
 /// How a launch divides its work, computed by the host: the kernel divides no numbers.
 struct Shape {
@@ -67,10 +59,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
 #pragma unroll
     for (unsigned i = 0; i < kDepth; ++i) {
       if (i < left) {
-#pragma unroll
-        for (int s = 0; s < kStrips; ++s) {
-          ptx::cp_async_16(ring + i * kShareBytes + s * kStripBytes, next + i * kTileBytes + s * kStripBytes);
-        }
+        copy_share(ring + i * kShareBytes, next + i * kTileBytes);
       }
       ptx::cp_async_commit();
     }
@@ -144,16 +133,10 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   for (; left > 0; --left) {
     ptx::cp_async_wait<kDepth - 1>();
     uint4 weights[kStrips];
-#pragma unroll
-    for (int i = 0; i < kStrips; ++i) {
-      weights[i] = ptx::shared_load(slot + i * kStripBytes);
-    }
+    load_share(weights, slot);
     multiply_tile(sums, weights, inputs.address, a.flip);
     if (left > kDepth) {
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        ptx::cp_async_16(slot + i * kStripBytes, next + i * kStripBytes);
-      }
+      copy_share(slot, next);
     }
     ptx::cp_async_commit();
     next += kTileBytes;
