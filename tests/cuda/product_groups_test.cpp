@@ -7,25 +7,22 @@
 #include <optional>
 
 #include "cuda/plan.h"
-#include "cuda/support.h"
+#include "cuda/product_support.h"
 
 namespace trit::test {
 namespace {
 
-struct Case {
-  std::int64_t m, n, k, group;
-  std::vector<std::int8_t> q = {};      // [m, k]
-  std::vector<std::int8_t> t = {};      // [n, k]
+struct Case : Operands {
+  std::int64_t group = 0;
   std::vector<float> scale = {};        // [n, groups]
   std::vector<float> token_scale = {};  // [m] or [m, groups]
   std::vector<float> bias = {};         // [n] or none
   bool token_groups = false;
   DataType scale_type = DataType::float32;
-  DataType y_type = DataType::float32;
   std::int64_t groups() const { return groups_of(k, group); }
 };
 
-class CudaGroupsTest : public CudaTest {
+class CudaGroupsTest : public CudaOperandsTest {
  protected:
   /// A scale of one kind for a whole case, or of any.
   float scale_value(int kind) {
@@ -64,15 +61,9 @@ class CudaGroupsTest : public CudaTest {
   }
 
   Case random_case(std::int64_t m, std::int64_t n, std::int64_t k, std::int64_t group) {
-    Case c{.m = m, .n = n, .k = k, .group = group == 100'000 ? (k + 31) / 32 * 32 : group};
-    const std::int64_t kind = uniform(0, 5);
-    for (std::int64_t i = 0; i < m * k; ++i) {
-      c.q.push_back(static_cast<std::int8_t>(kind == 0 ? -128 : (kind == 1 ? 127 : uniform(-128, 127))));
-    }
-    for (std::int64_t i = 0; i < n * k; ++i) {
-      c.t.push_back(
-          static_cast<std::int8_t>(kind == 0 ? 1 : (kind == 1 ? uniform(0, 1) * 2 - 1 : uniform(-1, 1))));
-    }
+    Case c{{m, n, k}};
+    c.group = group == 100'000 ? (k + 31) / 32 * 32 : group;
+    fill(c);
     c.scale_type = uniform(0, 1) == 0 ? DataType::float32 : DataType::float16;
     const int scale_kind = static_cast<int>(uniform(0, 6));
     for (std::int64_t i = 0; i < n * c.groups(); ++i) {
@@ -89,8 +80,7 @@ class CudaGroupsTest : public CudaTest {
           std::numeric_limits<float>::quiet_NaN();
     }
     c.bias = normals(uniform(0, 1) == 0 ? 0 : n);
-    c.y_type = std::array{DataType::float32, DataType::bfloat16,
-                          DataType::float16}[static_cast<std::size_t>(uniform(0, 2))];
+    c.y_type = any_type();
     return c;
   }
 
@@ -111,24 +101,14 @@ class CudaGroupsTest : public CudaTest {
 
   template <typename Element>
   void compare_as(const Case& c, const cuda::Device& device, const std::optional<cuda::ProductPlan>& plan) {
-    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(c.k));
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(c.n) * row_bytes);
-    for (std::size_t row = 0; row < static_cast<std::size_t>(c.n); ++row) {
-      pack_row(std::span(c.t).subspan(row * static_cast<std::size_t>(c.k), static_cast<std::size_t>(c.k)),
-               std::span(codes).subspan(row * row_bytes, row_bytes));
-    }
+    const std::vector<std::uint8_t> codes = c.codes();
     const DeviceArray<std::uint8_t> device_codes{std::span<const std::uint8_t>(codes)};
     const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(c.n, c.k));
     cuda::prepare_weights(device_codes.data(), c.n, c.k, weights.data(), nullptr);
     const DeviceArray<float> scale{std::span<const float>(c.scale)};
     const DeviceArray<std::uint8_t> prepared(cuda::group_scale_bytes(c.n, c.k, c.group, c.scale_type));
     cuda::prepare_group_scales(scale.data(), c.n, c.k, c.group, c.scale_type, prepared.data(), nullptr);
-    // What lies behind a row's inputs does not matter.
-    const std::int64_t q_bytes = cuda::quantized_row_bytes(c.k);
-    std::vector<std::int8_t> padded(static_cast<std::size_t>(c.m * q_bytes), 77);
-    for (std::int64_t m = 0; m < c.m; ++m) {
-      std::copy_n(c.q.begin() + m * c.k, c.k, padded.begin() + m * q_bytes);
-    }
+    const std::vector<std::int8_t> padded = c.padded_q();
     const DeviceArray<std::int8_t> q{std::span<const std::int8_t>(padded)};
     const DeviceArray<float> token_scale{std::span<const float>(c.token_scale)};
     const DeviceArray<float> bias{std::span<const float>(c.bias)};
@@ -158,20 +138,9 @@ class CudaGroupsTest : public CudaTest {
         .token_scales = c.token_groups ? TokenScaleGranularity::group : TokenScaleGranularity::token};
     plan ? cuda::product(device, *plan, product, nullptr) : cuda::product(device, product, nullptr);
     ASSERT_EQ(values_of(workspace), zeros);
-    const std::vector<float> wanted = oracle(c);
-    const std::vector<Element> found = values_of(y);
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      const auto where = [&] {
-        return std::to_string(i) + " of M, N, K, group = " + std::to_string(c.m) + ", " +
-               std::to_string(c.n) + ", " + std::to_string(c.k) + ", " + std::to_string(c.group) +
-               (c.token_groups ? ", tokens" : "") + (c.scale_type == DataType::float16 ? ", float16" : "");
-      };
-      if constexpr (std::is_same_v<Element, float>) {
-        ASSERT_TRUE(same_bits(found[i], wanted[i])) << where();
-      } else {
-        ASSERT_TRUE(same_half(c.y_type, found[i], to_half(c.y_type, wanted[i]))) << where();
-      }
-    }
+    assert_results(c, values_of(y), oracle(c),
+                   ", group = " + std::to_string(c.group) + (c.token_groups ? ", tokens" : "") +
+                       (c.scale_type == DataType::float16 ? ", float16" : ""));
     ++cases_;
   }
   void compare(const Case& c, const cuda::Device& device,
@@ -180,14 +149,7 @@ class CudaGroupsTest : public CudaTest {
                                   : compare_as<std::uint16_t>(c, device, plan);
   }
 
-  cuda::Device random_device() {
-    cuda::Device device = largest_device();
-    device.multiprocessors =
-        static_cast<int>(std::array<std::int64_t, 4>{1, 2, 7, 132}[static_cast<std::size_t>(uniform(0, 3))]);
-    device.shared_bytes =
-        static_cast<int>(std::min<std::int64_t>(device.shared_bytes, uniform(0, 1) == 0 ? 65536 : 232448));
-    return device;
-  }
+  cuda::Device random_device() { return CudaOperandsTest::random_device(65536); }
 };
 
 TEST_F(CudaGroupsTest, Decode) {

@@ -6,56 +6,27 @@
 #include <optional>
 
 #include "cuda/plan.h"
-#include "cuda/support.h"
+#include "cuda/product_support.h"
 
 namespace trit::test {
 namespace {
 
-struct Case {
-  std::int64_t m, n, k;
-  std::vector<std::int8_t> q;  // [m, k]
-  std::vector<std::int8_t> t;  // [n, k]
+struct Case : Operands {
   std::vector<float> token_scale, scale, bias;
-  DataType type = DataType::float32;
 };
 
-class CudaProductTest : public CudaTest {
+class CudaProductTest : public CudaOperandsTest {
  protected:
   Case random_case(std::int64_t m, std::int64_t n, std::int64_t k) {
-    Case c{m,
-           n,
-           k,
-           {},
-           {},
-           normals(m),
-           normals(uniform(0, 1) == 0 ? 1 : n),
-           normals(uniform(0, 1) == 0 ? 0 : n)};
-    c.type = std::array{DataType::float32, DataType::bfloat16,
-                        DataType::float16}[static_cast<std::size_t>(uniform(0, 2))];
-    const std::int64_t kind = uniform(0, 5);
-    for (std::int64_t i = 0; i < m * k; ++i) {
-      c.q.push_back(static_cast<std::int8_t>(kind == 0 ? -128 : (kind == 1 ? 127 : uniform(-128, 127))));
-    }
-    for (std::int64_t i = 0; i < n * k; ++i) {
-      c.t.push_back(
-          static_cast<std::int8_t>(kind == 0 ? 1 : (kind == 1 ? uniform(0, 1) * 2 - 1 : uniform(-1, 1))));
-    }
+    Case c{{m, n, k}, normals(m), normals(uniform(0, 1) == 0 ? 1 : n), normals(uniform(0, 1) == 0 ? 0 : n)};
+    c.y_type = any_type();
+    fill(c);
     if (uniform(0, 3) == 0) {
       c.token_scale[static_cast<std::size_t>(uniform(0, m - 1))] = std::numeric_limits<float>::quiet_NaN();
     }
     return c;
   }
-
-  // Rows of codes as prepare_weights takes them.
-  static std::vector<std::uint8_t> stored(const Case& c) {
-    const auto row_bytes = static_cast<std::size_t>(packed_row_bytes(c.k));
-    std::vector<std::uint8_t> codes(static_cast<std::size_t>(c.n) * row_bytes);
-    for (std::size_t row = 0; row < static_cast<std::size_t>(c.n); ++row) {
-      pack_row(std::span(c.t).subspan(row * static_cast<std::size_t>(c.k), static_cast<std::size_t>(c.k)),
-               std::span(codes).subspan(row * row_bytes, row_bytes));
-    }
-    return codes;
-  }
+  cuda::Device random_device() { return CudaOperandsTest::random_device(49152); }
 
   static std::vector<float> oracle(const Case& c) {
     std::vector<float> y;
@@ -79,16 +50,11 @@ class CudaProductTest : public CudaTest {
   template <typename Element>
   void compare_as(const Case& c, const cuda::Device& device, int launches,
                   const std::optional<cuda::ProductPlan>& plan) {
-    const std::vector<std::uint8_t> codes = stored(c);
+    const std::vector<std::uint8_t> codes = c.codes();
     const DeviceArray<std::uint8_t> device_codes{std::span<const std::uint8_t>(codes)};
     const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(c.n, c.k));
     cuda::prepare_weights(device_codes.data(), c.n, c.k, weights.data(), nullptr);
-    // What lies behind a row's inputs does not matter.
-    const std::int64_t row_bytes = cuda::quantized_row_bytes(c.k);
-    std::vector<std::int8_t> padded(static_cast<std::size_t>(c.m * row_bytes), 77);
-    for (std::int64_t m = 0; m < c.m; ++m) {
-      std::copy_n(c.q.begin() + m * c.k, c.k, padded.begin() + m * row_bytes);
-    }
+    const std::vector<std::int8_t> padded = c.padded_q();
     const DeviceArray<std::int8_t> q{std::span<const std::int8_t>(padded)};
     const DeviceArray<float> token_scale{std::span<const float>(c.token_scale)};
     const DeviceArray<float> scale{std::span<const float>(c.scale)};
@@ -109,40 +75,20 @@ class CudaProductTest : public CudaTest {
           .weight_scale = scale.data(),
           .granularity = c.scale.size() == 1 ? ScaleGranularity::tensor : ScaleGranularity::row,
           .bias = c.bias.empty() ? nullptr : bias.data(),
-          .y_type = c.type,
+          .y_type = c.y_type,
           .y = y.data(),
           .workspace = workspace.data(),
           .programmatic = uniform(0, 1) == 0 && device.compute_capability >= 90};
       plan ? cuda::product(device, *plan, product, nullptr) : cuda::product(device, product, nullptr);
     }
     ASSERT_EQ(values_of(workspace), zeros);
-    const std::vector<float> wanted = oracle(c);
-    const std::vector<Element> found = values_of(y);
-    for (std::size_t i = 0; i < wanted.size(); ++i) {
-      if constexpr (std::is_same_v<Element, float>) {
-        ASSERT_TRUE(same_bits(found[i], wanted[i]))
-            << i << " of M, N, K = " << c.m << ", " << c.n << ", " << c.k;
-      } else {
-        ASSERT_TRUE(same_half(c.type, found[i], to_half(c.type, wanted[i])))
-            << i << " of M, N, K = " << c.m << ", " << c.n << ", " << c.k;
-      }
-    }
+    assert_results(c, values_of(y), oracle(c));
     ++cases_;
   }
   void compare(const Case& c, const cuda::Device& device, int launches = 1,
                const std::optional<cuda::ProductPlan>& plan = std::nullopt) {
-    c.type == DataType::float32 ? compare_as<float>(c, device, launches, plan)
-                                : compare_as<std::uint16_t>(c, device, launches, plan);
-  }
-
-  // Devices that make the plans differ: rows beside each other, splits of k, chunks of x.
-  cuda::Device random_device() {
-    cuda::Device device = largest_device();
-    device.multiprocessors =
-        static_cast<int>(std::array<std::int64_t, 4>{1, 2, 7, 132}[static_cast<std::size_t>(uniform(0, 3))]);
-    device.shared_bytes =
-        static_cast<int>(std::min<std::int64_t>(device.shared_bytes, uniform(0, 1) == 0 ? 49152 : 232448));
-    return device;
+    c.y_type == DataType::float32 ? compare_as<float>(c, device, launches, plan)
+                                  : compare_as<std::uint16_t>(c, device, launches, plan);
   }
 };
 
@@ -281,7 +227,7 @@ TEST_F(CudaProductTest, BeyondOneInt32Sum) {
   device.multiprocessors = 1;
   for (const std::int64_t k : {262'016, 262'144, 300'001}) {
     for (const std::int64_t m : {1, 17}) {
-      Case c{m, 3, k, {}, {}, std::vector<float>(static_cast<std::size_t>(m), 0.5F), {0.25F}, {}};
+      Case c{{m, 3, k}, std::vector<float>(static_cast<std::size_t>(m), 0.5F), {0.25F}, {}};
       c.q.assign(static_cast<std::size_t>(m * k), -128);
       c.t.assign(static_cast<std::size_t>(3 * k), 1);
       compare(c, device);

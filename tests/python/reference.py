@@ -1,7 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The layer in plain torch operations: docs/numerics.md step by step, and its gradient by autograd."""
 
+import pathlib
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 
@@ -54,3 +59,52 @@ def plain_layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Ten
     inputs = n + (rounded[0] - n).detach()
     weights = weight + (rounded[1] - weight).detach()
     return torch.nn.functional.linear(inputs, weights, bias)
+
+
+def assert_gradients(layer: Callable[..., Tensor], plain: Callable[..., Tensor], values: Sequence[Tensor | None], grad: Tensor) -> None:
+    """layer(*values) and its gradients against those of `plain` in float64; `values` are x, weight, bias and norm weight."""
+    want = [None if value is None else value.double().requires_grad_() for value in values]
+    y = plain(*want)
+    y.backward(grad.double())
+    found = [None if value is None else value.clone().requires_grad_() for value in values]
+    ours = layer(*found)
+    ours.backward(grad)
+    assert torch.allclose(ours.double(), y, rtol=1e-5, atol=1e-5 * float(y.detach().abs().max()))
+    for name, a, b in zip(("x", "weight", "bias", "norm weight"), found, want, strict=True):
+        if a is not None:
+            # Sums of at most 600 terms in fp32: 600 * 2^-24 of the sum of magnitudes.
+            bound = 4e-5 * float(b.grad.abs().max()) + 1e-6
+            assert float((a.grad - b.grad).abs().max()) <= bound, name
+
+
+def golden_values() -> Iterator[int]:
+    s = 1
+    while True:
+        s = (1103515245 * s + 12345) & 0x7FFFFFFF
+        yield s >> 16
+
+
+def golden_case() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x, weight, bias and norm weight of the small case of docs/numerics.md."""
+    values = golden_values()
+
+    def take(count: int) -> Tensor:
+        return torch.tensor([next(values) for _ in range(count)], dtype=torch.float64)
+
+    weight = ((take(3000) - 16384) / 131072).float().reshape(5, 600)
+    x = ((take(1800) - 16384) / 4096).float().reshape(3, 600)
+    norm_weight = (take(600) / 32768 + 0.5).float()
+    return x, weight, ((take(5) - 16384) / 16384).float(), norm_weight
+
+
+def words(tensor: Tensor) -> str:
+    """The bits of float32 values, as docs/numerics.md writes them."""
+    return " ".join(f"{value & 0xffffffff:08x}" for value in tensor.view(torch.int32).tolist())
+
+
+def run_command(trit_command: str, model: pathlib.Path, x: Tensor, folder: pathlib.Path) -> Tensor:
+    """What `trit run` makes of x."""
+    save_file({"x": x}, folder / "x.safetensors")
+    subprocess.run([trit_command, "run", model, "--input", folder / "x.safetensors", "--output", folder / "y.safetensors"],
+                   check=True, capture_output=True)
+    return next(iter(load_file(folder / "y.safetensors").values()))

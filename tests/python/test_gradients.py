@@ -25,19 +25,10 @@ def test_gradients(shape, rms, per_row):
     x, weight, bias = torch.randn(shape) * 3, torch.randn(out_features, in_features), torch.randn(out_features)
     norm_weight = torch.rand(in_features) + 0.5 if rms else None
     grad = torch.randn(*shape[:-1], out_features)
-    want = [None if t is None else t.double().requires_grad_() for t in (x, weight, bias, norm_weight)]
     exact = tuple(t.double() for t in rounded(x, weight, norm_weight, rms, eps, per_row))
-    y = reference.plain_layer(*want, rms, eps, per_row, exact)
-    y.backward(grad.double())
-    found = [None if t is None else t.clone().requires_grad_() for t in (x, weight, bias, norm_weight)]
-    ours = ops.bit_linear(*found, rms=rms, eps=eps, per_row=per_row)
-    ours.backward(grad)
-    assert torch.allclose(ours.double(), y, rtol=1e-5, atol=1e-5 * float(y.detach().abs().max()))
-    for name, a, b in zip(("x", "weight", "bias", "norm weight"), found, want, strict=True):
-        if a is not None:
-            # Sums of at most 600 terms in fp32: 600 * 2^-24 of the sum of magnitudes.
-            bound = 4e-5 * float(b.grad.abs().max()) + 1e-6
-            assert float((a.grad - b.grad).abs().max()) <= bound, name
+    reference.assert_gradients(lambda *values: ops.bit_linear(*values, rms=rms, eps=eps, per_row=per_row),
+                               lambda *values: reference.plain_layer(*values, rms, eps, per_row, exact),
+                               (x, weight, bias, norm_weight), grad)
 
 
 def test_rms_norm():

@@ -10,8 +10,7 @@ import subprocess
 import pytest
 import reference
 import torch
-from safetensors.torch import load_file, save_file
-from test_ops import golden_values
+from safetensors.torch import save_file
 
 import trit
 from trit import ops
@@ -35,19 +34,8 @@ def network(scale="group:64"):
 
 def test_golden_case():
     """The small case of docs/numerics.md, groups of 128."""
-    values = golden_values()
-
-    def take(count):
-        return torch.tensor([next(values) for _ in range(count)], dtype=torch.float64)
-
-    weight = ((take(3000) - 16384) / 131072).float().reshape(5, 600)
-    x = ((take(1800) - 16384) / 4096).float().reshape(3, 600)
-    g = (take(600) / 32768 + 0.5).float()
-    bias = ((take(5) - 16384) / 16384).float()
-
-    def text(tensor):
-        return " ".join(f"{value & 0xffffffff:08x}" for value in tensor.view(torch.int32).tolist())
-
+    x, weight, bias, g = reference.golden_case()
+    text = reference.words
     beta = ops.absmean(weight, group=128)
     assert text(beta[0]) == "3d7c3960 3d602bb0 3d8f9ff8 3d6c1f70 3d7c8f74"
     assert text(beta[4]) == "3d876068 3d7e6410 3d794750 3d80d360 3d719c46"
@@ -105,17 +93,9 @@ def test_gradients(shape, rms, group):
         mean = part.abs().mean(1, keepdim=True)
         plain = (part / mean).round().clamp(-1, 1) * mean
         assert int(((plain - t[:, first:first + group]).abs() > 1e-5 * mean).sum()) <= 1
-    want = [None if value is None else value.double().requires_grad_() for value in (x, weight, bias, norm_weight)]
-    y = reference.plain_layer(*want, rms, eps, False, (inputs, t))
-    y.backward(grad.double())
-    found = [None if value is None else value.clone().requires_grad_() for value in (x, weight, bias, norm_weight)]
-    ours = ops.bit_linear(*found, rms=rms, eps=eps, group=group)
-    ours.backward(grad)
-    assert torch.allclose(ours.double(), y, rtol=1e-5, atol=1e-5 * float(y.detach().abs().max()))
-    for name, a, b in zip(("x", "weight", "bias", "norm weight"), found, want, strict=True):
-        if a is not None:
-            bound = 4e-5 * float(b.grad.abs().max()) + 1e-6
-            assert float((a.grad - b.grad).abs().max()) <= bound, name
+    reference.assert_gradients(lambda *values: ops.bit_linear(*values, rms=rms, eps=eps, group=group),
+                               lambda *values: reference.plain_layer(*values, rms, eps, False, (inputs, t)),
+                               (x, weight, bias, norm_weight), grad)
 
 
 def test_layer():
@@ -203,10 +183,7 @@ def test_command(tmp_path, trit_command):
     path = tmp_path / "model.safetensors"
     trit.save(net, path, GRAPH)
     x = torch.randn(9, 150)
-    save_file({"x": x}, tmp_path / "x.safetensors")
-    subprocess.run([trit_command, "run", path, "--input", tmp_path / "x.safetensors", "--output",
-                    tmp_path / "y.safetensors"], check=True, capture_output=True)
-    y = next(iter(load_file(tmp_path / "y.safetensors").values()))
+    y = reference.run_command(trit_command, path, x, tmp_path)
     assert reference.bits_equal(y.reshape(9, 5), net(x).detach())
     save_file({key: value.contiguous() for key, value in net.state_dict().items()}, tmp_path / "float.safetensors",
               {"trit.version": "1", "trit.layout": "rows-2bit", "trit.scale": "multiply", "trit.model": json.dumps(GRAPH)})

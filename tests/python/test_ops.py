@@ -72,28 +72,10 @@ def test_definition():
             ops.bit_linear_prepared(x, prepared, beta, len(codes), in_features, bias, norm_weight, rms=rms, eps=eps), y)
 
 
-def golden_values():
-    s = 1
-    while True:
-        s = (1103515245 * s + 12345) & 0x7FFFFFFF
-        yield s >> 16
-
-
 def test_golden_case():
     """The small case of docs/numerics.md."""
-    values = golden_values()
-
-    def take(count):
-        return torch.tensor([next(values) for _ in range(count)], dtype=torch.float64)
-
-    weight = ((take(3000) - 16384) / 131072).float().reshape(5, 600)
-    x = ((take(1800) - 16384) / 4096).float().reshape(3, 600)
-    g = (take(600) / 32768 + 0.5).float()
-    bias = ((take(5) - 16384) / 16384).float()
-
-    def text(tensor):
-        return " ".join(f"{value & 0xffffffff:08x}" for value in tensor.view(torch.int32).tolist())
-
+    x, weight, bias, g = reference.golden_case()
+    text = reference.words
     quantised = ops.norm_quant(x, g)
     assert text(quantised.rstd) == "3ee2a72c 3ed9afa9 3edeae3c"
     assert text(quantised.scale) == "3ca5a960 3c9c0a13 3ca43659"

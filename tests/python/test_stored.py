@@ -10,7 +10,7 @@ import subprocess
 import pytest
 import reference
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 
 import trit
 from trit.nn import BitLinear, PackedBitLinear
@@ -38,11 +38,7 @@ def test_command_reads_and_runs_it(tmp_path, trit_command):
     info = json.loads(subprocess.run([trit_command, "info", path, "--json"], capture_output=True, check=True).stdout)
     assert "fc1" in json.dumps(info)
     x = torch.randn(9, 30)
-    from safetensors.torch import save_file
-    save_file({"x": x}, tmp_path / "x.safetensors")
-    subprocess.run([trit_command, "run", path, "--input", tmp_path / "x.safetensors", "--output",
-                    tmp_path / "y.safetensors"], check=True, capture_output=True)
-    y = next(iter(load_file(tmp_path / "y.safetensors").values()))
+    y = reference.run_command(trit_command, path, x, tmp_path)
     assert reference.bits_equal(y.reshape(9, 5), net(x).detach())
 
 
@@ -51,7 +47,6 @@ def test_command_writes_the_same(tmp_path, trit_command):
     net = network()
     net.fc1.scale = "tensor"
     tensors = {key: value.contiguous() for key, value in net.state_dict().items()}
-    from safetensors.torch import save_file
     metadata = {"trit.version": "1", "trit.layout": "rows-2bit", "trit.scale": "multiply", "trit.model": json.dumps(GRAPH)}
     save_file(tensors, tmp_path / "float.safetensors", metadata)
     subprocess.run([trit_command, "pack", tmp_path / "float.safetensors", tmp_path / "packed.safetensors"], check=True,
@@ -148,7 +143,6 @@ def test_bad_models_and_files(tmp_path):
     (tmp_path / "flipped.safetensors").write_bytes(content)
     with pytest.raises((ValueError, RuntimeError), match="corrupt|fc.*row"):
         trit.load(tmp_path / "flipped.safetensors")
-    from safetensors.torch import save_file
     save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="no file in the stored form"):
         trit.load(tmp_path / "plain.safetensors")
