@@ -131,7 +131,8 @@ def main() -> None:
     targets = arguments.targets or list(TARGETS)
     seconds = arguments.total_seconds // len(targets) if arguments.total_seconds else arguments.seconds
     with concurrent.futures.ThreadPoolExecutor(arguments.jobs) as pool:
-        results = pool.map(lambda name: Target(arguments.build, name, arguments.seed, arguments.processes).run(arguments.runs, seconds), targets)
+        results = pool.map(lambda name: Target(arguments.build, name, arguments.seed, arguments.processes).run(arguments.runs, seconds),
+                           targets)
         for name, result in zip(targets, results):
             if arguments.json:
                 known = json.loads(arguments.json.read_text()) if arguments.json.exists() else {}

@@ -190,13 +190,13 @@ std::vector<Conversion> convert(
     const ConvertOptions& options = {});
 
 /// The tensors of a model file for `module`, in the stored form (format.h): name -> tensor on the CPU.
-/// BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale", float32 [1], [N] or
-/// [N, groups]; all other parameters are copied as float32 (a bias is "<name>.bias", a norm "<name>.norm.weight"), and so are
-/// floating-point buffers (BatchNorm's "running_mean"). Other buffers ("num_batches_tracked") keep their
-/// type. Names are those of named_parameters(): pack(*layer) of a single layer gives "weight", and a file
-/// whose graph has a node "fc1" needs a module that registers the layer as "fc1". Throws trit::Error that
-/// names tensor, row and column on a NaN or an infinity. Warns (TORCH_WARN) of a module with
-/// torch::nn::Linear layers and no BitLinear: all of it stays float.
+/// BitLinear weights become "<name>.weight" uint8 [N, ceil(K/4)] and "<name>.weight_scale", float32 [1], [N]
+/// or [N, groups]; all other parameters are copied as float32 (a bias is "<name>.bias", a norm
+/// "<name>.norm.weight"), and so are floating-point buffers (BatchNorm's "running_mean"). Other buffers
+/// ("num_batches_tracked") keep their type. Names are those of named_parameters(): pack(*layer) of a single
+/// layer gives "weight", and a file whose graph has a node "fc1" needs a module that registers the layer as
+/// "fc1". Throws trit::Error that names tensor, row and column on a NaN or an infinity. Warns (TORCH_WARN) of a
+/// module with torch::nn::Linear layers and no BitLinear: all of it stays float.
 std::map<std::string, torch::Tensor> pack(const torch::nn::Module& module);
 
 /// Writes pack(module) as a model file (docs/format.md) that trit::Model and the `trit` command run without

@@ -200,7 +200,8 @@ class PackedBitLinear(Module):
 
     The same bits as the BitLinear that it was made from. Its state dict is the stored form (docs/format.md): `weight`
     uint8 [out_features, ceil(in_features / 4)], `weight_scale` float32 [1] or [out_features], with scale="group:G"
-    [out_features, ceil(in_features / G)], and `bias` and `norm.weight` in float32. The prepared weight is no part of it, and is made again by .to(device) and loading.
+    [out_features, ceil(in_features / G)], and `bias` and `norm.weight` in float32. The prepared weight is no part of it, and
+    is made again by .to(device) and loading.
     """
 
     weight: Tensor

@@ -33,7 +33,8 @@ _rms_norm_backward = _ops.rms_norm_backward.default
 # What an overload calls. OpOverload.__call__ is a Python function around it, half a microsecond; Dynamo knows that alone.
 _train_now, _backward_now, _prepared_now = _train._op, _backward._op, _prepared._op
 _is_compiling = torch.compiler.is_compiling
-_any_autocast = torch._C._is_any_autocast_enabled  # one question for all devices: x.device.type costs as much as a layer's arithmetic
+# One question for all devices: x.device.type costs as much as a layer's arithmetic.
+_any_autocast = torch._C._is_any_autocast_enabled
 _in_functorch = torch._C._are_functorch_transforms_active
 
 

@@ -75,8 +75,8 @@ def pack(model: Module) -> dict[str, Tensor]:
     """The tensors of a file for `model`: copies on the CPU, by the names of its state dict.
 
     BitLinear weights become "<name>.weight" uint8 [N, ceil(K / 4)] and "<name>.weight_scale", float32 [1], [N] or
-    [N, groups]; all other parameters and floating-point buffers float32; other buffers keep their type. Raises ValueError that names tensor, row and column of
-    a NaN or an infinity.
+    [N, groups]; all other parameters and floating-point buffers float32; other buffers keep their type. Raises ValueError
+    that names tensor, row and column of a NaN or an infinity.
     """
     tensors: dict[str, Tensor] = {}
     # A layer in two places has two names.
