@@ -39,8 +39,11 @@ inline constexpr std::int64_t kMaxGradientTokens = 131'072;
 
 /// Philox4x32-10 (Salmon et al., 2011): four random words of a counter.
 std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t offset, std::uint64_t counter);
-/// The random number in [0, 1) of gradient dY[token][output]: word output % 4 of counter
-/// token * ceil(N / 4) + output / 4, its high 24 bits.
+/// The counter of gradient dY[token][output]: token * ceil(N / 4) + output / 4.
+constexpr std::uint64_t gradient_counter(std::int64_t token, std::int64_t output, std::int64_t out_features) {
+  return static_cast<std::uint64_t>(token * ((out_features + 3) / 4) + output / 4);
+}
+/// The random number in [0, 1) of gradient dY[token][output]: the high 24 bits of word output % 4 of its counter.
 float gradient_random(const GradientRounding& rounding, std::uint64_t offset, std::int64_t token,
                       std::int64_t output, std::int64_t out_features);
 

@@ -43,7 +43,7 @@ std::array<std::uint32_t, 4> philox(std::uint64_t seed, std::uint64_t offset, st
 
 float gradient_random(const GradientRounding& rounding, std::uint64_t offset, std::int64_t token,
                       std::int64_t output, std::int64_t out_features) {
-  const auto counter = static_cast<std::uint64_t>(token * ((out_features + 3) / 4) + output / 4);
+  const std::uint64_t counter = gradient_counter(token, output, out_features);
   const std::uint32_t word = philox(rounding.seed, offset, counter)[static_cast<std::size_t>(output % 4)];
   return static_cast<float>(word >> 8U) * 0x1p-24F;
 }

@@ -49,12 +49,11 @@ GradientRounding rounding_of(bool stochastic) {
 void round_at_random(const GradientRounding& rounding, std::uint64_t offset, std::int64_t token,
                      std::int64_t first, std::int64_t out_features, const float* v, const float* factors,
                      std::int64_t step, std::int64_t count, std::int8_t* q) {
-  const std::int64_t counters = (out_features + 3) / 4;
   std::array<std::uint32_t, 4> words{};
   for (std::int64_t i = 0; i < count; ++i) {
     const std::int64_t n = first + i;
     if (n % 4 == 0) {
-      words = philox(rounding.seed, offset, static_cast<std::uint64_t>(token * counters + n / 4));
+      words = philox(rounding.seed, offset, gradient_counter(token, n, out_features));
     }
     const float random = static_cast<float>(words[static_cast<std::size_t>(n % 4)] >> 8U) * 0x1p-24F;
     const float factor = factors[i * step];

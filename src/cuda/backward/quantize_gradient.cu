@@ -43,7 +43,6 @@ __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(con
   const int warps = static_cast<int>(blockDim.x) / 32;
   const int step = kEight * static_cast<int>(blockDim.x);
   const std::int64_t stride = std::int64_t{kRows} * gridDim.x;
-  const std::int64_t group_counters = ceil_div<std::int64_t>(a.out_features, 4);
   RandomStream random{};
   if constexpr (kStochastic) {
     random = RandomStream::of(a.rounding);
@@ -143,7 +142,7 @@ __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(con
           if (n < row_bytes) {
             float v[kEight];
             values_of(vectors[r][i], i, v);
-            const auto counter = static_cast<std::uint64_t>(row * group_counters + n / 4);
+            const std::uint64_t counter = gradient_counter(row, n, a.out_features);
             const uint2 bytes = {round_four<kStochastic>(v, factors, random, counter),
                                  round_four<kStochastic>(v + 4, factors, random, counter + 1)};
             *reinterpret_cast<uint2*>(a.q + row * row_bytes + n) = bytes;
@@ -204,7 +203,6 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_row_kernel(const G
   }
   const float factors[4] = {scale.factor, scale.factor, scale.factor, scale.factor};
   const std::int64_t row_bytes = round_up<std::int64_t>(a.out_features, 16);
-  const std::int64_t group_counters = ceil_div<std::int64_t>(a.out_features, 4);
   for (std::int64_t n = 4 * thread; n < row_bytes; n += 4 * kThreads) {
     float v[4];
 #pragma unroll
@@ -212,7 +210,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_row_kernel(const G
       v[j] = n + j < a.out_features ? operand<kType>(a, row, n + j) : 0.0F;
     }
     *reinterpret_cast<std::uint32_t*>(a.q + row * row_bytes + n) =
-        round_four<kStochastic>(v, factors, random, static_cast<std::uint64_t>(row * group_counters + n / 4));
+        round_four<kStochastic>(v, factors, random, gradient_counter(row, n, a.out_features));
   }
 }
 

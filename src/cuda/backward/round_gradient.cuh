@@ -59,7 +59,7 @@ __device__ __forceinline__ uint4 philox_words(const RandomStream& stream, std::u
 }
 
 /// Four neighbouring gradients, from output 4 i of a row on, to four bytes; factor[j] belongs to v[j].
-/// kStochastic: `counter` is that of gradient_random.
+/// kStochastic: `counter` is gradient_counter.
 template <bool kStochastic>
 __device__ __forceinline__ std::uint32_t round_four(const float* v, const float* factor,
                                                     const RandomStream& stream, std::uint64_t counter) {

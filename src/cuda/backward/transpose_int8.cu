@@ -123,7 +123,6 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_outputs_kernel(con
   if constexpr (kStochastic) {
     random = RandomStream::of(a.rounding);
   }
-  const std::int64_t group_counters = ceil_div<std::int64_t>(a.out_features, 4);
 #pragma unroll
   for (int i = 0; i < kQuad; ++i) {
     const float scale = m + i < a.tokens ? a.token_scale[m + i] : 0.0F;
@@ -139,8 +138,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_outputs_kernel(con
     std::uint32_t rows[kQuad];
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      const auto counter =
-          static_cast<std::uint64_t>((a.first_token + m + i) * group_counters + n / 4 + half);
+      const std::uint64_t counter = gradient_counter(a.first_token + m + i, n + 4 * half, a.out_features);
       rows[i] = round_four<kStochastic>(&v[i][4 * half], factor, random, counter);
     }
     store_transposed(words, place, 4 * half, rows);
