@@ -24,6 +24,8 @@ std::string name_of(Precision precision);
 std::string name_of(BackwardKind backward);
 std::string name_of(Schedule schedule);
 
+inline constexpr double kDefaultTimeout = 30.0;  // that of trit::distributed (processes.cpp)
+
 struct TrainOptions {
   // Model and data.
   apps::DatasetName dataset = apps::DatasetName::cifar10;
@@ -54,7 +56,7 @@ struct TrainOptions {
   std::filesystem::path predictions;  // empty: none
   bool resume = false;
   double checkpoint_seconds = 10.0;
-  double timeout = 30.0;  // seconds that a process waits for the others
+  double timeout = kDefaultTimeout;  // seconds that a process waits for the others
 
   /// Names of the options that the command line gave, without the dashes.
   std::set<std::string> given;

@@ -34,6 +34,8 @@ torch::Device device_of(const TrainOptions& options, const distributed::Environm
 
 }  // namespace
 
+static_assert(std::chrono::duration<double>(kDefaultTimeout) == distributed::kTimeout);
+
 Processes::Processes(const TrainOptions& options) : device_(torch::kCPU) {
   const bool launched = distributed::is_launched();
   const distributed::Environment environment =
