@@ -55,6 +55,14 @@ std::string type_text(std::uint32_t id) {
                          : std::string(type->name) + " (" + std::to_string(id) + ")";
 }
 
+std::string types_text() {
+  std::string text = "0 to " + std::to_string(kTypes.back().id);
+  for (const GgmlType& type : kForkTypes) {
+    text += ", " + type_text(type.id);
+  }
+  return text;
+}
+
 std::uint32_t type_of(const GgufPair& pair) {
   std::uint32_t type = 0;
   std::memcpy(&type, pair.value.data(), sizeof(type));

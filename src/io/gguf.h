@@ -66,6 +66,8 @@ const GgmlType* find_type(std::string_view name);
 
 /// "Q4_0 (2)", or "unknown type 77".
 std::string type_text(std::uint32_t id);
+/// Of all types, for errors: "0 to 42, PQ2_0 (142), ...".
+std::string types_text();
 
 /// The bytes of a header, appended value by value.
 class ByteWriter {

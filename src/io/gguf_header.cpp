@@ -188,8 +188,7 @@ std::uint64_t data_bytes(const Cursor& cursor, const TensorEntry& tensor, const 
   }
   const GgmlType* type = find_type(tensor.type);
   if (type == nullptr) {
-    cursor.fail(what + type_text(tensor.type) +
-                ", wanted one of ggml's types, 0 to 42, PQ2_0 (142) or PTQ1_0 (143)");
+    cursor.fail(what + type_text(tensor.type) + ", wanted one of ggml's types: " + types_text());
   }
   if (tensor.type == kPtq1_0.ggml_type && header.block_format != kPtq1_0.option) {
     cursor.fail(

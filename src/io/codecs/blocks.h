@@ -34,7 +34,7 @@ extern const BlockFormat kQ2_0;
 extern const BlockFormat kPq2_0;
 extern const BlockFormat kPtq1_0;
 
-/// All five.
+/// All. A new one: its file beside this one, its name here and in blocks.cpp.
 std::span<const BlockFormat* const> block_formats();
 
 /// d of a block, and back.

@@ -112,9 +112,4 @@ void encode(const std::uint8_t* codes, std::uint8_t* block) {
 const BlockFormat kTq1_0{"TQ1_0", "tq1_0", 34, 256, 54, 52, decode<kGroupsOf256>, encode<kGroupsOf256>};
 const BlockFormat kPtq1_0{"PTQ1_0", "ptq1_0", 143, 128, 28, 26, decode<kGroupsOf128>, encode<kGroupsOf128>};
 
-std::span<const BlockFormat* const> block_formats() {
-  static constexpr std::array<const BlockFormat*, 5> kFormats{&kTq1_0, &kTq2_0, &kQ2_0, &kPq2_0, &kPtq1_0};
-  return kFormats;
-}
-
 }  // namespace trit::io
