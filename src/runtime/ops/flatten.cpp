@@ -3,6 +3,9 @@
 // flatten: the same values, row-major, in one dimension. It copies nothing where they are row-major already.
 #include "runtime/ops/operator.h"
 #include "runtime/program.h"
+#ifdef TRIT_HAVE_CUDA
+#include "runtime/cuda/program.h"
+#endif
 
 namespace trit::runtime {
 namespace {
@@ -16,6 +19,11 @@ class Flatten final : public Operator {
   Value lower_on_cpu(ProgramBuilder& builder, Step& step) const override {
     return {builder.shape(step.node), 1, builder.as_rows(builder.input(step)).buffer};
   }
+#ifdef TRIT_HAVE_CUDA
+  gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
+    return {.buffer = builder.input(step)};
+  }
+#endif
 };
 
 }  // namespace

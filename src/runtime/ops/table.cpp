@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <array>
+#include <stdexcept>
+#include <string>
 
 #include "runtime/ops/operator.h"
 #include "runtime/program.h"
@@ -23,10 +25,26 @@ std::span<const OperatorType* const> operator_types() {
   return kTypes;
 }
 
-Value Operator::lower_on_cpu(ProgramBuilder& builder, Step& step) const { return builder.input(step); }
+namespace {
+
+// Whoever builds the program adds them (operator.h). Any other operator without code would hand its input on as
+// if it were the result.
+void check_is_added_later(const Operator& found, const char* function) {
+  if (!found.is_relu() && found.pool() == nullptr) {
+    throw std::logic_error(std::string("an operator of src/runtime/ops lacks ") + function);
+  }
+}
+
+}  // namespace
+
+Value Operator::lower_on_cpu(ProgramBuilder& builder, Step& step) const {
+  check_is_added_later(*this, "lower_on_cpu()");
+  return builder.input(step);
+}
 
 #ifdef TRIT_HAVE_CUDA
 gpu::Result Operator::lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const {
+  check_is_added_later(*this, "lower_on_gpu()");
   return {.buffer = builder.input(step)};
 }
 #else
