@@ -12,6 +12,7 @@ from torchao.quantization.transform_module import register_quantize_module_handl
 
 from .convert import bit_linear_of
 from .nn import Norm, Scale
+from .ops import DEFAULT_EPS
 from .stored import freeze
 
 
@@ -23,7 +24,7 @@ class TritConfig(AOBaseConfig):
     """
 
     norm: Norm = "rms"
-    eps: float = 1e-6
+    eps: float = DEFAULT_EPS
     scale: Scale = "tensor"
     packed: bool = False
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn import Linear, Module, Parameter
 
 from .nn import BitLinear, Norm, Scale
+from .ops import DEFAULT_EPS
 
 _FILTERED = "refused by the filter"
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -67,7 +68,7 @@ def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLi
 
 
 def convert(model: Module, filter: Callable[[str, Linear], bool] | None = None, *, norm: Norm = "rms",
-            eps: float = 1e-6, scale: Scale = "tensor") -> list[Conversion]:
+            eps: float = DEFAULT_EPS, scale: Scale = "tensor") -> list[Conversion]:
     """Replaces the torch.nn.Linear layers of `model` by BitLinear, in place, and reports each.
 
     `filter(name, linear)` says which (all by default). The new layers have the same Parameters, so that an optimiser

@@ -17,6 +17,7 @@ from torch.nn import Module
 
 from . import ops
 from .nn import BitLinear, PackedBitLinear, Scale
+from .ops import DEFAULT_EPS
 from .stored import freeze
 
 
@@ -28,7 +29,7 @@ def _packed(t: Tensor, beta: Tensor, bias: Tensor | None, norm: Any) -> PackedBi
     """From ternary values t [N, K], their scale, and a LlamaRMSNorm or None."""
     out_features, in_features = t.shape
     scale: Scale = "tensor" if beta.numel() == 1 else "row"
-    eps = 1e-6 if norm is None else float(norm.variance_epsilon)
+    eps = DEFAULT_EPS if norm is None else float(norm.variance_epsilon)
     layer = PackedBitLinear(in_features, out_features, bias is not None, norm="none" if norm is None else "rms", eps=eps,
                             scale=scale, device=t.device)
     state = {"weight": ops.ternarize_pack(t.float(), torch.ones(1, device=t.device)), "weight_scale": beta.reshape(-1)}
@@ -54,7 +55,7 @@ def _swapped(name: str, module: Any, trainable: bool) -> Module:
     if module.online_quant:
         layer = BitLinear(module.in_features, module.out_features, module.bias is not None,
                           norm="none" if module.rms_norm is None else "rms",
-                          eps=1e-6 if module.rms_norm is None else module.rms_norm.variance_epsilon,
+                          eps=DEFAULT_EPS if module.rms_norm is None else module.rms_norm.variance_epsilon,
                           device=module.weight.device, dtype=module.weight.dtype)
         layer.weight, layer.bias = module.weight, module.bias
         if layer.norm is not None:
@@ -136,7 +137,7 @@ def save_pretrained(model: Any, folder: str | os.PathLike[str], **options: Any) 
     floats = sorted({name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)})
     before, quantizer = getattr(model.config, "quantization_config", None), getattr(model, "hf_quantizer", None)
     model.config.quantization_config = BitNetQuantConfig(floats or None, linear_class="autobitlinear",
-                                                         use_rms_norm=eps is not None, rms_norm_eps=eps or 1e-6)
+                                                         use_rms_norm=eps is not None, rms_norm_eps=eps or DEFAULT_EPS)
     model.hf_quantizer = None  # it would save its own layers
     try:
         model.save_pretrained(folder, state_dict=tensors, **options)

@@ -13,6 +13,7 @@ from torch.nn import Module, Parameter
 
 from . import ops
 from ._fake import scale_shape
+from .ops import DEFAULT_EPS
 
 Norm = Literal["rms", "none"]
 # "tensor", "row", or "group:G" with a multiple of 32.
@@ -53,7 +54,7 @@ class RMSNorm(Module):
 
     weight: Parameter
 
-    def __init__(self, features: int, eps: float = 1e-6, *, device: torch.device | str | None = None,
+    def __init__(self, features: int, eps: float = DEFAULT_EPS, *, device: torch.device | str | None = None,
                  dtype: torch.dtype | None = None) -> None:
         super().__init__()
         if features < 1 or not eps > 0:
@@ -96,7 +97,7 @@ class BitLinear(Module):
     _lambda: Tensor
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
-                 eps: float = 1e-6, scale: Scale = "tensor", lambda_: float = 1.0,
+                 eps: float = DEFAULT_EPS, scale: Scale = "tensor", lambda_: float = 1.0,
                  device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
         super().__init__()
         _check_options(in_features, out_features, norm, eps)
@@ -212,7 +213,7 @@ class PackedBitLinear(Module):
     group: int = 0  # inputs that share a weight scale; 0 without group scales
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
-                 eps: float = 1e-6, scale: Scale = "tensor", device: torch.device | str | None = None) -> None:
+                 eps: float = DEFAULT_EPS, scale: Scale = "tensor", device: torch.device | str | None = None) -> None:
         super().__init__()
         _check_options(in_features, out_features, norm, eps)
         self.in_features = in_features

@@ -24,6 +24,9 @@ from torch.autograd.function import once_differentiable
 
 from . import _fake  # registers shapes
 
+DEFAULT_EPS = 1e-6
+"""The eps of an RMSNorm where nothing else is said."""
+
 _ops = torch.ops.trit_stable
 _train = _ops.bit_linear_train.default
 _backward = _ops.bit_linear_backward.default
@@ -51,7 +54,7 @@ class Quantized(NamedTuple):
     """int32 [M], the sum of each row of q."""
 
 
-def norm_quant(x: Tensor, norm_weight: Tensor | None = None, *, rms: bool = True, eps: float = 1e-6) -> Quantized:
+def norm_quant(x: Tensor, norm_weight: Tensor | None = None, *, rms: bool = True, eps: float = DEFAULT_EPS) -> Quantized:
     """RMSNorm (`rms`) and int8 absmax quantisation of each row of x [M, K] (float32, bfloat16 or float16).
 
     `norm_weight` [K] or None for ones. BitNet b1.58, arXiv:2402.17764.
@@ -111,7 +114,7 @@ def prepared_linear(x: Quantized, prepared: Tensor, weight_scale: Tensor, out_fe
 
 def bit_linear_prepared(x: Tensor, prepared: Tensor, weight_scale: Tensor, out_features: int, in_features: int,
                         bias: Tensor | None = None, norm_weight: Tensor | None = None, *, rms: bool = True,
-                        eps: float = 1e-6, group: int = 0) -> Tensor:
+                        eps: float = DEFAULT_EPS, group: int = 0) -> Tensor:
     """The whole layer for inference: norm_quant and prepared_linear of x [..., K]; [..., N] of x's type."""
     return cast(Tensor, _prepared(x, prepared, weight_scale, out_features, in_features, bias, norm_weight, rms, eps,
                                   group))
@@ -226,7 +229,7 @@ def autocast(x: Tensor) -> Tensor:
 
 
 def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
-               rms: bool = True, eps: float = 1e-6, per_row: bool = False, group: int = 0) -> Tensor:
+               rms: bool = True, eps: float = DEFAULT_EPS, per_row: bool = False, group: int = 0) -> Tensor:
     """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764) from a float weight, differentiable.
 
     x [..., K] -> [..., N] of x's type, under autocast of the autocast type. weight [N, K], bias [N], norm_weight [K];
@@ -246,7 +249,7 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     return result
 
 
-def rms_norm(x: Tensor, weight: Tensor | None = None, *, eps: float = 1e-6) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None = None, *, eps: float = DEFAULT_EPS) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension, differentiable. weight [features] or None."""
     if torch.is_grad_enabled():
         return cast(Tensor, _RMSNorm.apply(x, weight, eps))  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ from torch.nn import Linear, Module
 
 from . import ops
 from .nn import BitLinear, Norm, PackedBitLinear
+from .ops import DEFAULT_EPS
 
 Path = str | os.PathLike[str]
 
@@ -135,7 +136,7 @@ def _check_graph(model: Module, graph: Mapping[str, Any]) -> None:
             raise ValueError(f'trit.save: node "{name}" of the graph has token_scale {node["token_scale"]!r}, the layer '
                              "'token'")
         found = ("none" if layer.norm is None else "rms", layer.eps)
-        wanted = (node.get("norm"), node.get("eps", 1e-6))
+        wanted = (node.get("norm"), node.get("eps", DEFAULT_EPS))
         if found != wanted and not (found[0] == wanted[0] == "none"):
             raise ValueError(f'trit.save: node "{name}" of the graph has norm and eps {wanted}, the layer {found}')
 
@@ -281,7 +282,7 @@ def _packed_layer(model: Module, name: str, stored: Stored) -> PackedBitLinear:
         nodes: list[dict[str, Any]] = (stored.graph() or {}).get("nodes", [])
         node = next((node for node in nodes if node.get("name") == name), {})
         norm = node.get("norm", "rms" if _join(name, "norm.weight") in stored.tensors else "none")
-        eps = float(node.get("eps", 1e-6))
+        eps = float(node.get("eps", DEFAULT_EPS))
     else:
         norm, eps = "none" if old.norm is None else "rms", old.eps
     in_features = old.in_features
