@@ -8,7 +8,7 @@ ARGS ?=
 JOBS ?= $(shell nproc)
 BIN := .venv/bin
 STAMP := .venv/trit-setup.stamp
-# The GPU's kernels where there are a driver and a compiler for them. make CUDA=ON or CUDA=OFF says it outright.
+# The GPU's kernels where there are a driver and a compiler for them. make build CUDA=ON or CUDA=OFF says it outright.
 CUDA ?= $(if $(and $(shell command -v nvidia-smi),$(or $(shell command -v nvcc),$(wildcard /usr/local/cuda/bin/nvcc))),ON,OFF)
 BUILD := $(BIN)/cmake --build --preset release --parallel $(JOBS)
 
