@@ -142,7 +142,7 @@ __global__ __launch_bounds__(kMaxThreads) void quantize_gradient_rows_kernel(con
           if (n < row_bytes) {
             float v[kEight];
             values_of(vectors[r][i], i, v);
-            const std::uint64_t counter = gradient_counter(row, n, a.out_features);
+            const std::uint64_t counter = counter_of(row, n, a.out_features);
             const uint2 bytes = {round_four<kStochastic>(v, factors, random, counter),
                                  round_four<kStochastic>(v + 4, factors, random, counter + 1)};
             *reinterpret_cast<uint2*>(a.q + row * row_bytes + n) = bytes;
@@ -210,7 +210,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_row_kernel(const G
       v[j] = n + j < a.out_features ? operand<kType>(a, row, n + j) : 0.0F;
     }
     *reinterpret_cast<std::uint32_t*>(a.q + row * row_bytes + n) =
-        round_four<kStochastic>(v, factors, random, gradient_counter(row, n, a.out_features));
+        round_four<kStochastic>(v, factors, random, counter_of(row, n, a.out_features));
   }
 }
 

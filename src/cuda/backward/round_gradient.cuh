@@ -58,8 +58,14 @@ __device__ __forceinline__ uint4 philox_words(const RandomStream& stream, std::u
   return words;
 }
 
+/// trit::gradient_counter, which device code cannot call.
+__device__ __forceinline__ std::uint64_t counter_of(std::int64_t token, std::int64_t output,
+                                                    std::int64_t out_features) {
+  return static_cast<std::uint64_t>(token * ceil_div<std::int64_t>(out_features, 4) + output / 4);
+}
+
 /// Four neighbouring gradients, from output 4 i of a row on, to four bytes; factor[j] belongs to v[j].
-/// kStochastic: `counter` is gradient_counter.
+/// kStochastic: `counter` is counter_of the first.
 template <bool kStochastic>
 __device__ __forceinline__ std::uint32_t round_four(const float* v, const float* factor,
                                                     const RandomStream& stream, std::uint64_t counter) {

@@ -138,7 +138,7 @@ __global__ __launch_bounds__(kThreads) void quantize_gradient_outputs_kernel(con
     std::uint32_t rows[kQuad];
 #pragma unroll
     for (int i = 0; i < kQuad; ++i) {
-      const std::uint64_t counter = gradient_counter(a.first_token + m + i, n + 4 * half, a.out_features);
+      const std::uint64_t counter = counter_of(a.first_token + m + i, n + 4 * half, a.out_features);
       rows[i] = round_four<kStochastic>(&v[i][4 * half], factor, random, counter);
     }
     store_transposed(words, place, 4 * half, rows);
