@@ -58,6 +58,7 @@ REGISTERS = {
     r"quantize_gradient_outputs_kernel<": (64, "four blocks of 256 threads; 32 gradients each"),
     r"transpose_activations_kernel": (40, "six blocks of 256 threads: bound by memory"),
     r"dequantize_rows_kernel<": (40, "six blocks of 256 threads: bound by memory"),
+    r"gemm_sm90_persistent_kernel<Tile<1, \d+, 4, ": (224, "256 threads: one warpgroup of consumers, two sets of sums; 255 would fit"),
     r"gemm_sm90_persistent_kernel<": (168, "three warpgroups at launch; setmaxnreg moves registers between them"),
     r"gemm_sm90_split_kernel<Tile<1, 32": (64, "16 accumulators; a block of 320 threads fills the multiprocessor by its memory"),
     r"gemm_sm90_split_kernel<Tile<1, 64": (80, "32 accumulators"),
