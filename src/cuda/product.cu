@@ -3,7 +3,6 @@
 // The table of kernel families, the choice between them by the number of tokens, and a product by any plan.
 #include <array>
 #include <climits>
-#include <limits>
 #include <string>
 
 #include "cuda/common/checks.h"
@@ -28,6 +27,7 @@ struct Choice {
   int min_compute_capability;
   int max_compute_capability;
   const Family* family;
+  bool with_groups = true;
 };
 
 /// The first row that fits and whose family has a plan is taken (measured: docs/notes/cuda-decode.md).
@@ -39,7 +39,8 @@ constexpr std::array<Choice, 7> kChoices = {{
     {8, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
     // Likewise, with two columns of mma per weight: on an H200 1.03 to 1.14 times as fast as the split GEMM.
     // Where rows are few, clusters share k between more multiprocessors: 1.3 times as fast at K = 8 N.
-    {16, INT64_MAX, 2, 80, INT_MAX, &kDecode},
+    // Not with group scales, which wgmma adds up in registers and decode through shared memory.
+    {16, INT64_MAX, 2, 80, INT_MAX, &kDecode, false},
     // wgmma, which only compute capability 9.0 has.
     {INT64_MAX, kMaxGemmSm90Inputs, INT_MAX, 90, 90, &kGemmSm90},
     {16, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
@@ -53,24 +54,8 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
   return shape.tokens <= choice.max_tokens && shape.in_features <= choice.max_in_features &&
          shape.in_features <= choice.max_inputs_per_output * shape.out_features &&
          device.compute_capability >= choice.min_compute_capability &&
-         device.compute_capability <= choice.max_compute_capability;
-}
-
-/// With group scales no kernel splits k over blocks, so that few tokens on few rows leave a GEMM's tiles fewer
-/// than multiprocessors; decode's blocks of 32 rows and 16 tokens divide such a product better. Both in clocks of
-/// 128 inputs.
-bool decode_divides_better(const Device& device, const ProductShape& shape) {
-  if (shape.group == 0 || shape.tokens <= 16 || shape.tokens > 64 || device.compute_capability != 90) {
-    return false;
-  }
-  double gemm = std::numeric_limits<double>::infinity();
-  for (const std::int32_t tokens : {32, 64}) {
-    gemm = std::min(gemm, estimated_group_clocks({GemmSm90Kernel::persistent, 128, tokens}, shape.tokens,
-                                                 shape.out_features, device.multiprocessors));
-  }
-  const double warp_tiles = static_cast<double>((shape.out_features + 31) / 32 * ((shape.tokens + 15) / 16));
-  constexpr double kClocksOfWarpTile = 62;
-  return warp_tiles / device.multiprocessors * kClocksOfWarpTile < gemm;
+         device.compute_capability <= choice.max_compute_capability &&
+         (choice.with_groups || shape.group == 0);
 }
 
 [[noreturn]] void fail_device(const Device& device, std::int64_t tokens) {
@@ -101,11 +86,6 @@ ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t
                          std::int64_t in_features, std::int64_t group) {
   const ProductShape shape{tokens, out_features, in_features, group};
   require_shape(shape);
-  if (decode_divides_better(device, shape)) {
-    if (auto plan = kDecode.plan(device, shape)) {
-      return *plan;
-    }
-  }
   for (const Choice& choice : kChoices) {
     if (applies(choice, device, shape)) {
       if (auto plan = choice.family->plan(device, shape)) {

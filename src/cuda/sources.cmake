@@ -13,7 +13,6 @@ set(trit_cuda_sources
   decode/kernel.cu
   decode/plan.cu
   decode_one/direct.cu
-  decode_one/groups.cu
   decode_one/plan.cu
   decode_one/ring.cu
   gemm_sm80/kernel.cu

@@ -67,6 +67,9 @@ __device__ __forceinline__ uint4 shared_load(std::uint32_t address) {
                : "memory");
   return value;
 }
+__device__ __forceinline__ void shared_load(std::uint32_t address, std::uint32_t& value) {
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
+}
 __device__ __forceinline__ void shared_load(std::uint32_t address, uint2& value) {
   asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(value.x), "=r"(value.y) : "r"(address) : "memory");
 }

@@ -37,37 +37,36 @@ inline constexpr int kRingStrips = 2;
 inline constexpr int kRingDepth = 4;  // tiles
 inline constexpr unsigned kRingWarpRows = kRingStrips * kStripRows;
 inline constexpr unsigned kRingShareBytes = kRingStrips * kStripBytes;  // of a tile, a warp
-/// Bytes of shared memory where x and the weights' rings start, and of a warp's x.
-inline int ring_x_begin(const Launch& how) {
-  return kZeroBytes + round_up<int>(how.row_warps * kRingWarpRows * 4, kTileInputs);
-}
-inline int ring_x_bytes(const Launch& how, int k_tiles) {
-  return ceil_div(k_tiles, how.k_warps) * kTileInputs;
-}
-inline int ring_begin(const Launch& how, int k_tiles) {
-  return ring_x_begin(how) + how.row_warps * how.k_warps * ring_x_bytes(how, k_tiles);
-}
-void launch_ring(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream);
-
-// groups.cu: the ring with group scales. Bytes of shared memory after the zeros, in this order.
-struct GroupBytes {
-  int sums;    // of the segments of two rounds
-  int x;       // of a warp: q, and the sums of its segments
-  int rings;   // of all warps
-  int scales;  // of 32 rows
-  int all(const Launch& how) const {
-    return kZeroBytes + sums + how.row_warps * how.k_warps * x + rings + how.row_warps * scales;
+/// Bytes of shared memory after the zeros, in this order; the sums of the block's rows, or of their segments.
+struct RingBytes {
+  int sums;
+  int scales;  // with group scales
+  int x;       // of a warp, with the sums of its segments
+  int ring;    // of a warp
+  unsigned all(const Launch& how) const {
+    return static_cast<unsigned>(kZeroBytes + sums + scales + how.row_warps * how.k_warps * (x + ring));
   }
 };
-inline GroupBytes group_bytes(const Launch& how, int k_tiles, const Groups& groups) {
-  const int segments = kTileInputs / groups.segment;
+inline RingBytes ring_bytes(const Launch& how, int k_tiles, const Groups& groups) {
+  const int rows = how.row_warps * static_cast<int>(kRingWarpRows);
   const int part = ceil_div(k_tiles, how.k_warps);
-  return {.sums = 2 * how.k_warps * segments * how.row_warps * static_cast<int>(kRingWarpRows) * 4,
-          .x = round_up(part * (kTileInputs + 16), kTileInputs),
-          .rings = how.row_warps * how.k_warps * kRingDepth * static_cast<int>(kRingShareBytes),
-          .scales = groups.count * static_cast<int>(kRingWarpRows) * 4};
+  RingBytes bytes{.sums = round_up(rows * 4, kTileInputs),
+                  .scales = 0,
+                  .x = part * kTileInputs,
+                  .ring = kRingDepth * static_cast<int>(kRingShareBytes)};
+  if (groups.count > 0) {
+    bytes.sums = groups.segments * rows * 4;
+    bytes.scales = groups.count * rows * (groups.half ? 2 : 4);
+    // x of all warps starts in the same banks, and is read 128 bytes at a time.
+    bytes.x = round_up(bytes.x + part * (kTileInputs / groups.segment) * 4, kTileInputs);
+  }
+  return bytes;
 }
-void launch_ring_groups(const Launch& how, const ProductArguments& arguments, const Groups& groups,
-                        bool programmatic, Stream stream);
+void launch_ring(const Launch& how, const ProductArguments& arguments, const Groups& groups,
+                 bool programmatic, Stream stream);
+
+// group_sum.cuh: segments beyond a row that may be read, 32 words each.
+inline constexpr unsigned kGroupOverread = 16;
+static_assert(kGroupOverread * 32 * 4 <= kRingDepth * kRingShareBytes, "in the ring, which follows");
 
 }  // namespace trit::cuda::one

@@ -13,8 +13,8 @@
 //
 // The number of instructions counts here, not bytes: a multiprocessor runs 20 to 64 warps of a few tiles
 // each, so one more instruction before a load delays the last warp's load by 5 to 16 clocks.
-#include "cuda/common/group_scales.cuh"
 #include "cuda/common/launch.cuh"
+#include "cuda/decode_one/group_sum.cuh"
 #include "cuda/decode_one/multiply.cuh"
 
 namespace trit::cuda::one {
@@ -155,21 +155,10 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
     }
     __syncthreads();
     if (stores) {
-      constexpr int kBatch = kTiles == 1 ? 8 : 16;  // in the registers of two blocks of 20 warps
-      GroupSum<1> sum;
-      const std::int32_t* sums_from = sums_of_rows + lane;
-      const float* scale_from = reinterpret_cast<const float*>(sums_of_rows + group_sums) + lane;
-      const auto segment = [&](unsigned i, std::int32_t(&of)[1]) { of[0] = sums_from[i * kRows]; };
-      const auto scale = [&](unsigned g) { return scale_from[g * kRows]; };
-      const auto of_token = [&](unsigned g, int /*v*/) { return a.out.token_scale[g]; };
-      const auto count = static_cast<unsigned>(a.groups.count);
-      if (a.groups.token_groups) {
-        sum.add<true, kBatch>(count, 0, 1, count - 1, segment, scale, of_token);
-      } else {
-        sum.add<false, kBatch>(count, 0, 1, count - 1, segment, scale, of_token);
-      }
-      store_output(a.out, a.out.type, 0, static_cast<int>(row),
-                   __fadd_rn(__fmul_rn(sum.acc[0], s), factors.bias));
+      constexpr int kBatch = kTiles == 1 ? 4 : 8;  // in the registers of two blocks of 20 warps
+      const float acc = sum_of_groups<kBatch, false>(a.groups, sums_of_rows + lane,
+                                                     sums_of_rows + group_sums + lane, a.out.token_scale);
+      store_output(a.out, a.out.type, 0, static_cast<int>(row), __fadd_rn(__fmul_rn(acc, s), factors.bias));
     }
   } else {
     std::int32_t x_sum = 0;

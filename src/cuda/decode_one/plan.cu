@@ -35,10 +35,12 @@ std::optional<Launch> direct_launch(const Device& device, int k_tiles, int strip
         blocks > device.multiprocessors * std::min(form.warps / k_warps, kMaxBlocks)) {
       continue;
     }
-    // Sums and scales of the warps' groups in place of the block's sums.
-    const int header_bytes =
-        grouped ? kZeroBytes + 2 * k_warps * form.tiles * (kTileInputs / groups.segment) * 32 * 4
-                : kDirectHeaderBytes;
+    // Sums and scales of the warps' groups in place of the block's sums; the last reads pass their end.
+    const int header_bytes = grouped
+                                 ? kZeroBytes + (2 * k_warps * form.tiles * (kTileInputs / groups.segment) +
+                                                 static_cast<int>(kGroupOverread)) *
+                                                    32 * 4
+                                 : kDirectHeaderBytes;
     return Launch{.strips = form.strips,
                   .tiles = form.tiles,
                   .row_warps = 1,
@@ -69,10 +71,7 @@ std::optional<Launch> ring_launch(const Device& device, int k_tiles, int strips,
                .k_warps = ceil_div(k_tiles, ceil_div(k_tiles, max_k_warps)),
                .blocks = ceil_div(strips / kRingStrips, row_warps),
                .shared_bytes = 0};
-    how.shared_bytes = static_cast<unsigned>(groups.count > 0 ? group_bytes(how, k_tiles, groups).all(how)
-                                                              : ring_begin(how, k_tiles) +
-                                                                    row_warps * how.k_warps * kRingDepth *
-                                                                        static_cast<int>(kRingShareBytes));
+    how.shared_bytes = ring_bytes(how, k_tiles, groups).all(how);
     if (how.shared_bytes <= static_cast<unsigned>(device.shared_bytes) &&
         ceil_div(k_tiles, how.k_warps) <= kMaxTilesPerPart) {
       return how;
@@ -113,10 +112,8 @@ bool run(const Device& device, const ProductPlan& /*plan*/, const Product& args,
     const Groups groups = groups_of_product(args);
     if (how->tiles > 0) {
       launch_direct(*how, product_arguments(args), groups, args.programmatic, stream);
-    } else if (groups.count > 0) {
-      launch_ring_groups(*how, product_arguments(args), groups, args.programmatic, stream);
     } else {
-      launch_ring(*how, product_arguments(args), args.programmatic, stream);
+      launch_ring(*how, product_arguments(args), groups, args.programmatic, stream);
     }
   }
   return how.has_value();

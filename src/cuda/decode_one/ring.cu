@@ -7,15 +7,29 @@
 //
 //   shared memory    zeros, 128 bytes | sums of the block's rows | x of every warp | rings
 //
+// With group scales every warp leaves the sum of each of its segments (common/groups.h) and copies the scales of
+// its groups; one lane a row adds them all up at the end, since the sum over the groups of a row has one order.
+// Each warp's x is followed by its segments' sums.
+//
+//   shared memory    zeros, 128 bytes | [p][segment][32 rows] sums | [p][group][32 rows] scales | x | rings
+//
 // With programmatic launch two blocks fit on a multiprocessor: the next kernel's first tiles arrive while
 // this one computes. That is why plan.cu divides the work in another way for it.
 #include "cuda/common/launch.cuh"
-#include "cuda/decode_one/ring.cuh"
+#include "cuda/decode_one/group_sum.cuh"
+#include "cuda/decode_one/multiply.cuh"
 
 namespace trit::cuda::one {
 namespace {
 
-constexpr int kSets = 2;  // of accumulators: shorter chains
+constexpr int kStrips = kRingStrips;
+constexpr int kDepth = kRingDepth;
+constexpr unsigned kWarpRows = kRingWarpRows;
+constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
+constexpr unsigned kShareBytes = kRingShareBytes;
+constexpr unsigned kUnitBytes = 16;
+constexpr unsigned kUnitsPerTile = kTileInputs / kUnitBytes;
+constexpr unsigned kUnitsInFlight = 2;  // of x, a lane: 8 tiles
 
 /// How a launch divides its work, computed by the host: the kernel divides no numbers.
 struct Shape {
@@ -24,7 +38,7 @@ struct Shape {
   unsigned row_block_bytes;  // of the weights of 64 rows
   unsigned part_tiles;       // of a warp, along k
   unsigned part_over;        // the first parts take one more
-  unsigned groups;           // of 32 rows, in the whole matrix
+  unsigned groups_of_rows;   // of 32, in the whole matrix
   unsigned row_bytes;        // of q
   unsigned row_warps;        // P
   unsigned x_begin;          // byte of shared memory where x starts
@@ -32,20 +46,65 @@ struct Shape {
   unsigned ring_begin;       // likewise the weights
   unsigned flip;             // 0xaaaaaaaa
   Output out;
+  // With group scales.
+  Groups groups;
+  unsigned scale_begin;       // byte of shared memory where the scales start
+  unsigned part_bytes;        // of a warp's x without the sums of its segments
+  unsigned segments_of_tile;  // 1, 2 or 4
+  unsigned segment_mask;      // bit w: word w of a tile ends a segment
 };
+
+/// A lane's bytes of a tile to its place in the ring.
+__device__ __forceinline__ void copy_share(std::uint32_t slot, const std::uint8_t* from) {
+#pragma unroll
+  for (int s = 0; s < kStrips; ++s) {
+    ptx::cp_async_16(slot + s * kStripBytes, from + s * kStripBytes);
+  }
+}
+
+/// And from there, once it has arrived.
+__device__ __forceinline__ void load_share(uint4 (&weights)[kStrips], std::uint32_t slot) {
+#pragma unroll
+  for (int i = 0; i < kStrips; ++i) {
+    weights[i] = ptx::shared_load(slot + i * kStripBytes);
+  }
+}
+
+/// Copies the scales of the groups that begin in the `segments` segments from `first` on, of 32 rows from `rows32` * 32 on,
+/// to their places among `scales`, [group][32]. A group of several warps is copied by the one in which it begins.
+__device__ __forceinline__ void copy_scales(const Groups& groups, unsigned rows32, unsigned first,
+                                            unsigned segments, std::uint32_t scales, unsigned lane) {
+  const unsigned shift = groups.half ? 2 : 3;  // of the 16-byte units of a group's 32 rows
+  const auto per_group = static_cast<unsigned>(groups.per_group);
+  unsigned begin = first;
+  unsigned end = min(first + segments, static_cast<unsigned>(groups.segments));
+  if (per_group > 1) {
+    begin = (begin + per_group - 1) / per_group;
+    end = (end + per_group - 1) / per_group;
+  }
+  const std::uint8_t* const from =
+      static_cast<const std::uint8_t*>(groups.scale) +
+      ((std::uint64_t{rows32 / 2} * static_cast<unsigned>(groups.count) * 2 + rows32 % 2) << shift) * 16;
+#pragma unroll 1
+  for (unsigned i = (begin << shift) + lane; i < end << shift; i += 32) {
+    const unsigned group = i >> shift;
+    ptx::cp_async_16(scales + i * 16, from + std::uint64_t{i + (group << shift)} * 16);
+  }
+}
 
 /// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
 /// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
 /// weights.
-template <bool kProgrammatic>
+template <bool kProgrammatic, bool kGrouped>
 __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
+  constexpr int kSets = kGrouped ? 1 : 2;  // of accumulators: shorter chains
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
   const unsigned q = threadIdx.z;
   const unsigned warp = q * a.row_warps + p;
   const unsigned thread = warp * 32 + lane;
   // Warps beyond the matrix do what the last one does and store nothing.
-  const unsigned inside = min(blockIdx.x * a.row_warps + p, a.groups - 1);
+  const unsigned inside = min(blockIdx.x * a.row_warps + p, a.groups_of_rows - 1);
   const unsigned begin = q * a.part_tiles + min(q, a.part_over);
   unsigned left = a.part_tiles + (q < a.part_over ? 1U : 0U);
   const std::uint8_t* next = a.weights + std::uint64_t{inside / kGroupsPerBlock} * a.row_block_bytes +
@@ -61,6 +120,10 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
       if (i < left) {
         copy_share(ring + i * kShareBytes, next + i * kTileBytes);
       }
+      if (kGrouped && i == kDepth - 1) {
+        copy_scales(a.groups, inside, begin * a.segments_of_tile, left * a.segments_of_tile,
+                    base + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
+      }
       ptx::cp_async_commit();
     }
   };
@@ -70,13 +133,13 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   const unsigned rows = a.row_warps * kWarpRows;
   const unsigned row = blockIdx.x * rows + thread;
   const bool stores = thread < rows && row < static_cast<unsigned>(a.out.out_features);
-  if (thread < (kZeroBytes + rows * 4) / kUnitBytes) {
+  if (thread < (kZeroBytes + (kGrouped ? 0 : rows * 4)) / kUnitBytes) {
     *reinterpret_cast<uint4*>(shared + thread * kUnitBytes) = uint4{0, 0, 0, 0};
   }
   RowFactors factors;
   float s = 0.0F;
   if (stores) {
-    factors = load_factors(a.out, row);
+    factors = load_factors<!kGrouped>(a.out, row);
   }
   if constexpr (kProgrammatic) {
     ptx::wait_for_predecessor();
@@ -101,32 +164,56 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     start_weights();
   }
   if (stores) {
-    s = a.out.token_scale[0];
+    s = kGrouped && a.groups.token_groups ? 1.0F : a.out.token_scale[0];
   }
   next += kDepth * kTileBytes;
   ptx::opaque(next);
   __syncthreads();  // the zeros are there
   std::uint8_t* const x = shared + a.x_begin + warp * a.x_bytes;
+  const auto* segment_x_sum = reinterpret_cast<const std::int32_t*>(x + a.part_bytes);
   std::int32_t x_sum = 0;
   const auto keep_x = [&](unsigned i, const uint4& v) {
-    *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-    x_sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, x_sum))));
+    if (!kGrouped) {
+      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
+      x_sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, x_sum))));
+      return;
+    }
+    // All lanes are here: those beyond the part have zeros. A segment is 8, 4 or 2 units of neighbouring lanes.
+    std::int32_t sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, 0))));
+#pragma unroll
+    for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
+      const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum, static_cast<int>(step));
+      sum += step * a.segments_of_tile < kUnitsPerTile ? other : 0;
+    }
+    if (i < units) {
+      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
+      if (i * a.segments_of_tile % kUnitsPerTile == 0) {
+        reinterpret_cast<std::int32_t*>(x + a.part_bytes)[i * a.segments_of_tile / kUnitsPerTile] = sum;
+      }
+    }
   };
 #pragma unroll
   for (unsigned i = 0; i < kUnitsInFlight; ++i) {
-    if (lane + i * 32 < units) {
+    if (kGrouped || lane + i * 32 < units) {
       keep_x(lane + i * 32, unit[i]);
     }
   }
 #pragma unroll 1
-  for (unsigned i = lane + kUnitsInFlight * 32; i < units; i += 32) {
-    keep_x(i, load_x(i));
+  for (unsigned first = kUnitsInFlight * 32; first < units; first += 32) {
+    if (kGrouped || first + lane < units) {
+      keep_x(first + lane, first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0});
+    }
   }
-  x_sum = __reduce_add_sync(0xffffffffU, x_sum);
+  if (!kGrouped) {
+    x_sum = __reduce_add_sync(0xffffffffU, x_sum);
+  }
   __syncwarp();
 
   LaneInputs inputs = lane_inputs(lane, base, base + a.x_begin + warp * a.x_bytes);
   std::int32_t sums[kSets][kStrips][4] = {};
+  auto* const segment_sums = reinterpret_cast<std::int32_t*>(shared + kZeroBytes) +
+                             p * static_cast<unsigned>(a.groups.segments) * kWarpRows;
+  std::int32_t* to = segment_sums + begin * a.segments_of_tile * kWarpRows + lane / 4;
   std::uint32_t slot = ring;
   const std::uint32_t last_slot = ring + (kDepth - 1) * kShareBytes;
 #pragma unroll 1
@@ -134,7 +221,35 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     ptx::cp_async_wait<kDepth - 1>();
     uint4 weights[kStrips];
     load_share(weights, slot);
-    multiply_tile(sums, weights, inputs.address, a.flip);
+    if constexpr (kGrouped) {
+      multiply_tile(sums, weights, inputs.address, a.flip, [&](int word) {
+        if (word < 3 && (a.segment_mask >> word & 1U) == 0) {
+          return;
+        }
+        // What a last tile holds beyond the inputs is no segment.
+        if (lane % 4 == 0 && to < segment_sums + a.groups.segments * kWarpRows) {
+          const std::int32_t of_x = *segment_x_sum;
+#pragma unroll
+          for (int i = 0; i < kStrips; ++i) {
+            std::int32_t two[2];
+            row_sums(sums[0][i], of_x, two);
+            to[i * kStripRows] = two[0];
+            to[i * kStripRows + 8] = two[1];
+          }
+        }
+        ++segment_x_sum;
+        to += kWarpRows;
+#pragma unroll
+        for (int i = 0; i < kStrips; ++i) {
+#pragma unroll
+          for (int j = 0; j < 4; ++j) {
+            sums[0][i][j] = 0;
+          }
+        }
+      });
+    } else {
+      multiply_tile(sums, weights, inputs.address, a.flip);
+    }
     if (left > kDepth) {
       copy_share(slot, next);
     }
@@ -146,37 +261,67 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     inputs.address += inputs.step;
   }
   auto* const sums_of_rows = reinterpret_cast<std::int32_t*>(shared + kZeroBytes);
-  add_sums(sums_of_rows + p * kWarpRows, lane, sums, x_sum);
-  __syncthreads();
-  if (stores) {
-    store_output(a.out, a.out.type, 0, static_cast<int>(row),
-                 output_value(sums_of_rows[thread], s, factors.beta, factors.bias));
+  if constexpr (kGrouped) {
+    ptx::cp_async_wait<0>();  // the scales
+    __syncthreads();
+    if (stores) {
+      // Thread p * 32 + lane is in warp (p, 0) or, where it is not, in one that knows as much.
+      const unsigned of = thread / 32;
+      const std::int32_t* from = sums_of_rows + of * a.groups.segments * kWarpRows + lane;
+      const std::uint8_t* scales = shared + a.scale_begin +
+                                   of * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4) +
+                                   scale_place(static_cast<int>(lane)) * (a.groups.half ? 2 : 4);
+      const float acc = a.groups.half ? sum_of_groups<8, true>(a.groups, from, scales, a.out.token_scale)
+                                      : sum_of_groups<8, false>(a.groups, from, scales, a.out.token_scale);
+      store_output(a.out, a.out.type, 0, static_cast<int>(row), __fadd_rn(__fmul_rn(acc, s), factors.bias));
+    }
+  } else {
+    add_sums(sums_of_rows + p * kWarpRows, lane, sums, x_sum);
+    __syncthreads();
+    if (stores) {
+      store_output(a.out, a.out.type, 0, static_cast<int>(row),
+                   output_value(sums_of_rows[thread], s, factors.beta, factors.bias));
+    }
   }
 }
 
 }  // namespace
 
-void launch_ring(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream) {
-  const LaunchShape launch_shape =
-      shape_of_warps(how.blocks, how.row_warps, how.k_warps, how.shared_bytes, programmatic);
+void launch_ring(const Launch& how, const ProductArguments& arguments, const Groups& groups,
+                 bool programmatic, Stream stream) {
   const int k_tiles = arguments.tiles_along_k;
+  const RingBytes bytes = ring_bytes(how, k_tiles, groups);
+  const LaunchShape launch_shape =
+      shape_of_warps(how.blocks, how.row_warps, how.k_warps, bytes.all(how), programmatic);
+  const int segments_of_tile = groups.count > 0 ? kTileInputs / groups.segment : 0;
+  const int scale_begin = kZeroBytes + bytes.sums;
+  const int x_begin = scale_begin + bytes.scales;
+  const int warps = how.row_warps * how.k_warps;
   const Shape shape{.weights = arguments.weights,
                     .q = arguments.q,
                     .row_block_bytes = static_cast<unsigned>(k_tiles) * kTileBytes,
                     .part_tiles = static_cast<unsigned>(k_tiles / how.k_warps),
                     .part_over = static_cast<unsigned>(k_tiles % how.k_warps),
-                    .groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / kStrips),
+                    .groups_of_rows = static_cast<unsigned>(strips_of(arguments.out.out_features) / kStrips),
                     .row_bytes = static_cast<unsigned>(arguments.row_bytes),
                     .row_warps = static_cast<unsigned>(how.row_warps),
-                    .x_begin = static_cast<unsigned>(ring_x_begin(how)),
-                    .x_bytes = static_cast<unsigned>(ring_x_bytes(how, k_tiles)),
-                    .ring_begin = static_cast<unsigned>(ring_begin(how, k_tiles)),
+                    .x_begin = static_cast<unsigned>(x_begin),
+                    .x_bytes = static_cast<unsigned>(bytes.x),
+                    .ring_begin = static_cast<unsigned>(x_begin + warps * bytes.x),
                     .flip = 0xaaaaaaaaU,
-                    .out = arguments.out};
-  if (programmatic) {
-    launch<decode_one_ring_kernel<true>>("decode_one", launch_shape, stream, shape);
+                    .out = arguments.out,
+                    .groups = groups,
+                    .scale_begin = static_cast<unsigned>(scale_begin),
+                    .part_bytes = static_cast<unsigned>(ceil_div(k_tiles, how.k_warps)) * kTileInputs,
+                    .segments_of_tile = static_cast<unsigned>(segments_of_tile),
+                    .segment_mask = groups.count > 0 ? segment_mask(segments_of_tile) : 0};
+  const auto start = [&]<bool kProgrammatic, bool kGrouped>() {
+    launch<decode_one_ring_kernel<kProgrammatic, kGrouped>>("decode_one", launch_shape, stream, shape);
+  };
+  if (groups.count > 0) {
+    programmatic ? start.operator()<true, true>() : start.operator()<false, true>();
   } else {
-    launch<decode_one_ring_kernel<false>>("decode_one", launch_shape, stream, shape);
+    programmatic ? start.operator()<true, false>() : start.operator()<false, false>();
   }
 }
 

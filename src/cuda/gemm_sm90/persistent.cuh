@@ -7,7 +7,11 @@
 //   warps 4-7     consumers, rows of the second half                    232
 //   warp 8        one thread: tokens by TMA                             40
 //   warp 9        one thread: weights by bulk copies                    40
-//   warps 10, 11  nothing: setmaxnreg works on whole warpgroups         40
+//   warp 10       one thread: group scales, where there are any         40
+//   warp 11       nothing: setmaxnreg works on whole warpgroups         40
+//
+// A tile with one warpgroup of consumers (groups_ahead.cuh) has its producers in warps 4-6, and 255 registers for every
+// thread.
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.
 // Outputs of 16 bits go through shared memory: stmatrix transposes them into [token][64 rows] panels with
@@ -25,22 +29,23 @@
 
 namespace trit::cuda {
 
-inline constexpr int kPersistentThreads = kConsumerThreads + 128;
-
 template <class T>
 struct PersistentShared {
   static constexpr int kPanelBytes = T::kTokens * 128;  // [token][64 rows of 16 bits]
-  static constexpr int kStagingBytes = 2 * T::kRowBlocks * kPanelBytes;
-  static constexpr int kScaleBytes = 2 * T::kTokens * 4;  // one copy per warpgroup: each has its own barrier
+  static constexpr int kStagingBytes = T::kBlocks * kPanelBytes;
+  static constexpr int kScaleBytes =
+      T::kWarpgroups * T::kTokens * 4;  // a copy each: each has its own barrier
   static constexpr int kGroupScaleBytes = T::Operand::kGrouped ? 2 * kScaleBytes : 0;  // two of each
   static constexpr int kFixedBytes = kStagingBytes + kScaleBytes + kGroupScaleBytes;
-  static constexpr int kStages = (kSharedBytes - kFixedBytes) / (T::kStageBytes + 16);
-  static constexpr int kBytes = kFixedBytes + kStages * (T::kStageBytes + 16);
+  static constexpr int kRingScaleBytes = GroupRing<T>::kStageBytes;
+  static constexpr int kStages = (kSharedBytes - kFixedBytes) / (T::kStageBytes + kRingScaleBytes + 16);
+  static constexpr int kBytes = kFixedBytes + kStages * (T::kStageBytes + kRingScaleBytes + 16);
 
   static constexpr int kStaging = kStages * T::kStageBytes;
   static constexpr int kScales = kStaging + kStagingBytes;
   static constexpr int kGroupScales = kScales + kScaleBytes;
-  static constexpr int kBarriers = kGroupScales + kGroupScaleBytes;
+  static constexpr int kRingScales = kGroupScales + kGroupScaleBytes;
+  static constexpr int kBarriers = kRingScales + kStages * kRingScaleBytes;
 
   static_assert(kStages >= 3, "a ring of fewer than three stages does not hide the latency of memory");
 };
@@ -116,7 +121,7 @@ __device__ __forceinline__ void store_tile(const GemmSm90Parameters& p, const fl
 }
 
 template <class T>
-__global__ void __launch_bounds__(kPersistentThreads, 1)
+__global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
     gemm_sm90_persistent_kernel(const __grid_constant__ TensorMap x_map,
                                 const __grid_constant__ TensorMap y_map,
                                 const __grid_constant__ GemmSm90Parameters p) {
@@ -124,10 +129,12 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
   std::uint8_t* const shared = dynamic_shared();
   const std::uint32_t base = ptx::shared_address(shared);
   const Ring ring{base, base + Shared::kBarriers, base + Shared::kBarriers + 8 * Shared::kStages,
-                  Shared::kStages};
+                  Shared::kStages, base + Shared::kRingScales};
+  constexpr int kProducers = T::kConsumerThreads;  // the first of their threads
+  const std::int32_t steps = T::kStepTiles == 1 ? p.k_tiles : ceil_div(p.k_tiles, T::kStepTiles);
   const std::int32_t warp = static_cast<std::int32_t>(threadIdx.x) / 32;
   if (threadIdx.x == 0) {
-    ring.initialise();
+    ring.initialise<T>();
     ptx::fence_barrier_init();
   }
   __syncthreads();
@@ -135,24 +142,35 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
   RingPosition position;
   const auto first_tile = static_cast<std::int32_t>(blockIdx.x);
   const auto tile_stride = static_cast<std::int32_t>(gridDim.x);
-  if (warp >= kConsumerWarps) {
-    ptx::registers_decrease<40>();
-    if (threadIdx.x == kConsumerThreads) {
+  if (warp >= T::kConsumerWarps) {
+    if constexpr (T::kWarpgroups == 2) {
+      ptx::registers_decrease<40>();
+    }
+    if (threadIdx.x == kProducers) {
       ptx::prefetch_tensor_map(&x_map);
       ptx::wait_for_predecessor();
       for (std::int32_t tile = first_tile; tile < p.order.tiles; tile += tile_stride) {
         const TilePosition at = tile_position(p.order, tile);
-        produce_tokens<T>(ring, position, &x_map, at.token_tile * T::kTokens, 0, p.k_tiles);
+        produce_tokens<T>(ring, position, &x_map, at.token_tile * T::kTokens, 0, steps);
       }
-    } else if (threadIdx.x == kConsumerThreads + 32) {
+    } else if (threadIdx.x == kProducers + 32) {
       // Weights are never written by the kernel before: no wait for it.
       for (std::int32_t tile = first_tile; tile < p.order.tiles; tile += tile_stride) {
         const TilePosition at = tile_position(p.order, tile);
-        produce_weights<T>(ring, position, p, at.row_tile * 2 * T::kRowBlocks, 0, p.k_tiles);
+        produce_weights<T>(ring, position, p, at.row_tile * T::kBlocks, 0, steps);
+      }
+    } else if (T::Operand::kGrouped && threadIdx.x == kProducers + 64) {
+      if constexpr (T::Operand::kGrouped) {
+        for (std::int32_t tile = first_tile; tile < p.order.tiles; tile += tile_stride) {
+          const TilePosition at = tile_position(p.order, tile);
+          produce_scales<T>(ring, position, p, at.row_tile * T::kBlocks, steps);
+        }
       }
     }
   } else {
-    ptx::registers_increase<232>();
+    if constexpr (T::kWarpgroups == 2) {
+      ptx::registers_increase<232>();
+    }
     const std::int32_t group = warp / 4;
     const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x) % 128;
     const std::int32_t thread_row = 16 * (warp % 4) + (thread % 32) / 4;
@@ -185,10 +203,10 @@ __global__ void __launch_bounds__(kPersistentThreads, 1)
       std::int32_t acc[T::kRowBlocks][T::kAccumulators];
       if constexpr (T::Operand::kGrouped) {
         auto* const group_scales = reinterpret_cast<float*>(shared + Shared::kGroupScales);
-        multiply_groups<T>(ring, position, p, group, thread, row, token,
-                           group_scales + group * 2 * T::kTokens, acc);
+        multiply_groups<T>(ring, position, p, group, thread, token, group_scales + group * 2 * T::kTokens,
+                           acc);
       } else {
-        multiply<T>(ring, position, p.k_tiles, group, thread, acc);
+        multiply<T>(ring, position, steps, group, thread, acc);
       }
 #pragma unroll
       for (int i = 0; i < (T::kTokens + 127) / 128; ++i) {
@@ -225,7 +243,7 @@ constexpr GemmSm90Instance persistent_instance() {
   return {{GemmSm90Kernel::persistent, T::kRows, T::kTokens}, [](const GemmSm90Launch& l) {
             launch<gemm_sm90_persistent_kernel<T>>("gemm_sm90_persistent",
                                                    {.grid = {static_cast<unsigned>(l.blocks)},
-                                                    .block = {kPersistentThreads},
+                                                    .block = {T::kConsumerThreads + 128},
                                                     .shared_bytes = PersistentShared<T>::kBytes,
                                                     .programmatic = l.programmatic},
                                                    l.stream, l.x_map, l.y_map, l.parameters);

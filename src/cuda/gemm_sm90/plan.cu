@@ -29,22 +29,27 @@ const GemmSm90Instance* instance_of(const GemmSm90Plan& plan) {
   return nullptr;
 }
 
-/// The compiled tile for a plan with group scales: of the plan's tokens or, of a kind that has fewer tiles, the
-/// largest that is no larger, else the smallest.
+/// The compiled tile for a plan with group scales: of the plan's rows and tokens or, of a kind that has fewer tiles,
+/// the one with the most tokens that are no more, else with the fewest.
 const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups, bool general) {
-  const auto instances = gemm_sm90_groups(kTileInputs / groups.segment, general);
-  const auto found = std::ranges::find_if(
-      instances, [&](const GemmSm90Instance& instance) { return instance.tile.tokens <= plan.tokens; });
-  return found != instances.end() ? &*found : &instances.back();
+  const GemmSm90Instance* found = nullptr;
+  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, general)) {
+    // In the order of rows, and of tokens from the most on.
+    if (instance.tile.rows == plan.rows && (found == nullptr || found->tile.tokens > plan.tokens)) {
+      found = &instance;
+    }
+  }
+  return found;
 }
 
 bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape) {
   const auto& plan = std::get<GemmSm90Plan>(of);
   if (shape.group > 0) {
-    const Groups groups = groups_of_shape(shape.in_features, shape.group);
+    const GemmSm90Instance* const instance =
+        group_instance_of(plan, groups_of_shape(shape.in_features, shape.group), false);
     return device.compute_capability == 90 && shape.in_features <= kMaxGemmSm90Inputs &&
            shape.tokens <= kMaxGemmSm90Extent && shape.out_features <= kMaxGemmSm90Extent &&
-           plan.split == 1 && group_instance_of(plan, groups, false)->tile == tile_of(plan);
+           plan.split == 1 && instance != nullptr && instance->tile == tile_of(plan);
   }
   return device.compute_capability == 90 && shape.in_features <= kMaxGemmSm90Inputs &&
          shape.tokens <= kMaxGemmSm90Extent && shape.out_features <= kMaxGemmSm90Extent &&
@@ -53,18 +58,14 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
          plan.split <= std::max<std::int64_t>(1, ceil_div<std::int64_t>(shape.in_features, 256));
 }
 
-/// With group scales: the compiled tile with the least estimate. Nothing for few tokens, where decode reads
-/// the weights once as well.
+/// With group scales: the compiled tile with the least estimate.
 std::optional<ProductPlan> choose_groups(const Device& device, const ProductShape& shape) {
-  if (shape.tokens <= 16) {
-    return std::nullopt;
-  }
   const Groups groups = groups_of_shape(shape.in_features, shape.group);
   const GemmSm90Instance* best = nullptr;
   double best_clocks = 0;
   for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, false)) {
-    const double clocks =
-        estimated_group_clocks(instance.tile, shape.tokens, shape.out_features, device.multiprocessors);
+    const double clocks = estimated_group_clocks(instance.tile, shape.tokens, shape.out_features,
+                                                 shape.in_features, device.multiprocessors);
     if (best == nullptr || clocks < best_clocks) {
       best = &instance;
       best_clocks = clocks;
@@ -84,19 +85,16 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
-  if (shape.tokens <= 8 || device.compute_capability != 90) {
+  if (shape.tokens <= (shape.group > 0 ? 1 : 8) || device.compute_capability != 90) {
     return;
   }
   if (shape.group > 0) {
-    for (const GemmSm90Tile& tile : kGemmSm90Tiles) {
-      const GemmSm90Plan plan{true, tile.rows, tile.tokens, 1};
-      if (tile.kernel == GemmSm90Kernel::persistent && fits(device, plan, shape)) {
+    const Groups groups = groups_of_shape(shape.in_features, shape.group);
+    for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, false)) {
+      const GemmSm90Plan plan{true, instance.tile.rows, instance.tile.tokens, 1};
+      if (fits(device, plan, shape)) {
         plans.emplace_back(plan);
       }
-    }
-    const GemmSm90Plan narrow{true, 128, 32, 1};
-    if (fits(device, narrow, shape)) {
-      plans.emplace_back(narrow);
     }
     return;
   }

@@ -25,6 +25,8 @@
 
 namespace trit::cuda {
 
+inline constexpr int kConsumerThreads = 256;  // two warpgroups
+inline constexpr int kConsumerWarps = kConsumerThreads / 32;
 inline constexpr int kSplitThreads = kConsumerThreads + 64;
 inline constexpr int kSplitStepTiles = 2;
 
@@ -72,7 +74,7 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
     ++owned;
   }
   if (threadIdx.x == 0) {
-    ring.initialise();
+    ring.initialise<T>();
     ptx::barrier_init(parts_barrier, 1);
     ptx::fence_barrier_init();
     ptx::barrier_arrive_expect(parts_barrier, owned * (p.split - 1) * Shared::kOctetBytes);
@@ -93,7 +95,7 @@ __global__ void __launch_bounds__(kSplitThreads, 1)
       ptx::wait_for_predecessor();
       produce_tokens<T>(ring, position, &x_map, token, first_step, steps);
     } else if (threadIdx.x == kConsumerThreads + 32) {
-      produce_weights<T>(ring, position, p, row_tile * 2 * T::kRowBlocks, first_step, steps);
+      produce_weights<T>(ring, position, p, row_tile * T::kBlocks, first_step, steps);
     }
     __syncwarp();
     if (p.split > 1) {

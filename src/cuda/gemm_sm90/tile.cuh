@@ -6,14 +6,16 @@
 //   acc[row, token] = sum over k of t[row, k] * q[token, k]        t ternary, q int8, acc int32: exact
 //
 // Operands are swapped: the weights are wgmma's A operand, unpacked in registers, and the tokens its B
-// operand, in shared memory as TMA writes them. A block has 8 consumer warps in two warpgroups; warpgroup g
-// takes the row blocks (64 rows) g * kRowBlocks ... of the tile, and all of its tokens.
+// operand, in shared memory as TMA writes them. A block has 8 consumer warps in two warpgroups (4 in one, where few rows
+// have group scales); warpgroup g takes the row blocks (64 rows) g * kRowBlocks ... of the tile, and all of its
+// tokens.
 //
 // A ring stage is kStepTiles * 128 inputs:
 //   tokens   kStepTiles boxes of [kTokens][128 bytes], 128-byte swizzle
-//   weights  2 * kRowBlocks row blocks of kStepTiles tiles of 2 KiB
-// Barriers per stage: full (2 arrivals: the token producer and the weight producer, each with its bytes),
-// empty (8 arrivals: every consumer warp, since each of them reads weights).
+//   weights  kBlocks row blocks of kStepTiles tiles of 2 KiB
+//   scales   with group scales, elsewhere in shared memory (group_ring.cuh)
+// Barriers per stage: full (2 arrivals: the token producer and the weight producer, each with its bytes; 3 with
+// group scales), empty (8 or 4 arrivals: every consumer warp, since each of them reads weights).
 #pragma once
 
 #include <cstdint>
@@ -24,8 +26,6 @@
 
 namespace trit::cuda {
 
-inline constexpr int kConsumerWarps = 8;  // two warpgroups
-inline constexpr int kConsumerThreads = 32 * kConsumerWarps;
 /// Arrivals that free a stage: one per warp, after __syncwarp. compute-sanitizer's racecheck does not follow
 /// __syncwarp, so every lane arrives in its build (TRIT_RACECHECK).
 #if defined(TRIT_RACECHECK)
@@ -38,20 +38,24 @@ inline constexpr int kSharedAlignment = 1024;  // of a swizzled box
 inline constexpr int kSharedBytes = 227 * 1024;
 
 /// kRowBlocks: blocks of 64 rows per consumer warpgroup. kTokens: wgmma's N. kStepTiles: 128-input tiles per
-/// stage.
-template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand>
+/// stage. kWarpgroups: of consumers.
+template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand, int kWarpgroups_ = 2>
 struct Tile {
   using Operand = Operand_;
+  static constexpr int kWarpgroups = kWarpgroups_;
+  static constexpr int kConsumerWarps = 4 * kWarpgroups;
+  static constexpr int kConsumerThreads = 32 * kConsumerWarps;
   static constexpr int kTileBytes = Operand::kTileBytes;
   static constexpr int kRowBlocks = kRowBlocks_;
   static constexpr int kTokens = kTokens_;
   static constexpr int kStepTiles = kStepTiles_;
-  static constexpr int kRows = 2 * kRowBlocks * kTileRows;
+  static constexpr int kBlocks = kWarpgroups * kRowBlocks;
+  static constexpr int kRows = kBlocks * kTileRows;
   static constexpr int kOctets = kTokens / 8;
   static constexpr int kAccumulators = kTokens / 2;           // per thread and row block
   static constexpr int kTokenBytes = kTokens * kBoxRowBytes;  // of one box
   static constexpr int kStepTokenBytes = kStepTiles * kTokenBytes;
-  static constexpr int kStepWeightBytes = 2 * kRowBlocks * kStepTiles * kTileBytes;
+  static constexpr int kStepWeightBytes = kBlocks * kStepTiles * kTileBytes;
   static constexpr int kStageBytes = kStepTokenBytes + kStepWeightBytes;
 
   static_assert(kTokens % 16 == 0 && kTokens <= 256, "a token tile is a multiple of 16 that wgmma has");
@@ -76,11 +80,13 @@ struct Ring {
   std::uint32_t full;   // barrier i at full + 8 i
   std::uint32_t empty;  // barrier i at empty + 8 i
   std::int32_t stages;
+  std::uint32_t scales = 0;  // of stage i at scales + i * GroupRing<T>::kStageBytes
 
+  template <class T>
   __device__ void initialise() const {
     for (std::int32_t stage = 0; stage < stages; ++stage) {
-      ptx::barrier_init(full + 8 * stage, 2);
-      ptx::barrier_init(empty + 8 * stage, kConsumerWarps * kArrivingLanes);
+      ptx::barrier_init(full + 8 * stage, T::Operand::kGrouped ? 3 : 2);
+      ptx::barrier_init(empty + 8 * stage, T::kConsumerWarps * kArrivingLanes);
     }
   }
 };
@@ -111,7 +117,7 @@ template <class T>
 __device__ __forceinline__ void produce_weights(const Ring& ring, RingPosition& position,
                                                 const GemmSm90Parameters& p, std::int32_t row_block,
                                                 std::int32_t step, std::int32_t steps) {
-  constexpr int kBlocks = 2 * T::kRowBlocks;
+  constexpr int kBlocks = T::kBlocks;
   const std::int64_t block_bytes = static_cast<std::int64_t>(p.k_tiles) * T::kTileBytes;
   const std::uint8_t* source[kBlocks];
 #pragma unroll

@@ -71,18 +71,28 @@ constexpr std::int32_t largest_split(const GemmSm90Tile& tile) {
   return tile.rows == 256 ? 4 : kMaxGemmSm90Split;
 }
 
-/// The persistent kernel with group scales: clocks but for the inputs, which all tiles have alike. Each of the two
-/// warpgroups multiplies, 4 wgmma of the tile's tokens or the A operand's 36 clocks, and adds up, while the
-/// other one does the same.
+/// The persistent kernel with group scales, in clocks: counted from its machine code (docs/design/cuda-groups.md),
+/// not fitted.
 constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t tokens,
-                                        std::int64_t out_features, std::int32_t multiprocessors) {
+                                        std::int64_t out_features, std::int64_t in_features,
+                                        std::int32_t multiprocessors) {
   const std::int64_t tiles =
       (out_features + tile.rows - 1) / tile.rows * ((tokens + tile.tokens - 1) / tile.tokens);
   const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
+  const std::int64_t k_tiles = (in_features + 127) / 128;
+  // Of 128 inputs. A warpgroup multiplies: four wgmma, which take 36 clocks at least, for the A operand.
   const double multiply = 4 * std::max(tile.tokens / 2.0 * 1.16, 36.0);
-  const double add_up = tile.tokens / 2.0 * 3 + 130;
-  const double producer = 376;
-  return static_cast<double>(waves) * std::max({2 * multiply, multiply + add_up, producer});
+  // And it adds up: two clocks of the ALU for each sum's conversion, and unpacking, waiting, addressing.
+  const double add_up = tile.tokens / 2.0 * 2.2 + 95;
+  // Bytes: of all multiprocessors at once from the second-level cache, and of one.
+  const double active = static_cast<double>(std::min<std::int64_t>(tiles, multiprocessors));
+  const double bytes = tile.rows * 32 + tile.tokens * 128;
+  const double cache = bytes / std::min(34.6 * multiprocessors / active, 64.0);
+  // Two warpgroups take turns; one has the next wgmma under way while it adds up, but for the last of four tiles.
+  const double step = tile.rows == 128 ? std::max({2 * multiply, multiply + add_up + 60, cache, 376.0})
+                                       : std::max({multiply + 25, add_up + 15, cache});
+  const double start = 1500 + tile.rows * tile.tokens / 16.0;  // of a tile, and its outputs
+  return static_cast<double>(waves) * (static_cast<double>(k_tiles) * step + start);
 }
 
 struct GemmSm90Choice {

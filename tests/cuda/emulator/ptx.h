@@ -113,6 +113,11 @@ inline uint4 shared_load(std::uint32_t address) {
   return value;
 }
 
+inline void shared_load(std::uint32_t address, std::uint32_t& value) {
+  emulator::check_shared(emulator::shared_pointer(address), 4, 4, "ld.shared");
+  std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
+}
+
 inline void shared_load(std::uint32_t address, uint2& value) {
   emulator::check_shared(emulator::shared_pointer(address), 8, 8, "ld.shared.v2");
   std::memcpy(&value, emulator::shared_pointer(address), sizeof value);

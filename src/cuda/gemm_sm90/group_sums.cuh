@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT
+//
+// acc = fma((float)isum, w, acc), group after group, in a consumer thread's registers.
+#pragma once
+
+#include "cuda/gemm_sm90/group_ring.cuh"
+
+namespace trit::cuda {
+
+/// What a consumer thread adds up over the groups of a tile.
+template <class T>
+class GroupSums {
+  using Operand = typename T::Operand;
+
+ public:
+  /// `token`: the tile's first. `token_scales`: [2][kTokens] in shared memory, of this warpgroup.
+  __device__ __forceinline__ GroupSums(const GemmSm90Parameters& p, std::int32_t warpgroup,
+                                       std::int32_t thread, std::int32_t token, float* token_scales)
+      : groups_(p.groups),
+        segments_left_(p.groups.segments),
+        warpgroup_(warpgroup),
+        thread_(thread),
+        has_token_(p.groups.token_groups && thread < T::kTokens && token + thread < p.tokens),
+        from_token_(p.group_token_scales + std::int64_t{token + thread} * p.groups.count),
+        token_scales_(token_scales) {
+    if constexpr (Operand::kGeneral) {
+      static_assert(T::kTokens <= 128, "a thread loads one token's scale");
+      next_token_ = load_token(0);
+    }
+  }
+
+  /// Segments of the group at hand that were counted.
+  __device__ __forceinline__ std::int32_t in_group() const { return in_group_; }
+
+  /// Counts a segment; true where it completes a group. What a last tile holds beyond the inputs is zero and
+  /// belongs to no group.
+  __device__ __forceinline__ bool end_segment() {
+    --segments_left_;
+    ++in_group_;
+    const bool complete = segments_left_ >= 0 && (in_group_ == groups_.per_group || segments_left_ == 0);
+    in_group_ = complete ? 0 : in_group_;
+    return complete;
+  }
+
+  /// The same where every segment is a group.
+  __device__ __forceinline__ bool end_group() { return --segments_left_ >= 0; }
+
+  __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kRowBlocks][T::kAccumulators],
+                                      const RowScales<T>& scales) {
+    constexpr float kFactor = 1.0F / (1 << kCodeShift);
+    const float* token_scale = token_scales_ + g_ % 2 * T::kTokens;
+    if constexpr (Operand::kGeneral) {
+      if (thread_ < T::kTokens) {
+        token_scales_[g_ % 2 * T::kTokens + thread_] = next_token_;
+      }
+      next_token_ = load_token(g_ + 1);
+      ptx::named_barrier(1 + warpgroup_, 128);
+      token_scale += 2 * (thread_ % 4);
+    }
+#pragma unroll
+    for (int block = 0; block < T::kRowBlocks; ++block) {
+      float scale[2];
+      scales.floats(block, scale);
+      const float folded[2] = {__fmul_rn(scale[0], kFactor), __fmul_rn(scale[1], kFactor)};
+#pragma unroll
+      for (int i = 0; i < T::kAccumulators; ++i) {
+        const float sum = __int2float_rn(sums[block][i]);
+        float& to = acc_[block][i];
+        if constexpr (Operand::kGeneral) {
+          const float w = __fmul_rn(scale[i / 2 % 2], token_scale[i / 4 * 8 + i % 2]);
+          to = __fmaf_rn(__fmul_rn(sum, kFactor), w, to);
+        } else {
+          to = __fmaf_rn(sum, folded[i / 2 % 2], to);
+        }
+      }
+    }
+    ++g_;
+  }
+
+  /// Bits of float32.
+  __device__ __forceinline__ void move_to(std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) const {
+#pragma unroll
+    for (int block = 0; block < T::kRowBlocks; ++block) {
+#pragma unroll
+      for (int i = 0; i < T::kAccumulators; ++i) {
+        result[block][i] = static_cast<std::int32_t>(__float_as_uint(acc_[block][i]));
+      }
+    }
+  }
+
+ private:
+  /// Of group g, for token `thread` of the tile.
+  __device__ __forceinline__ float load_token(std::int32_t g) const {
+    return has_token_ ? from_token_[min(g, groups_.count - 1)] : 1.0F;
+  }
+
+  const Groups& groups_;
+  std::int32_t segments_left_;
+  std::int32_t warpgroup_, thread_;
+  bool has_token_;
+  const float* from_token_;
+  float* token_scales_;
+  float next_token_ = 1.0F;
+  std::int32_t in_group_ = 0;
+  std::int32_t g_ = 0;
+  float acc_[T::kRowBlocks][T::kAccumulators] = {};
+};
+
+/// The first n registers, in place.
+template <int n>
+__device__ __forceinline__ void pin_sums(std::int32_t (&sums)[n]) {
+#pragma unroll
+  for (int i = 0; i < n; ++i) {
+    ptx::pin_register(sums[i]);
+  }
+}
+__device__ __forceinline__ void pin_operand(std::uint32_t (&registers)[2][4]) {
+#pragma unroll
+  for (int r = 0; r < 8; ++r) {
+    ptx::pin_register(registers[r / 4][r % 4]);
+  }
+}
+
+/// A consumer warp has read a stage for the last time.
+__device__ __forceinline__ void give_back(std::uint32_t empty, std::int32_t thread) {
+  __syncwarp();
+  if (thread % 32 < kArrivingLanes) {
+    ptx::barrier_arrive(empty);
+  }
+}
+
+/// Where a consumer thread's scales are in the slot of a stage.
+template <class T>
+__device__ __forceinline__ std::uint32_t scales_of_thread(const Ring& ring, std::int32_t warpgroup,
+                                                          std::int32_t thread, std::int32_t slot_bytes) {
+  const std::int32_t place = thread / 32 * kStripRows + thread % 32 / 4 * 2;
+  return ring.scales + warpgroup * T::kRowBlocks * GroupRing<T>::kSlots * slot_bytes +
+         place * (slot_bytes / kTileRows);
+}
+
+}  // namespace trit::cuda
