@@ -3,6 +3,7 @@
 // The kernels of a layer's backward by themselves, each arrangement of them, beside the copy bandwidth:
 //
 //   bench_backward --tokens 2048 --shapes 4096x4096
+//   bench_backward --norm                             arrangements of the norm's backward alone
 //
 // One JSON object a shape on a line: microseconds of each kernel, gradients in bfloat16. Inputs are random; that
 // results are right is what the tests show.
@@ -16,6 +17,7 @@
 #include "cuda/backward/gradient_weight.h"
 #include "cuda/data.h"
 #include "cuda/gpu.h"
+#include "cuda/norm_variants.h"
 #include "trit/cuda_backward.h"
 
 namespace trit::bench {
@@ -61,6 +63,55 @@ class Measurement {
   std::vector<std::string> names_;
   std::vector<Graph> graphs_;
 };
+
+std::vector<std::uint16_t> host_of(const DeviceBuffer<std::uint16_t>& buffer) {
+  std::vector<std::uint16_t> values(buffer.size());
+  check(cudaMemcpy(values.data(), buffer.data(), buffer.bytes(), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  return values;
+}
+
+// The norm's backward in each arrangement, after a check that dx has the bits of the default one.
+void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaStream_t stream) {
+  const auto x = random_bfloat16(product_of(tokens, inputs), 2, stream);
+  const auto u = random_bfloat16(product_of(tokens, inputs), 3, stream);
+  const DeviceBuffer<std::uint16_t> grad_x(product_of(tokens, inputs));
+  const DeviceBuffer<float> rstd(static_cast<std::size_t>(tokens));
+  random_float(rstd.data(), tokens, 0.5F, 1.5F, 5, stream);
+  const DeviceBuffer<float> norm_weight(static_cast<std::size_t>(inputs));
+  random_float(norm_weight.data(), inputs, 0.5F, 1.5F, 7, stream);
+  const DeviceBuffer<float> grad_norm_weight(product_of(2048, inputs));
+  const auto arguments = [&](std::int64_t parts) {
+    return cuda::NormBackward{.grad = u.data(),
+                              .x = x.data(),
+                              .type = DataType::bfloat16,
+                              .tokens = tokens,
+                              .in_features = inputs,
+                              .norm_weight = norm_weight.data(),
+                              .rstd = rstd.data(),
+                              .grad_x = grad_x.data(),
+                              .grad_norm_weight = grad_norm_weight.data(),
+                              .parts = parts};
+  };
+  Measurement measurement(stream, settle);
+  measurement.add("copy_4MK_bytes", [&] {
+    check(cudaMemcpyAsync(grad_x.data(), x.data(), x.bytes(), cudaMemcpyDeviceToDevice, stream), "a copy");
+  });
+  const std::int64_t parts = cuda::norm_backward_parts(tokens);
+  measurement.add("norm_backward", [&] { cuda::norm_backward(arguments(parts), stream); });
+  cuda::norm_backward(arguments(parts), stream);
+  check(cudaStreamSynchronize(stream), "norm_backward");
+  const std::vector<std::uint16_t> wanted = host_of(grad_x);
+  for (const NormVariant& variant : norm_backward_variants(tokens, inputs)) {
+    grad_x.fill_bytes(0xff);
+    variant.run(arguments(variant.parts), stream);
+    check(cudaStreamSynchronize(stream), variant.name.c_str());
+    if (host_of(grad_x) != wanted) {
+      throw Error(variant.name + ": dx differs");
+    }
+    measurement.add(variant.name, [&, variant] { variant.run(arguments(variant.parts), stream); });
+  }
+  measurement.print({inputs, inputs}, tokens);
+}
 
 void measure(const cuda::Device& device, LinearShape shape, std::int64_t tokens, double settle,
              cudaStream_t stream) {
@@ -206,11 +257,14 @@ int run(int argc, char** argv) {
   app.add_option("--tokens", tokens, "rows of the gradient")->type_name("N")->check(apps::whole_number(1));
   app.add_settle(settle, "milliseconds of the same work before each timing");
   app.add_shapes(shapes);
+  bool norm = false;
+  app.add_flag("--norm", norm, "time every arrangement of the norm's backward, and nothing else");
   CLI11_PARSE(app, argc, argv);
   const cuda::Device device = cuda::device_info(0);
   const OwnStream stream;
   for (const LinearShape shape : shapes) {
-    measure(device, shape, tokens, settle, stream.get());
+    norm ? measure_norm(shape.in_features, tokens, settle, stream.get())
+         : measure(device, shape, tokens, settle, stream.get());
   }
   return 0;
 }

@@ -142,8 +142,9 @@ void gradient_weight(const Device& device, const GradientWeight& args, Stream st
 /// and x:
 ///   dL/dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
 ///   dL/dg[k] = sum over rows of u[k] x[k] r
-/// Each operation is rounded by itself in the order of docs/numerics.md, so dL/dx has the CPU's bits. The
-/// sums of dL/dg are made in parts, part p of rows p * M / parts and on, and the caller adds up the parts.
+/// dL/dx: each operation is rounded by itself in the order of docs/numerics.md, so it has the CPU's bits.
+/// dL/dg: sums in fp32 of part p, rows p * M / parts and on; the caller adds up the parts. The order within a
+/// part depends on M, K and parts alone.
 struct NormBackward {
   const void* grad = nullptr;  // u [M, K] of type, aligned to 16
   const void* x = nullptr;     // likewise

@@ -5,8 +5,9 @@
 //   dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
 //   dg[k] = sum over rows of u[k] x[k] r
 //
-// A block takes the rows of one part in order, and loads the next row while it computes. Thread t
-// holds inputs 8 t .. 8 t + 7 of every step of 8 * threads inputs, of u, x and of dg's sums, in registers.
+// Rows of up to 4096 inputs: norm_backward_lanes.cuh. Longer ones, whose sums and inputs would take too many
+// registers there: a block takes the rows of one part in order, and loads the next row while it computes. Thread t
+// holds inputs 8 t .. 8 t + 7 of each of four steps of 8 * threads inputs, of u, x and of dg's sums, in registers.
 //
 //   shared   products g u x [K], fp32: thread j < 256 adds up those of k = j mod 256 in the order of k, as
 //            lane_sum requires, so that dx has the CPU's bits
@@ -14,20 +15,17 @@
 #include <algorithm>
 #include <string>
 
+#include "cuda/backward/norm_backward.h"
+#include "cuda/backward/norm_backward_lanes.cuh"
 #include "cuda/common/checks.h"
-#include "cuda/common/float_bits.cuh"
-#include "cuda/common/lane_sum.cuh"
-#include "cuda/common/launch.cuh"
-#include "trit/cuda_backward.h"
 
 namespace trit::cuda {
 namespace {
 
 constexpr int kEight = 8;  // 16-bit inputs of 16 bytes
 constexpr int kMaxThreads = 512;
-constexpr int kMaxSteps = 4;
-constexpr int kMinThreads = 64;
-constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kMaxSteps;
+constexpr int kSteps = 4;
+constexpr std::int64_t kMaxFeatures = kEight * kMaxThreads * kSteps;
 constexpr std::int64_t kMaxParts = 264;  // two blocks for each of an H200's 132 multiprocessors
 
 template <bool kWeighted>
@@ -44,8 +42,9 @@ __device__ __forceinline__ void weigh_eight(float (&values)[kEight], const float
   }
 }
 
-template <DataType kType, bool kWeighted, int kSteps>
-__global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBackward a) {
+/// kWhole: the threads' steps end where a row does, and no access needs a branch.
+template <DataType kType, bool kWeighted, bool kWhole>
+__global__ __launch_bounds__(kMaxThreads) void norm_backward_columns_kernel(const NormBackward a) {
   const int features = static_cast<int>(a.in_features);
   auto* const products = reinterpret_cast<float*>(dynamic_shared());
   auto* const accumulators = products + features;
@@ -63,14 +62,16 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = step * i + kEight * thread;
-      if (k < features) {
+      if (kWhole || k < features) {
         next_u[i] = *reinterpret_cast<const uint4*>(u_row + k);
         next_x[i] = *reinterpret_cast<const uint4*>(x_row + k);
       }
     }
   };
+  float next_rstd = 0;
   if (begin < end) {
     fetch(begin);
+    next_rstd = a.rstd[begin];
   }
   for (std::int64_t row = begin; row < end; ++row) {
     uint4 u[kSteps];
@@ -80,21 +81,24 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
       u[i] = next_u[i];
       x[i] = next_x[i];
     }
-    const float rstd = a.rstd[row];
+    const float rstd = next_rstd;
+    const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
+    const float share = __fdiv_rn(cube, static_cast<float>(features));
     if (row + 1 < end) {
       fetch(row + 1);
+      next_rstd = a.rstd[row + 1];
     }
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = step * i + kEight * thread;
-      if (k < features) {
+      if (kWhole || k < features) {
         float grad[kEight];
         float value[kEight];
         from_vector<kType>(u[i], grad);
         from_vector<kType>(x[i], value);
 #pragma unroll
         for (int j = 0; j < kEight; ++j) {
-          sums[i][j] = __fadd_rn(sums[i][j], __fmul_rn(grad[j], __fmul_rn(value[j], rstd)));
+          sums[i][j] = __fmaf_rn(grad[j], __fmul_rn(value[j], rstd), sums[i][j]);
         }
         weigh_eight<kWeighted>(grad, a.norm_weight, k);
         auto* const to = reinterpret_cast<float4*>(products + k);
@@ -116,17 +120,19 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
       buffer[lane] = acc;
     }
     __syncthreads();
-    const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
-    const float along =
-        __fmul_rn(__fdiv_rn(cube, static_cast<float>(features)), tree_sum(buffer, thread % 32));
+    const float along = __fmul_rn(share, tree_sum(buffer, thread % 32));
     if (a.grad_x != nullptr) {
       auto* const to = static_cast<std::uint16_t*>(a.grad_x) + row * features;
 #pragma unroll
       for (int i = 0; i < kSteps; ++i) {
         const int k = step * i + kEight * thread;
-        if (k < features) {
+        if (kWhole || k < features) {
           float grad[kEight];
           float value[kEight];
+          for (std::uint32_t* const word :
+               {&u[i].x, &u[i].y, &u[i].z, &u[i].w, &x[i].x, &x[i].y, &x[i].z, &x[i].w}) {
+            ptx::opaque(*word);  // else the floats of the first pass stay in registers
+          }
           from_vector<kType>(u[i], grad);
           from_vector<kType>(x[i], value);
           weigh_eight<kWeighted>(grad, a.norm_weight, k);
@@ -143,7 +149,7 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
 #pragma unroll
     for (int i = 0; i < kSteps; ++i) {
       const int k = step * i + kEight * thread;
-      if (k < features) {
+      if (kWhole || k < features) {
         auto* const out = reinterpret_cast<float4*>(a.grad_norm_weight + part * features + k);
         out[0] = {sums[i][0], sums[i][1], sums[i][2], sums[i][3]};
         out[1] = {sums[i][4], sums[i][5], sums[i][6], sums[i][7]};
@@ -152,37 +158,46 @@ __global__ __launch_bounds__(kMaxThreads) void norm_backward_kernel(const NormBa
   }
 }
 
-template <DataType kType, bool kWeighted, int kSteps>
-void run(const NormBackward& args, unsigned threads, Stream stream) {
-  launch<norm_backward_kernel<kType, kWeighted, kSteps>>(
-      "norm_backward",
-      {.grid = {static_cast<unsigned>(args.parts)},
-       .block = {threads},
-       .shared_bytes = static_cast<unsigned>((args.in_features + 2 * kLanes) * std::int64_t{sizeof(float)})},
-      stream, args);
-}
-
 template <DataType kType, bool kWeighted>
-void run_steps(const NormBackward& args, Stream stream) {
-  const std::int64_t eights = args.in_features / kEight;
-  // Four steps, in small blocks: several of a multiprocessor work on while one waits at a barrier.
-  const std::int64_t steps = std::clamp<std::int64_t>(eights / kMinThreads, 1, kMaxSteps);
-  const auto threads = static_cast<unsigned>(round_up<std::int64_t>(ceil_div(eights, steps), 32));
-  switch (steps) {
-    case 1:
-      return run<kType, kWeighted, 1>(args, threads, stream);
-    case 2:
-      return run<kType, kWeighted, 2>(args, threads, stream);
-    case 3:
-      return run<kType, kWeighted, 3>(args, threads, stream);
-    default:
-      return run<kType, kWeighted, 4>(args, threads, stream);
+void run_columns(const NormBackward& args, Stream stream) {
+  const auto threads = static_cast<unsigned>(
+      round_up<std::int64_t>(ceil_div<std::int64_t>(args.in_features, kEight * kSteps), 32));
+  const LaunchShape shape{
+      .grid = {static_cast<unsigned>(args.parts)},
+      .block = {threads},
+      .shared_bytes = static_cast<unsigned>((args.in_features + 2 * kLanes) * std::int64_t{sizeof(float)})};
+  if (args.in_features == std::int64_t{kEight * kSteps} * threads) {
+    launch<norm_backward_columns_kernel<kType, kWeighted, true>>("norm_backward_columns", shape, stream,
+                                                                 args);
+  } else {
+    launch<norm_backward_columns_kernel<kType, kWeighted, false>>("norm_backward_columns", shape, stream,
+                                                                  args);
   }
 }
 
-template <DataType kType>
-void run_type(const NormBackward& args, Stream stream) {
-  args.norm_weight != nullptr ? run_steps<kType, true>(args, stream) : run_steps<kType, false>(args, stream);
+template <DataType kType, bool kWeighted>
+void run(const NormBackward& args, Stream stream) {
+  // Two blocks of a multiprocessor, and shared memory for each that every GPU from compute capability 8.0 on has.
+  if (args.in_features <= 10 * kLanes) {
+    return launch_norm_backward_lanes<kType, kWeighted, 10, 3, 2, 2>(args, /*in_turn=*/false, stream);
+  }
+  if (args.in_features <= 16 * kLanes) {
+    return launch_norm_backward_lanes<kType, kWeighted, 16, 2, 2, 2>(args, /*in_turn=*/false, stream);
+  }
+  run_columns<kType, kWeighted>(args, stream);
+}
+
+/// Calls call.operator()<type, weighted>().
+template <typename Call>
+void for_arguments(const NormBackward& args, const Call& call) {
+  const bool weighted = args.norm_weight != nullptr;
+  if (args.type == DataType::bfloat16) {
+    weighted ? call.template operator()<DataType::bfloat16, true>()
+             : call.template operator()<DataType::bfloat16, false>();
+  } else {
+    weighted ? call.template operator()<DataType::float16, true>()
+             : call.template operator()<DataType::float16, false>();
+  }
 }
 
 }  // namespace
@@ -206,8 +221,11 @@ void norm_backward(const NormBackward& args, Stream stream) {
                 std::to_string(kMaxFeatures) +
                 " inputs, a multiple of 8, aligned to 16 bytes, and 1 part or more");
   }
-  args.type == DataType::bfloat16 ? run_type<DataType::bfloat16>(args, stream)
-                                  : run_type<DataType::float16>(args, stream);
+  for_arguments(args, [&]<DataType kType, bool kWeighted>() { run<kType, kWeighted>(args, stream); });
+}
+
+void norm_backward_in_columns(const NormBackward& args, Stream stream) {
+  for_arguments(args, [&]<DataType kType, bool kWeighted>() { run_columns<kType, kWeighted>(args, stream); });
 }
 
 }  // namespace trit::cuda
