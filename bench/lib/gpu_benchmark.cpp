@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <functional>
+#include <span>
+#include <vector>
 
 #include "bench/lib/gpu_layer.h"
 #include "bench/lib/gpu_read.h"
@@ -79,53 +81,85 @@ class GpuBenchmark {
     read_on_gpu(data, bytes, sink_.get(), gpu_.device.multiprocessors, stream());
   }
 
-  /// Seconds of one launch(i), i counting up: the median over graphs of `launches` of them.
+  /// Seconds of one launch(i), i counting up: medians over graphs of `launches` of them.
+  std::vector<double> time(std::span<const std::function<void(int)>> calls, int launches) {
+    std::vector<LaunchGraph> graphs;
+    for (const auto& launch : calls) {
+      launch(0);
+      gpu::check(cudaStreamSynchronize(stream()), "a first launch");
+      graphs.emplace_back(stream(), launches, launch);
+    }
+    std::vector<double> seconds = time_graphs(stream(), graphs, options_.timing.rounds);
+    for (double& value : seconds) {
+      value /= 1e6;
+    }
+    return seconds;
+  }
   double time(const std::function<void(int)>& launch, int launches) {
-    launch(0);
-    gpu::check(cudaStreamSynchronize(stream()), "a first launch");
-    const LaunchGraph graph(stream(), launches, launch);
-    return time_graphs(stream(), std::span(&graph, 1), options_.timing.rounds)[0] / 1e6;
+    return time(std::span(&launch, 1), launches)[0];
   }
 
   void measure(LinearShape shape, LinearReport& report) {
     const std::int64_t max_tokens = *std::max_element(options_.tokens.begin(), options_.tokens.end());
-    const GpuLayer layer(shape, max_tokens, options_.seed, *parallel_, second_level_cache_bytes(), stream());
-    const int launches = std::max(kLaunches, layer.copies());
+    const GpuLayer layer(shape, max_tokens, options_.seed, *parallel_, second_level_cache_bytes(), stream(),
+                         options_.group);
     for (const std::int64_t tokens : options_.tokens) {
-      const cuda::ProductPlan plan = plans_.plan(tokens, shape.out_features, shape.in_features);
-      const std::size_t workspace_bytes =
-          cuda::product_workspace_bytes(gpu_.device, plan, tokens, shape.out_features, shape.in_features);
-      const gpu::DeviceMemory workspace = gpu::allocate_device(workspace_bytes, "a workspace");
-      if (workspace_bytes > 0) {
-        gpu::check(cudaMemset(workspace.get(), 0, workspace_bytes), "a workspace");
+      measure(layer, tokens, report);
+    }
+  }
+
+  /// The layer without groups, and with them where they are wanted, in turn.
+  void measure(const GpuLayer& layer, std::int64_t tokens, LinearReport& report) {
+    const auto [n, k] = layer.shape();
+    const int launches = std::max(kLaunches, layer.copies());
+    // As in a model, each may start while the one in front of it ends.
+    const bool programmatic = gpu_.device.compute_capability >= 90;
+    cuda::NormQuant quantize = layer.quantize(tokens);
+    quantize.programmatic = programmatic;
+    std::vector<gpu::DeviceMemory> workspaces;
+    std::vector<std::function<void(int)>> calls;  // product, layer; the same with groups
+    for (const std::int64_t group : {std::int64_t{0}, options_.group}) {
+      const bool grouped = group != 0;
+      if (!calls.empty() && !grouped) {
+        continue;
       }
-      layer.poison(tokens);
-      gpu::check(cudaDeviceSynchronize(), "preparing");
-      // As in a model, each may start while the one in front of it ends.
-      const bool programmatic = gpu_.device.compute_capability >= 90;
-      const auto launch_product = [&](cuda::Product product, int i) {
-        product.weights = layer.weights(i);
-        product.workspace = workspace.get();
+      // Tuned plans are of products without group scales.
+      const cuda::ProductPlan plan =
+          grouped ? cuda::default_plan(gpu_.device, tokens, n, k, group) : plans_.plan(tokens, n, k);
+      const std::size_t bytes = cuda::product_workspace_bytes(gpu_.device, plan, tokens, n, k, group);
+      std::byte* const workspace = workspaces.emplace_back(gpu::allocate_device(bytes, "a workspace")).get();
+      if (bytes > 0) {
+        gpu::check(cudaMemset(workspace, 0, bytes), "a workspace");
+      }
+      const auto launch_product = [=, this](cuda::Product product) {
+        product.workspace = workspace;
         product.programmatic = programmatic;
         cuda::product(gpu_.device, plan, product, stream());
       };
-      const double seconds = time([&](int i) { launch_product(layer.product(tokens), i); }, launches);
-      layer.check(tokens, "cuda");
-      cuda::NormQuant quantize = layer.quantize(tokens);
-      quantize.programmatic = programmatic;
-      const double layer_seconds = time(
-          [&](int i) {
-            cuda::norm_quant(gpu_.device, quantize, stream());
-            launch_product(layer.product_behind_norm(tokens), i);
-          },
-          launches);
-      const std::size_t bytes = layer.weight_bytes();
+      layer.poison(tokens);
+      gpu::check(cudaDeviceSynchronize(), "preparing");
+      launch_product(layer.product(tokens, 0, grouped));
+      layer.check(tokens, "cuda", grouped);
+      calls.emplace_back([=, &layer](int i) { launch_product(layer.product(tokens, i, grouped)); });
+      calls.emplace_back([=, this, &layer](int i) {
+        cuda::norm_quant(gpu_.device, quantize, stream());
+        launch_product(layer.product_behind_norm(tokens, i, grouped));
+      });
+    }
+    const std::vector<double> seconds = time(calls, launches);
+    for (std::size_t at = 0; at < calls.size(); at += 2) {
+      const std::size_t bytes = layer.weight_bytes(at > 0);
       const double bandwidth =
           layer.from_memory()
               ? memory_bandwidth_
               : static_cast<double>(bytes) / time([&](int i) { read(layer.weights(i), bytes); }, launches);
-      report.results.push_back(
-          result_of({shape, tokens, bytes, layer.from_memory()}, seconds, layer_seconds, bandwidth));
+      LinearResult result = result_of({layer.shape(), tokens, bytes, layer.from_memory()}, seconds[at],
+                                      seconds[at + 1], bandwidth);
+      if (at > 0) {
+        result.group = options_.group;
+        result.of_ungrouped = seconds[0] / seconds[at];
+      }
+      report.results.push_back(result);
     }
   }
 

@@ -21,9 +21,12 @@ gpu::DeviceMemory upload(const Value* values, std::size_t count, const char* wha
 }  // namespace
 
 GpuLayer::GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t seed, Parallel& parallel,
-                   std::size_t cache_bytes, cuda::Stream stream)
-    : layer_(make_linear_case(shape, max_tokens, seed, parallel)),
+                   std::size_t cache_bytes, cuda::Stream stream, std::int64_t group)
+    : layer_(make_linear_case(shape, max_tokens, seed, parallel, group)),
       weight_bytes_(cuda::weight_bytes(shape.out_features, shape.in_features)),
+      copy_bytes_(weight_bytes_ + (group == 0 ? 0
+                                              : cuda::group_scale_bytes(shape.out_features, shape.in_features,
+                                                                        group, DataType::float16))),
       copies_(static_cast<int>(std::clamp<std::size_t>(3 * cache_bytes / weight_bytes_ + 1, 1, kMaxCopies))),
       from_memory_(weight_bytes_ * static_cast<std::size_t>(copies_) > 2 * cache_bytes) {
   const auto n = static_cast<std::size_t>(shape.out_features);
@@ -33,10 +36,16 @@ GpuLayer::GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t see
   const auto host_pitch = static_cast<std::size_t>(padded_in_features(shape.in_features));
   const gpu::DeviceMemory codes = upload(layer_.weight.codes.data(), layer_.weight.codes.size(), "codes");
   beta_ = upload(layer_.weight.scale.data(), layer_.weight.scale.size(), "a scale");
-  weights_ = gpu::allocate_device(weight_bytes_ * static_cast<std::size_t>(copies_), "weights");
+  const gpu::DeviceMemory beta = upload(layer_.grouped.scale.data(), layer_.grouped.scale.size(), "scales");
+  weights_ = gpu::allocate_device(copy_bytes_ * static_cast<std::size_t>(copies_), "weights");
   for (int i = 0; i < copies_; ++i) {
+    auto* const copy = const_cast<std::uint8_t*>(weights(i));
     cuda::prepare_weights(reinterpret_cast<const std::uint8_t*>(codes.get()), shape.out_features,
-                          shape.in_features, const_cast<std::uint8_t*>(weights(i)), stream);
+                          shape.in_features, copy, stream);
+    if (group != 0) {
+      cuda::prepare_group_scales(reinterpret_cast<const float*>(beta.get()), shape.out_features,
+                                 shape.in_features, group, DataType::float16, copy + weight_bytes_, stream);
+    }
   }
   x_ = upload(layer_.x.data(), m * k, "x");
   norm_ = upload(layer_.norm_weight.data(), k, "a norm");
@@ -51,19 +60,23 @@ GpuLayer::GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t see
   gpu::check(cudaDeviceSynchronize(), "preparing a layer");
 }
 
-cuda::Product GpuLayer::product(std::int64_t tokens) const {
-  return {.weights = weights(0),
+cuda::Product GpuLayer::product(std::int64_t tokens, int i, bool grouped) const {
+  return {.weights = weights(i),
           .out_features = shape().out_features,
           .in_features = shape().in_features,
           .q = reinterpret_cast<const std::int8_t*>(q_.get()),
           .token_scale = reinterpret_cast<const float*>(scale_.get()),
           .tokens = tokens,
           .weight_scale = reinterpret_cast<const float*>(beta_.get()),
-          .y = y_.get()};
+          .granularity = grouped ? ScaleGranularity::group : ScaleGranularity::tensor,
+          .y = y_.get(),
+          .group = grouped ? layer_.grouped.group : 0,
+          .group_scale = grouped ? weights(i) + weight_bytes_ : nullptr,
+          .group_scale_type = DataType::float16};
 }
 
-cuda::Product GpuLayer::product_behind_norm(std::int64_t tokens) const {
-  cuda::Product product = this->product(tokens);
+cuda::Product GpuLayer::product_behind_norm(std::int64_t tokens, int i, bool grouped) const {
+  cuda::Product product = this->product(tokens, i, grouped);
   product.q = reinterpret_cast<const std::int8_t*>(layer_q_.get());
   product.token_scale = reinterpret_cast<const float*>(layer_scale_.get());
   return product;
@@ -87,11 +100,11 @@ void GpuLayer::poison(std::int64_t tokens) const {
       "y");
 }
 
-void GpuLayer::check(std::int64_t tokens, std::string_view who) const {
+void GpuLayer::check(std::int64_t tokens, std::string_view who, bool grouped) const {
   std::vector<float> found(static_cast<std::size_t>(tokens * shape().out_features));
   gpu::check(cudaDeviceSynchronize(), "a product");
   gpu::check(cudaMemcpy(found.data(), y_.get(), found.size() * sizeof(float), cudaMemcpyDeviceToHost), "y");
-  check_outputs(layer_, tokens, found, who);
+  check_outputs(layer_, tokens, found, who, grouped);
 }
 
 std::size_t second_level_cache_bytes() {

@@ -16,34 +16,37 @@ namespace trit::bench {
 
 class GpuLayer {
  public:
-  /// Draws the case for up to `max_tokens` and waits until all of it is in GPU memory.
+  /// Draws the case for up to `max_tokens` and waits until all of it is in GPU memory. With a `group` each copy
+  /// of the weights has float16 scales for groups of so many inputs behind it, and `grouped` below asks for them.
   GpuLayer(LinearShape shape, std::int64_t max_tokens, std::uint64_t seed, Parallel& parallel,
-           std::size_t cache_bytes, cuda::Stream stream);
+           std::size_t cache_bytes, cuda::Stream stream, std::int64_t group = 0);
 
   LinearShape shape() const { return layer_.shape; }
-  std::size_t weight_bytes() const { return weight_bytes_; }  // of one copy
+  /// Of one copy.
+  std::size_t weight_bytes(bool grouped = false) const { return grouped ? copy_bytes_ : weight_bytes_; }
   int copies() const { return copies_; }
   bool from_memory() const { return from_memory_; }
   /// Copy i modulo copies().
   const std::uint8_t* weights(int i) const {
     return reinterpret_cast<const std::uint8_t*>(weights_.get()) +
-           weight_bytes_ * static_cast<std::size_t>(i % copies_);
+           copy_bytes_ * static_cast<std::size_t>(i % copies_);
   }
 
-  /// The product of given q, y in float32; without a workspace.
-  cuda::Product product(std::int64_t tokens) const;
+  /// The product of given q with copy i, y in float32; without a workspace.
+  cuda::Product product(std::int64_t tokens, int i = 0, bool grouped = false) const;
   /// The product of what quantize() writes.
-  cuda::Product product_behind_norm(std::int64_t tokens) const;
+  cuda::Product product_behind_norm(std::int64_t tokens, int i, bool grouped) const;
   cuda::NormQuant quantize(std::int64_t tokens) const;
 
   /// Fills y with a value that no product can have.
   void poison(std::int64_t tokens) const;
   /// Throws Error unless y is bit-identical to the reference (check_outputs).
-  void check(std::int64_t tokens, std::string_view who) const;
+  void check(std::int64_t tokens, std::string_view who, bool grouped = false) const;
 
  private:
   LinearCase layer_;
   std::size_t weight_bytes_;
+  std::size_t copy_bytes_;
   int copies_;
   bool from_memory_;
   runtime::gpu::DeviceMemory beta_, weights_, x_, norm_, q_, scale_, layer_q_, layer_scale_, y_;

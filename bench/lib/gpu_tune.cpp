@@ -64,8 +64,7 @@ class GraphTimer final : public cuda::PlanTimer {
   }
 
   void launch(const ProductPlan& plan, int i, bool programmatic) {
-    cuda::Product product = layer_.product(tokens_);
-    product.weights = layer_.weights(i);
+    cuda::Product product = layer_.product(tokens_, i);
     product.workspace = workspace_.get();
     product.programmatic = programmatic;
     cuda::product(device_, plan, product, stream_);

@@ -33,12 +33,8 @@ inline constexpr std::size_t kPreparedAlignment = 64;
 std::size_t prepared_bytes(const CpuKernels& kernels, PanelFormat format, std::int64_t out_features,
                            std::int64_t in_features, std::int64_t group = 0);
 
-/// The stored codes [N, packed_row_bytes(K)] to `prepared`, prepared_bytes(...) bytes. Throws Error where
-/// sizes or the alignment do not fit.
-void prepare_weight(const CpuKernels& kernels, Parallel& parallel, std::span<const std::uint8_t> codes,
-                    std::int64_t out_features, std::int64_t in_features, PanelFormat format,
-                    std::span<std::uint8_t> prepared);
-/// The same of a weight with its group scales, if it has any. Other scales are an argument of the product.
+/// The stored codes of a weight, and group scales if it has any, to `prepared`, prepared_bytes(...) bytes. Other
+/// scales are not read: they are an argument of the product. Throws Error where sizes or the alignment do not fit.
 void prepare_weight(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                     PanelFormat format, std::span<std::uint8_t> prepared);
 

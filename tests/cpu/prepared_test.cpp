@@ -95,7 +95,7 @@ TEST_P(PreparedTest, OtherBytesAreRefused) {
   for (const CpuKernels* row : available_rows()) {
     if (row != &kernels()) {
       AlignedBuffer foreign(prepared_bytes(*row, PanelFormat::automatic, 70, 30));
-      prepare_weight(*row, *parallel_, matrix.codes, 70, 30, PanelFormat::automatic,
+      prepare_weight(*row, *parallel_, matrix.view(), PanelFormat::automatic,
                      {foreign.data(), foreign.size()});
       EXPECT_NE(error_of({foreign.data(), foreign.size()}, matrix).find("prepared for the backend"),
                 std::string::npos);
@@ -117,9 +117,9 @@ TEST_P(PreparedTest, OtherBytesAreRefused) {
   grouped.group = 30;
   EXPECT_THROW(prepared(grouped), Error);
   EXPECT_THROW(prepared_bytes(kernels(), layout().format, 1, 1 << 24), Error);
-  EXPECT_THROW(prepare_weight(kernels(), *parallel_, matrix.codes, 70, 30, layout().format,
-                              bytes.first(bytes.size() - 1)),
-               Error);
+  EXPECT_THROW(
+      prepare_weight(kernels(), *parallel_, matrix.view(), layout().format, bytes.first(bytes.size() - 1)),
+      Error);
 }
 
 INSTANTIATE_TEST_SUITE_P(Layouts, PreparedTest, testing::ValuesIn(available_layouts()), layout_name);

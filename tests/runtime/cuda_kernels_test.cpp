@@ -7,6 +7,7 @@
 #include "cuda/special_values.h"
 #include "cuda/support.h"
 #include "runtime/same_bits.h"
+#include "trit/rotation.h"
 
 namespace trit::test {
 namespace {
@@ -190,6 +191,58 @@ TEST_F(CudaKernels, PoolsPassSpecialValues) {
     pool.x = device_x.data();
     pool.y = y.data();
     runtime::gpu::pool(pool, nullptr);
+    ASSERT_NO_FATAL_FAILURE(expect(y, wanted)) << "case " << i;
+  }
+}
+
+TEST_F(CudaKernels, LookUpsHaveTheBitsOfTheCpu) {
+  const auto parallel = make_parallel(1);
+  for (int i = 0; i < rounds(150); ++i) {
+    use_policy(i);
+    const std::int64_t block =
+        std::array{0, 0, 512, 1024, 2048, 4096}[static_cast<std::size_t>(uniform(0, 5))];
+    const std::int64_t features = block == 0 ? size_near(1024, 2100) : block * uniform(1, 8192 / block / 2);
+    const std::int64_t rows = uniform(1, 9);
+    const auto scales = static_cast<int>(uniform(0, 2));  // of the table, the rows, groups
+    const std::int64_t group = scales == 2 ? 32 * uniform(1, 6) : 0;
+    const std::int64_t step = scales == 0 ? 0 : groups_of(features, group);
+    TernaryMatrix table{rows, features, {}, {}, group};
+    std::vector<std::int8_t> t(static_cast<std::size_t>(features));
+    for (std::int64_t row = 0; row < rows; ++row) {
+      std::ranges::generate(t, [&] { return static_cast<std::int8_t>(uniform(-1, 1)); });
+      const auto at = static_cast<std::ptrdiff_t>(table.codes.size());
+      table.codes.resize(table.codes.size() + static_cast<std::size_t>(packed_row_bytes(features)));
+      pack_row(t, std::span(table.codes.begin() + at, table.codes.end()));
+    }
+    table.scale = normals(step == 0 ? 1 : rows * step);
+    for (float& scale : table.scale) {
+      scale = std::fabs(scale) * std::exp2(static_cast<float>(uniform(-20, 20)));
+    }
+    std::vector<std::int8_t> signs(static_cast<std::size_t>(block != 0 && uniform(0, 2) != 0 ? features : 0));
+    std::ranges::generate(signs, [&] { return static_cast<std::int8_t>(2 * uniform(0, 1) - 1); });
+    std::vector<std::int64_t> wanted_rows(static_cast<std::size_t>(uniform(1, 5)));
+    std::ranges::generate(wanted_rows, [&] { return uniform(0, rows - 1); });
+    const std::vector<float> indexes(wanted_rows.begin(), wanted_rows.end());
+    std::vector<float> wanted(wanted_rows.size() * static_cast<std::size_t>(features));
+    const Rotation rotation{block, signs.empty() ? nullptr : signs.data()};
+    look_up(cpu_kernels_for(Backend::scalar), *parallel, table.view(), wanted_rows,
+            block == 0 ? nullptr : &rotation, wanted.data());
+    const DeviceArray<float> device_indexes{std::span<const float>(indexes)};
+    const DeviceArray<std::uint8_t> codes{std::span<const std::uint8_t>(table.codes)};
+    const DeviceArray<float> scale{std::span<const float>(table.scale)};
+    const DeviceArray<std::int8_t> device_signs{std::span<const std::int8_t>(signs)};
+    const DeviceArray<float> y(wanted.size());
+    runtime::gpu::look_up({.indexes = device_indexes.data(),
+                           .count = std::ssize(indexes),
+                           .codes = codes.data(),
+                           .scale = scale.data(),
+                           .features = features,
+                           .group = group,
+                           .scale_step = step,
+                           .block = block,
+                           .signs = signs.empty() ? nullptr : device_signs.data(),
+                           .y = y.data()},
+                          nullptr);
     ASSERT_NO_FATAL_FAILURE(expect(y, wanted)) << "case " << i;
   }
 }

@@ -79,6 +79,40 @@ TEST(CudaModel, GroupScalesHaveTheScalarBits) {
   }
 }
 
+TEST(CudaModel, EmbeddingsAndRotationsHaveTheScalarBits) {
+  unsigned seed = 3300;
+  for (const std::int64_t width : {512, 3072, 4096}) {
+    for (const auto& [scale, group] : {std::pair{ScaleGranularity::tensor, std::int64_t{0}},
+                                       {ScaleGranularity::row, 0},
+                                       {ScaleGranularity::group, 128}}) {
+      for (const int block : {0, 512, width == 512 ? 512 : 1024}) {
+        SCOPED_TRACE("seed " + std::to_string(++seed) + ", " + std::to_string(width) + ", blocks of " +
+                     std::to_string(block));
+        ModelFile file({3}, seed);
+        const std::size_t rows = file.embedding("tok", 40, width, scale, group);
+        const std::size_t layer = file.bit_linear("fc", rows, width, 65, Norm::rms, true, scale, group);
+        file.bit_linear("head", file.relu(layer), 65, 5, Norm::none);
+        if (group != 0) {
+          file.graph["nodes"][layer]["token_scale"] = seed % 2 == 0 ? "group" : "token";
+        }
+        if (block != 0) {
+          const auto signs =
+              seed % 3 == 0 ? std::vector<std::int8_t>{} : file.random_signs(static_cast<std::size_t>(width));
+          file.rotate(block, signs, {"fc.weight"}, {"tok.weight"});
+        }
+        const Model scalar = load(file, Backend::scalar);
+        const Model gpu = load(file, Backend::cuda);
+        for (const std::size_t batch : {1, 7, 40}) {
+          std::vector<float> x = file.random(batch * 3, 0, 40);
+          std::ranges::transform(x, x.begin(), [](float index) { return std::floor(index); });
+          expect_same_bits(gpu.run(x, static_cast<std::int64_t>(batch)),
+                           scalar.run(x, static_cast<std::int64_t>(batch)));
+        }
+      }
+    }
+  }
+}
+
 /// Plans of TRIT_CUDA_TUNING are taken, change no bit, and are ignored where the file is damaged.
 TEST(CudaModel, MeasuredPlansHaveTheScalarBits) {
   const runtime::gpu::Gpu gpu = runtime::gpu::find_gpu();

@@ -47,31 +47,6 @@ void expect_says(const std::string& message, const std::vector<std::string>& par
   }
 }
 
-/// The metadata of rotated matrices; signs of one width or none.
-void rotate(ModelFile& file, std::int64_t block, const std::vector<std::int8_t>& signs,
-            const std::vector<std::string>& weights, const std::vector<std::string>& look_ups) {
-  nlohmann::json json{{"prism.hadamard.version", 1},
-                      {"prism.hadamard.block_size", block},
-                      {"prism.hadamard.transform", "normalized-sylvester-walsh-hadamard"},
-                      {"prism.hadamard.axis", "input-last-dimension"},
-                      {"prism.hadamard.sign_mode", signs.empty() ? "identity" : "explicit"},
-                      {"prism.hadamard.weight_names", weights},
-                      {"prism.hadamard.inverse_weight_names", look_ups}};
-  if (!signs.empty()) {
-    json["prism.hadamard.sign_widths"] = {signs.size()};
-    json["prism.hadamard.sign_values"] = std::vector<int>(signs.begin(), signs.end());
-  }
-  file.metadata["trit.hadamard"] = json.dump();
-}
-
-std::vector<std::int8_t> random_signs(ModelFile& file, std::size_t count) {
-  std::vector<std::int8_t> signs;
-  for (const float value : file.random(count, -1, 1)) {
-    signs.push_back(value < 0 ? -1 : 1);
-  }
-  return signs;
-}
-
 /// The stored codes of a matrix, and its scales.
 TernaryMatrix stored(const ModelFile& file, const std::string& name, std::int64_t features,
                      std::int64_t group) {
@@ -125,10 +100,10 @@ TEST(Embedding, SameBitsAsTheDefinition) {
         const std::int64_t own_group = scale == ScaleGranularity::group ? group : 0;
         file.embedding("tok", rows, features, scale, own_group);
         const std::vector<std::int8_t> signs =
-            kind == 2 ? random_signs(file, static_cast<std::size_t>(features)) : std::vector<std::int8_t>{};
+            kind == 2 ? file.random_signs(static_cast<std::size_t>(features)) : std::vector<std::int8_t>{};
         const Rotation rotation{features % 1024 == 0 ? 1024 : 512, kind == 2 ? signs.data() : nullptr};
         if (kind != 0) {
-          rotate(file, rotation.block, signs, {}, {"tok.weight"});
+          file.rotate(rotation.block, signs, {}, {"tok.weight"});
         }
         constexpr std::int64_t kBatch = 5;
         std::vector<float> x = file.random(6 * kBatch, 0, static_cast<float>(rows));
@@ -283,9 +258,9 @@ TEST(RotatedLayer, SameBitsAsTheDefinition) {
                           group == 0 ? ScaleGranularity::row : ScaleGranularity::group, group);
           file.graph["nodes"][1]["token_scale"] = per_group ? "group" : "token";
           const std::vector<std::int8_t> signs =
-              seed % 3 == 0 ? std::vector<std::int8_t>{} : random_signs(file, static_cast<std::size_t>(in));
+              seed % 3 == 0 ? std::vector<std::int8_t>{} : file.random_signs(static_cast<std::size_t>(in));
           const Rotation rotation{block, signs.empty() ? nullptr : signs.data()};
-          rotate(file, block, signs, {"fc.weight"}, {});
+          file.rotate(block, signs, {"fc.weight"}, {});
           constexpr std::size_t kBatch = 7;
           const auto width = static_cast<std::size_t>(in);
           std::vector<float> x = file.random(kBatch * width, -3, 3);
@@ -318,16 +293,15 @@ TEST(RotatedLayer, Refusals) {
     return refusal(file);
   };
   const std::vector<std::int8_t> signs(1024, 1);
-  EXPECT_EQ(with([&](ModelFile& f) { rotate(f, 1024, signs, {"fc.weight"}, {}); }), "");
-  expect_says(with([&](ModelFile& f) { rotate(f, 2048, {}, {"fc.weight"}, {}); }),
+  EXPECT_EQ(with([&](ModelFile& f) { f.rotate(1024, signs, {"fc.weight"}, {}); }), "");
+  expect_says(with([&](ModelFile& f) { f.rotate(2048, {}, {"fc.weight"}, {}); }),
               {"node 1 (bit_linear \"fc\")", "\"fc.weight\" has 1024 inputs",
                "wanted a multiple of \"prism.hadamard.block_size\", 2048"});
-  expect_says(
-      with([&](ModelFile& f) { rotate(f, 512, std::vector<std::int8_t>(512, 1), {"fc.weight"}, {}); }),
-      {"\"fc.weight\" has 1024 inputs", "prism.hadamard.sign_widths"});
+  expect_says(with([&](ModelFile& f) { f.rotate(512, std::vector<std::int8_t>(512, 1), {"fc.weight"}, {}); }),
+              {"\"fc.weight\" has 1024 inputs", "prism.hadamard.sign_widths"});
   const auto edited = [&](const char* key, const nlohmann::json& value) {
     return with([&](ModelFile& f) {
-      rotate(f, 512, signs, {"fc.weight"}, {});
+      f.rotate(512, signs, {"fc.weight"}, {});
       auto json = nlohmann::json::parse(f.metadata["trit.hadamard"]);
       json[std::string("prism.hadamard.") + key] = value;
       f.metadata["trit.hadamard"] = json.dump();

@@ -111,6 +111,30 @@ ModelFile::ModelFile(Shape input_shape, unsigned seed)
       metadata{{"trit.version", "1"}, {"trit.layout", "rows-2bit"}, {"trit.scale", "multiply"}},
       generator_(seed) {}
 
+std::vector<std::int8_t> ModelFile::random_signs(std::size_t count) {
+  std::vector<std::int8_t> signs;
+  for (const float value : random(count, -1, 1)) {
+    signs.push_back(value < 0 ? -1 : 1);
+  }
+  return signs;
+}
+
+void ModelFile::rotate(std::int64_t block, const std::vector<std::int8_t>& signs,
+                       const std::vector<std::string>& weights, const std::vector<std::string>& look_ups) {
+  nlohmann::json json{{"prism.hadamard.version", 1},
+                      {"prism.hadamard.block_size", block},
+                      {"prism.hadamard.transform", "normalized-sylvester-walsh-hadamard"},
+                      {"prism.hadamard.axis", "input-last-dimension"},
+                      {"prism.hadamard.sign_mode", signs.empty() ? "identity" : "explicit"},
+                      {"prism.hadamard.weight_names", weights},
+                      {"prism.hadamard.inverse_weight_names", look_ups}};
+  if (!signs.empty()) {
+    json["prism.hadamard.sign_widths"] = {signs.size()};
+    json["prism.hadamard.sign_values"] = std::vector<int>(signs.begin(), signs.end());
+  }
+  metadata["trit.hadamard"] = json.dump();
+}
+
 std::vector<float> ModelFile::random(std::size_t count, float low, float high) {
   std::uniform_real_distribution<float> distribution(low, high);
   std::vector<float> values(count);

@@ -72,6 +72,11 @@ class ModelFile {
   std::vector<float> bit_linear_reference(const std::string& name, const std::vector<float>& x) const;
 
   std::vector<float> random(std::size_t count, float low, float high);
+  /// Of a rotation, each +1 or -1.
+  std::vector<std::int8_t> random_signs(std::size_t count);
+  /// The metadata of rotated matrices: signs of one width, or none.
+  void rotate(std::int64_t block, const std::vector<std::int8_t>& signs,
+              const std::vector<std::string>& weights, const std::vector<std::string>& look_ups);
 
   nlohmann::json graph;
   Metadata metadata;

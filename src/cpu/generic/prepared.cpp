@@ -136,12 +136,6 @@ std::size_t prepared_bytes(const CpuKernels& kernels, PanelFormat format, std::i
       header_of(kernels, generic::layout_of(kernels, format, group), out_features, in_features, group));
 }
 
-void prepare_weight(const CpuKernels& kernels, Parallel& parallel, std::span<const std::uint8_t> codes,
-                    std::int64_t out_features, std::int64_t in_features, PanelFormat format,
-                    std::span<std::uint8_t> prepared) {
-  prepare_weight(kernels, parallel, TernaryView{out_features, in_features, codes, {}}, format, prepared);
-}
-
 void prepare_weight(const CpuKernels& kernels, Parallel& parallel, const TernaryView& weight,
                     PanelFormat format, std::span<std::uint8_t> prepared) {
   const PanelLayout& layout = generic::layout_of(kernels, format, weight.group);

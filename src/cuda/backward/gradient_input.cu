@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 //
 // The host side of dX = beta * dY · t: the Hopper GEMM with dY as tokens and transposed weights as rows.
-#include <algorithm>
-#include <limits>
 #include <string>
 
+#include "cuda/backward/cheapest_tile.h"
 #include "cuda/common/checks.h"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "trit/cuda_backward.h"
@@ -12,24 +11,13 @@
 namespace trit::cuda {
 namespace {
 
-// The tile whose waves take the fewest multiply-adds. Tiles of 128 rows read their tokens from shared memory
-// for half of the work: 4 % slower on an H200 at 16,384 tokens and 4096 x 4096, 1.11 for 128 x 128.
+// Tiles of 128 rows read their tokens from shared memory for half of the work: 4 % slower on an H200 at 16,384
+// tokens and 4096 x 4096, 1.11 for 128 x 128.
 const GemmSm90Instance& instance_for(const GradientInput& args, std::int32_t multiprocessors) {
-  const GemmSm90Instance* best = nullptr;
-  double min_cost = std::numeric_limits<double>::infinity();
-  for (const GemmSm90Instance& instance : gemm_sm90_float(args.type)) {
-    const GemmSm90Tile& tile = instance.tile;
-    const std::int64_t tiles = ceil_div<std::int64_t>(args.in_features, tile.rows) *
-                               ceil_div<std::int64_t>(args.tokens, tile.tokens);
-    const double penalty = tile.rows == 256 ? 1.0 : tile.tokens == 192 ? 1.04 : 1.08;
-    const double cost = penalty * static_cast<double>(ceil_div<std::int64_t>(tiles, multiprocessors) *
-                                                      tile.rows * tile.tokens);
-    if (cost < min_cost) {
-      min_cost = cost;
-      best = &instance;
-    }
-  }
-  return *best;
+  return cheapest_tile(gemm_sm90_float(args.type), args.in_features, args.tokens, multiprocessors,
+                       [](const GemmSm90Tile& tile) {
+                         return tile.rows == 256 ? 1.0 : tile.tokens == 192 ? 1.04 : 1.08;
+                       });
 }
 
 }  // namespace

@@ -4,9 +4,9 @@
 // gradients as tokens and transposed activations as rows.
 #include "cuda/backward/gradient_weight.h"
 
-#include <limits>
 #include <string>
 
+#include "cuda/backward/cheapest_tile.h"
 #include "cuda/common/checks.h"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "trit/cuda_backward.h"
@@ -14,26 +14,12 @@
 namespace trit::cuda {
 namespace {
 
-// The tile whose waves take the fewest multiply-adds, weighted by the bytes of shared memory that one takes.
+// Weighted by the bytes of shared memory that a multiply-add takes.
 const GemmSm90Instance& instance_for(const GradientWeight& args, std::int32_t multiprocessors) {
-  const GemmSm90Instance* best = nullptr;
-  double min_cost = std::numeric_limits<double>::infinity();
-  for (const GemmSm90Instance& instance : gemm_sm90_int8()) {
-    const GemmSm90Tile& tile = instance.tile;
-    const std::int64_t tiles = ceil_div<std::int64_t>(args.in_features, tile.rows) *
-                               ceil_div<std::int64_t>(args.out_features, tile.tokens);
-    const double penalty = tile.tokens == 256   ? 1.0
-                           : tile.rows == 256   ? 1.05
-                           : tile.tokens == 192 ? 1.08
-                                                : 1.2;
-    const double cost = penalty * static_cast<double>(ceil_div<std::int64_t>(tiles, multiprocessors) *
-                                                      tile.rows * tile.tokens);
-    if (cost < min_cost) {
-      min_cost = cost;
-      best = &instance;
-    }
-  }
-  return *best;
+  return cheapest_tile(
+      gemm_sm90_int8(), args.in_features, args.out_features, multiprocessors, [](const GemmSm90Tile& tile) {
+        return tile.tokens == 256 ? 1.0 : tile.rows == 256 ? 1.05 : tile.tokens == 192 ? 1.08 : 1.2;
+      });
 }
 
 void check_arguments(const Device& device, const GradientWeight& args) {

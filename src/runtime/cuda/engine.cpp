@@ -63,7 +63,7 @@ class CudaEngine final : public Engine {
   }
   ModelMemory memory() const override {
     const std::lock_guard lock(mutex_);
-    ModelMemory memory{gpu_.name, weights_.bytes(), 0};
+    ModelMemory memory{gpu_.name, weights_.size(), 0};
     for (const auto& [key, own] : programs_) {
       memory.working_bytes += own->device_bytes();
     }

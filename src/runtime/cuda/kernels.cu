@@ -2,6 +2,7 @@
 #include "runtime/cuda/kernels.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "cuda/common/launch.cuh"
 #include "cuda/common/ptx.cuh"
@@ -92,6 +93,51 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   }
 }
 
+// A block of threads for a part of a row: a block of the rotation, or kLookUpPart columns.
+constexpr std::int64_t kLookUpPart = 1024;
+
+__global__ __launch_bounds__(kThreads) void look_up_kernel(const LookUp a, const std::int64_t part,
+                                                           const float block_scale) {
+  auto* const z = reinterpret_cast<float*>(cuda::dynamic_shared());  // [part]
+  const std::int64_t parts = ceil_div(a.features, part);
+  for (std::int64_t item = blockIdx.x; item < a.count * parts; item += gridDim.x) {
+    const std::int64_t at = item / parts;
+    const std::int64_t first = item % parts * part;
+    const std::int64_t left = a.features - first;
+    const auto width = static_cast<int>(left < part ? left : part);
+    const auto row = static_cast<std::int64_t>(a.indexes[at]);
+    const std::uint8_t* const codes = a.codes + row * ceil_div<std::int64_t>(a.features, 4);
+    float* const y = a.y + at * a.features + first;
+    for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) {
+      const std::int64_t k = first + i;
+      const unsigned code = codes[k / 4] >> (2 * (k % 4));
+      const int t = static_cast<int>(code << 30) >> 30;  // 2-bit two's complement
+      const std::int64_t of_row = a.group == 0 ? 0 : k / a.group;
+      const float value = static_cast<float>(t) * a.scale[row * a.scale_step + of_row];
+      (a.block == 0 ? y : z)[i] = value;
+    }
+    if (a.block == 0) {
+      continue;
+    }
+    for (int h = 1; h < width; h *= 2) {
+      __syncthreads();
+      for (int pair = static_cast<int>(threadIdx.x); pair < width / 2; pair += kThreads) {
+        const int j = pair / h * 2 * h + pair % h;
+        const float below = z[j];
+        const float above = z[j + h];
+        z[j] = below + above;
+        z[j + h] = below - above;
+      }
+    }
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) {
+      const float value = z[i] * block_scale;
+      y[i] = a.signs != nullptr && a.signs[first + i] < 0 ? -value : value;
+    }
+    __syncthreads();
+  }
+}
+
 cuda::LaunchShape shape_of(std::int64_t threads) {
   return {.grid = {static_cast<unsigned>(std::min(ceil_div<std::int64_t>(threads, kThreads), kMaxBlocks))},
           .block = {kThreads}};
@@ -117,6 +163,19 @@ void gelu(const Gelu& args, cuda::Stream stream) {
 
 void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream) {
   launch<add_kernel>("add", shape_of(count), stream, a, b, y, count);
+}
+
+void look_up(const LookUp& args, cuda::Stream stream) {
+  const std::int64_t part = args.block == 0 ? kLookUpPart : args.block;
+  const std::int64_t blocks = args.count * ceil_div(args.features, part);
+  const float block_scale = args.block == 0 ? 1.0F : 1.0F / std::sqrt(static_cast<float>(args.block));
+  launch<look_up_kernel>(
+      "look_up",
+      {.grid = {static_cast<unsigned>(std::min(blocks, kMaxBlocks))},
+       .block = {kThreads},
+       .shared_bytes =
+           args.block == 0 ? 0U : static_cast<unsigned>(args.block * std::int64_t{sizeof(float)})},
+      stream, args, part, block_scale);
 }
 
 void pool(const Pool& args, cuda::Stream stream) {

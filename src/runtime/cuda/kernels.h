@@ -60,6 +60,21 @@ void gelu(const Gelu& args, cuda::Stream stream);
 
 void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Stream stream);
 
+/// trit::look_up: rows of a ternary embedding in its stored form, t * scale, rotated back where it is rotated.
+struct LookUp {
+  const float* indexes;  // [count], whole numbers 0 .. rows of the table - 1
+  std::int64_t count;
+  const std::uint8_t* codes;  // [rows, packed_row_bytes(features)]
+  const float* scale;         // [1] or, with scale_step, [rows, groups_of(features, group)]
+  std::int64_t features;
+  std::int64_t group;        // inputs of a scale, 0: all of a row
+  std::int64_t scale_step;   // scales of a row, 0: one of the table
+  std::int64_t block;        // of the rotation, trit/rotation.h; 0: none
+  const std::int8_t* signs;  // [features], +1 or -1; null for all +1
+  float* y;                  // out [count, features]
+};
+void look_up(const LookUp& args, cuda::Stream stream);
+
 /// The largest value, or the mean, of square windows. Bias and ReLU of the layer in front come first, value
 /// by value: added behind a maximum they would lose a NaN (-Inf + Inf) and the sign of a zero.
 struct Pool {

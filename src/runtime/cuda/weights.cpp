@@ -6,7 +6,6 @@
 
 #include "io/checksum.h"
 #include "trit/crc32c.h"
-#include "trit/io.h"
 
 namespace trit::runtime::gpu {
 namespace {
@@ -21,14 +20,20 @@ std::byte* Weights::take(std::size_t bytes) {
   return place;
 }
 
-const float* Weights::floats(std::vector<float>& values) {
-  std::byte* const place = take(values.size() * sizeof(float));
+const void* Weights::bytes(std::span<const std::byte> values) {
+  std::byte* const place = take(values.size());
   if (place != nullptr) {
-    check(cudaMemcpy(place, values.data(), values.size() * sizeof(float), cudaMemcpyHostToDevice),
-          "copying weights");
+    check(cudaMemcpy(place, values.data(), values.size(), cudaMemcpyHostToDevice), "copying weights");
+  }
+  return place;
+}
+
+const float* Weights::floats(std::vector<float>& values) {
+  const void* const place = bytes(std::as_bytes(std::span(values)));
+  if (place != nullptr) {
     values = {};
   }
-  return reinterpret_cast<const float*>(place);
+  return static_cast<const float*>(place);
 }
 
 const std::uint8_t* Weights::ternary(const TernaryView& matrix) {
@@ -60,7 +65,6 @@ const void* Weights::group_scales(const TernaryView& matrix, DataType& type) {
 }
 
 Weights::Weights(const io::SafetensorsFile& file, const Network& network) {
-  io::refuse_rotation(file.metadata(), file.path().string());
   std::map<std::string, std::uint32_t> crcs;
   std::size_t staged = 0;
   for (std::size_t i = 1; i < network.graph.nodes.size(); ++i) {

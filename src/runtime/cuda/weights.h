@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "runtime/cuda/resources.h"
@@ -22,12 +23,14 @@ class Weights {
   /// Copies the values, and frees those of the host; null where there are none. The pass that counts bytes
   /// returns null.
   const float* floats(std::vector<float>& values);
+  /// Copies bytes as they are: stored codes, signs.
+  const void* bytes(std::span<const std::byte> values);
   /// The codes, prepared for the products.
   const std::uint8_t* ternary(const TernaryView& matrix);
   /// Group scales, prepared for the products; `type` is how: float16 where that holds all of them exactly.
   const void* group_scales(const TernaryView& matrix, DataType& type);
 
-  std::size_t bytes() const { return used_; }
+  std::size_t size() const { return used_; }
 
  private:
   std::byte* take(std::size_t bytes);

@@ -121,6 +121,7 @@ class BitLinear final : public Operator {
     } else {
       gpu_scale_ = weights.floats(scale_);
     }
+    gpu_signs_ = static_cast<const std::int8_t*>(weights.bytes(std::as_bytes(std::span(rotation_.signs))));
   }
 
   gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
@@ -148,7 +149,9 @@ class BitLinear final : public Operator {
                                      .q = memory.at<std::int8_t>(q),
                                      .scale = memory.at<float>(scale),
                                      .programmatic = programmatic,
-                                     .group = token_group};
+                                     .group = token_group,
+                                     .rotation_block = rotation_.block,
+                                     .rotation_signs = gpu_signs_};
       const cuda::Product product{.weights = gpu_codes_,
                                   .out_features = out_,
                                   .in_features = in_,
@@ -195,6 +198,7 @@ class BitLinear final : public Operator {
   DataType gpu_group_scale_type_ = DataType::float32;
   const float* gpu_bias_ = nullptr;
   const float* gpu_norm_weight_ = nullptr;
+  const std::int8_t* gpu_signs_ = nullptr;
 #endif
 };
 

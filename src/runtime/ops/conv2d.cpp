@@ -6,8 +6,8 @@
 #include <utility>
 
 #include "runtime/dense.h"
+#include "runtime/ops/float_weights.h"
 #include "runtime/ops/operator.h"
-#include "runtime/ops/scaled_weights.h"
 #include "runtime/winograd/winograd.h"
 #ifdef TRIT_HAVE_CUDA
 #include "runtime/cuda/program.h"
@@ -25,9 +25,9 @@ class Conv2d final : public Operator {
 
   Shape load(NodeFile& file) override {
     const Shape& x = file.image();
-    weight_ = file.floats("weight", {-1, x[0], -1, -1});
+    floats_.weight = file.floats("weight", {-1, x[0], -1, -1});
     const Shape shape = file.shape("weight");
-    bias_ = file.optional_floats("bias", {shape[0]});
+    floats_.bias = file.optional_floats("bias", {shape[0]});
     file.set_layer_shape(shape);
     size_.channels = x[0];
     size_.height = x[1];
@@ -41,24 +41,23 @@ class Conv2d final : public Operator {
   }
 
   bool fold_scale_shift(std::span<const float> scale, std::span<const float> shift) override {
-    return scale_weights(scale, shift, weight_, bias_);
+    return floats_.fold(scale, shift);
   }
 
   void prepare(const CpuLibraries& libraries) override {
     if (size_.stride == 1 && size_.kernel_height == 3 && size_.kernel_width == 3 &&
         !libraries.dense.beats_winograd(size_.channels)) {
       const winograd::Kernel* const kernel = winograd_kernel(libraries.backend);
-      if (WinogradConvolution::pays(kernel, winograd_shape(), weight_)) {
+      if (WinogradConvolution::pays(kernel, winograd_shape(), floats_.weight)) {
         winograd_ = std::make_unique<const WinogradConvolution>(*kernel, size_.channels, size_.out_channels,
-                                                                weight_, bias_);
+                                                                floats_.weight, floats_.bias);
         winograd_pixels_ = libraries.dense.has_orders();
       }
     }
     if (!winograd_) {
-      dense_ = libraries.dense.convolution(size_, std::move(weight_), std::move(bias_));
+      dense_ = libraries.dense.convolution(size_, std::move(floats_.weight), std::move(floats_.bias));
     }
-    weight_ = {};
-    bias_ = {};
+    floats_ = {};
   }
 
   Value lower_on_cpu(ProgramBuilder& builder, Step& step) const override {
@@ -66,10 +65,7 @@ class Conv2d final : public Operator {
   }
 
 #ifdef TRIT_HAVE_CUDA
-  void upload(gpu::Weights& weights) override {
-    gpu_weight_ = weights.floats(weight_);
-    gpu_bias_ = weights.floats(bias_);
-  }
+  void upload(gpu::Weights& weights) override { floats_.upload(weights); }
 
   gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
     const auto narrow = [](std::int64_t value) { return static_cast<int>(value); };
@@ -87,10 +83,10 @@ class Conv2d final : public Operator {
     const std::size_t x = builder.input(step);
     const std::size_t workspace = builder.new_buffer(plan.workspace_bytes());
     const std::size_t y = builder.new_values(step.node);
-    builder.add({x, workspace, y}, [=, &plan, weight = gpu_weight_](const Addresses& memory) {
+    builder.add({x, workspace, y}, [=, &plan, weight = floats_.gpu_weight](const Addresses& memory) {
       plan.run(memory.at<float>(x), weight, memory.at<void>(workspace), memory.at<float>(y));
     });
-    return {.buffer = y, .bias = gpu_bias_, .channels = size_.out_channels};
+    return {.buffer = y, .bias = floats_.gpu_bias, .channels = size_.out_channels};
   }
 #endif
 
@@ -131,15 +127,11 @@ class Conv2d final : public Operator {
     return y;
   }
 
-  builtin::Image size_{};             // without the batch
-  std::vector<float> weight_, bias_;  // until they are prepared
+  builtin::Image size_{};  // without the batch
+  FloatWeights floats_;
   std::unique_ptr<const WinogradConvolution> winograd_;
   bool winograd_pixels_ = false;  // it may write channels last
   std::unique_ptr<DenseLayer> dense_;
-#ifdef TRIT_HAVE_CUDA
-  const float* gpu_weight_ = nullptr;
-  const float* gpu_bias_ = nullptr;
-#endif
 };
 
 }  // namespace

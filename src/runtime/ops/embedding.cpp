@@ -9,6 +9,9 @@
 #include "runtime/program.h"
 #include "trit/error.h"
 #include "trit/rotation.h"
+#ifdef TRIT_HAVE_CUDA
+#include "runtime/cuda/program.h"
+#endif
 
 namespace trit::runtime {
 namespace {
@@ -34,7 +37,6 @@ class Embedding final : public Operator {
       check(table(), file.what() + ": tensor " + name_ + ".weight");
     }
     file.set_layer_shape({rows_, in_});
-    what_ = file.what();
     Shape shape = file.input();
     shape.push_back(in_);
     return shape;
@@ -67,8 +69,31 @@ class Embedding final : public Operator {
   }
 
 #ifdef TRIT_HAVE_CUDA
-  void upload(gpu::Weights& /*weights*/) override {
-    throw Error(what_ + ": the backend 'cuda' has no look-up (a CPU backend runs such a model)");
+  void upload(gpu::Weights& weights) override {
+    scale_step_ = scale_.size() == 1 && group_ == 0 ? 0 : groups_of(in_, group_);
+    gpu_codes_ = static_cast<const std::uint8_t*>(weights.bytes(std::as_bytes(codes_)));
+    gpu_scale_ = weights.floats(scale_);
+    gpu_signs_ = static_cast<const std::int8_t*>(weights.bytes(std::as_bytes(std::span(rotation_.signs))));
+  }
+
+  gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
+    const std::size_t x = builder.input(step);
+    const std::size_t y = builder.new_values(step.node);
+    const std::int64_t count = builder.values(step.node) / in_;
+    builder.add({x, y}, [=, this, stream = builder.stream()](const Addresses& memory) {
+      gpu::look_up({.indexes = memory.at<float>(x),
+                    .count = count,
+                    .codes = gpu_codes_,
+                    .scale = gpu_scale_,
+                    .features = in_,
+                    .group = group_,
+                    .scale_step = scale_step_,
+                    .block = rotation_.block,
+                    .signs = gpu_signs_,
+                    .y = memory.at<float>(y)},
+                   stream);
+    });
+    return {.buffer = y};
   }
 #endif
 
@@ -82,8 +107,13 @@ class Embedding final : public Operator {
   std::vector<std::uint8_t> stored_;
   std::vector<float> scale_;
   RotatedInputs rotation_;
-  std::string what_;
   const CpuKernels* kernels_ = nullptr;
+#ifdef TRIT_HAVE_CUDA
+  std::int64_t scale_step_ = 0;  // scales of a row, 0: one of the table
+  const std::uint8_t* gpu_codes_ = nullptr;
+  const float* gpu_scale_ = nullptr;
+  const std::int8_t* gpu_signs_ = nullptr;
+#endif
 };
 
 }  // namespace

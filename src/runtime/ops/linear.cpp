@@ -4,8 +4,8 @@
 #include <utility>
 
 #include "runtime/dense.h"
+#include "runtime/ops/float_weights.h"
 #include "runtime/ops/operator.h"
-#include "runtime/ops/scaled_weights.h"
 #ifdef TRIT_HAVE_CUDA
 #include "runtime/cuda/program.h"
 #endif
@@ -20,9 +20,9 @@ class Linear final : public Operator {
   Shape load(NodeFile& file) override {
     Shape shape = file.input();
     in_ = shape.back();
-    weight_ = file.floats("weight", {-1, in_});
+    floats_.weight = file.floats("weight", {-1, in_});
     out_ = file.shape("weight")[0];
-    bias_ = file.optional_floats("bias", {out_});
+    floats_.bias = file.optional_floats("bias", {out_});
     file.set_layer_shape({out_, in_});
     is_vector_ = shape.size() == 1;
     shape.back() = out_;
@@ -31,22 +31,20 @@ class Linear final : public Operator {
 
   bool fold_scale_shift(std::span<const float> scale, std::span<const float> shift) override {
     // Of several dimensions the first is the channel, and the outputs are the last.
-    return is_vector_ && scale_weights(scale, shift, weight_, bias_);
+    return is_vector_ && floats_.fold(scale, shift);
   }
 
   bool reads_rows() const override { return true; }
   void prepare(const CpuLibraries& libraries) override {
-    dense_ = libraries.dense.linear(in_, out_, std::exchange(weight_, {}), std::exchange(bias_, {}));
+    dense_ =
+        libraries.dense.linear(in_, out_, std::exchange(floats_.weight, {}), std::exchange(floats_.bias, {}));
   }
   Value lower_on_cpu(ProgramBuilder& builder, Step& step) const override {
     return dense_->lower(builder, step, builder.as_rows(builder.input(step)));
   }
 
 #ifdef TRIT_HAVE_CUDA
-  void upload(gpu::Weights& weights) override {
-    gpu_weight_ = weights.floats(weight_);
-    gpu_bias_ = weights.floats(bias_);
-  }
+  void upload(gpu::Weights& weights) override { floats_.upload(weights); }
 
   gpu::Result lower_on_gpu(gpu::ProgramBuilder& builder, Step& step) const override {
     gpu::Cublas& cublas = builder.cublas();
@@ -54,22 +52,18 @@ class Linear final : public Operator {
     const std::size_t y = builder.new_values(step.node);
     const std::int64_t rows = builder.values(step.node) / out_;
     builder.add({x, y}, [=, this, &cublas](const Addresses& memory) {
-      cublas.linear(rows, in_, out_, memory.at<float>(x), gpu_weight_, memory.at<float>(y));
+      cublas.linear(rows, in_, out_, memory.at<float>(x), floats_.gpu_weight, memory.at<float>(y));
     });
     // The outputs are the last dimension: each value is the next channel's.
-    return {.buffer = y, .bias = gpu_bias_, .channels = out_, .channels_last = true};
+    return {.buffer = y, .bias = floats_.gpu_bias, .channels = out_, .channels_last = true};
   }
 #endif
 
  private:
   std::int64_t in_ = 0, out_ = 0;
-  bool is_vector_ = false;            // rows are images
-  std::vector<float> weight_, bias_;  // until they are prepared
+  bool is_vector_ = false;  // rows are images
+  FloatWeights floats_;
   std::unique_ptr<DenseLayer> dense_;
-#ifdef TRIT_HAVE_CUDA
-  const float* gpu_weight_ = nullptr;
-  const float* gpu_bias_ = nullptr;
-#endif
 };
 
 }  // namespace

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT
-#include "runtime/ops/scaled_weights.h"
+#include "runtime/ops/float_weights.h"
 
 #include <algorithm>
 #include <cmath>
 
+#ifdef TRIT_HAVE_CUDA
+#include "runtime/cuda/weights.h"
+#endif
+
 namespace trit::runtime {
 
-bool scale_weights(std::span<const float> scale, std::span<const float> shift, std::vector<float>& weight,
-                   std::vector<float>& bias) {
+bool FloatWeights::fold(std::span<const float> scale, std::span<const float> shift) {
   const std::size_t row = weight.size() / scale.size();
   std::vector<float> scaled(weight.size());
   for (std::size_t i = 0; i < weight.size(); ++i) {
@@ -29,5 +32,12 @@ bool scale_weights(std::span<const float> scale, std::span<const float> shift, s
   bias = std::move(shifted);
   return true;
 }
+
+#ifdef TRIT_HAVE_CUDA
+void FloatWeights::upload(gpu::Weights& weights) {
+  gpu_weight = weights.floats(weight);
+  gpu_bias = weights.floats(bias);
+}
+#endif
 
 }  // namespace trit::runtime
