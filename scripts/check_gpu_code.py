@@ -43,6 +43,7 @@ REGISTERS = {
     r"norm_quant_registers_kernel<\d, true, true": (96, "five blocks of 128 threads; the weights' floats beside a row"),
     r"norm_quant_registers_kernel<": (64, "eight blocks of 128 threads, 16 KB of rows each in flight"),
     r"norm_quant_rows_kernel<": (80, "twelve blocks of two warps, as many as their rows leave shared memory for"),
+    r"norm_quant_groups_registers_kernel<": (128, "512 threads: two blocks of 256 hold 8192 inputs each"),
     r"norm_quant_groups_kernel<": (128, "two blocks of 256 threads; 32 inputs of a rotation each"),
     r"(group_absmean|group_scales)_kernel": (64, "four blocks of 256 threads"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),

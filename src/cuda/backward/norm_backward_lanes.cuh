@@ -26,17 +26,6 @@ namespace trit::cuda {
 
 inline constexpr int kTeamThreads = kLanes / 2;
 
-/// The two 16-bit elements of a word.
-template <DataType kType>
-__device__ __forceinline__ float2 unpack_pair(std::uint32_t word) {
-  if constexpr (kType == DataType::bfloat16) {
-    return {__uint_as_float(word << 16U), __uint_as_float(word & 0xffff0000U)};
-  } else {
-    return {ptx::from_float16(static_cast<std::uint16_t>(word)),
-            ptx::from_float16(static_cast<std::uint16_t>(word >> 16U))};
-  }
-}
-
 /// kSteps: in_features <= 256 kSteps. kBlocks: of a multiprocessor. in_turn: team i of all takes rows i, i + teams,
 /// ... of the matrix; otherwise each block has rows of its own, which its teams take in turn.
 template <DataType kType, bool kWeighted, int kSteps, int kTeams, int kStages, int kBlocks>
@@ -112,8 +101,8 @@ __global__ __launch_bounds__(kTeamThreads* kTeams,
     for (int i = 0; i < kSteps; ++i) {
       u[i] = words[kTeamThreads * i];
       x[i] = words[kTeamThreads * i + kPadded / 2];
-      float2 grad = unpack_pair<kType>(u[i]);
-      const float2 value = unpack_pair<kType>(x[i]);
+      float2 grad = from_word<kType>(u[i]);
+      const float2 value = from_word<kType>(x[i]);
       sums[i].x = __fmaf_rn(grad.x, __fmul_rn(value.x, rstd), sums[i].x);
       sums[i].y = __fmaf_rn(grad.y, __fmul_rn(value.y, rstd), sums[i].y);
       weigh(grad, i);
@@ -139,8 +128,8 @@ __global__ __launch_bounds__(kTeamThreads* kTeams,
     for (int i = 0; i < kSteps; ++i) {
       ptx::opaque(u[i]);  // else the floats of the first pass stay in registers
       ptx::opaque(x[i]);
-      float2 grad = unpack_pair<kType>(u[i]);
-      const float2 value = unpack_pair<kType>(x[i]);
+      float2 grad = from_word<kType>(u[i]);
+      const float2 value = from_word<kType>(x[i]);
       weigh(grad, i);
       const float low = __fsub_rn(__fmul_rn(rstd, grad.x), __fmul_rn(along, value.x));
       const float high = __fsub_rn(__fmul_rn(rstd, grad.y), __fmul_rn(along, value.y));

@@ -60,20 +60,27 @@ __device__ __forceinline__ uint4 to_vector(const float* values) {
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
+/// 2 elements of 16 bits.
+template <DataType kType>
+__device__ __forceinline__ float2 from_word(std::uint32_t word) {
+  static_assert(kType != DataType::float32);
+  if constexpr (kType == DataType::bfloat16) {
+    return {__uint_as_float(word << 16U), __uint_as_float(word & 0xffff0000U)};
+  } else {
+    return {ptx::from_float16(static_cast<std::uint16_t>(word)),
+            ptx::from_float16(static_cast<std::uint16_t>(word >> 16U))};
+  }
+}
+
 /// 8 elements of 16 bits.
 template <DataType kType>
 __device__ __forceinline__ void from_vector(const uint4& bits, float (&values)[8]) {
-  static_assert(kType != DataType::float32);
   const std::uint32_t words[4] = {bits.x, bits.y, bits.z, bits.w};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if constexpr (kType == DataType::bfloat16) {
-      values[2 * i] = __uint_as_float(words[i] << 16U);
-      values[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000U);
-    } else {
-      values[2 * i] = ptx::from_float16(static_cast<std::uint16_t>(words[i]));
-      values[2 * i + 1] = ptx::from_float16(static_cast<std::uint16_t>(words[i] >> 16U));
-    }
+    const float2 pair = from_word<kType>(words[i]);
+    values[2 * i] = pair.x;
+    values[2 * i + 1] = pair.y;
   }
 }
 

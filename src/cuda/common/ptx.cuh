@@ -119,6 +119,11 @@ __device__ __forceinline__ void named_barrier(std::uint32_t id, std::uint32_t th
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
+/// The same by a thread that does not wait.
+__device__ __forceinline__ void named_barrier_arrive(std::uint32_t id, std::uint32_t threads) {
+  asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
 /// What another block has written with atomicAdd, and what that block wrote before it fenced and did so.
 __device__ __forceinline__ std::int32_t load_acquire(const std::int32_t* global) {
   std::int32_t value;
@@ -154,6 +159,15 @@ __device__ __forceinline__ std::uint32_t pack_float16(float low, float high) {
   std::uint32_t packed;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
+}
+
+/// The larger of |a| and |b|; NaN if one of them is.
+__device__ __forceinline__ float max_magnitude(float a, float b) {
+  float larger;
+  asm("{\n\t.reg .f32 x, y;\n\tabs.f32 x, %1;\n\tabs.f32 y, %2;\n\tmax.NaN.f32 %0, x, y;\n\t}"
+      : "=f"(larger)
+      : "f"(a), "f"(b));
+  return larger;
 }
 
 /// float16 to float32, exact.

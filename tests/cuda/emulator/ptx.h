@@ -183,6 +183,13 @@ inline void wait_for_predecessor() { emulator::this_thread().waited_for_predeces
 inline void let_successor_start() {}
 
 inline void named_barrier(std::uint32_t id, std::uint32_t threads) { emulator::named_barrier(id, threads); }
+inline void named_barrier_arrive(std::uint32_t id, std::uint32_t threads) {
+  emulator::named_barrier(id, threads, /*wait=*/false);
+}
+
+inline float max_magnitude(float a, float b) {
+  return a != a || b != b ? __uint_as_float(0x7fffffffU) : std::max(std::abs(a), std::abs(b));
+}
 
 inline std::int32_t load_acquire(const std::int32_t* global) { return *global; }
 inline void spin() { emulator::yield(); }
