@@ -54,7 +54,7 @@ class Quickstart(unittest.TestCase):
         return names
 
     def test_without_torch(self) -> None:
-        text = section("A minute without torch")
+        text = section("A few minutes without torch")
         (code,), (_, commands) = blocks(text, "python"), blocks(text, "sh")
         print(f"seed {SEED}")
         random.seed(SEED)
