@@ -23,7 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DESIGN_LINES, PROSE_COLUMNS = 150, 100
 SOURCES = (".h", ".cpp", ".cu", ".cuh", ".cmake", ".txt", ".py", ".sh", ".yml")
 # Of src/torch, but without torch: src/torch_stable shares them.
-SHARED_HEADERS = ("torch/row_kernels.h", "torch/weight_tile.h", "torch/cuda/kernels.h")
+SHARED_HEADERS = ("torch/layer.h", "torch/norm_rows.h", "torch/row_kernels.h", "torch/weight_tile.h",
+                  "torch/cuda/kernels.h", "torch/cuda/layer.h")
 Errors = list[str]
 
 

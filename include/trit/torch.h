@@ -85,7 +85,7 @@ struct BitLinearOptions {
 
 /// The ternary linear layer of BitNet b1.58 (arXiv:2402.17764), a drop-in for torch::nn::Linear: RMSNorm,
 /// int8 absmax activations per token, absmean weights in {-1, 0, +1}, straight-through gradients. The weights
-/// have one scale, one per output row, or one per group of inputs of a row (on a CPU; Backward::exact).
+/// have one scale, one per output row, or one per group of inputs of a row (Backward::exact).
 ///
 /// With lambda = 1, per row of x: q, s = int8(RMSNorm(x)), y = ((q · tᵀ) * s) * beta + bias, the same bits on
 /// every machine (quantize.h, docs/numerics.md; with group scales y is the sum of the groups' products with
@@ -117,8 +117,9 @@ class BitLinearImpl : public torch::nn::Cloneable<BitLinearImpl> {
   /// Makes these tensors the layer's parameters, by reference: an optimizer that holds them goes on working.
   void share_parameters(const torch::Tensor& new_weight, const torch::Tensor& new_bias);
   /// From now on forward() multiplies with these codes, uint8 [out_features, ceil(in_features / 4)], and this
-  /// scale, float32 [1] or [out_features], and does not look at `weight`, whose gradient is what it was. With
-  /// undefined tensors `weight` counts again. Throws c10::Error for other shapes.
+  /// scale, float32 [1] or [out_features], or the group scales of its options, and does not look at `weight`,
+  /// whose gradient is what it was. With undefined tensors `weight` counts again. Throws c10::Error for other
+  /// shapes.
   void use_packed(const torch::Tensor& codes, const torch::Tensor& scale);
   /// How often forward() has packed the weight since reset().
   std::int64_t times_packed() const;

@@ -44,7 +44,9 @@ def scale_shape(out_features: int, in_features: int, per_row: bool, group: int) 
 def prepared_size(out_features: int, in_features: int, device: torch.device, group: int = 0) -> int:
     """Bytes of a prepared weight (trit/prepared.h, trit/cuda.h)."""
     if device.type == "cuda":
-        return (out_features + 63) // 64 * 64 * ((in_features + 127) // 128 * 128) // 4
+        rows = (out_features + 63) // 64 * 64
+        size = rows * ((in_features + 127) // 128 * 128) // 4
+        return size + rows * groups_of(in_features, group) * 4 if group else size
     panels = (out_features + INFO.panel_rows - 1) // INFO.panel_rows
     size = 64 + panels * ((in_features + 3) // 4) * INFO.panel_bytes
     if group:

@@ -87,8 +87,8 @@ class BitLinear(Module):
     ternarised at each call, and `trit.freeze` keeps the ternary form for inference.
 
     `scale`: one weight scale ("tensor"), one per output row ("row"), or one for each group of G inputs of a row
-    ("group:128"; a multiple of 32, on the CPU). `lambda_` is the share of quantisation for a
-    warm-up: below 1 the layer computes x + lambda (quant(x) - x) of both operands with a float product (set_lambda).
+    ("group:128"; a multiple of 32). `lambda_` is the share of quantisation for a warm-up: below 1 the layer computes
+    x + lambda (quant(x) - x) of both operands with a float product (set_lambda).
     """
 
     weight: Parameter

@@ -65,7 +65,7 @@ def norm_quant(x: Tensor, norm_weight: Tensor | None = None, *, rms: bool = True
 def absmean(weight: Tensor, *, per_row: bool = False, group: int = 0) -> Tensor:
     """max(mean |W|, 1e-5) of weight [N, K]: float32 [1], [N] with `per_row`, or [N, ceil(K / group)].
 
-    `group`, here and below: inputs of a row that share a scale, a multiple of 32; 0 for none. On the CPU only.
+    `group`, here and below: inputs of a row that share a scale, a multiple of 32; 0 for none.
     """
     return cast(Tensor, _ops.absmean(weight, per_row, group))
 
@@ -234,8 +234,8 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
 
     x [..., K] -> [..., N] of x's type, under autocast of the autocast type. weight [N, K], bias [N], norm_weight [K];
     `rms` puts an RMSNorm in front, `per_row` takes a weight scale per output row, and `group` one for each group of as
-    many inputs of a row (a multiple of 32, on the CPU). The weight is ternarised at each
-    call; for inference prepare it once (`trit.freeze`). Gradients are straight-through:
+    many inputs of a row (a multiple of 32). The weight is ternarised at each call; for inference prepare it once
+    (`trit.freeze`). Gradients are straight-through:
     dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
     """
     x = autocast(x)

@@ -65,7 +65,7 @@ void write_trit(const WritePlan& plan, const std::filesystem::path& out) {
       continue;
     }
     // Of a stack of matrices all dimensions but the last, the inputs.
-    const auto shape = tensor.stack.empty() ? tensor.shape : tensor.stack;
+    const auto shape = tensor.shape_in_file();
     const std::vector<std::int64_t> rows(shape.begin(), shape.end() - 1);
     const auto with_last = [&rows](std::int64_t last) {
       std::vector<std::int64_t> all = rows;

@@ -46,12 +46,6 @@ inline void check_weight(const torch::Tensor& weight) {
               weight.toString(), " ", weight.sizes());
 }
 
-/// What a GPU's kernels check: none of them takes group scales yet.
-inline void check_no_groups(std::int64_t group) {
-  TORCH_CHECK(group == 0, "trit: weight scales for groups of ", group,
-              " inputs run and train on the CPU for now; on a GPU wanted one scale per tensor or row");
-}
-
 inline void check_group(std::int64_t group) {
   TORCH_CHECK(group == 0 || is_group_size(group), "trit: groups of ", group,
               " inputs share a weight scale, wanted a multiple of ", kGroupStep, ", or 0 for none");
@@ -83,6 +77,17 @@ inline void check_rms_norm_backward(const torch::Tensor& grad, const torch::Tens
   TORCH_CHECK(grad.sizes() == x.sizes() && x.dim() >= 1 && rstd.numel() * x.size(-1) == x.numel(),
               "trit::rms_norm_backward: grad ", grad.sizes(), ", x ", x.sizes(), " and rstd ", rstd.sizes(),
               " do not fit together");
+}
+
+inline void check_int8_backward(const torch::Tensor& grad, const torch::Tensor& q, const torch::Tensor& scale,
+                                std::int64_t out_features, std::int64_t in_features) {
+  TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features && q.dim() == 2 &&
+                  q.scalar_type() == torch::kChar && q.size(0) == grad.size(0) &&
+                  q.size(1) == padded_in_features(in_features) && scale.numel() == q.size(0),
+              "trit::linear_backward_int8: wanted grad [tokens, ", out_features, "], q int8 [tokens, ",
+              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
+              " ", q.sizes(), ", ", scale.sizes());
+  data_type(grad.scalar_type(), "grad");
 }
 
 inline void check_codes(const torch::Tensor& codes, std::int64_t in_features) {

@@ -200,13 +200,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
                                     std::int64_t out_features, std::int64_t in_features,
                                     const Tensor& weight_scale, ScalarType weight_dtype,
                                     std::array<bool, 2> mask, bool stochastic, const Transposed& transposed) {
-  TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features && q.dim() == 2 &&
-                  q.scalar_type() == torch::kChar && q.size(0) == grad.size(0) &&
-                  q.size(1) == padded_in_features(in_features) && scale.numel() == q.size(0),
-              "trit::linear_backward_int8: wanted grad [tokens, ", out_features, "], q int8 [tokens, ",
-              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
-              " ", q.sizes(), ", ", scale.sizes());
-  data_type(grad.scalar_type(), "grad");
+  check_int8_backward(grad, q, scale, out_features, in_features);
   granularity_of(weight_scale, out_features);
   const GradientRounding rounding = rounding_of(stochastic);
   const Tensor rows = float_of(grad);

@@ -143,7 +143,8 @@ void BitLinearImpl::use_packed(const torch::Tensor& codes, const torch::Tensor& 
   TORCH_CHECK(codes.dim() == 2 && codes.size(0) == options.out_features(),
               "trit::nn::BitLinear: wanted codes of ", options.out_features(), " outputs, found ",
               codes.sizes());
-  cache_->pin(c10::make_intrusive<torch_layer::PackedWeight>(codes, scale, options.in_features()));
+  cache_->pin(
+      c10::make_intrusive<torch_layer::PackedWeight>(codes, scale, options.in_features(), options.group()));
 }
 
 torch::Tensor BitLinearImpl::warm_up(const torch::Tensor& x) {

@@ -7,9 +7,10 @@
 #include <algorithm>
 
 #include "torch/arguments.h"
+#include "torch/layer.h"
+#include "torch/norm_rows.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
-#include "torch/row_kernels.h"
 #include "torch/weight_tile.h"
 
 namespace trit::torch_layer {
@@ -41,19 +42,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   Tensor q_sum = at::empty({tokens}, x.options().dtype(torch::kInt));
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
-  trit::norm_quant(kernels(), parallel,
-                   {.x = rows.const_data_ptr(),
-                    .x_type = type,
-                    .tokens = tokens,
-                    .in_features = in_features,
-                    .x_stride = rows.stride(0),
-                    .norm = rms ? Norm::rms : Norm::none,
-                    .norm_weight = pointer_or_null(weight),
-                    .eps = static_cast<float>(eps),
-                    .q = q.mutable_data_ptr<std::int8_t>(),
-                    .scale = scale.mutable_data_ptr<float>(),
-                    .rstd = rstd.mutable_data_ptr<float>(),
-                    .q_sum = q_sum.mutable_data_ptr<std::int32_t>()});
+  auto args = norm_quant_arguments<NormQuant>(
+      {rows.const_data_ptr(), type, tokens, in_features, rows.stride(0)}, {rms, pointer_or_null(weight), eps},
+      q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(), rstd.mutable_data_ptr<float>());
+  args.q_sum = q_sum.mutable_data_ptr<std::int32_t>();
+  trit::norm_quant(kernels(), parallel, args);
   return {q, scale, rstd, q_sum};
 }
 
@@ -61,15 +54,11 @@ Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
   check_weight(weight);
   check_group(group);
   const Tensor w = float_of(weight);
-  Tensor scale = group != 0 ? at::empty({w.size(0), groups_of(w.size(1), group)}, w.options())
-                            : at::empty({per_row ? w.size(0) : 1}, w.options());
+  Tensor scale = at::empty(scale_shape(w.size(0), w.size(1), per_row, group), w.options());
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::absmean(kernels(), parallel, w.const_data_ptr<float>(), w.size(0), w.size(1),
-                group != 0 ? ScaleGranularity::group
-                : per_row  ? ScaleGranularity::row
-                           : ScaleGranularity::tensor,
-                scale.mutable_data_ptr<float>(), group);
+                wanted_granularity(per_row, group), scale.mutable_data_ptr<float>(), group);
   return scale;
 }
 
@@ -98,11 +87,8 @@ StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_
   check_codes(codes, in_features);
   StoredWeight stored{codes.contiguous(), float_of(scale), {}};
   granularity_of(stored.scale, codes.size(0), in_features, group);
-  stored.view = {codes.size(0),
-                 in_features,
-                 {stored.codes.const_data_ptr<std::uint8_t>(), static_cast<std::size_t>(codes.numel())},
-                 {stored.scale.const_data_ptr<float>(), static_cast<std::size_t>(scale.numel())},
-                 group};
+  stored.view = ternary_view(codes.size(0), in_features, stored.codes.const_data_ptr<std::uint8_t>(),
+                             stored.scale.const_data_ptr<float>(), scale.numel(), group);
   return stored;
 }
 
@@ -236,52 +222,28 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
   const auto g = float_of(weight);
   Tensor y = at::empty_like(rows);
   Tensor rstd = at::empty(x.sizes().slice(0, static_cast<std::size_t>(x.dim() - 1)), rows.options());
-  const float* const from = rows.const_data_ptr<float>();
-  float* const to = y.mutable_data_ptr<float>();
-  float* const r = rstd.mutable_data_ptr<float>();
-  TorchParallel().run(rstd.numel(), [&](std::int64_t row) {
-    r[row] = rms_norm_row(from + row * features, pointer_or_null(g), static_cast<float>(eps), features,
-                          to + row * features);
-  });
+  rms_norm_rows(TorchParallel(), rows.const_data_ptr<float>(), pointer_or_null(g), eps, rstd.numel(),
+                features, y.mutable_data_ptr<float>(), rstd.mutable_data_ptr<float>());
   return {y.to(x.scalar_type()), rstd};
 }
 
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
   check_rms_norm_backward(grad, x, rstd);
-  const std::int64_t features = x.size(-1);
-  const std::int64_t rows = rstd.numel();
   const Tensor u = float_of(grad);
   const Tensor values = float_of(x);
   const Tensor r = float_of(rstd);
   const auto g = float_of(weight);
-  // The weight's gradient is summed per chunk of rows, then over the chunks in order: 16 at most, whatever
-  // the number of threads, so the bits do not depend on it.
-  const std::int64_t chunks = std::min<std::int64_t>(rows, 16);
   const bool weight_wanted = mask[1] && g.has_value();
   Tensor grad_x = mask[0] ? at::empty_like(values) : Tensor();
-  Tensor partial =
-      weight_wanted ? at::zeros({std::max<std::int64_t>(chunks, 1), features}, u.options()) : Tensor();
-  TorchParallel().run(chunks, [&](std::int64_t chunk) {
-    for (std::int64_t row = chunk * rows / chunks; row < (chunk + 1) * rows / chunks; ++row) {
-      const std::int64_t at = row * features;
-      rms_norm_backward_row(u.const_data_ptr<float>() + at, values.const_data_ptr<float>() + at,
-                            pointer_or_null(g), r.const_data_ptr<float>()[row], features,
-                            mask[0] ? grad_x.mutable_data_ptr<float>() + at : nullptr,
-                            weight_wanted ? partial.mutable_data_ptr<float>() + chunk * features : nullptr);
-    }
-  });
-  Tensor grad_weight;
-  if (weight_wanted) {
-    grad_weight = partial[0];
-    for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
-      add_row(partial.const_data_ptr<float>() + chunk * features, features,
-              grad_weight.mutable_data_ptr<float>());
-    }
-    // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    grad_weight = grad_weight.to(weight->scalar_type(), /*non_blocking=*/false, /*copy=*/true);
-  }
-  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
+  Tensor grad_weight = weight_wanted ? at::empty({x.size(-1)}, u.options()) : Tensor();
+  rms_norm_backward_rows(TorchParallel(), {u.const_data_ptr<float>(), values.const_data_ptr<float>(),
+                                           pointer_or_null(g), r.const_data_ptr<float>(), r.numel(),
+                                           x.size(-1), mask[0] ? grad_x.mutable_data_ptr<float>() : nullptr,
+                                           weight_wanted ? grad_weight.mutable_data_ptr<float>() : nullptr});
+  // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x,
+          weight_wanted ? grad_weight.to(weight->scalar_type()) : grad_weight};
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 
 #include "torch/arguments.h"
 #include "torch/cuda/cuda.h"
+#include "torch/layer.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/row_kernels.h"
@@ -68,9 +69,14 @@ PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_
 }
 
 PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
-                           std::shared_ptr<cuda::PreparedWeight> prepared)
-    : PackedWeight(std::move(codes), std::move(scale), in_features) {
+                           std::int64_t group, std::shared_ptr<cuda::PreparedWeight> prepared)
+    : PackedWeight(std::move(codes), std::move(scale), in_features, group) {
   cuda_ = std::move(prepared);
+}
+
+TernaryView PackedWeight::view() const {
+  return ternary_view(out_features(), in_features_, codes_.const_data_ptr<std::uint8_t>(),
+                      scale_.const_data_ptr<float>(), scale_.numel(), group_);
 }
 
 c10::intrusive_ptr<PackedWeight> PackedWeight::from_float(const torch::Tensor& weight, bool per_row,
@@ -86,14 +92,7 @@ const PackedLinear& PackedWeight::cpu() const {
   TORCH_CHECK(codes_.is_cpu(), "trit: the packed weight is on ", codes_.device(), ", wanted on the CPU");
   std::call_once(prepared_, [this] {
     TorchParallel parallel;
-    const auto bytes = static_cast<std::size_t>(codes_.numel());
-    const auto scales = static_cast<std::size_t>(scale_.numel());
-    cpu_ = std::make_unique<PackedLinear>(cpu_kernels_for(Backend::automatic), parallel,
-                                          TernaryView{codes_.size(0),
-                                                      in_features_,
-                                                      {codes_.const_data_ptr<std::uint8_t>(), bytes},
-                                                      {scale_.const_data_ptr<float>(), scales},
-                                                      group_},
+    cpu_ = std::make_unique<PackedLinear>(cpu_kernels_for(Backend::automatic), parallel, view(),
                                           PanelFormat::two_bit);  // training prepares them at every step
   });
   return *cpu_;
@@ -148,8 +147,7 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& wei
     return pinned_;
   }
   if (weight.is_cuda()) {
-    check_no_groups(group);
-    return get_cuda(weight, per_row);
+    return get_cuda(weight, per_row, group);
   }
   if (!weight.is_cpu() || !weight.is_contiguous()) {
     ++packs_;
@@ -170,7 +168,8 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get(const torch::Tensor& wei
   return packed_;
 }
 
-c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor& weight, bool per_row) {
+c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor& weight, bool per_row,
+                                                             std::int64_t group) {
   const bool capturing = cuda::is_capturing();
   const bool trains = torch::GradMode::is_enabled() && weight.requires_grad();
   captured_ = captured_ || (capturing && trains);
@@ -178,10 +177,10 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
   const bool unseen_writes = !unchanged && (captured_ || trains || weight.is_inference() ||
                                             (weight.is_leaf() && weight.grad().defined()));
   const bool keeps = !unseen_writes && weight.is_contiguous();
-  if (keeps && holds(weight, per_row, /*group=*/0)) {
+  if (keeps && holds(weight, per_row, group)) {
     return packed_;
   }
-  auto packed = cuda::pack(weight, per_row, keeps);
+  auto packed = cuda::pack(weight, per_row, group, keeps);
   if (!keeps) {
     packed_.reset();
     key_.reset();
@@ -191,15 +190,16 @@ c10::intrusive_ptr<PackedWeight> PackedWeightCache::get_cuda(const torch::Tensor
     ++packs_;
     return packed;
   }
-  keep(std::move(packed), weight, per_row, /*group=*/0);
+  keep(std::move(packed), weight, per_row, group);
   return packed_;
 }
 
 #if !TRIT_TORCH_CUDA
 namespace cuda {
 bool is_capturing() { return false; }
-c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool /*kept*/) {
-  return PackedWeight::from_float(weight, per_row);
+c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, std::int64_t group,
+                                      bool /*kept*/) {
+  return PackedWeight::from_float(weight, per_row, group);
 }
 }  // namespace cuda
 

@@ -28,7 +28,7 @@ class PackedWeight final : public torch::CustomClassHolder {
   /// codes uint8 [N, ceil(K / 4)], scale float32 [1] or [N], or [N, groups_of(K, group)].
   PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features, std::int64_t group = 0);
   /// The same with the GPU's layout of it, which is there already.
-  PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features,
+  PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_t in_features, std::int64_t group,
                std::shared_ptr<cuda::PreparedWeight> prepared);
   /// Quantises a float weight [N, K] of any floating-point type.
   static c10::intrusive_ptr<PackedWeight> from_float(const torch::Tensor& weight, bool per_row,
@@ -40,6 +40,8 @@ class PackedWeight final : public torch::CustomClassHolder {
   std::int64_t in_features() const { return in_features_; }
   /// Inputs that share a weight scale; 0 without group scales.
   std::int64_t group() const { return group_; }
+  /// The stored form, where it lies.
+  TernaryView view() const;
   /// The layout of this machine's fastest kernels (TRIT_BACKEND); CPU only. Thread-safe.
   const PackedLinear& cpu() const;
   /// The transposed weight [K, N] likewise, for gradients in int8; without group scales only. Its scale is this
@@ -108,7 +110,7 @@ class PackedWeightCache {
   bool holds(const torch::Tensor& weight, bool per_row, std::int64_t group) const;
   void keep(c10::intrusive_ptr<PackedWeight> packed, const torch::Tensor& weight, bool per_row,
             std::int64_t group);
-  c10::intrusive_ptr<PackedWeight> get_cuda(const torch::Tensor& weight, bool per_row);
+  c10::intrusive_ptr<PackedWeight> get_cuda(const torch::Tensor& weight, bool per_row, std::int64_t group);
 
   mutable std::mutex mutex_;
   std::optional<Key> key_;  // of packed_

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// Columns of a packed weight as floats, for dX = dY · (beta t) on a CPU. Free of torch: src/torch and
-// src/torch_stable give the same bits because they cut the product alike.
+// Columns of a packed weight as floats, for dX = dY · (beta t). Free of torch: src/torch and src/torch_stable give
+// the same bits because they cut the product alike.
 #pragma once
 
 #include <algorithm>
@@ -12,12 +12,13 @@
 
 namespace trit::torch_layer {
 
-/// Columns of a tile: at most 32 MiB of floats, since a narrow tile makes the product slow (512 tokens,
-/// 2560 x 2560: 1.5 times the time with 384 columns), and no float copy of a large weight exists. A tile
-/// begins at a byte of the codes: a multiple of 64 unless it holds all columns.
-inline std::int64_t tile_columns(std::int64_t out_features, std::int64_t in_features) {
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 23;
-  return std::min(std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64), in_features);
+/// Weights of a tile on a CPU: at most 32 MiB of floats, since a narrow tile makes the product slow (512 tokens,
+/// 2560 x 2560: 1.5 times the time with 384 columns), and no float copy of a large weight exists.
+inline constexpr std::int64_t kTileWeights = std::int64_t{1} << 23;
+/// Columns of a tile, which begins at a byte of the codes: a multiple of 64 unless it holds all columns.
+inline std::int64_t tile_columns(std::int64_t out_features, std::int64_t in_features,
+                                 std::int64_t tile_weights = kTileWeights) {
+  return std::min(std::max<std::int64_t>(tile_weights / out_features / 64 * 64, 64), in_features);
 }
 
 /// t[:, first .. first + width) of a weight as bfloat16 or float32, rows `stride` elements apart, times the

@@ -28,19 +28,10 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
   const auto weight = rms ? as_float(norm_weight) : std::nullopt;
   check_vector(weight, rows.features, "norm_quant: the norm's weight");
   TorchParallel parallel;
-  trit::norm_quant(kernels(), parallel,
-                   {.x = rows.x.const_data_ptr(),
-                    .x_type = data_type(rows.x.scalar_type(), "x"),
-                    .tokens = rows.count,
-                    .in_features = rows.features,
-                    .x_stride = rows.stride,
-                    .norm = rms ? Norm::rms : Norm::none,
-                    .norm_weight = floats(weight),
-                    .eps = static_cast<float>(eps),
-                    .q = to.q,
-                    .scale = to.scale,
-                    .rstd = to.rstd,
-                    .q_sum = to.q_sum});
+  auto args = torch_layer::norm_quant_arguments<NormQuant>(rows.view(), {rms, floats(weight), eps}, to.q,
+                                                           to.scale, to.rstd);
+  args.q_sum = to.q_sum;
+  trit::norm_quant(kernels(), parallel, args);
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
@@ -61,15 +52,11 @@ Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
   check_weight(weight);
   check_group(group);
   const Tensor w = as_float(weight);
-  Tensor scale = group != 0 ? empty({w.size(0), groups_of(w.size(1), group)}, ScalarType::Float, w)
-                            : empty({per_row ? w.size(0) : 1}, ScalarType::Float, w);
+  Tensor scale = empty(torch_layer::scale_shape(w.size(0), w.size(1), per_row, group), ScalarType::Float, w);
   const DefaultFloatingPoint environment;
   TorchParallel parallel;
   trit::absmean(kernels(), parallel, floats(w), w.size(0), w.size(1),
-                group != 0 ? ScaleGranularity::group
-                : per_row  ? ScaleGranularity::row
-                           : ScaleGranularity::tensor,
-                data<float>(scale), group);
+                torch_layer::wanted_granularity(per_row, group), data<float>(scale), group);
   return scale;
 }
 
@@ -86,26 +73,6 @@ Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t gr
   return codes;
 }
 
-// The stored form as contiguous tensors; the view refers to them.
-struct StoredWeight {
-  Tensor codes;
-  Tensor scale;
-  TernaryView view;
-};
-
-StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
-                           std::int64_t group) {
-  check_codes(codes, in_features);
-  StoredWeight stored{as_contiguous(codes), as_float(scale), {}};
-  granularity_of(stored.scale, codes.size(0), in_features, group);
-  stored.view = {codes.size(0),
-                 in_features,
-                 {const_data<std::uint8_t>(stored.codes), bytes_of(stored.codes)},
-                 {floats(stored.scale), static_cast<std::size_t>(stored.scale.numel())},
-                 group};
-  return stored;
-}
-
 Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
                   std::int64_t group) {
   const StoredWeight stored = stored_weight(codes, scale, in_features, group);
@@ -119,22 +86,11 @@ Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_feat
 // The panels in memory of their own: an AlignedBuffer lies on huge pages where LibTorch's does not.
 Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& weight_scale,
                std::int64_t group) {
-  check_codes(codes, in_features);
-  check(group == 0 || weight_scale, "prepare: wanted weight_scale with groups of ", group, " inputs");
-  const Tensor stored = as_contiguous(codes);
-  const std::int64_t out_features = codes.size(0);
-  TernaryView view{
-      out_features, in_features, {const_data<std::uint8_t>(stored), bytes_of(stored)}, {}, group};
-  optional<Tensor> kept;
-  if (group != 0 && weight_scale) {
-    const Tensor& beta = kept.emplace(as_float(*weight_scale));
-    granularity_of(beta, out_features, in_features, group);
-    view.scale = {floats(beta), static_cast<std::size_t>(beta.numel())};
-  }
+  const StoredWeight stored = stored_to_prepare(codes, in_features, weight_scale, group);
   auto memory = std::make_unique<AlignedBuffer>(
-      prepared_bytes(kernels(), PanelFormat::two_bit, out_features, in_features, group));
+      prepared_bytes(kernels(), PanelFormat::two_bit, codes.size(0), in_features, group));
   TorchParallel parallel;
-  prepare_weight(kernels(), parallel, view, PanelFormat::two_bit, {memory->data(), memory->size()});
+  prepare_weight(kernels(), parallel, stored.view, PanelFormat::two_bit, {memory->data(), memory->size()});
   const std::array<std::int64_t, 1> sizes{static_cast<std::int64_t>(memory->size())};
   const std::array<std::int64_t, 1> strides{1};
   std::uint8_t* const bytes = memory->data();

@@ -4,17 +4,13 @@
 #include <algorithm>
 #include <tuple>
 
-#include "torch/row_kernels.h"
+#include "torch/norm_rows.h"
 #include "torch/weight_tile.h"
 #include "torch_stable/layer_backward.h"
 #include "trit/linear.h"
 
 namespace trit::torch_stable {
 namespace {
-
-using torch_layer::add_row;
-using torch_layer::rms_norm_backward_row;
-using torch_layer::rms_norm_row;
 
 // The type of the float products of backward. CPUs have no fast float16 GEMM, and float32 is more accurate.
 ScalarType product_type(ScalarType grad) {
@@ -28,43 +24,31 @@ Tensor scaled_gradient(const Tensor& grad, const Tensor& scale, ScalarType type)
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,
                              std::int64_t in_features, std::int64_t group) {
-  check_codes(codes, in_features);
+  const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   const std::int64_t out_features = codes.size(0);
   check_gradient(grad, out_features);
-  const Tensor stored = as_contiguous(codes);
-  const Tensor beta = as_float(weight_scale);
-  granularity_of(beta, out_features, in_features, group);
   const ScalarType type = product_type(grad.scalar_type());
   const CpuKernels& table = cpu_kernels_for(Backend::automatic);
   if (group == 0 && type == ScalarType::Float && has_float_products(table)) {
     const Tensor rows = as_float(grad);
     Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
     TorchParallel parallel;
-    gradient_input(table, parallel,
-                   {.grad = floats(rows),
-                    .tokens = grad.size(0),
-                    .weight = {out_features,
-                               in_features,
-                               {const_data<std::uint8_t>(stored), static_cast<std::size_t>(stored.numel())},
-                               {floats(beta), static_cast<std::size_t>(beta.numel())}},
-                    .grad_x = data<float>(grad_x)});
+    gradient_input(
+        table, parallel,
+        {.grad = floats(rows), .tokens = grad.size(0), .weight = stored.view, .grad_x = data<float>(grad_x)});
     return as_type(grad_x, grad.scalar_type());
   }
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
   // between columns and go into the tile.
-  const Tensor scaled = group != 0 ? as_contiguous(as_type(grad, type)) : scaled_gradient(grad, beta, type);
+  const Tensor scaled =
+      group != 0 ? as_contiguous(as_type(grad, type)) : scaled_gradient(grad, stored.scale, type);
   Tensor grad_x = empty({grad.size(0), in_features}, type, grad);
   const std::int64_t columns = torch_layer::tile_columns(out_features, in_features);
   Tensor tile = empty({out_features, columns}, type, grad);
-  const TernaryView view{out_features,
-                         in_features,
-                         {const_data<std::uint8_t>(stored), bytes_of(stored)},
-                         {floats(beta), static_cast<std::size_t>(beta.numel())},
-                         group};
   for (std::int64_t first = 0; first < in_features; first += columns) {
     const std::int64_t width = std::min(columns, in_features - first);
-    torch_layer::unpack_tile(TorchParallel(), cpu_kernels_for(Backend::automatic), view, first, width,
-                             data_type(type, "grad"), tile.mutable_data_ptr(), columns);
+    torch_layer::unpack_tile(TorchParallel(), table, stored.view, first, width, data_type(type, "grad"),
+                             tile.mutable_data_ptr(), columns);
     const Tensor target = torch::stable::narrow(grad_x, 1, first, width);
     call("aten::mm", "out", scaled, torch::stable::narrow(tile, 1, 0, width), target);
   }
@@ -110,13 +94,8 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
   check_vector(g, features, "rms_norm: the weight");
   Tensor y = empty(x.sizes(), ScalarType::Float, x);
   Tensor rstd = empty(Sizes(x.sizes().data(), x.sizes().size() - 1), ScalarType::Float, x);
-  const float* const from = floats(rows);
-  auto* const to = data<float>(y);
-  auto* const r = data<float>(rstd);
-  TorchParallel().run(rstd.numel(), [&](std::int64_t row) {
-    r[row] = rms_norm_row(from + row * features, floats(g), static_cast<float>(eps), features,
-                          to + row * features);
-  });
+  torch_layer::rms_norm_rows(TorchParallel(), floats(rows), floats(g), eps, rstd.numel(), features,
+                             data<float>(y), data<float>(rstd));
   return {as_type(y, x.scalar_type()), rstd};
 }
 
@@ -125,40 +104,22 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
                                              bool wants_weight) {
   check_norm_backward(grad, x, rstd);
   const std::int64_t features = x.size(-1);
-  const std::int64_t rows = rstd.numel();
   const Tensor u = as_float(grad);
   const Tensor values = as_float(x);
   const Tensor r = as_float(rstd);
   const auto g = as_float(weight);
   check_vector(g, features, "rms_norm_backward: the weight");
-  // The weight's gradient is summed per chunk of rows, then over the chunks in order: 16 at most, whatever
-  // the number of threads, so the bits do not depend on it.
-  const std::int64_t chunks = std::min<std::int64_t>(rows, 16);
   wants_weight = wants_weight && g.has_value();
   const Tensor grad_x = wants_x ? empty(x.sizes(), ScalarType::Float, x) : no_gradient(x);
-  std::vector<float> partial(
-      wants_weight ? static_cast<std::size_t>(std::max<std::int64_t>(chunks, 1) * features) : 0);
-  float* const to = wants_x ? data<float>(grad_x) : nullptr;
-  if (wants_x || wants_weight) {
-    TorchParallel().run(chunks, [&](std::int64_t chunk) {
-      for (std::int64_t row = chunk * rows / chunks; row < (chunk + 1) * rows / chunks; ++row) {
-        const std::int64_t at = row * features;
-        rms_norm_backward_row(floats(u) + at, floats(values) + at, floats(g), floats(r)[row], features,
-                              wants_x ? to + at : nullptr,
-                              wants_weight ? partial.data() + chunk * features : nullptr);
-      }
-    });
-  }
-  if (wants_weight) {
-    for (std::int64_t chunk = 1; chunk < chunks; ++chunk) {
-      add_row(partial.data() + chunk * features, features, partial.data());
-    }
-    const Tensor grad_weight = empty({features}, ScalarType::Float, x);
-    std::copy_n(partial.data(), features, data<float>(grad_weight));
-    // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    return {as_type(grad_x, x.scalar_type()), as_type(grad_weight, weight->scalar_type())};
-  }
-  return {as_type(grad_x, x.scalar_type()), no_gradient(weight ? *weight : x)};
+  const Tensor grad_weight =
+      wants_weight ? empty({features}, ScalarType::Float, x) : no_gradient(weight ? *weight : x);
+  torch_layer::rms_norm_backward_rows(
+      TorchParallel(),
+      {floats(u), floats(values), floats(g), floats(r), r.numel(), features,
+       wants_x ? data<float>(grad_x) : nullptr, wants_weight ? data<float>(grad_weight) : nullptr});
+  // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+  return {as_type(grad_x, x.scalar_type()),
+          wants_weight ? as_type(grad_weight, weight->scalar_type()) : grad_weight};
 }
 
 constexpr auto* kLayerBackward =

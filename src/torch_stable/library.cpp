@@ -48,16 +48,7 @@ std::int64_t crc32c_of(const Tensor& bytes, std::int64_t crc) {
 
 void check_stored(const Tensor& codes, const Tensor& scale, std::int64_t in_features, const std::string& name,
                   std::int64_t group) {
-  check_codes(codes, in_features);
-  granularity_of(scale, codes.size(0), in_features, group);
-  const Tensor bytes = as_contiguous(codes);
-  const Tensor beta = as_float(scale);
-  trit::check({.out_features = codes.size(0),
-               .in_features = in_features,
-               .codes = {const_data<std::uint8_t>(bytes), bytes_of(bytes)},
-               .scale = {floats(beta), static_cast<std::size_t>(beta.numel())},
-               .group = group},
-              name);
+  trit::check(stored_weight(codes, scale, in_features, group).view, name);
 }
 
 }  // namespace

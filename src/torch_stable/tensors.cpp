@@ -88,9 +88,28 @@ void check_group(std::int64_t group) {
         " inputs share a weight scale, wanted a multiple of ", kGroupStep, ", or 0 for none");
 }
 
-void check_no_groups(std::int64_t group) {
-  check(group == 0, "weight scales for groups of ", group,
-        " inputs run and train on the CPU for now; on a GPU wanted one scale per tensor or row");
+StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
+                           std::int64_t group) {
+  check_codes(codes, in_features);
+  StoredWeight stored{as_contiguous(codes), as_float(scale), {}};
+  granularity_of(stored.scale, codes.size(0), in_features, group);
+  stored.view = torch_layer::ternary_view(codes.size(0), in_features, const_data<std::uint8_t>(stored.codes),
+                                          floats(stored.scale), stored.scale.numel(), group);
+  return stored;
+}
+
+StoredWeight stored_to_prepare(const Tensor& codes, std::int64_t in_features,
+                               const optional<Tensor>& weight_scale, std::int64_t group) {
+  if (group != 0) {
+    check(weight_scale.has_value(), "prepare: wanted weight_scale with groups of ", group, " inputs");
+    // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+    return stored_weight(codes, *weight_scale, in_features, group);
+  }
+  check_codes(codes, in_features);
+  StoredWeight stored{as_contiguous(codes), {}, {}};
+  stored.view = torch_layer::ternary_view(codes.size(0), in_features, const_data<std::uint8_t>(stored.codes),
+                                          nullptr, 0, 0);
+  return stored;
 }
 
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what) {
@@ -133,6 +152,10 @@ Rows rows_of(const Tensor& x) {
     return {rows, count, features, rows.stride(0)};
   }
   return {torch::stable::contiguous(rows), count, features, features};
+}
+
+torch_layer::RowsView Rows::view() const {
+  return {x.const_data_ptr(), data_type(x.scalar_type(), "x"), count, features, stride};
 }
 
 Tensor as_matrix(const Tensor& x) {

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "torch/layer.h"
 #include "trit/error.h"
 #include "trit/format.h"
 #include "trit/parallel.h"
@@ -100,13 +101,23 @@ ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features);
 ScaleGranularity granularity_of(const Tensor& scale, std::int64_t out_features, std::int64_t in_features,
                                 std::int64_t group);
 void check_group(std::int64_t group);
-/// What a GPU's kernels check: none of them takes group scales yet.
-void check_no_groups(std::int64_t group);
 void check_vector(const optional<Tensor>& vector, std::int64_t size, const char* what);
 /// `q_width`: bytes of a row of q on the device.
 void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width);
 void check_gradient(const Tensor& grad, std::int64_t out_features);
 void check_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd);
+
+/// The stored form as contiguous tensors; the view refers to them. Throws Error unless they fit.
+struct StoredWeight {
+  Tensor codes;
+  Tensor scale;
+  TernaryView view;
+};
+StoredWeight stored_weight(const Tensor& codes, const Tensor& scale, std::int64_t in_features,
+                           std::int64_t group);
+/// What trit_stable::prepare reads: the codes, and scales of groups alone.
+StoredWeight stored_to_prepare(const Tensor& codes, std::int64_t in_features,
+                               const optional<Tensor>& weight_scale, std::int64_t group);
 
 /// x [..., K] as rows of K: side by side or further apart; anything else (transposed, expanded) is copied.
 struct Rows {
@@ -114,6 +125,8 @@ struct Rows {
   std::int64_t count;
   std::int64_t features;
   std::int64_t stride;  // elements between rows
+
+  torch_layer::RowsView view() const;
 };
 Rows rows_of(const Tensor& x);
 /// x [..., K] as [M, K], contiguous.

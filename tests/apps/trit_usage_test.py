@@ -136,6 +136,7 @@ class UsageTest(CommandTest):
         self.fails("bench", "--group", 16, code=2)
         self.fails("bench", "--threads", -1, code=2)
         self.fails("bench", "--tune", "--backend", "scalar", says=("--tune", "backend cuda"))
+        self.fails("bench", "--tune", "--backend", "cuda", "--group", 64, says="--group: wanted no --tune")
 
     def test_standard_output_that_takes_nothing(self) -> None:
         model = image_model(self.root / "model.safetensors")

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import reference
+import test_groups
 import torch
 from test_ops import check_sums, opcheck_calls, random_layer
 
@@ -49,6 +50,49 @@ def test_bits_of_the_cpu():
         assert reference.bits_equal(y.cpu(), cpu[0])
 
 
+def test_bits_of_the_cpu_with_groups():
+    for _ in range(SHAPES // 4):
+        x, weight, group = test_groups.random_layer()
+        out_features, in_features = weight.shape
+        layer = (x, weight, torch.randn(out_features), None, True, 1e-6, False, group)
+        cpu = torch.ops.trit_stable.bit_linear_train(*layer)
+        gpu = torch.ops.trit_stable.bit_linear_train(*on_gpu(layer))
+        for name, a, b in zip(("y", "q", "scale", "rstd", "codes", "weight_scale"), cpu, gpu, strict=True):
+            b = b.cpu()
+            if name == "q":
+                a, b = a[:, :in_features], b[:, :in_features]
+            assert reference.bits_equal(a, b), (name, list(x.shape), list(weight.shape), group)
+        x, weight, bias, *_ = on_gpu(layer)
+        codes, beta = gpu[4], gpu[5]
+        assert torch.equal(ops.absmean(weight, group=group), beta)
+        assert torch.equal(ops.ternarize_pack(weight, beta, group), codes)
+        assert reference.bits_equal(ops.dequantize(codes, beta, in_features, group=group).cpu(),
+                                    ops.dequantize(cpu[4], cpu[5], in_features, group=group))
+        prepared = ops.prepare(codes, in_features, beta, group)
+        assert prepared.numel() == trit._fake.prepared_size(out_features, in_features, x.device, group)
+        quantised = ops.norm_quant(x)
+        for y in (ops.bit_linear_prepared(x, prepared, beta, out_features, in_features, bias, group=group),
+                  ops.prepared_linear(quantised, prepared, beta, out_features, in_features, bias, x.dtype, group),
+                  ops.packed_linear(quantised, codes, beta, in_features, bias, x.dtype, group)):
+            assert reference.bits_equal(y.cpu(), cpu[0])
+
+
+def test_layer_with_groups():
+    """Moved, frozen, its state dict and packed form: the CPU's bits."""
+    net = test_groups.network()
+    x = torch.randn(9, 150)
+    want, packed = net(x), trit.pack(net)
+    net.cuda()
+    assert reference.bits_equal(net(x.cuda()).cpu(), want)
+    for name, tensor in trit.pack(net).items():
+        assert reference.bits_equal(tensor.cpu(), packed[name]), name
+    frozen = trit.freeze(copy.deepcopy(net))
+    assert reference.bits_equal(frozen(x.cuda()).cpu(), want)
+    assert reference.bits_equal(frozen.cpu()(x), want)
+    with pytest.raises(RuntimeError, match="wanted weight_scale"):
+        ops.prepare(torch.zeros(8, 16, dtype=torch.uint8, device="cuda"), 64, group=32)
+
+
 def test_sums():
     check_sums("cuda")
 
@@ -57,7 +101,7 @@ def test_sums():
 def test_gradients(dtype):
     """Against the CPU's, to the rounding of the type."""
     for tokens, in_features, out_features in [(5, 30, 7), (64, 256, 128), (300, 1024, 264)]:
-        layer = BitLinear(in_features, out_features, scale=random.choice(["tensor", "row"]))
+        layer = BitLinear(in_features, out_features, scale=random.choice(["tensor", "row", "group:64"]))
         twin = copy.deepcopy(layer).cuda()
         x = torch.randn(tokens, in_features).to(dtype).requires_grad_()
         x_gpu = x.detach().cuda().requires_grad_()
@@ -86,11 +130,12 @@ def test_compiled(mode):
             assert torch.allclose(compiled(x).float(), model(x).float(), rtol=2e-2, atol=2e-2)
 
 
-@pytest.mark.parametrize("norm", ["rms", "none"])
-def test_training_in_cuda_graphs(norm):
+@pytest.mark.parametrize(("norm", "scale"), [("rms", "tensor"), ("none", "tensor"), ("rms", "group:64")])
+def test_training_in_cuda_graphs(norm, scale):
     """Training under mode="reduce-overhead": new inputs and new weights at each replay, gradients as without compiling."""
     torch.compiler.reset()
-    model = torch.nn.Sequential(BitLinear(256, 512, norm=norm), torch.nn.SiLU(), BitLinear(512, 64, norm=norm)).cuda()
+    model = torch.nn.Sequential(BitLinear(256, 512, norm=norm, scale=scale), torch.nn.SiLU(),
+                                BitLinear(512, 64, norm=norm, scale=scale)).cuda()
     twin = copy.deepcopy(model)
     compiled = torch.compile(twin, fullgraph=True, mode="reduce-overhead")
     for step in range(6):

@@ -192,8 +192,7 @@ def opcheck_calls(device="cpu"):
                                   torch.float32, True, True, True, True)
     yield "linear_backward_input", (grad, codes, beta, 22)
     yield "linear_backward_weight", (grad, q, s, 22, torch.float16)
-    if device == "cpu":
-        yield from opcheck_group_calls(x, grad, bias)
+    yield from opcheck_group_calls(x, grad, bias)
     yield "rms_norm", (x, g, 1e-6)
     yield "rms_norm", (x.reshape(2, 3, 22).half(), None, 1e-6)
     for wanted in [(True, True), (False, True), (True, False)]:
@@ -205,7 +204,7 @@ def opcheck_group_calls(x, grad, bias):
     """Weights [9, 22] with scales for groups of 32 and [9, 70] for groups of 64."""
     namespace = torch.ops.trit_stable
     for in_features, group in ((22, 32), (70, 64)):
-        inputs, weight = torch.randn(6, in_features), torch.randn(9, in_features)
+        inputs, weight = (torch.randn(rows, in_features, device=x.device) for rows in (6, 9))
         q, s, r, q_sum = namespace.norm_quant(inputs, None, True, 1e-6)
         beta = namespace.absmean(weight, False, group)
         codes = namespace.ternarize_pack(weight, beta, group)

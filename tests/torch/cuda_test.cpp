@@ -30,15 +30,21 @@ std::string message_of(const std::function<void()>& call) {
   return "no error";
 }
 
-using Case = std::tuple<torch::ScalarType, Norm, bool, ScaleGranularity>;
+// A granularity, and the size of groups with it.
+using Scales = std::pair<ScaleGranularity, std::int64_t>;
+constexpr Scales kTensor{ScaleGranularity::tensor, 0}, kRow{ScaleGranularity::row, 0};
+constexpr Scales kGroups64{ScaleGranularity::group, 64}, kGroups96{ScaleGranularity::group, 96},
+    kGroups128{ScaleGranularity::group, 128};
+
+using Case = std::tuple<torch::ScalarType, Norm, bool, Scales>;
 class CudaForward : public ::testing::TestWithParam<Case> {};
 
 TEST_P(CudaForward, HasTheBitsOfTheCpu) {
-  const auto [dtype, norm, bias, scale] = GetParam();
+  const auto [dtype, norm, bias, scales] = GetParam();
   torch::manual_seed(21);
   for (const auto& [in_features, out_features] :
        {std::pair{1, 1}, {5, 3}, {255, 17}, {600, 5}, {1030, 130}, {4096, 512}, {2560, 640}}) {
-    auto cpu = layer(in_features, out_features, bias, norm, scale);
+    auto cpu = layer(in_features, out_features, bias, norm, scales.first, scales.second);
     auto gpu = on_gpu(cpu);
     for (const std::int64_t tokens : {0, 1, 2, 7, 9, 33, 128, 300}) {
       auto x = (torch::randn({tokens, in_features}) * 3).to(dtype);
@@ -59,8 +65,8 @@ TEST_P(CudaForward, HasTheBitsOfTheCpu) {
 INSTANTIATE_TEST_SUITE_P(All, CudaForward,
                          ::testing::Combine(::testing::Values(torch::kFloat, torch::kHalf, torch::kBFloat16),
                                             ::testing::Values(Norm::none, Norm::rms), ::testing::Bool(),
-                                            ::testing::Values(ScaleGranularity::tensor,
-                                                              ScaleGranularity::row)));
+                                            ::testing::Values(kTensor, kRow, kGroups64, kGroups96,
+                                                              kGroups128)));
 
 TEST(CudaShapes, AnyNumberOfDimensionsAndAnyStrides) {
   torch::manual_seed(22);
@@ -86,32 +92,33 @@ TEST(CudaOperators, AgreeWithTheCpus) {
   namespace ops = torch_layer::ops;
   torch::manual_seed(23);
   const auto weight = torch::randn({70, 203}), x = torch::randn({5, 203});
-  for (const bool per_row : {false, true}) {
-    const auto scale = ops::absmean(weight, per_row);
-    const auto codes = ops::ternarize_pack(weight, scale);
-    const auto gpu_scale = ops::absmean(weight.to(kGpu), per_row);
-    const auto gpu_codes = ops::ternarize_pack(weight.to(kGpu), gpu_scale);
+  for (const auto& [per_row, group] : {std::pair{false, 0}, {true, 0}, {false, 64}, {false, 32}}) {
+    const auto scale = ops::absmean(weight, per_row, group);
+    const auto codes = ops::ternarize_pack(weight, scale, group);
+    const auto gpu_scale = ops::absmean(weight.to(kGpu), per_row, group);
+    const auto gpu_codes = ops::ternarize_pack(weight.to(kGpu), gpu_scale, group);
     EXPECT_TRUE(same_bits(gpu_scale.cpu(), scale));
     EXPECT_TRUE(gpu_codes.cpu().equal(codes));
-    EXPECT_TRUE(same_bits(ops::dequantize(gpu_codes, gpu_scale, 203, torch::kFloat).cpu(),
-                          ops::dequantize(codes, scale, 203, torch::kFloat)));
+    EXPECT_TRUE(same_bits(ops::dequantize(gpu_codes, gpu_scale, 203, torch::kFloat, group).cpu(),
+                          ops::dequantize(codes, scale, 203, torch::kFloat, group)));
     const auto quantized = ops::norm_quant(x, std::nullopt, true, 1e-6);
     const auto there = ops::norm_quant(x.to(kGpu), std::nullopt, true, 1e-6);
     EXPECT_TRUE(there.q.narrow(1, 0, 203).cpu().equal(quantized.q.narrow(1, 0, 203)));
     EXPECT_TRUE(there.q_sum.cpu().equal(quantized.q_sum));
     EXPECT_TRUE(same_bits(there.scale.cpu(), quantized.scale));
     EXPECT_TRUE(same_bits(there.rstd.cpu(), quantized.rstd));
-    const auto y = ops::packed_linear(quantized, codes, scale, 203, std::nullopt, torch::kFloat);
+    const auto y = ops::packed_linear(quantized, codes, scale, 203, std::nullopt, torch::kFloat, group);
     EXPECT_TRUE(same_bits(
-        ops::packed_linear(there, gpu_codes, gpu_scale, 203, std::nullopt, torch::kFloat).cpu(), y));
+        ops::packed_linear(there, gpu_codes, gpu_scale, 203, std::nullopt, torch::kFloat, group).cpu(), y));
     // q of another allocation, without padding.
     const ops::NormQuantResult copied{there.q.clone(at::MemoryFormat::Contiguous), there.scale, there.rstd,
                                       there.q_sum};
     EXPECT_TRUE(same_bits(
-        ops::packed_linear(copied, gpu_codes, gpu_scale, 203, std::nullopt, torch::kFloat).cpu(), y));
-    EXPECT_TRUE(same_bits(
-        ops::bit_linear(x.to(kGpu), weight.to(kGpu), std::nullopt, std::nullopt, true, 1e-6, per_row).cpu(),
-        y));
+        ops::packed_linear(copied, gpu_codes, gpu_scale, 203, std::nullopt, torch::kFloat, group).cpu(), y));
+    EXPECT_TRUE(same_bits(ops::bit_linear(x.to(kGpu), weight.to(kGpu), std::nullopt, std::nullopt, true, 1e-6,
+                                          per_row, {}, group)
+                              .cpu(),
+                          y));
   }
 }
 
@@ -155,10 +162,13 @@ TEST(CudaGradient, AgreesWithAutogradOfTheFormulas) {
   torch::manual_seed(25);
   constexpr double kFloatUnit = 0x1p-24, kHalfUnit = 0x1p-11, kBrainUnit = 0x1p-8;
   for (const Norm norm : {Norm::none, Norm::rms}) {
-    for (const auto scale : {ScaleGranularity::tensor, ScaleGranularity::row}) {
+    for (const auto& [scale, group] : {kTensor, kRow, kGroups64}) {
       for (const auto& [in_features, out_features] : {std::pair{9, 4}, {300, 70}, {1027, 33}, {70, 600}}) {
         SCOPED_TRACE(std::to_string(in_features) + " -> " + std::to_string(out_features));
-        const auto fresh = [&] { return layer(in_features, out_features, true, norm, scale); };
+        // A structured binding cannot be captured before C++20's defect report 2308.
+        const auto fresh = [&, in = in_features, out = out_features, kind = scale, inputs = group] {
+          return layer(in, out, true, norm, kind, inputs);
+        };
         check(fresh(), torch::randn({19, in_features}), kFloatUnit);
         check(fresh(), torch::randn({3, 2, 5, in_features}), kFloatUnit);
         check(fresh(), torch::randn({in_features}), kFloatUnit);
@@ -169,6 +179,8 @@ TEST(CudaGradient, AgreesWithAutogradOfTheFormulas) {
   }
   // Two tiles of 2^24 weights: 4096 columns and a rest.
   check(layer(4200, 4096, false, Norm::none), torch::randn({3, 4200}), kFloatUnit);
+  check(layer(4200, 4096, false, Norm::none, ScaleGranularity::group, 96), torch::randn({3, 4200}),
+        kFloatUnit);
 }
 
 // A packed weight keeps its transposed layout. Several backward passes through it, on any stream and inside a
@@ -176,13 +188,14 @@ TEST(CudaGradient, AgreesWithAutogradOfTheFormulas) {
 TEST(CudaGradient, OfAPackedWeightIsThatOfItsCodes) {
   torch::manual_seed(30);
   for (const auto dtype : {torch::kBFloat16, torch::kHalf, torch::kFloat}) {
-    for (const bool per_row : {false, true}) {
-      SCOPED_TRACE(c10::toString(dtype) + std::string(per_row ? ", per row" : ""));
+    for (const auto& [scale, group] : {kTensor, kRow, kGroups64}) {
+      const bool per_row = scale == ScaleGranularity::row;
+      SCOPED_TRACE(c10::toString(dtype) + std::string(per_row ? ", per row" : group != 0 ? ", groups" : ""));
       const auto packed =
-          torch_layer::PackedWeight::from_float(torch::randn({72, 260}, torch::device(kGpu)), per_row);
+          torch_layer::PackedWeight::from_float(torch::randn({72, 260}, torch::device(kGpu)), per_row, group);
       const auto grad = torch::randn({19, 72}, torch::device(kGpu)).to(dtype);
       const auto want =
-          torch_layer::ops::linear_backward_input(grad, packed->codes(), packed->scale(), 260).cpu();
+          torch_layer::ops::linear_backward_input(grad, packed->codes(), packed->scale(), 260, group).cpu();
       const auto expect_same = [&](const Tensor& found, const char* where) {
         EXPECT_TRUE(same_bits(found.cpu(), want)) << where;
       };
@@ -396,17 +409,23 @@ TEST(CudaErrors, NameWhatWasFound) {
 
 TEST(CudaModule, MovesPacksAndConverts) {
   torch::manual_seed(30);
-  auto fc = layer(300, 40, true, Norm::rms);
   const auto x = torch::randn({5, 300});
-  const auto want = fc(x).detach();
-  const auto packed = nn::pack(*fc);
-  fc->to(kGpu);
-  EXPECT_TRUE(same_bits(fc(x.to(kGpu)).detach().cpu(), want));
-  for (const auto& [name, tensor] : nn::pack(*fc)) {
-    EXPECT_TRUE(tensor.is_cpu() && tensor.equal(packed.at(name))) << name;
+  for (const auto& [scale, group] : {kTensor, kGroups64}) {
+    auto fc = layer(300, 40, true, Norm::rms, scale, group);
+    const auto want = fc(x).detach();
+    const auto packed = nn::pack(*fc);
+    fc->to(kGpu);
+    EXPECT_TRUE(same_bits(fc(x.to(kGpu)).detach().cpu(), want));
+    for (const auto& [name, tensor] : nn::pack(*fc)) {
+      EXPECT_TRUE(tensor.is_cpu() && tensor.equal(packed.at(name))) << name;
+    }
+    // Codes and scales given, in place of the weight.
+    fc->use_packed(packed.at("weight").to(kGpu), packed.at("weight_scale").to(kGpu));
+    EXPECT_TRUE(same_bits(fc(x.to(kGpu)).detach().cpu(), want));
+    fc->use_packed({}, {});
+    fc->to(torch::kCPU);
+    EXPECT_TRUE(same_bits(fc(x).detach(), want));
   }
-  fc->to(torch::kCPU);
-  EXPECT_TRUE(same_bits(fc(x).detach(), want));
 
   torch::nn::Sequential model(torch::nn::Linear(300, 40));
   model->to(kGpu);

@@ -240,6 +240,12 @@ TEST(Groups, PackGivesTheStoredForm) {
   EXPECT_EQ(scale.sizes(), torch::IntArrayRef({70, 3}));
   EXPECT_TRUE(std::equal(want.codes.begin(), want.codes.end(), codes.const_data_ptr<std::uint8_t>()));
   EXPECT_TRUE(std::equal(want.scale.begin(), want.scale.end(), scale.const_data_ptr<float>()));
+  // And a layer multiplies with it as with its own weight.
+  const auto x = torch::randn({3, 150});
+  const auto y = fc(x).detach();
+  fc->weight.data().zero_();
+  fc->use_packed(codes, scale);
+  EXPECT_TRUE(same_bits(fc(x).detach(), y));
 }
 
 }  // namespace

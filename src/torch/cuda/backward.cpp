@@ -12,8 +12,11 @@
 #include "torch/arguments.h"
 #include "torch/cuda/kernels.h"
 #include "torch/cuda/launch_context.h"
+#include "torch/cuda/layer.h"
 #include "torch/cuda/prepared_weight.h"
+#include "torch/layer.h"
 #include "torch/ops.h"
+#include "torch/weight_tile.h"
 #include "trit/cuda_backward.h"
 
 namespace trit::torch_layer {
@@ -25,6 +28,14 @@ using torch::ScalarType;
 using torch::Tensor;
 using Packed = c10::intrusive_ptr<PackedWeight>;
 
+// The view refers to contiguous `codes` and `beta`, float32.
+TernaryView stored_view(const Tensor& codes, const Tensor& beta, std::int64_t in_features,
+                        std::int64_t group) {
+  granularity_of(beta, codes.size(0), in_features, group);
+  return ternary_view(codes.size(0), in_features, codes.const_data_ptr<std::uint8_t>(),
+                      beta.const_data_ptr<float>(), beta.numel(), group);
+}
+
 Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
                   std::int64_t group) {
   check_codes(codes, in_features);
@@ -33,18 +44,8 @@ Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_feat
   const Tensor stored = codes.contiguous();
   const Tensor beta = float_of(scale);
   Tensor w = empty({codes.size(0), in_features}, torch::kFloat, codes);
-  cuda::dequantize(
-      {.codes = stored.const_data_ptr<std::uint8_t>(),
-       .out_features = codes.size(0),
-       .in_features = in_features,
-       .scale = beta.const_data_ptr<float>(),
-       .per_row = granularity_of(beta, codes.size(0), in_features, group) == ScaleGranularity::row,
-       .first_column = 0,
-       .columns = in_features,
-       .w_type = DataType::float32,
-       .w = w.mutable_data_ptr(),
-       .group = group},
-      cuda::stream_of(codes));
+  cuda::dequantize(stored_view(stored, beta, in_features, group), 0, in_features, DataType::float32,
+                   w.mutable_data_ptr(), cuda::stream_of(codes));
   return w.to(dtype);
 }
 
@@ -57,20 +58,15 @@ Tensor scaled_gradient(const Tensor& grad, const Tensor& scale) {
 // dX from the 2-bit weights on compute capability 9.0; undefined where that kernel does not take the
 // gradient. `transposed()` gives the weights in its layout.
 template <typename Transposed>
-Tensor backward_input_from_codes(const Tensor& grad, const Tensor& beta, std::int64_t out_features,
-                                 std::int64_t in_features, const Transposed& transposed) {
+Tensor backward_input_from_codes(const Tensor& grad, const TernaryView& weight, const Tensor& beta,
+                                 const Transposed& transposed) {
   const trit::cuda::Device& device = cuda::device_of(grad);
-  // Scales per row belong to what the product sums over, so they go into dY.
-  const bool per_row = granularity_of(beta, out_features) == ScaleGranularity::row;
+  const bool per_row = weight.granularity() == ScaleGranularity::row;
   const Tensor rows = (per_row ? scaled_gradient(grad, beta) : grad).contiguous();
-  Tensor grad_x = empty({grad.size(0), in_features}, grad.scalar_type(), grad);
-  trit::cuda::GradientInput args{.grad = rows.const_data_ptr(),
-                                 .type = data_type(grad.scalar_type(), "grad"),
-                                 .tokens = grad.size(0),
-                                 .out_features = out_features,
-                                 .in_features = in_features,
-                                 .scale = per_row ? nullptr : beta.const_data_ptr<float>(),
-                                 .grad_x = grad_x.mutable_data_ptr()};
+  Tensor grad_x = empty({grad.size(0), weight.in_features}, grad.scalar_type(), grad);
+  auto args =
+      cuda::gradient_input_arguments(weight, rows.const_data_ptr(), data_type(grad.scalar_type(), "grad"),
+                                     grad.size(0), grad_x.mutable_data_ptr());
   if (!trit::cuda::gradient_input_fits(device, args)) {
     return {};
   }
@@ -81,32 +77,22 @@ Tensor backward_input_from_codes(const Tensor& grad, const Tensor& beta, std::in
 }
 
 // dX for every other type and GPU: tiles of the weight in grad's type, multiplied by LibTorch.
-Tensor backward_input_from_tiles(const Tensor& grad, const Tensor& codes, const Tensor& beta,
-                                 std::int64_t in_features, std::int64_t group) {
-  const std::int64_t out_features = codes.size(0);
+Tensor backward_input_from_tiles(const Tensor& grad, TernaryView weight, const Tensor& beta) {
   // beta goes into the small operand, so the tile holds -1, 0, +1, exact in every type. Those of groups differ
   // between columns and go into the tile; float16 does not hold every beta.
-  const Tensor scaled = group == 0                           ? scaled_gradient(grad, beta)
+  const Tensor scaled = weight.group == 0                    ? scaled_gradient(grad, beta)
                         : grad.scalar_type() == torch::kHalf ? grad.to(torch::kFloat)
                                                              : grad;
-  Tensor grad_x = at::empty({grad.size(0), in_features}, scaled.options());
-  // Tiles of 2^24 weights: 32 MiB of half precision stay in the L2 of a large GPU, and no float copy of a
-  // large weight exists. Multiples of 64 columns start at a byte of the codes and keep rows aligned.
-  constexpr std::int64_t kTileWeights = std::int64_t{1} << 24;
-  const std::int64_t max_columns = std::max<std::int64_t>(kTileWeights / out_features / 64 * 64, 64);
-  for (std::int64_t first = 0; first < in_features; first += max_columns) {
-    const std::int64_t columns = std::min(max_columns, in_features - first);
-    Tensor tile = at::empty({out_features, columns}, scaled.options());
-    cuda::dequantize({.codes = codes.const_data_ptr<std::uint8_t>(),
-                      .out_features = out_features,
-                      .in_features = in_features,
-                      .scale = group == 0 ? nullptr : beta.const_data_ptr<float>(),
-                      .per_row = false,
-                      .first_column = first,
-                      .columns = columns,
-                      .w_type = data_type(scaled.scalar_type(), "grad"),
-                      .w = tile.mutable_data_ptr(),
-                      .group = group},
+  if (weight.group == 0) {
+    weight.scale = {};
+  }
+  Tensor grad_x = at::empty({grad.size(0), weight.in_features}, scaled.options());
+  const std::int64_t width =
+      tile_columns(weight.out_features, weight.in_features, cuda::kGradientTileWeights);
+  for (std::int64_t first = 0; first < weight.in_features; first += width) {
+    const std::int64_t columns = std::min(width, weight.in_features - first);
+    Tensor tile = at::empty({weight.out_features, columns}, scaled.options());
+    cuda::dequantize(weight, first, columns, data_type(scaled.scalar_type(), "grad"), tile.mutable_data_ptr(),
                      cuda::stream_of(grad));
     Tensor target = grad_x.narrow(1, first, columns);
     at::mm_out(target, scaled, tile);
@@ -125,10 +111,9 @@ Tensor backward_input(const Tensor& grad, const Tensor& codes, const Tensor& wei
   data_type(grad.scalar_type(), "grad");
   const CUDAGuard guard(grad.device());
   const Tensor beta = float_of(weight_scale);
-  granularity_of(beta, out_features, in_features, group);
-  const Tensor grad_x =
-      group != 0 ? Tensor() : backward_input_from_codes(grad, beta, out_features, in_features, transposed);
-  return grad_x.defined() ? grad_x : backward_input_from_tiles(grad, codes, beta, in_features, group);
+  const TernaryView weight = stored_view(codes, beta, in_features, group);
+  const Tensor grad_x = group != 0 ? Tensor() : backward_input_from_codes(grad, weight, beta, transposed);
+  return grad_x.defined() ? grad_x : backward_input_from_tiles(grad, weight, beta);
 }
 
 Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tensor& weight_scale,

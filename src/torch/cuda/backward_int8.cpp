@@ -206,17 +206,11 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
                                     ScalarType weight_dtype, std::array<bool, 2> mask, bool stochastic,
                                     const Transposed& transposed) {
   const std::int64_t out_features = codes.size(0);
-  TORCH_CHECK(grad.dim() == 2 && grad.size(1) == out_features && q.dim() == 2 &&
-                  q.scalar_type() == torch::kChar && q.size(0) == grad.size(0) &&
-                  q.size(1) == padded_in_features(in_features) && scale.numel() == q.size(0),
-              "trit::linear_backward_int8: wanted grad [tokens, ", out_features, "], q int8 [tokens, ",
-              padded_in_features(in_features), "], scale [tokens]; found ", grad.sizes(), ", ", q.toString(),
-              " ", q.sizes(), ", ", scale.sizes());
+  check_int8_backward(grad, q, scale, out_features, in_features);
   cuda::check_device(codes, "the packed weight", grad);
   cuda::check_device(weight_scale, "the weight's scale", grad);
   cuda::check_device(q, "q", grad);
   cuda::check_device(scale, "scale", grad);
-  data_type(grad.scalar_type(), "grad");
   const CUDAGuard guard(grad.device());
   const Arguments args{.grad = grad.contiguous(),
                        .q = q.stride(1) == 1 && q.stride(0) >= in_features ? q : q.contiguous(),

@@ -13,6 +13,7 @@ bool is_capturing();
 
 /// PackedWeight::from_float of a weight on a GPU, with the layout of the GPU's kernels, in one launch. It may
 /// be used on other streams than the current one if it is to be `kept`.
-c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept);
+c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, std::int64_t group,
+                                      bool kept);
 
 }  // namespace trit::torch_layer::cuda

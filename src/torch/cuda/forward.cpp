@@ -8,7 +8,9 @@
 
 #include "torch/arguments.h"
 #include "torch/cuda/launch_context.h"
+#include "torch/cuda/layer.h"
 #include "torch/cuda/prepared_weight.h"
+#include "torch/layer.h"
 #include "torch/ops.h"
 #include "trit/linear.h"
 
@@ -58,17 +60,10 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
               float* scale, float* rstd) {
   const auto weight = norm_weight_of(norm_weight, rms, rows);
   trit::cuda::norm_quant(cuda::device_of(rows.x),
-                         {.x = rows.x.const_data_ptr(),
-                          .x_type = data_type(rows.x.scalar_type(), "x"),
-                          .tokens = rows.count,
-                          .in_features = rows.features,
-                          .x_stride = rows.stride,
-                          .norm = rms ? Norm::rms : Norm::none,
-                          .norm_weight = pointer_or_null(weight),
-                          .eps = static_cast<float>(eps),
-                          .q = q,
-                          .scale = scale,
-                          .rstd = rstd},
+                         norm_quant_arguments<trit::cuda::NormQuant>(
+                             {rows.x.const_data_ptr(), data_type(rows.x.scalar_type(), "x"), rows.count,
+                              rows.features, rows.stride},
+                             {rms, pointer_or_null(weight), eps}, q, scale, rstd),
                          cuda::stream_of(rows.x));
 }
 
@@ -76,7 +71,6 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
 // no other operand is still being written.
 void product(const std::int8_t* q, const float* scale, const PackedWeight& weight,
              const optional<Tensor>& bias, bool programmatic, std::int64_t tokens, Tensor& y) {
-  check_no_groups(weight.group());
   const auto offset = float_of(bias);
   if (offset) {
     cuda::check_device(*offset, "the bias", y);
@@ -84,23 +78,16 @@ void product(const std::int8_t* q, const float* scale, const PackedWeight& weigh
                 weight.out_features(), "], found ", offset->sizes());
   }
   const trit::cuda::Device& device = cuda::device_of(y);
-  const Tensor workspace = cuda::workspace(
-      y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features(), weight.in_features()));
-  trit::cuda::product(device,
-                      {.weights = weight.cuda().data(),
-                       .out_features = weight.out_features(),
-                       .in_features = weight.in_features(),
-                       .q = q,
-                       .token_scale = scale,
-                       .tokens = tokens,
-                       .weight_scale = weight.scale().const_data_ptr<float>(),
-                       .granularity = granularity_of(weight.scale(), weight.out_features()),
-                       .bias = pointer_or_null(offset),
-                       .y_type = data_type(y.scalar_type(), "y"),
-                       .y = y.mutable_data_ptr(),
-                       .workspace = workspace.defined() ? workspace.mutable_data_ptr() : nullptr,
-                       .programmatic = programmatic},
-                      cuda::stream_of(y));
+  const TernaryView stored = weight.view();
+  const Tensor workspace =
+      cuda::workspace(y, trit::cuda::product_workspace_bytes(device, tokens, stored.out_features,
+                                                             stored.in_features, stored.group));
+  cuda::product(device,
+                {weight.cuda().data(), stored.out_features, stored.in_features, stored.scale.data(),
+                 stored.granularity(), stored.group},
+                {q, scale, nullptr, tokens}, pointer_or_null(offset), data_type(y.scalar_type(), "y"),
+                y.mutable_data_ptr(), workspace.defined() ? workspace.mutable_data_ptr() : nullptr,
+                programmatic, cuda::stream_of(y));
 }
 
 Tensor empty_q(const Rows& rows) {
@@ -128,32 +115,33 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
 }
 
 Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
-  check_no_groups(group);
+  check_group(group);
   check_weight(weight);
   const CUDAGuard guard(weight.device());
   const Tensor w = float_of(weight);
-  const std::int64_t out_features = w.size(0);
-  Tensor scale = empty({per_row ? out_features : 1}, torch::kFloat, w);
-  const auto bytes = static_cast<std::int64_t>(trit::cuda::absmean_workspace_bytes(out_features));
-  const Tensor sums = per_row ? Tensor() : empty({bytes}, torch::kByte, w);
-  trit::cuda::absmean(w.const_data_ptr<float>(), out_features, w.size(1),
-                      per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
-                      scale.mutable_data_ptr<float>(), per_row ? nullptr : sums.mutable_data_ptr(),
-                      cuda::stream_of(w));
+  const ScaleGranularity granularity = wanted_granularity(per_row, group);
+  Tensor scale = empty(scale_shape(w.size(0), w.size(1), per_row, group), torch::kFloat, w);
+  Tensor sums;
+  if (granularity == ScaleGranularity::tensor) {
+    sums =
+        empty({static_cast<std::int64_t>(trit::cuda::absmean_workspace_bytes(w.size(0)))}, torch::kByte, w);
+  }
+  trit::cuda::absmean(w.const_data_ptr<float>(), w.size(0), w.size(1), granularity,
+                      scale.mutable_data_ptr<float>(), sums.defined() ? sums.mutable_data_ptr() : nullptr,
+                      cuda::stream_of(w), group);
   return scale;
 }
 
 Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
-  check_no_groups(group);
   check_weight(weight);
   cuda::check_device(scale, "the weight's scale", weight);
   const CUDAGuard guard(weight.device());
   const Tensor w = float_of(weight);
   const Tensor beta = float_of(scale);
   Tensor codes = empty({w.size(0), packed_row_bytes(w.size(1))}, torch::kByte, w);
-  trit::cuda::ternarize_pack(w.const_data_ptr<float>(), w.size(0), w.size(1), granularity_of(beta, w.size(0)),
-                             beta.const_data_ptr<float>(), codes.mutable_data_ptr<std::uint8_t>(),
-                             cuda::stream_of(w));
+  trit::cuda::ternarize_pack(w.const_data_ptr<float>(), w.size(0), w.size(1),
+                             granularity_of(beta, w.size(0), w.size(1), group), beta.const_data_ptr<float>(),
+                             codes.mutable_data_ptr<std::uint8_t>(), cuda::stream_of(w), group);
   return codes;
 }
 
@@ -190,11 +178,10 @@ Tensor packed_linear_prepared(const Tensor& q, const Tensor& scale, const Tensor
 Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, const Tensor& codes,
                      const Tensor& weight_scale, std::int64_t in_features, const optional<Tensor>& bias,
                      ScalarType dtype, std::int64_t group) {
-  check_no_groups(group);
   check_codes(codes, in_features);
   return packed_linear_prepared(
       q, scale, q_sum,
-      c10::make_intrusive<PackedWeight>(codes.contiguous(), float_of(weight_scale), in_features), bias,
+      c10::make_intrusive<PackedWeight>(codes.contiguous(), float_of(weight_scale), in_features, group), bias,
       dtype);
 }
 
@@ -264,13 +251,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
     bool rms, double eps, bool per_row, std::int64_t group) {
   check_weight(weight);
+  check_group(group);
   const CUDAGuard guard(weight.device());
-  check_no_groups(group);
   // Memory of their own: the prepared weight ends with the pass, and these do not.
-  Tensor weight_scale = empty({per_row ? weight.size(0) : 1}, torch::kFloat, weight);
+  Tensor weight_scale =
+      empty(scale_shape(weight.size(0), weight.size(1), per_row, group), torch::kFloat, weight);
   Tensor codes = empty({weight.size(0), packed_row_bytes(weight.size(1))}, torch::kByte, weight);
-  const PackedWeight packed(codes, weight_scale, weight.size(1),
-                            cuda::pack_into(weight, per_row, codes, weight_scale));
+  const PackedWeight packed(codes, weight_scale, weight.size(1), group,
+                            cuda::pack_into(weight, per_row, group, codes, weight_scale));
   Tensor y = checked_output(x, packed);
   const Rows rows = rows_of(x);
   const Tensor q = empty_q(rows);

@@ -14,6 +14,7 @@ using trit::cuda::FloatBits;
 using trit::cuda::for_type;
 using trit::cuda::from_bits;
 using trit::cuda::launch;
+using trit::cuda::NormBackward;
 using trit::cuda::to_bits;
 using trit::cuda::tree_sum;
 
@@ -28,6 +29,18 @@ template <DataType kType>
 __device__ __forceinline__ void store(void* to, std::int64_t i, float value) {
   static_cast<FloatBits<kType>*>(to)[i] = to_bits<kType>(value);
 }
+
+struct Dequantize {
+  const std::uint8_t* codes;
+  std::int64_t out_features;
+  std::int64_t in_features;
+  const float* scale;  // or null
+  bool per_row;
+  std::int64_t group;
+  std::int64_t first_column;
+  std::int64_t columns;
+  void* w;
+};
 
 // A thread unpacks the four weights of one byte of codes.
 template <DataType kType>
@@ -85,20 +98,20 @@ __global__ __launch_bounds__(kThreads) void rms_norm_kernel(const RmsNorm a) {
 
 // One block per row.
 template <DataType kType>
-__global__ __launch_bounds__(kThreads) void grad_x_kernel(const RmsNormBackward a) {
-  const std::int64_t start = std::int64_t{blockIdx.x} * a.features;
+__global__ __launch_bounds__(kThreads) void grad_x_kernel(const NormBackward a) {
+  const std::int64_t start = std::int64_t{blockIdx.x} * a.in_features;
   const auto weighted = [&](std::int64_t k) {
     const float u = load<kType>(a.grad, start + k);
-    return a.weight == nullptr ? u : __fmul_rn(u, a.weight[k]);
+    return a.norm_weight == nullptr ? u : __fmul_rn(u, a.norm_weight[k]);
   };
   float acc = 0;
-  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+  for (std::int64_t k = threadIdx.x; k < a.in_features; k += kThreads) {
     acc = __fadd_rn(acc, __fmul_rn(weighted(k), load<kType>(a.x, start + k)));
   }
   const float rstd = a.rstd[blockIdx.x];
   const float cube = __fmul_rn(__fmul_rn(rstd, rstd), rstd);
-  const float along = __fmul_rn(__fdiv_rn(cube, static_cast<float>(a.features)), block_sum(acc));
-  for (std::int64_t k = threadIdx.x; k < a.features; k += kThreads) {
+  const float along = __fmul_rn(__fdiv_rn(cube, static_cast<float>(a.in_features)), block_sum(acc));
+  for (std::int64_t k = threadIdx.x; k < a.in_features; k += kThreads) {
     const float x = load<kType>(a.x, start + k);
     store<kType>(a.grad_x, start + k, __fsub_rn(__fmul_rn(rstd, weighted(k)), __fmul_rn(along, x)));
   }
@@ -106,18 +119,18 @@ __global__ __launch_bounds__(kThreads) void grad_x_kernel(const RmsNormBackward 
 
 // A thread adds one column over the rows of one part.
 template <DataType kType>
-__global__ __launch_bounds__(kThreads) void grad_weight_kernel(const RmsNormBackward a) {
+__global__ __launch_bounds__(kThreads) void grad_weight_kernel(const NormBackward a) {
   const std::int64_t k = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (k >= a.features) {
+  if (k >= a.in_features) {
     return;
   }
   const std::int64_t part = blockIdx.y;
   float sum = 0;
-  for (std::int64_t row = part * a.rows / a.parts; row < (part + 1) * a.rows / a.parts; ++row) {
-    const std::int64_t i = row * a.features + k;
+  for (std::int64_t row = part * a.tokens / a.parts; row < (part + 1) * a.tokens / a.parts; ++row) {
+    const std::int64_t i = row * a.in_features + k;
     sum = __fadd_rn(sum, __fmul_rn(load<kType>(a.grad, i), __fmul_rn(load<kType>(a.x, i), a.rstd[row])));
   }
-  a.grad_weight[part * a.features + k] = sum;
+  a.grad_norm_weight[part * a.in_features + k] = sum;
 }
 
 constexpr unsigned kSumBytes = kLanes * sizeof(float);
@@ -132,12 +145,22 @@ unsigned blocks(std::int64_t count, const char* what) {
 
 }  // namespace
 
-void dequantize(const Dequantize& args, Stream stream) {
-  const std::int64_t threads = args.out_features * ceil_div<std::int64_t>(args.columns, 4);
+void dequantize(const TernaryView& weight, std::int64_t first_column, std::int64_t columns, DataType w_type,
+                void* w, Stream stream) {
+  const std::int64_t threads = weight.out_features * ceil_div<std::int64_t>(columns, 4);
   if (threads == 0) {
     return;
   }
-  for_type(args.w_type, [&]<DataType kType>() {
+  const Dequantize args{.codes = weight.codes.data(),
+                        .out_features = weight.out_features,
+                        .in_features = weight.in_features,
+                        .scale = weight.scale.data(),
+                        .per_row = weight.granularity() == ScaleGranularity::row,
+                        .group = weight.group,
+                        .first_column = first_column,
+                        .columns = columns,
+                        .w = w};
+  for_type(w_type, [&]<DataType kType>() {
     launch<dequantize_kernel<kType>>(
         "dequantize",
         {.grid = {blocks(ceil_div<std::int64_t>(threads, kThreads), "dequantize")}, .block = {kThreads}},
@@ -156,18 +179,19 @@ void rms_norm(const RmsNorm& args, Stream stream) {
   });
 }
 
-void rms_norm_backward(const RmsNormBackward& args, Stream stream) {
+void rms_norm_backward(const NormBackward& args, Stream stream) {
   for_type(args.type, [&]<DataType kType>() {
-    if (args.grad_x != nullptr && args.rows > 0) {
-      launch<grad_x_kernel<kType>>(
-          "rms_norm_grad_x",
-          {.grid = {blocks(args.rows, "rms_norm_backward")}, .block = {kThreads}, .shared_bytes = kSumBytes},
-          stream, args);
+    if (args.grad_x != nullptr && args.tokens > 0) {
+      launch<grad_x_kernel<kType>>("rms_norm_grad_x",
+                                   {.grid = {blocks(args.tokens, "rms_norm_backward")},
+                                    .block = {kThreads},
+                                    .shared_bytes = kSumBytes},
+                                   stream, args);
     }
-    if (args.grad_weight != nullptr) {
+    if (args.grad_norm_weight != nullptr) {
       launch<grad_weight_kernel<kType>>(
           "rms_norm_grad_weight",
-          {.grid = {blocks(ceil_div<std::int64_t>(args.features, kThreads), "rms_norm_backward"),
+          {.grid = {blocks(ceil_div<std::int64_t>(args.in_features, kThreads), "rms_norm_backward"),
                     static_cast<unsigned>(args.parts)},
            .block = {kThreads}},
           stream, args);

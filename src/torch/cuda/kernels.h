@@ -9,27 +9,16 @@
 #include <cstdint>
 
 #include "trit/cuda.h"
+#include "trit/cuda_backward.h"
 
 namespace trit::torch_layer::cuda {
 
 using trit::cuda::Stream;
 
-/// Columns [first_column, first_column + columns) of t * scale, from codes [N, packed_row_bytes(K)], to
-/// w [N, columns] of w_type; first_column is a multiple of 4. `scale` [1], [N] with `per_row`,
-/// [N, groups_of(K, group)] with a `group`, or null for ones: -1, 0, +1 are exact in every type.
-struct Dequantize {
-  const std::uint8_t* codes;
-  std::int64_t out_features;
-  std::int64_t in_features;
-  const float* scale;
-  bool per_row;
-  std::int64_t first_column;
-  std::int64_t columns;
-  DataType w_type;
-  void* w;
-  std::int64_t group = 0;
-};
-void dequantize(const Dequantize& args, Stream stream);
+/// Columns [first_column, first_column + columns) of t * scale, from a stored weight in the GPU's memory, to
+/// w [N, columns] of w_type; first_column is a multiple of 4. Without scales -1, 0, +1, exact in every type.
+void dequantize(const TernaryView& weight, std::int64_t first_column, std::int64_t columns, DataType w_type,
+                void* w, Stream stream);
 
 /// y [rows, features] = x * r * weight and r [rows]. `weight` may be null.
 struct RmsNorm {
@@ -44,20 +33,7 @@ struct RmsNorm {
 };
 void rms_norm(const RmsNorm& args, Stream stream);
 
-/// The backward of a norm with fewer parts than rows sums the weight's gradient per part, part p being rows
-/// p * rows / parts and on; the caller adds the parts.
-struct RmsNormBackward {
-  const void* grad;  // [rows, features] of type
-  const void* x;     // likewise
-  DataType type;
-  std::int64_t rows;
-  std::int64_t features;
-  const float* weight;  // [features] or null
-  const float* rstd;    // [rows]
-  void* grad_x;         // [rows, features] of type, or null
-  float* grad_weight;   // [parts, features], or null
-  std::int64_t parts;   // 1 .. 65535
-};
-void rms_norm_backward(const RmsNormBackward& args, Stream stream);
+/// norm_backward of trit/cuda_backward.h for any type, number of inputs and alignment, with 1 .. 65535 parts.
+void rms_norm_backward(const trit::cuda::NormBackward& args, Stream stream);
 
 }  // namespace trit::torch_layer::cuda

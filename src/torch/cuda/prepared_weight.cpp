@@ -6,8 +6,9 @@
 #include "torch/arguments.h"
 #include "torch/cuda/cuda.h"
 #include "torch/cuda/launch_context.h"
+#include "torch/cuda/layer.h"
+#include "torch/layer.h"
 #include "torch/packed_weight.h"
-#include "trit/cuda_backward.h"
 
 namespace trit::torch_layer {
 
@@ -30,13 +31,13 @@ PreparedWeight::PreparedWeight(torch::Tensor weights, bool kept)
   }
 }
 
-PreparedWeight::PreparedWeight(const torch::Tensor& codes, std::int64_t in_features)
+PreparedWeight::PreparedWeight(const torch::Tensor& codes, const TernaryView& stored)
     : PreparedWeight(
           [&] {
             const c10::cuda::CUDAGuard guard(codes.device());
-            torch::Tensor weights = empty_bytes(trit::cuda::weight_bytes(codes.size(0), in_features), codes);
-            trit::cuda::prepare_weights(codes.const_data_ptr<std::uint8_t>(), codes.size(0), in_features,
-                                        weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
+            torch::Tensor weights =
+                empty_bytes(prepared_bytes(stored.out_features, stored.in_features, stored.group), codes);
+            prepare(stored, weights.mutable_data_ptr<std::uint8_t>(), stream_of(codes));
             return weights;
           }(),
           /*kept=*/true) {}
@@ -87,57 +88,48 @@ torch::Tensor PreparedWeight::transposed(const torch::Tensor& codes, std::int64_
 
 namespace {
 
-// `row_sums` [N], with one scale for the tensor.
-void launch_pack(const torch::Tensor& w, bool per_row, const torch::Tensor& codes, const torch::Tensor& scale,
-                 std::uint8_t* weights, float* row_sums) {
+void launch_pack(const torch::Tensor& w, bool per_row, std::int64_t group, const torch::Tensor& codes,
+                 const torch::Tensor& scale, const torch::Tensor& memory) {
   const torch::Tensor counter = workspace(w, sizeof(std::int32_t));
-  trit::cuda::pack_weights(cuda::device_of(w),
-                           {.w = w.const_data_ptr<float>(),
-                            .out_features = w.size(0),
-                            .in_features = w.size(1),
-                            .granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor,
-                            .scale = scale.mutable_data_ptr<float>(),
-                            .codes = codes.mutable_data_ptr<std::uint8_t>(),
-                            .weights = weights,
-                            .row_sums = per_row ? nullptr : row_sums,
-                            .counter = static_cast<std::int32_t*>(counter.mutable_data_ptr())},
-                           stream_of(w));
+  pack(cuda::device_of(w),
+       {w.const_data_ptr<float>(), w.size(0), w.size(1), per_row, group, scale.mutable_data_ptr<float>(),
+        codes.mutable_data_ptr<std::uint8_t>(), memory.mutable_data_ptr<std::uint8_t>(),
+        counter.mutable_data_ptr()},
+       stream_of(w));
 }
 
 }  // namespace
 
-std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row,
+std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row, std::int64_t group,
                                           const torch::Tensor& codes, const torch::Tensor& scale) {
   const torch::Tensor w = float_of(weight);
-  const std::size_t bytes = trit::cuda::weight_bytes(w.size(0), w.size(1));  // a multiple of 2048
-  torch::Tensor weights = empty_bytes(bytes + static_cast<std::size_t>(w.size(0)) * sizeof(float), w);
-  auto* const memory = weights.mutable_data_ptr<std::uint8_t>();
-  launch_pack(w, per_row, codes, scale, memory, reinterpret_cast<float*>(memory + bytes));
-  return std::make_shared<PreparedWeight>(std::move(weights), /*kept=*/false);
+  torch::Tensor memory = empty_bytes(packing_bytes(w.size(0), w.size(1), per_row, group), w);
+  launch_pack(w, per_row, group, codes, scale, memory);
+  return std::make_shared<PreparedWeight>(std::move(memory), /*kept=*/false);
 }
 
-c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, bool kept) {
+c10::intrusive_ptr<PackedWeight> pack(const torch::Tensor& weight, bool per_row, std::int64_t group,
+                                      bool kept) {
   check_weight(weight);
+  check_group(group);
   const torch::NoGradGuard no_grad;
   const c10::cuda::CUDAGuard guard(weight.device());
   const torch::Tensor w = float_of(weight);
-  const std::int64_t out_features = w.size(0);
   const std::int64_t in_features = w.size(1);
-  // One allocation: the weights (a multiple of 2048 bytes), the codes, the scale, the rows' sums.
+  // One allocation: what pack() writes, the codes, the scale.
   const auto round_up = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
-  const std::int64_t row_bytes = packed_row_bytes(in_features);
-  const std::int64_t scales = per_row ? out_features : 1;
-  const std::size_t codes_at = trit::cuda::weight_bytes(out_features, in_features);
-  const std::size_t scale_at = codes_at + round_up(static_cast<std::size_t>(out_features * row_bytes));
-  const std::size_t sums_at = scale_at + static_cast<std::size_t>(scales) * sizeof(float);
-  const std::size_t sums_bytes = per_row ? 0 : static_cast<std::size_t>(out_features) * sizeof(float);
-  torch::Tensor weights = empty_bytes(sums_at + sums_bytes, w);
-  torch::Tensor codes = part_of(weights, codes_at, {out_features, row_bytes}, torch::kByte);
-  torch::Tensor scale = part_of(weights, scale_at, {scales}, torch::kFloat);
-  auto* const memory = weights.mutable_data_ptr<std::uint8_t>();
-  launch_pack(w, per_row, codes, scale, memory, reinterpret_cast<float*>(memory + sums_at));
-  return c10::make_intrusive<PackedWeight>(std::move(codes), std::move(scale), in_features,
-                                           std::make_shared<PreparedWeight>(std::move(weights), kept));
+  const std::array<std::int64_t, 2> codes_shape{w.size(0), packed_row_bytes(in_features)};
+  const std::vector<std::int64_t> scales = scale_shape(w.size(0), in_features, per_row, group);
+  const std::size_t codes_at = round_up(packing_bytes(w.size(0), in_features, per_row, group));
+  const std::size_t scale_at =
+      codes_at + round_up(static_cast<std::size_t>(c10::multiply_integers(codes_shape)));
+  torch::Tensor memory =
+      empty_bytes(scale_at + static_cast<std::size_t>(c10::multiply_integers(scales)) * sizeof(float), w);
+  torch::Tensor codes = part_of(memory, codes_at, codes_shape, torch::kByte);
+  torch::Tensor scale = part_of(memory, scale_at, scales, torch::kFloat);
+  launch_pack(w, per_row, group, codes, scale, memory);
+  return c10::make_intrusive<PackedWeight>(std::move(codes), std::move(scale), in_features, group,
+                                           std::make_shared<PreparedWeight>(std::move(memory), kept));
 }
 
 }  // namespace cuda
@@ -146,7 +138,7 @@ const cuda::PreparedWeight& PackedWeight::cuda() const {
   TORCH_CHECK(codes_.is_cuda(), "trit: the packed weight is on ", codes_.device(), ", wanted on a GPU");
   std::call_once(prepared_, [this] {
     if (cuda_ == nullptr) {
-      cuda_ = std::make_shared<cuda::PreparedWeight>(codes_, in_features_);
+      cuda_ = std::make_shared<cuda::PreparedWeight>(codes_, view());
     }
   });
   cuda_->use_on_current_stream(codes_, scale_);

@@ -10,16 +10,18 @@
 #include <mutex>
 #include <optional>
 
+#include "trit/format.h"
+
 namespace trit::torch_layer::cuda {
 
 /// What a gradient is multiplied as: each has a layout of the transposed weight.
 enum class GradientOperand : std::uint8_t { float16, int8 };
 
-/// A packed weight in the layout of the GPU's products (trit/cuda.h, prepare_weights).
+/// A packed weight in the layout of the GPU's products (torch/cuda/layer.h, LayerWeight).
 class PreparedWeight {
  public:
-  /// Prepared on the current stream.
-  PreparedWeight(const torch::Tensor& codes, std::int64_t in_features);
+  /// Prepared on the current stream of the GPU of `codes`, which `stored` refers to.
+  PreparedWeight(const torch::Tensor& codes, const TernaryView& stored);
   /// `weights` hold it once what is in the current stream has run. Unless it is `kept` for later calls, it is
   /// used on this stream alone: recording an event for others costs as much as a launch.
   PreparedWeight(torch::Tensor weights, bool kept);
@@ -48,9 +50,9 @@ class PreparedWeight {
   mutable std::array<Transposed, 2> transposed_;  // by GradientOperand
 };
 
-/// Packs a float weight [N, K] into codes [N, packed_row_bytes(K)] and scale float32 [1] or [N], and prepares it,
-/// in one launch on the current stream, on which it is used.
-std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row,
+/// Packs a float weight [N, K] into codes [N, packed_row_bytes(K)] and scale (layer.h, scale_shape), and prepares
+/// it, in one launch on the current stream, on which it is used.
+std::shared_ptr<PreparedWeight> pack_into(const torch::Tensor& weight, bool per_row, std::int64_t group,
                                           const torch::Tensor& codes, const torch::Tensor& scale);
 
 /// codes [N, packed_row_bytes(K)] in the layout of the operand, prepared on the current stream.

@@ -4,13 +4,11 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
-#include <algorithm>
-
 #include "torch/arguments.h"
 #include "torch/cuda/kernels.h"
 #include "torch/cuda/launch_context.h"
+#include "torch/cuda/layer.h"
 #include "torch/ops.h"
-#include "trit/cuda_backward.h"
 
 namespace trit::torch_layer {
 namespace {
@@ -48,61 +46,6 @@ std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& wei
   return {y, rstd};
 }
 
-// The sums of the weight's gradient, one part after the other: their order depends on the shape alone.
-struct NormGradients {
-  Tensor x;        // undefined if not wanted
-  Tensor partial;  // float32 [parts, features], undefined if not wanted
-};
-
-// In one pass over both, for 16-bit rows that its vectors fit; false otherwise.
-bool norm_backward_in_one_pass(const Tensor& grad, const Tensor& x, const Tensor& rstd,
-                               const optional<Tensor>& weight, std::array<bool, 2> wanted,
-                               NormGradients& gradients) {
-  const std::int64_t features = x.size(-1);
-  const std::int64_t rows = rstd.numel();
-  const std::int64_t parts = trit::cuda::norm_backward_parts(rows);
-  const Tensor grad_x = wanted[0] ? at::empty_like(x) : Tensor();
-  const Tensor partial = wanted[1] ? empty({parts, features}, torch::kFloat, x) : Tensor();
-  const trit::cuda::NormBackward args{
-      .grad = grad.const_data_ptr(),
-      .x = x.const_data_ptr(),
-      .type = data_type(x.scalar_type(), "x"),
-      .tokens = rows,
-      .in_features = features,
-      .norm_weight = pointer_or_null(weight),
-      .rstd = rstd.const_data_ptr<float>(),
-      .grad_x = wanted[0] ? grad_x.mutable_data_ptr() : nullptr,
-      .grad_norm_weight = wanted[1] ? partial.mutable_data_ptr<float>() : nullptr,
-      .parts = parts};
-  if (!trit::cuda::norm_backward_fits(args)) {
-    return false;
-  }
-  trit::cuda::norm_backward(args, cuda::stream_of(x));
-  gradients = {grad_x, partial};
-  return true;
-}
-
-NormGradients norm_backward_in_two_passes(const Tensor& grad, const Tensor& x, const Tensor& rstd,
-                                          const optional<Tensor>& weight, std::array<bool, 2> wanted) {
-  const std::int64_t features = x.size(-1);
-  const std::int64_t rows = rstd.numel();
-  const std::int64_t parts = std::clamp<std::int64_t>(rows / 8, 1, 64);
-  NormGradients gradients{wanted[0] ? at::empty_like(x) : Tensor(),
-                          wanted[1] ? empty({parts, features}, torch::kFloat, x) : Tensor()};
-  cuda::rms_norm_backward({.grad = grad.const_data_ptr(),
-                           .x = x.const_data_ptr(),
-                           .type = data_type(x.scalar_type(), "x"),
-                           .rows = rows,
-                           .features = features,
-                           .weight = pointer_or_null(weight),
-                           .rstd = rstd.const_data_ptr<float>(),
-                           .grad_x = wanted[0] ? gradients.x.mutable_data_ptr() : nullptr,
-                           .grad_weight = wanted[1] ? gradients.partial.mutable_data_ptr<float>() : nullptr,
-                           .parts = parts},
-                          cuda::stream_of(x));
-  return gradients;
-}
-
 std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd,
                                              const optional<Tensor>& weight, std::array<bool, 2> mask) {
   check_rms_norm_backward(grad, x, rstd);
@@ -114,17 +57,20 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   const Tensor values = x.to(scalar).contiguous();
   const Tensor r = float_of(rstd);
   const auto g = float_of(weight);
-  const std::array<bool, 2> wanted{mask[0], mask[1] && g.has_value()};
-  NormGradients gradients;
-  if (!norm_backward_in_one_pass(u, values, r, g, wanted, gradients)) {
-    gradients = norm_backward_in_two_passes(u, values, r, g, wanted);
-  }
-  Tensor grad_weight;
-  if (wanted[1]) {
-    // wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-    grad_weight = gradients.partial.sum(0, /*keepdim=*/false, weight->scalar_type());
-  }
-  return {mask[0] ? gradients.x.to(x.scalar_type()) : gradients.x, grad_weight};
+  const bool weight_wanted = mask[1] && g.has_value();
+  trit::cuda::NormBackward args{
+      u.const_data_ptr(), values.const_data_ptr(), data_type(scalar, "x"),   r.numel(),
+      x.size(-1),         pointer_or_null(g),      r.const_data_ptr<float>()};
+  // The sums of the weight's gradient, one part after the other: their order depends on the shape alone.
+  args.parts = cuda::norm_backward_parts(args);
+  const Tensor grad_x = mask[0] ? at::empty_like(values) : Tensor();
+  const Tensor partial = weight_wanted ? empty({args.parts, x.size(-1)}, torch::kFloat, x) : Tensor();
+  args.grad_x = mask[0] ? grad_x.mutable_data_ptr() : nullptr;
+  args.grad_norm_weight = weight_wanted ? partial.mutable_data_ptr<float>() : nullptr;
+  cuda::norm_backward(args, cuda::stream_of(x));
+  // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x,
+          weight_wanted ? partial.sum(0, /*keepdim=*/false, weight->scalar_type()) : Tensor()};
 }
 
 }  // namespace

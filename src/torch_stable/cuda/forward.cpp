@@ -6,12 +6,15 @@
 #include <tuple>
 
 #include "torch/cuda/kernels.h"
+#include "torch/cuda/layer.h"
 #include "torch_stable/cuda/launch.h"
 
 namespace trit::torch_stable {
 namespace {
 
 using cuda::DeviceGuard;
+using torch_layer::cuda::LayerWeight;
+namespace launches = torch_layer::cuda;
 
 optional<Tensor> vector_of(const optional<Tensor>& tensor, std::int64_t size, const char* what,
                            const Tensor& x) {
@@ -27,51 +30,23 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
               float* scale, float* rstd) {
   const auto weight = rms ? vector_of(norm_weight, rows.features, "the norm's weight", rows.x) : std::nullopt;
   trit::cuda::norm_quant(cuda::device_of(rows.x),
-                         {.x = rows.x.const_data_ptr(),
-                          .x_type = data_type(rows.x.scalar_type(), "x"),
-                          .tokens = rows.count,
-                          .in_features = rows.features,
-                          .x_stride = rows.stride,
-                          .norm = rms ? Norm::rms : Norm::none,
-                          .norm_weight = floats(weight),
-                          .eps = static_cast<float>(eps),
-                          .q = q,
-                          .scale = scale,
-                          .rstd = rstd},
+                         torch_layer::norm_quant_arguments<trit::cuda::NormQuant>(
+                             rows.view(), {rms, floats(weight), eps}, q, scale, rstd),
                          cuda::stream_of(rows.x));
 }
 
-struct PreparedWeight {
-  const std::uint8_t* weights;
-  const float* scale;
-  ScaleGranularity granularity;
-  std::int64_t out_features;
-  std::int64_t in_features;
-};
-
 // y = epilogue(q · tᵀ). `programmatic`: the preceding kernel is the norm_quant that computes q, so that no
 // other operand is still being written.
-void product(const std::int8_t* q, const float* scale, std::int64_t tokens, const PreparedWeight& weight,
+void product(const std::int8_t* q, const float* scale, std::int64_t tokens, const LayerWeight& weight,
              const optional<Tensor>& bias, bool programmatic, const Tensor& y) {
   const auto offset = vector_of(bias, weight.out_features, "the bias", y);
   const trit::cuda::Device& device = cuda::device_of(y);
-  const auto workspace = cuda::workspace(
-      y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features, weight.in_features));
-  trit::cuda::product(device,
-                      {.weights = weight.weights,
-                       .out_features = weight.out_features,
-                       .in_features = weight.in_features,
-                       .q = q,
-                       .token_scale = scale,
-                       .tokens = tokens,
-                       .weight_scale = weight.scale,
-                       .granularity = weight.granularity,
-                       .bias = floats(offset),
-                       .y_type = data_type(y.scalar_type(), "y"),
-                       .y = y.mutable_data_ptr(),
-                       .workspace = workspace.data,
-                       .programmatic = programmatic},
-                      cuda::stream_of(y));
+  const auto workspace =
+      cuda::workspace(y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features,
+                                                             weight.in_features, weight.group));
+  launches::product(device, weight, {q, scale, nullptr, tokens}, floats(offset),
+                    data_type(y.scalar_type(), "y"), y.mutable_data_ptr(), workspace.data, programmatic,
+                    cuda::stream_of(y));
 }
 
 Tensor empty_q(const Rows& rows) {
@@ -92,93 +67,82 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
 }
 
 Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
-  check_no_groups(group);
+  check_group(group);
   check_weight(weight);
   const DeviceGuard guard(weight.get_device_index());
   const Tensor w = as_float(weight);
-  const std::int64_t out_features = w.size(0);
-  Tensor scale = empty({per_row ? out_features : 1}, ScalarType::Float, w);
-  const auto bytes = static_cast<std::int64_t>(trit::cuda::absmean_workspace_bytes(out_features));
-  const Tensor sums = empty({per_row ? 0 : bytes}, ScalarType::Byte, w);
-  trit::cuda::absmean(floats(w), out_features, w.size(1),
-                      per_row ? ScaleGranularity::row : ScaleGranularity::tensor, data<float>(scale),
-                      per_row ? nullptr : sums.mutable_data_ptr(), cuda::stream_of(w));
+  const ScaleGranularity granularity = torch_layer::wanted_granularity(per_row, group);
+  Tensor scale = empty(torch_layer::scale_shape(w.size(0), w.size(1), per_row, group), ScalarType::Float, w);
+  const bool sums_wanted = granularity == ScaleGranularity::tensor;
+  const auto bytes = static_cast<std::int64_t>(trit::cuda::absmean_workspace_bytes(w.size(0)));
+  const Tensor sums = empty({sums_wanted ? bytes : 0}, ScalarType::Byte, w);
+  trit::cuda::absmean(floats(w), w.size(0), w.size(1), granularity, data<float>(scale),
+                      sums_wanted ? sums.mutable_data_ptr() : nullptr, cuda::stream_of(w), group);
   return scale;
 }
 
 Tensor ternarize_pack(const Tensor& weight, const Tensor& scale, std::int64_t group) {
-  check_no_groups(group);
   check_weight(weight);
   cuda::check_device(scale, "the weight's scale", weight);
   const DeviceGuard guard(weight.get_device_index());
   const Tensor w = as_float(weight);
   const Tensor beta = as_float(scale);
   Tensor codes = empty({w.size(0), packed_row_bytes(w.size(1))}, ScalarType::Byte, w);
-  trit::cuda::ternarize_pack(floats(w), w.size(0), w.size(1), granularity_of(beta, w.size(0)), floats(beta),
-                             data<std::uint8_t>(codes), cuda::stream_of(w));
+  trit::cuda::ternarize_pack(floats(w), w.size(0), w.size(1),
+                             granularity_of(beta, w.size(0), w.size(1), group), floats(beta),
+                             data<std::uint8_t>(codes), cuda::stream_of(w), group);
   return codes;
 }
 
 Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_features, ScalarType dtype,
                   std::int64_t group) {
-  check_codes(codes, in_features);
   cuda::check_device(scale, "the weight's scale", codes);
   const DeviceGuard guard(codes.get_device_index());
-  const Tensor stored = as_contiguous(codes);
-  const Tensor beta = as_float(scale);
-  Tensor w = empty({codes.size(0), in_features}, ScalarType::Float, codes);
-  torch_layer::cuda::dequantize(
-      {.codes = const_data<std::uint8_t>(stored),
-       .out_features = codes.size(0),
-       .in_features = in_features,
-       .scale = floats(beta),
-       .per_row = granularity_of(beta, codes.size(0), in_features, group) == ScaleGranularity::row,
-       .first_column = 0,
-       .columns = in_features,
-       .w_type = DataType::float32,
-       .w = w.mutable_data_ptr(),
-       .group = group},
-      cuda::stream_of(codes));
+  const StoredWeight stored = stored_weight(codes, scale, in_features, group);
+  const Tensor w = empty({codes.size(0), in_features}, ScalarType::Float, codes);
+  launches::dequantize(stored.view, 0, in_features, DataType::float32, w.mutable_data_ptr(),
+                       cuda::stream_of(codes));
   return as_type(w, dtype);
 }
 
-Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& /*weight_scale*/,
+// Group scales are a part of it, in the products' order.
+Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& weight_scale,
                std::int64_t group) {
-  check_no_groups(group);
-  check_codes(codes, in_features);
+  if (group != 0 && weight_scale) {
+    cuda::check_device(*weight_scale, "the weight's scale", codes);
+  }
   const DeviceGuard guard(codes.get_device_index());
-  const Tensor stored = as_contiguous(codes);
-  Tensor weights = empty({static_cast<std::int64_t>(trit::cuda::weight_bytes(codes.size(0), in_features))},
-                         ScalarType::Byte, codes);
-  trit::cuda::prepare_weights(const_data<std::uint8_t>(stored), codes.size(0), in_features,
-                              data<std::uint8_t>(weights), cuda::stream_of(codes));
-  return weights;
+  const StoredWeight stored = stored_to_prepare(codes, in_features, weight_scale, group);
+  Tensor prepared =
+      empty({static_cast<std::int64_t>(launches::prepared_bytes(codes.size(0), in_features, group))},
+            ScalarType::Byte, codes);
+  launches::prepare(stored.view, data<std::uint8_t>(prepared), cuda::stream_of(codes));
+  return prepared;
 }
 
 // `x` is what the weight must be on the device of.
-PreparedWeight checked_weight(const Tensor& prepared, const Tensor& scale, std::int64_t out_features,
-                              std::int64_t in_features, const Tensor& x) {
+LayerWeight checked_weight(const Tensor& prepared, const Tensor& scale, std::int64_t out_features,
+                           std::int64_t in_features, std::int64_t group, const Tensor& x) {
   cuda::check_device(prepared, "the prepared weight", x);
   cuda::check_device(scale, "the weight's scale", x);
-  const auto bytes = static_cast<std::int64_t>(trit::cuda::weight_bytes(out_features, in_features));
+  const ScaleGranularity granularity = granularity_of(scale, out_features, in_features, group);
+  const auto bytes = static_cast<std::int64_t>(launches::prepared_bytes(out_features, in_features, group));
   check(prepared.dim() == 1 && prepared.scalar_type() == ScalarType::Byte && prepared.size(0) == bytes &&
             prepared.is_contiguous(),
         "bit_linear: the prepared weight must be uint8 [", bytes, "] for [", out_features, ", ", in_features,
         "] on a GPU, found ", prepared);
   check(scale.scalar_type() == ScalarType::Float && scale.is_contiguous(),
         "bit_linear: the weight's scale must be contiguous float32, found ", scale);
-  return {const_data<std::uint8_t>(prepared), floats(scale), granularity_of(scale, out_features),
-          out_features, in_features};
+  return {const_data<std::uint8_t>(prepared), out_features, in_features, floats(scale), granularity, group};
 }
 
 Tensor prepared_linear(const Tensor& q, const Tensor& scale, const Tensor& /*q_sum*/, const Tensor& prepared,
                        const Tensor& weight_scale, std::int64_t out_features, std::int64_t in_features,
                        const optional<Tensor>& bias, ScalarType dtype, std::int64_t group) {
-  check_no_groups(group);
   check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
   cuda::check_device(scale, "the token scale", q);
   const DeviceGuard guard(q.get_device_index());
-  const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, in_features, q);
+  const LayerWeight weight = checked_weight(prepared, weight_scale, out_features, in_features, group, q);
   const Tensor codes = as_contiguous(q);
   const Tensor scales = as_contiguous(scale);
   Tensor y = empty({q.size(0), out_features}, dtype, q);
@@ -197,12 +161,11 @@ Tensor packed_linear(const Tensor& q, const Tensor& scale, const Tensor& q_sum, 
 Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor& weight_scale,
                            std::int64_t out_features, std::int64_t in_features, const optional<Tensor>& bias,
                            const optional<Tensor>& norm_weight, bool rms, double eps, std::int64_t group) {
-  check_no_groups(group);
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   const DeviceGuard guard(x.get_device_index());
   const Rows rows = rows_of(x);
-  const PreparedWeight weight = checked_weight(prepared, weight_scale, out_features, rows.features, x);
+  const LayerWeight weight = checked_weight(prepared, weight_scale, out_features, in_features, group, x);
   Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
   const std::int64_t q_bytes = rows.count * trit::cuda::quantized_row_bytes(rows.features);
   const Tensor scratch = empty({q_bytes + 4 * rows.count}, ScalarType::Char, x);
@@ -213,12 +176,27 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
   return y;
 }
 
+// A forward pass that is recorded, of a prepared weight.
+std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const LayerWeight& weight,
+                                                   const optional<Tensor>& bias,
+                                                   const optional<Tensor>& norm_weight, bool rms,
+                                                   double eps) {
+  const Rows rows = rows_of(x);
+  Tensor q = empty_q(rows);
+  Tensor scale = empty({rows.count}, ScalarType::Float, x);
+  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  Tensor y = empty(sizes_with_last(x, weight.out_features), x.scalar_type(), x);
+  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
+  product(const_data<std::int8_t>(q), floats(scale), rows.count, weight, bias, /*programmatic=*/true, y);
+  return {y, q, scale, rstd};
+}
+
 // Three launches: the weight in one pass over it, the activations, the product.
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
     const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
     bool rms, double eps, bool per_row, std::int64_t group) {
-  check_no_groups(group);
   check_weight(weight);
+  check_group(group);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
         "], found ", x);
   cuda::check_device(weight, "the weight", x);
@@ -227,34 +205,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
   const std::int64_t out_features = w.size(0);
   const std::int64_t in_features = w.size(1);
   Tensor codes = empty({out_features, packed_row_bytes(in_features)}, ScalarType::Byte, w);
-  Tensor weight_scale = empty({per_row ? out_features : 1}, ScalarType::Float, w);
-  // The prepared weight (a multiple of 2048 bytes), then the rows' sums.
-  const std::size_t bytes = trit::cuda::weight_bytes(out_features, in_features);
-  const std::size_t sums = per_row ? 0 : static_cast<std::size_t>(out_features) * sizeof(float);
-  const Tensor memory = empty({static_cast<std::int64_t>(bytes + sums)}, ScalarType::Byte, w);
-  auto* const prepared = data<std::uint8_t>(memory);
-  const ScaleGranularity granularity = per_row ? ScaleGranularity::row : ScaleGranularity::tensor;
+  Tensor weight_scale =
+      empty(torch_layer::scale_shape(out_features, in_features, per_row, group), ScalarType::Float, w);
+  const Tensor prepared =
+      empty({static_cast<std::int64_t>(launches::packing_bytes(out_features, in_features, per_row, group))},
+            ScalarType::Byte, w);
   const auto counter = cuda::workspace(w, sizeof(std::int32_t));
-  trit::cuda::pack_weights(cuda::device_of(w),
-                           {.w = floats(w),
-                            .out_features = out_features,
-                            .in_features = in_features,
-                            .granularity = granularity,
-                            .scale = data<float>(weight_scale),
-                            .codes = data<std::uint8_t>(codes),
-                            .weights = prepared,
-                            .row_sums = per_row ? nullptr : reinterpret_cast<float*>(prepared + bytes),
-                            .counter = static_cast<std::int32_t*>(counter.data)},
-                           cuda::stream_of(w));
-  const Rows rows = rows_of(x);
-  Tensor q = empty_q(rows);
-  Tensor scale = empty({rows.count}, ScalarType::Float, x);
-  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
-  Tensor y = empty(sizes_with_last(x, out_features), x.scalar_type(), x);
-  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
-  product(const_data<std::int8_t>(q), floats(scale), rows.count,
-          {prepared, floats(weight_scale), granularity, out_features, in_features}, bias,
-          /*programmatic=*/true, y);
+  launches::pack(cuda::device_of(w),
+                 {floats(w), out_features, in_features, per_row, group, data<float>(weight_scale),
+                  data<std::uint8_t>(codes), data<std::uint8_t>(prepared), counter.data},
+                 cuda::stream_of(w));
+  const auto [y, q, scale, rstd] =
+      forward(x,
+              {const_data<std::uint8_t>(prepared), out_features, in_features, floats(weight_scale),
+               torch_layer::wanted_granularity(per_row, group), group},
+              bias, norm_weight, rms, eps);
   return {y, q, scale, rstd, codes, weight_scale};
 }
 
@@ -265,21 +230,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& 
                                                                   const optional<Tensor>& bias,
                                                                   const optional<Tensor>& norm_weight,
                                                                   bool rms, double eps, std::int64_t group) {
-  check_no_groups(group);
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   cuda::check_device(codes, "the weight", x);
   const DeviceGuard guard(x.get_device_index());
-  const Tensor prepared = prepare(codes, in_features, std::nullopt, group);
-  const PreparedWeight weight = checked_weight(prepared, weight_scale, codes.size(0), in_features, x);
-  const Rows rows = rows_of(x);
-  Tensor q = empty_q(rows);
-  Tensor scale = empty({rows.count}, ScalarType::Float, x);
-  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
-  Tensor y = empty(sizes_with_last(x, codes.size(0)), x.scalar_type(), x);
-  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
-  product(const_data<std::int8_t>(q), floats(scale), rows.count, weight, bias, /*programmatic=*/true, y);
-  return {y, q, scale, rstd};
+  const Tensor prepared = prepare(codes, in_features, weight_scale, group);
+  return forward(x, checked_weight(prepared, weight_scale, codes.size(0), in_features, group, x), bias,
+                 norm_weight, rms, eps);
 }
 
 }  // namespace

@@ -29,10 +29,6 @@ struct Workspace {
 /// gets its own from LibTorch, whose zeroing is part of the graph.
 Workspace workspace(const Tensor& like, std::size_t bytes);
 
-inline void* pointer_or_null(const optional<Tensor>& tensor) {
-  return tensor ? tensor->mutable_data_ptr() : nullptr;
-}
-
 /// Throws Error that names both devices unless `tensor` is where `x` is.
 void check_device(const Tensor& tensor, const char* what, const Tensor& x);
 
