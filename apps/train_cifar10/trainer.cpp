@@ -9,6 +9,7 @@
 
 #include <chrono>
 #include <cmath>
+#include <future>
 #include <memory>
 #include <optional>
 
@@ -86,8 +87,9 @@ class Run {
 
   TrainOptions options_;
   const Processes& processes_;
-  TrainingData data_;
+  std::future<TrainingData> loading_;  // while the learner starts the GPU
   Learner learner_;
+  TrainingData data_;
   std::unique_ptr<RunFolder> folder_;  // in the first process
   CheckpointStore store_;
   Position position_;
@@ -101,8 +103,9 @@ Run::Run(TrainOptions options, const Processes& processes, std::unique_ptr<RunFo
          const std::optional<Checkpoint>& checkpoint)
     : options_(std::move(options)),
       processes_(processes),
-      data_(load_data(options_)),
+      loading_(std::async(std::launch::async, [this] { return load_data(options_); })),
       learner_(options_, processes),
+      data_(loading_.get()),
       folder_(std::move(folder)),
       store_(options_.out / "checkpoints") {
   const std::string common = processes_.from_first([&] {
