@@ -68,8 +68,9 @@ def codes(folder: pathlib.Path) -> list[int]:
 
 def check_same_as_one(scratch: pathlib.Path) -> None:
     """The sums of gradients differ in their last bits, and training amplifies that: of the network with float layers too, from 1e-7
-    to 2e-3 in 200 steps at --lr 2e-4. So a small learning rate: the same losses for 60 steps, nearly the same for 200, and at
-    least 99.9 % of the codes. Only rank 0 prints."""
+    to 2e-3 in 200 steps at --lr 2e-4, once a weight's code or an activation rounds the other way (on one CPU after 40 steps of
+    this test, on another after more than 60). So a small learning rate: the same losses for 20 steps, nearly the same for 200, and
+    at least 99.9 % of the codes. Only rank 0 prints."""
     options = [*program.dataset_options(), "--train-images", 3200, "--batch-size", 32, "--epochs", 2, "--seed", 5, "--threads", 1,
                "--lr", 1e-5]
     one, two = scratch / "one", scratch / "two"
@@ -81,8 +82,8 @@ def check_same_as_one(scratch: pathlib.Path) -> None:
     apart = [abs(a / b - 1) for a, b in zip(ours, theirs)]
     alone, together = codes(one), codes(two)
     same = sum(a == b for a, b in zip(alone, together)) / len(alone)
-    print(f"200 steps on two processes: losses differ by {max(apart[:60]):.1e} in 60 steps, {max(apart):.1e} in all, {100 * same:.4f} % of the codes are the same")
-    assert max(apart[:60]) <= 1e-5 and max(apart) <= 5e-3 and same >= 0.999, (max(apart[:60]), max(apart), same)
+    print(f"200 steps on two processes: losses differ by {max(apart[:20]):.1e} in 20 steps, {max(apart):.1e} in all, {100 * same:.4f} % of the codes are the same")
+    assert max(apart[:20]) <= 1e-6 and max(apart) <= 5e-3 and same >= 0.999, (max(apart[:20]), max(apart), same)
 
 
 def newest(folder: pathlib.Path) -> list[pathlib.Path]:
