@@ -82,7 +82,8 @@ def check_same_as_one(scratch: pathlib.Path) -> None:
     apart = [abs(a / b - 1) for a, b in zip(ours, theirs)]
     alone, together = codes(one), codes(two)
     same = sum(a == b for a, b in zip(alone, together)) / len(alone)
-    print(f"200 steps on two processes: losses differ by {max(apart[:20]):.1e} in 20 steps, {max(apart):.1e} in all, {100 * same:.4f} % of the codes are the same")
+    print(f"200 steps on two processes: losses differ by {max(apart[:20]):.1e} in 20 steps, {max(apart):.1e} in all, "
+          f"{100 * same:.4f} % of the codes are the same")
     assert max(apart[:20]) <= 1e-6 and max(apart) <= 5e-3 and same >= 0.999, (max(apart[:20]), max(apart), same)
 
 
