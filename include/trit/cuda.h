@@ -91,11 +91,6 @@ std::size_t weight_bytes(std::int64_t out_features, std::int64_t in_features);
 /// aligned to 16.
 void prepare_weights(const std::uint8_t* codes, std::int64_t out_features, std::int64_t in_features,
                      std::uint8_t* weights, Stream stream);
-/// The same from float weights w [N, K] and their scales: ternarize_pack and prepare_weights in one pass over
-/// w.
-void prepare_weights(const float* w, std::int64_t out_features, std::int64_t in_features,
-                     ScaleGranularity granularity, const float* scale, std::uint8_t* weights, Stream stream,
-                     std::int64_t group = 0);
 
 /// Group scales in the order that the products read, N rounded up to 64: float32, or float16, half of the
 /// bytes, which is exact for a scale that was a float16.

@@ -27,12 +27,14 @@ class CudaGoldenTest : public CudaTest {
     const DeviceArray<float> bias{std::span<const float>(golden.bias)};
     const DeviceArray<float> scale(granularity == ScaleGranularity::row ? static_cast<std::size_t>(kN) : 1);
     const DeviceArray<std::uint8_t> workspace(cuda::absmean_workspace_bytes(kN));
+    const DeviceArray<std::uint8_t> codes(static_cast<std::size_t>(kN * packed_row_bytes(kK)));
     const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(kN, kK));
     const DeviceArray<std::int8_t> q(static_cast<std::size_t>(kM * cuda::quantized_row_bytes(kK)));
     const DeviceArray<float> token_scale(static_cast<std::size_t>(kM));
     const DeviceArray<Element> y(static_cast<std::size_t>(kM * kN));
     cuda::absmean(w.data(), kN, kK, granularity, scale.data(), workspace.data(), nullptr);
-    cuda::prepare_weights(w.data(), kN, kK, granularity, scale.data(), weights.data(), nullptr);
+    cuda::ternarize_pack(w.data(), kN, kK, granularity, scale.data(), codes.data(), nullptr);
+    cuda::prepare_weights(codes.data(), kN, kK, weights.data(), nullptr);
     cuda::norm_quant(device,
                      {.x = x.data(),
                       .tokens = kM,
