@@ -93,36 +93,35 @@ __global__ __launch_bounds__(kThreads) void pool_kernel(const Pool a) {
   }
 }
 
-// A block of threads for a part of a row: a block of the rotation, or kLookUpPart columns.
+// A block of threads for part blockIdx.y of rows: a block of the rotation, or kLookUpPart columns.
 constexpr std::int64_t kLookUpPart = 1024;
 
-__global__ __launch_bounds__(kThreads) void look_up_kernel(const LookUp a, const std::int64_t part,
+__global__ __launch_bounds__(kThreads) void look_up_kernel(const LookUp a, const int part, const int group,
                                                            const float block_scale) {
-  auto* const z = reinterpret_cast<float*>(cuda::dynamic_shared());  // [part]
-  const std::int64_t parts = ceil_div(a.features, part);
-  for (std::int64_t item = blockIdx.x; item < a.count * parts; item += gridDim.x) {
-    const std::int64_t at = item / parts;
-    const std::int64_t first = item % parts * part;
-    const std::int64_t left = a.features - first;
-    const auto width = static_cast<int>(left < part ? left : part);
+  auto* const z = reinterpret_cast<float*>(cuda::dynamic_shared());  // [part], with a rotation
+  const auto thread = static_cast<int>(threadIdx.x);
+  const auto features = static_cast<int>(a.features);
+  const int first = static_cast<int>(blockIdx.y) * part;
+  const int width = features - first < part ? features - first : part;
+  for (std::int64_t at = blockIdx.x; at < a.count; at += gridDim.x) {
     const auto row = static_cast<std::int64_t>(a.indexes[at]);
-    const std::uint8_t* const codes = a.codes + row * ceil_div<std::int64_t>(a.features, 4);
-    float* const y = a.y + at * a.features + first;
-    for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) {
-      const std::int64_t k = first + i;
+    const std::uint8_t* const codes = a.codes + row * ceil_div(features, 4);
+    const float* const scale = a.scale + row * a.scale_step;
+    float* const y = a.y + at * features + first;
+    for (int i = thread; i < width; i += kThreads) {
+      const int k = first + i;
       const unsigned code = codes[k / 4] >> (2 * (k % 4));
       const int t = static_cast<int>(code << 30) >> 30;  // 2-bit two's complement
-      const std::int64_t of_row = a.group == 0 ? 0 : k / a.group;
-      const float value = static_cast<float>(t) * a.scale[row * a.scale_step + of_row];
+      const float value = static_cast<float>(t) * scale[k / group];
       (a.block == 0 ? y : z)[i] = value;
     }
     if (a.block == 0) {
       continue;
     }
-    for (int h = 1; h < width; h *= 2) {
+    for (int h = 1; h < part; h *= 2) {
       __syncthreads();
-      for (int pair = static_cast<int>(threadIdx.x); pair < width / 2; pair += kThreads) {
-        const int j = pair / h * 2 * h + pair % h;
+      for (int pair = thread; pair < part / 2; pair += kThreads) {
+        const int j = (pair & ~(h - 1)) * 2 + (pair & (h - 1));
         const float below = z[j];
         const float above = z[j + h];
         z[j] = below + above;
@@ -130,7 +129,7 @@ __global__ __launch_bounds__(kThreads) void look_up_kernel(const LookUp a, const
       }
     }
     __syncthreads();
-    for (int i = static_cast<int>(threadIdx.x); i < width; i += kThreads) {
+    for (int i = thread; i < part; i += kThreads) {
       const float value = z[i] * block_scale;
       y[i] = a.signs != nullptr && a.signs[first + i] < 0 ? -value : value;
     }
@@ -167,15 +166,16 @@ void add(const float* a, const float* b, float* y, std::int64_t count, cuda::Str
 
 void look_up(const LookUp& args, cuda::Stream stream) {
   const std::int64_t part = args.block == 0 ? kLookUpPart : args.block;
-  const std::int64_t blocks = args.count * ceil_div(args.features, part);
+  const std::int64_t group = args.group == 0 ? args.features : std::min(args.group, args.features);
   const float block_scale = args.block == 0 ? 1.0F : 1.0F / std::sqrt(static_cast<float>(args.block));
   launch<look_up_kernel>(
       "look_up",
-      {.grid = {static_cast<unsigned>(std::min(blocks, kMaxBlocks))},
+      {.grid = {static_cast<unsigned>(std::min(args.count, kMaxBlocks)),
+                static_cast<unsigned>(ceil_div(args.features, part))},
        .block = {kThreads},
        .shared_bytes =
            args.block == 0 ? 0U : static_cast<unsigned>(args.block * std::int64_t{sizeof(float)})},
-      stream, args, part, block_scale);
+      stream, args, static_cast<int>(part), static_cast<int>(group), block_scale);
 }
 
 void pool(const Pool& args, cuda::Stream stream) {

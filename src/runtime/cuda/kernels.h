@@ -66,12 +66,12 @@ struct LookUp {
   std::int64_t count;
   const std::uint8_t* codes;  // [rows, packed_row_bytes(features)]
   const float* scale;         // [1] or, with scale_step, [rows, groups_of(features, group)]
-  std::int64_t features;
-  std::int64_t group;        // inputs of a scale, 0: all of a row
-  std::int64_t scale_step;   // scales of a row, 0: one of the table
-  std::int64_t block;        // of the rotation, trit/rotation.h; 0: none
-  const std::int8_t* signs;  // [features], +1 or -1; null for all +1
-  float* y;                  // out [count, features]
+  std::int64_t features;      // at most 2^24
+  std::int64_t group;         // inputs of a scale, 0: all of a row
+  std::int64_t scale_step;    // scales of a row, 0: one of the table
+  std::int64_t block;         // of the rotation, trit/rotation.h; 0: none
+  const std::int8_t* signs;   // [features], +1 or -1; null for all +1
+  float* y;                   // out [count, features]
 };
 void look_up(const LookUp& args, cuda::Stream stream);
 
