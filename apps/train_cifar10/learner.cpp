@@ -19,14 +19,10 @@ bool has_cuda_kernels() {
   return schema.has_value() && schema->hasKernelForDispatchKey(c10::DispatchKey::CUDA);
 }
 
-apps::Scales scales_for(const TrainOptions& options, torch::Device device) {
+apps::Scales scales_for(const TrainOptions& options) {
   const std::optional<apps::Scales> scales = apps::scales_of(options.scale);
   if (!scales) {
     throw Error(fmt::format("--scale {}: wanted tensor, row or group:G", options.scale));
-  }
-  if (scales->group != 0 && device.is_cuda()) {
-    throw Error(
-        fmt::format("--scale {}: group scales train on the CPU for now: --device cpu", options.scale));
   }
   if (scales->group != 0 && options.backward != BackwardKind::exact) {
     throw Error(fmt::format("--scale {}: --backward {} takes no group scales, wanted --backward exact",
@@ -37,7 +33,7 @@ apps::Scales scales_for(const TrainOptions& options, torch::Device device) {
 
 SimpleBitNetCNN seeded_network(const TrainOptions& options, torch::Device device) {
   torch::manual_seed(options.seed);
-  SimpleBitNetCNN network(options.linear, options.backward, scales_for(options, device));
+  SimpleBitNetCNN network(options.linear, options.backward, scales_for(options));
   network->to(device);
   if (device.is_cuda()) {
     // Convolutions in channels-last order read weights and write gradients in that order.

@@ -141,7 +141,7 @@ void add_options(CLI::App& app, TrainOptions& options) {
   app.add_option(
          "--scale", options.scale,
          "scales of the ternary weights: one per matrix (tensor), per output row (row), or per group of G "
-         "inputs of a row, G a multiple of 32 (group:G; on a CPU, with --backward exact)")
+         "inputs of a row, G a multiple of 32 (group:G; with --backward exact)")
       ->type_name("NAME")
       ->check(apps::scales_text());
   app.add_option("--device", options.device,

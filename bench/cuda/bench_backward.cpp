@@ -79,7 +79,13 @@ void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaS
   random_float(rstd.data(), tokens, 0.5F, 1.5F, 5, stream);
   const DeviceBuffer<float> norm_weight(static_cast<std::size_t>(inputs));
   random_float(norm_weight.data(), inputs, 0.5F, 1.5F, 7, stream);
-  const DeviceBuffer<float> grad_norm_weight(product_of(2048, inputs));
+  const std::vector<NormVariant> variants = norm_backward_variants(tokens, inputs);
+  const std::int64_t parts = cuda::norm_backward_parts(tokens);
+  std::int64_t most_parts = parts;
+  for (const NormVariant& variant : variants) {
+    most_parts = std::max(most_parts, variant.parts);
+  }
+  const DeviceBuffer<float> grad_norm_weight(product_of(most_parts, inputs));
   const auto arguments = [&](std::int64_t parts) {
     return cuda::NormBackward{.grad = u.data(),
                               .x = x.data(),
@@ -96,12 +102,11 @@ void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaS
   measurement.add("copy_4MK_bytes", [&] {
     check(cudaMemcpyAsync(grad_x.data(), x.data(), x.bytes(), cudaMemcpyDeviceToDevice, stream), "a copy");
   });
-  const std::int64_t parts = cuda::norm_backward_parts(tokens);
   measurement.add("norm_backward", [&] { cuda::norm_backward(arguments(parts), stream); });
   cuda::norm_backward(arguments(parts), stream);
   check(cudaStreamSynchronize(stream), "norm_backward");
   const std::vector<std::uint16_t> wanted = host_of(grad_x);
-  for (const NormVariant& variant : norm_backward_variants(tokens, inputs)) {
+  for (const NormVariant& variant : variants) {
     grad_x.fill_bytes(0xff);
     variant.run(arguments(variant.parts), stream);
     check(cudaStreamSynchronize(stream), variant.name.c_str());

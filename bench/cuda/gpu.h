@@ -33,7 +33,11 @@ class DeviceBuffer {
   Value* data() const { return memory_.get(); }
   std::size_t size() const { return count_; }
   std::size_t bytes() const { return count_ * sizeof(Value); }
-  void fill_bytes(int byte) const { check(cudaMemset(memory_.get(), byte, bytes()), "cudaMemset"); }
+  /// Returns when it is done: a stream that does not wait for the default one may use the memory then.
+  void fill_bytes(int byte) const {
+    check(cudaMemset(memory_.get(), byte, bytes()), "cudaMemset");
+    check(cudaStreamSynchronize(nullptr), "cudaMemset");
+  }
 
  private:
   struct Free {

@@ -65,6 +65,8 @@ PackedWeight::PackedWeight(torch::Tensor codes, torch::Tensor scale, std::int64_
       in_features, ", found ", codes_.toString(), " ", codes_.sizes());
   TORCH_CHECK(scale_.scalar_type() == torch::kFloat && scale_.is_contiguous(),
               "trit: the weight's scale must be contiguous float32, found ", scale_.toString());
+  TORCH_CHECK(scale_.device() == codes_.device(), "trit: the weight's scale must be on ", codes_.device(),
+              " like the codes, found ", scale_.device());
   granularity_of(scale_, codes_.size(0), in_features, group);
 }
 

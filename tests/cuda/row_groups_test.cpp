@@ -112,13 +112,14 @@ TEST_F(CudaRowGroupsTest, NormQuant) {
     const std::int64_t block =
         std::array<std::int64_t, 4>{512, 1024, 2048, 4096}[static_cast<std::size_t>(i / 2 % 4)];
     // More rows than run at a time on one multiprocessor, whose blocks take several then.
-    const std::int64_t m = uniform(0, 2) == 0 ? uniform(5, 40) : uniform(1, 4);
+    const bool wide = i % 15 == 7;  // eight warps and more, over several rows
+    const std::int64_t m = wide ? 20 : uniform(0, 2) == 0 ? uniform(5, 40) : uniform(1, 4);
     std::int64_t k = rotated ? block * uniform(1, block > 1024 ? 2 : 5) : size_near(128, 3000);
-    k = uniform(0, 1) == 0 ? (k + 7) / 8 * 8 : k;
+    k = wide ? (i % 30 == 7 ? 8192 : 16384) : uniform(0, 1) == 0 ? (k + 7) / 8 * 8 : k;
     const std::int64_t group = rotated && i % 4 == 1 ? 0 : any_group();
-    const Norm norm = uniform(0, 1) == 0 ? Norm::none : Norm::rms;
+    const Norm norm = !wide && uniform(0, 1) == 0 ? Norm::none : Norm::rms;
     const auto type = std::array{DataType::float32, DataType::bfloat16,
-                                 DataType::float16}[static_cast<std::size_t>(uniform(0, 2))];
+                                 DataType::float16}[static_cast<std::size_t>(uniform(wide ? 1 : 0, 2))];
     SCOPED_TRACE("M, K, group, block = " + std::to_string(m) + ", " + std::to_string(k) + ", " +
                  std::to_string(group) + ", " + std::to_string(rotated ? block : 0));
     std::vector<float> x = normals(m * k);

@@ -18,8 +18,8 @@ namespace {
 // has settled.
 constexpr int kStepsBeforeCapture = 3;
 
-// Of the ways that cuDNN knows for a convolution, best first by its own estimate, so many are built and timed.
-// LibTorch's default, 10, pays only in longer runs (docs/notes/training.md).
+// Of the ways that cuDNN knows for a convolution, best first by its own estimate, so many are timed (all are
+// built). LibTorch's default, 10, pays only in longer runs (docs/notes/training.md).
 constexpr int kConvolutionsTried = 4;
 
 torch::Tensor to_device(std::int64_t count, torch::ScalarType type, const void* values,

@@ -77,6 +77,8 @@ void product(const std::int8_t* q, const float* scale, const PackedWeight& weigh
     TORCH_CHECK(offset->numel() == weight.out_features(), "trit::packed_linear: the bias must be [",
                 weight.out_features(), "], found ", offset->sizes());
   }
+  // A bias that has just been converted is still being written.
+  const bool converted = offset && offset->const_data_ptr() != bias->const_data_ptr();
   const trit::cuda::Device& device = cuda::device_of(y);
   const TernaryView stored = weight.view();
   const Tensor workspace =
@@ -87,7 +89,7 @@ void product(const std::int8_t* q, const float* scale, const PackedWeight& weigh
                  stored.granularity(), stored.group},
                 {q, scale, nullptr, tokens}, pointer_or_null(offset), data_type(y.scalar_type(), "y"),
                 y.mutable_data_ptr(), workspace.defined() ? workspace.mutable_data_ptr() : nullptr,
-                programmatic, cuda::stream_of(y));
+                programmatic && !converted, cuda::stream_of(y));
 }
 
 Tensor empty_q(const Rows& rows) {

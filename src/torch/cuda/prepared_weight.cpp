@@ -90,11 +90,11 @@ namespace {
 
 void launch_pack(const torch::Tensor& w, bool per_row, std::int64_t group, const torch::Tensor& codes,
                  const torch::Tensor& scale, const torch::Tensor& memory) {
-  const torch::Tensor counter = workspace(w, sizeof(std::int32_t));
+  const torch::Tensor counter = workspace(w, group == 0 ? sizeof(std::int32_t) : 0);
   pack(cuda::device_of(w),
        {w.const_data_ptr<float>(), w.size(0), w.size(1), per_row, group, scale.mutable_data_ptr<float>(),
         codes.mutable_data_ptr<std::uint8_t>(), memory.mutable_data_ptr<std::uint8_t>(),
-        counter.mutable_data_ptr()},
+        counter.defined() ? counter.mutable_data_ptr() : nullptr},
        stream_of(w));
 }
 

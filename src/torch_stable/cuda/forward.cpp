@@ -40,13 +40,15 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
 void product(const std::int8_t* q, const float* scale, std::int64_t tokens, const LayerWeight& weight,
              const optional<Tensor>& bias, bool programmatic, const Tensor& y) {
   const auto offset = vector_of(bias, weight.out_features, "the bias", y);
+  // A bias that has just been converted is still being written.
+  const bool converted = offset && offset->const_data_ptr() != bias->const_data_ptr();
   const trit::cuda::Device& device = cuda::device_of(y);
   const auto workspace =
       cuda::workspace(y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features,
                                                              weight.in_features, weight.group));
   launches::product(device, weight, {q, scale, nullptr, tokens}, floats(offset),
-                    data_type(y.scalar_type(), "y"), y.mutable_data_ptr(), workspace.data, programmatic,
-                    cuda::stream_of(y));
+                    data_type(y.scalar_type(), "y"), y.mutable_data_ptr(), workspace.data,
+                    programmatic && !converted, cuda::stream_of(y));
 }
 
 Tensor empty_q(const Rows& rows) {
@@ -108,7 +110,7 @@ Tensor dequantize(const Tensor& codes, const Tensor& scale, std::int64_t in_feat
 // Group scales are a part of it, in the products' order.
 Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Tensor>& weight_scale,
                std::int64_t group) {
-  if (group != 0 && weight_scale) {
+  if (weight_scale) {
     cuda::check_device(*weight_scale, "the weight's scale", codes);
   }
   const DeviceGuard guard(codes.get_device_index());
@@ -210,7 +212,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
   const Tensor prepared =
       empty({static_cast<std::int64_t>(launches::packing_bytes(out_features, in_features, per_row, group))},
             ScalarType::Byte, w);
-  const auto counter = cuda::workspace(w, sizeof(std::int32_t));
+  const auto counter = cuda::workspace(w, group == 0 ? sizeof(std::int32_t) : 0);
   launches::pack(cuda::device_of(w),
                  {floats(w), out_features, in_features, per_row, group, data<float>(weight_scale),
                   data<std::uint8_t>(codes), data<std::uint8_t>(prepared), counter.data},
