@@ -25,9 +25,10 @@ std::int64_t at_once(const ProductShape& shape) {
   return std::min<std::int64_t>(shape.tokens, kMaxDecodeTokens);
 }
 
-/// The launch of a plan; nothing where it does not fit in a block or in shared memory.
-std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& plan,
-                                      const ProductShape& shape) {
+/// The launch of a plan; nothing where it does not fit in a block or in shared memory. `half`: group scales are
+/// float16, if there are any.
+std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& plan, const ProductShape& shape,
+                                      bool half = false) {
   if (plan.row_warps * plan.k_warps > kMaxDecodeWarps ||
       (plan.row_warps > 1 && plan.k_warps > kMaxSharedParts)) {
     return std::nullopt;
@@ -42,27 +43,32 @@ std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& pl
                    .shared_bytes = 0};
   const Groups groups = groups_of_shape(shape.in_features, shape.group);
   const bool grouped = groups.count > 0;
-  // One group's scales of a block's rows, float32.
-  const int scale_bytes = grouped ? plan.row_warps * plan.strips * kStripRows * 4 : 0;
+  // The sum of a group is one int32 sum where a warp has all of it.
+  if (grouped && plan.k_warps == 1 &&
+      std::min(shape.group, shape.in_features) > std::int64_t{kMaxTilesPerSum} * kTileInputs) {
+    return std::nullopt;
+  }
+  // One group's scales of a block's rows.
+  const int scale_bytes = grouped ? plan.row_warps * plan.strips * kStripRows * (half ? 2 : 4) : 0;
   const int tile_scale_bytes =
       grouped ? scale_bytes * ceil_div(kTileInputs / groups.segment, groups.per_group) : 0;
-  const int sum_bytes =
-      grouped ? group_sum_bytes(plan, tokens, groups) : plan.k_warps * tokens * how.sum_stride * 4;
+  const GroupSumBytes group_sums = grouped ? group_sum_bytes(plan, tokens, groups) : GroupSumBytes{0, 0};
+  const int sum_bytes = grouped ? group_sums.fixed : plan.k_warps * tokens * how.sum_stride * 4;
   const int fixed_bytes =
       round_up(sum_bytes, 16) + plan.k_warps * (plan.row_warps * kDecodeDepth * plan.strips * kStripBytes);
-  // Tiles of a part of x, for as many parts as there are, with a part's share of the scales.
+  // Tiles of a part of x, for as many parts as there are, with a part's share of the scales and the segments' sums.
   const int bytes_per_part = (device.shared_bytes - fixed_bytes - scale_bytes) / plan.k_warps;
-  const int max_part_tiles =
-      std::min((bytes_per_part - tokens * kDecodeRowPadding) / (tokens * kTileInputs + tile_scale_bytes),
-               kMaxTilesPerSum);
+  const int max_part_tiles = std::min((bytes_per_part - tokens * kDecodeRowPadding) /
+                                          (tokens * kTileInputs + tile_scale_bytes + group_sums.tile),
+                                      kMaxTilesPerSum);
   if (max_part_tiles < 1) {
     return std::nullopt;
   }
   how.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, max_part_tiles * plan.k_warps));  // of one length
   how.x_stride = ceil_div(how.chunk_tiles, plan.k_warps) * kTileInputs + kDecodeRowPadding;
-  how.shared_bytes =
-      static_cast<unsigned>(fixed_bytes + tokens * plan.k_warps * how.x_stride +
-                            (grouped ? groups_in_chunk(how.chunk_tiles, groups) * scale_bytes : 0));
+  how.shared_bytes = static_cast<unsigned>(
+      fixed_bytes + tokens * plan.k_warps * how.x_stride + how.chunk_tiles * group_sums.tile +
+      (grouped ? groups_in_chunk(how.chunk_tiles, groups) * scale_bytes : 0));
   return how;
 }
 
@@ -151,7 +157,8 @@ bool run(const Device& device, const ProductPlan& plan, const Product& args, Str
   if (!fits(device, plan, shape)) {
     return false;
   }
-  const auto how = launch_of(device, std::get<DecodePlan>(plan), shape);
+  const auto how =
+      launch_of(device, std::get<DecodePlan>(plan), shape, args.group_scale_type == DataType::float16);
   if (args.group > 0) {
     launch_decode_groups(*how, product_arguments(args), groups_of_product(args), args.programmatic, stream);
   } else {

@@ -70,28 +70,6 @@ __device__ __forceinline__ void load_share(uint4 (&weights)[kStrips], std::uint3
   }
 }
 
-/// Copies the scales of the groups that begin in the `segments` segments from `first` on, of 32 rows from `rows32` * 32 on,
-/// to their places among `scales`, [group][32]. A group of several warps is copied by the one in which it begins.
-__device__ __forceinline__ void copy_scales(const Groups& groups, unsigned rows32, unsigned first,
-                                            unsigned segments, std::uint32_t scales, unsigned lane) {
-  const unsigned shift = groups.half ? 2 : 3;  // of the 16-byte units of a group's 32 rows
-  const auto per_group = static_cast<unsigned>(groups.per_group);
-  unsigned begin = first;
-  unsigned end = min(first + segments, static_cast<unsigned>(groups.segments));
-  if (per_group > 1) {
-    begin = (begin + per_group - 1) / per_group;
-    end = (end + per_group - 1) / per_group;
-  }
-  const std::uint8_t* const from =
-      static_cast<const std::uint8_t*>(groups.scale) +
-      ((std::uint64_t{rows32 / 2} * static_cast<unsigned>(groups.count) * 2 + rows32 % 2) << shift) * 16;
-#pragma unroll 1
-  for (unsigned i = (begin << shift) + lane; i < end << shift; i += 32) {
-    const unsigned group = i >> shift;
-    ptx::cp_async_16(scales + i * 16, from + std::uint64_t{i + (group << shift)} * 16);
-  }
-}
-
 /// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
 /// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
 /// weights.
@@ -121,8 +99,9 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
         copy_share(ring + i * kShareBytes, next + i * kTileBytes);
       }
       if (kGrouped && i == kDepth - 1) {
-        copy_scales(a.groups, inside, begin * a.segments_of_tile, left * a.segments_of_tile,
-                    base + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
+        copy_scales<kStrips>(
+            a.groups, inside, begin * a.segments_of_tile, left * a.segments_of_tile, false, 0,
+            shared + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
       }
       ptx::cp_async_commit();
     }
