@@ -133,6 +133,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
+  constexpr int kDepth = group_depth(kWhole ? 1 : 2);
   const Groups& groups = shape.groups;
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
@@ -150,8 +151,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   const std::uint8_t* lane_weights = a.weights +
                                      std::uint64_t{inside / kGroupsPerBlock} * shape.row_block_bytes +
                                      inside % kGroupsPerBlock * kShareBytes + lane * 16;
-  std::uint8_t* const ring =
-      dynamic_shared() + shape.ring_begin + warp * (kDecodeDepth * kShareBytes) + lane * 16;
+  std::uint8_t* const ring = dynamic_shared() + shape.ring_begin + warp * (kDepth * kShareBytes) + lane * 16;
   std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
   std::uint8_t* const scales = dynamic_shared() + shape.scale_begin + p * shape.warp_scale_bytes;
   auto* const words = reinterpret_cast<std::uint32_t*>(dynamic_shared());
@@ -210,18 +210,18 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     const std::uint8_t* next = lane_weights + std::uint64_t{chunk + begin} * kTileBytes;
     const auto start_weights = [&] {
 #pragma unroll
-      for (unsigned i = 0; i < kDecodeDepth; ++i) {
+      for (unsigned i = 0; i < kDepth; ++i) {
         if (i < left) {
           copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
         }
         // Q = 1: with the first tile, since its scales are needed behind it; otherwise they are not urgent.
-        if (i == (kWhole ? 0 : kDecodeDepth - 1)) {
+        if (i == (kWhole ? 0 : kDepth - 1)) {
           copy_scales<kStrips>(groups, inside, first_segment + begin * shape.segments_of_tile,
                                left * shape.segments_of_tile, q == 0, first_group, scales, lane);
         }
         ptx::cp_async_commit();
       }
-      next += kDecodeDepth * kTileBytes;
+      next += kDepth * kTileBytes;
     };
     PartOfX<kTokenTiles> part(a.q + std::uint64_t{first_token} * static_cast<unsigned>(a.row_bytes),
                               static_cast<unsigned>(a.row_bytes), chunk + begin, left, 1, tokens, x,
@@ -264,7 +264,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     const std::uint8_t* group_scales = scales + (at_group - first_group) * kWarpRows * scale_bytes;
 #pragma unroll 1
     for (; left > 0; --left) {
-      ptx::cp_async_wait<kDecodeDepth - 1>();
+      ptx::cp_async_wait<kDepth - 1>();
       if constexpr (kWhole) {
         __syncwarp();  // the scales are other lanes' copies
       }
@@ -288,12 +288,12 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
           to += shape.segment_words;
         }
       });
-      if (left > kDecodeDepth) {
+      if (left > kDepth) {
         copy_weights<kStrips>(slot, next);
       }
       ptx::cp_async_commit();
       next += kTileBytes;
-      slot = slot == ring + (kDecodeDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
+      slot = slot == ring + (kDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
 #pragma unroll
       for (unsigned t = 0; t < kTokenTiles; ++t) {
         lane_x[t] += kTileInputs;
@@ -407,7 +407,7 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
   const int x_begin = round_up(acc_begin + sums.fixed, 16);
   const int ring_begin = x_begin + plan.k_warps * tokens * how.x_stride;
   const int scale_begin =
-      ring_begin + plan.k_warps * plan.row_warps * kDecodeDepth * plan.strips * kStripBytes;
+      ring_begin + plan.k_warps * plan.row_warps * group_depth(plan.k_warps) * plan.strips * kStripBytes;
   const GroupShape shape{
       .warp_groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / plan.strips),
       .chunk_tiles = static_cast<unsigned>(how.chunk_tiles),

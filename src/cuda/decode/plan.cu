@@ -54,8 +54,9 @@ std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& pl
       grouped ? scale_bytes * ceil_div(kTileInputs / groups.segment, groups.per_group) : 0;
   const GroupSumBytes group_sums = grouped ? group_sum_bytes(plan, tokens, groups) : GroupSumBytes{0, 0};
   const int sum_bytes = grouped ? group_sums.fixed : plan.k_warps * tokens * how.sum_stride * 4;
+  const int depth = grouped ? group_depth(plan.k_warps) : kDecodeDepth;
   const int fixed_bytes =
-      round_up(sum_bytes, 16) + plan.k_warps * (plan.row_warps * kDecodeDepth * plan.strips * kStripBytes);
+      round_up(sum_bytes, 16) + plan.k_warps * plan.row_warps * depth * plan.strips * kStripBytes;
   // Tiles of a part of x, for as many parts as there are, with a part's share of the scales and the segments' sums.
   const int bytes_per_part = (device.shared_bytes - fixed_bytes - scale_bytes) / plan.k_warps;
   const int max_part_tiles = std::min((bytes_per_part - tokens * kDecodeRowPadding) /
@@ -87,6 +88,13 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
   // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
   // of weights in flight for each would be too little) a warp takes four strips instead.
   DecodePlan plan{.strips = 2, .row_warps = row_warps_of(2, strips, device.multiprocessors), .k_warps = 0};
+  // With group scales and enough rows a warp takes all of k, and adds up in its registers.
+  if (shape.group > 0 && plan.row_warps > 2) {
+    const DecodePlan whole{2, std::min(ceil_div(strips / 2, device.multiprocessors), kMaxDecodeWarps / 2), 1};
+    if (launch_of(device, whole, shape)) {
+      return whole;
+    }
+  }
   int warps = kMaxDecodeWarps;
   if (shape.tokens <= 8 && plan.row_warps > 4) {
     plan.strips = 4;
