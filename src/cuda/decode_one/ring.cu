@@ -70,11 +70,16 @@ __device__ __forceinline__ void load_share(uint4 (&weights)[kStrips], std::uint3
   }
 }
 
+enum class GroupKind : std::uint8_t { none, one_segment, segments };
+
 /// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
 /// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
 /// weights.
-template <bool kProgrammatic, bool kGrouped>
+/// kGroups: none, tiles that are one segment, or of any number of segments.
+template <bool kProgrammatic, GroupKind kGroups>
 __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
+  constexpr bool kGrouped = kGroups != GroupKind::none;
+  const unsigned segments_of_tile = kGroups == GroupKind::one_segment ? 1U : a.segments_of_tile;
   constexpr int kSets = kGrouped ? 1 : 2;  // of accumulators: shorter chains
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
@@ -100,7 +105,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
       }
       if (kGrouped && i == kDepth - 1) {
         copy_scales<kStrips>(
-            a.groups, inside, begin * a.segments_of_tile, left * a.segments_of_tile, false, 0,
+            a.groups, inside, begin * segments_of_tile, left * segments_of_tile, false, 0,
             shared + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
       }
       ptx::cp_async_commit();
@@ -162,12 +167,12 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
 #pragma unroll
     for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
       const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum, static_cast<int>(step));
-      sum += step * a.segments_of_tile < kUnitsPerTile ? other : 0;
+      sum += step * segments_of_tile < kUnitsPerTile ? other : 0;
     }
     if (i < units) {
       *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-      if (i * a.segments_of_tile % kUnitsPerTile == 0) {
-        reinterpret_cast<std::int32_t*>(x + a.part_bytes)[i * a.segments_of_tile / kUnitsPerTile] = sum;
+      if (i * segments_of_tile % kUnitsPerTile == 0) {
+        reinterpret_cast<std::int32_t*>(x + a.part_bytes)[i * segments_of_tile / kUnitsPerTile] = sum;
       }
     }
   };
@@ -192,7 +197,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   std::int32_t sums[kSets][kStrips][4] = {};
   auto* const segment_sums = reinterpret_cast<std::int32_t*>(shared + kZeroBytes) +
                              p * static_cast<unsigned>(a.groups.segments) * kWarpRows;
-  std::int32_t* to = segment_sums + begin * a.segments_of_tile * kWarpRows + lane / 4;
+  std::int32_t* to = segment_sums + begin * segments_of_tile * kWarpRows + lane / 4;
   std::uint32_t slot = ring;
   const std::uint32_t last_slot = ring + (kDepth - 1) * kShareBytes;
 #pragma unroll 1
@@ -202,18 +207,19 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     load_share(weights, slot);
     if constexpr (kGrouped) {
       multiply_tile(sums, weights, inputs.address, a.flip, [&](int word) {
-        if (word < 3 && (a.segment_mask >> word & 1U) == 0) {
+        if (word < 3 && (kGroups == GroupKind::one_segment || (a.segment_mask >> word & 1U) == 0)) {
           return;
         }
         // What a last tile holds beyond the inputs is no segment.
-        if (lane % 4 == 0 && to < segment_sums + a.groups.segments * kWarpRows) {
+        if (lane % 4 == 0 &&
+            (kGroups == GroupKind::one_segment || to < segment_sums + a.groups.segments * kWarpRows)) {
           const std::int32_t of_x = *segment_x_sum;
 #pragma unroll
           for (int i = 0; i < kStrips; ++i) {
             std::int32_t two[2];
             row_sums(sums[0][i], of_x, two);
-            to[i * kStripRows] = two[0];
-            to[i * kStripRows + 8] = two[1];
+            to[i * kStripRows] = a.groups.per_group == 1 ? float_bits(two[0]) : two[0];
+            to[i * kStripRows + 8] = a.groups.per_group == 1 ? float_bits(two[1]) : two[1];
           }
         }
         ++segment_x_sum;
@@ -294,13 +300,19 @@ void launch_ring(const Launch& how, const ProductArguments& arguments, const Gro
                     .part_bytes = static_cast<unsigned>(ceil_div(k_tiles, how.k_warps)) * kTileInputs,
                     .segments_of_tile = static_cast<unsigned>(segments_of_tile),
                     .segment_mask = groups.count > 0 ? segment_mask(segments_of_tile) : 0};
-  const auto start = [&]<bool kProgrammatic, bool kGrouped>() {
-    launch<decode_one_ring_kernel<kProgrammatic, kGrouped>>("decode_one", launch_shape, stream, shape);
+  const auto start = [&]<GroupKind kGroups>() {
+    if (programmatic) {
+      launch<decode_one_ring_kernel<true, kGroups>>("decode_one", launch_shape, stream, shape);
+    } else {
+      launch<decode_one_ring_kernel<false, kGroups>>("decode_one", launch_shape, stream, shape);
+    }
   };
-  if (groups.count > 0) {
-    programmatic ? start.operator()<true, true>() : start.operator()<false, true>();
+  if (segments_of_tile == 0) {
+    start.operator()<GroupKind::none>();
+  } else if (segments_of_tile == 1) {
+    start.operator()<GroupKind::one_segment>();
   } else {
-    programmatic ? start.operator()<true, false>() : start.operator()<false, false>();
+    start.operator()<GroupKind::segments>();
   }
 }
 
