@@ -140,7 +140,7 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
-  if (shape.tokens > (shape.group > 0 ? 8 * kMaxDecodeTokens : kMaxDecodeTokens)) {
+  if (shape.tokens > (shape.group > 0 ? 2 * kMaxDecodeTokens : kMaxDecodeTokens)) {
     return;
   }
   const int groups_of_64 = static_cast<int>(ceil_div<std::int64_t>(shape.out_features, 64));
@@ -151,7 +151,8 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
         // Fewer than half of the warps of a wave, or more than one wave of three blocks each, were never
         // fast.
         const int blocks = ceil_div(groups_of_64 * 4 / strips, row_warps);
-        if (blocks * row_warps * k_warps >= 6 * device.multiprocessors &&
+        const int min_warps = shape.group > 0 && k_warps == 1 ? 1 : 6;  // of a multiprocessor
+        if (blocks * row_warps * k_warps >= min_warps * device.multiprocessors &&
             blocks <= 4 * device.multiprocessors && fits(device, plan, shape)) {
           plans.emplace_back(plan);
         }

@@ -156,37 +156,41 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   std::uint8_t* const x = shared + a.x_begin + warp * a.x_bytes;
   const auto* segment_x_sum = reinterpret_cast<const std::int32_t*>(x + a.part_bytes);
   std::int32_t x_sum = 0;
-  const auto keep_x = [&](unsigned i, const uint4& v) {
-    if (!kGrouped) {
-      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-      x_sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, x_sum))));
-      return;
-    }
-    // All lanes are here: those beyond the part have zeros. A segment is 8, 4 or 2 units of neighbouring lanes.
-    std::int32_t sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, 0))));
+  // Unit i, and n - 1 more, each 32 further. With group scales all lanes are here: those beyond the part have zeros,
+  // and a segment is 8, 4 or 2 units of neighbouring lanes.
+  const auto keep_x = [&]<unsigned n>(unsigned i, const uint4(&v)[n]) {
+    std::int32_t sum[n];
 #pragma unroll
-    for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
-      const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum, static_cast<int>(step));
-      sum += step * segments_of_tile < kUnitsPerTile ? other : 0;
+    for (unsigned u = 0; u < n; ++u) {
+      if (i + u * 32 < units) {
+        *reinterpret_cast<uint4*>(x + (i + u * 32) * kUnitBytes) = v[u];
+      }
+      sum[u] = add_bytes(v[u].w, add_bytes(v[u].z, add_bytes(v[u].y, add_bytes(v[u].x, 0))));
+      x_sum += sum[u];
     }
-    if (i < units) {
-      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-      if (i * segments_of_tile % kUnitsPerTile == 0) {
-        reinterpret_cast<std::int32_t*>(x + a.part_bytes)[i * segments_of_tile / kUnitsPerTile] = sum;
+    if constexpr (kGrouped) {
+#pragma unroll
+      for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
+#pragma unroll
+        for (unsigned u = 0; u < n; ++u) {
+          const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum[u], static_cast<int>(step));
+          sum[u] += step * segments_of_tile < kUnitsPerTile ? other : 0;
+        }
+      }
+#pragma unroll
+      for (unsigned u = 0; u < n; ++u) {
+        const unsigned at = (i + u * 32) * segments_of_tile;
+        if (i + u * 32 < units && at % kUnitsPerTile == 0) {
+          reinterpret_cast<std::int32_t*>(x + a.part_bytes)[at / kUnitsPerTile] = sum[u];
+        }
       }
     }
   };
-#pragma unroll
-  for (unsigned i = 0; i < kUnitsInFlight; ++i) {
-    if (kGrouped || lane + i * 32 < units) {
-      keep_x(lane + i * 32, unit[i]);
-    }
-  }
+  keep_x(lane, unit);
 #pragma unroll 1
   for (unsigned first = kUnitsInFlight * 32; first < units; first += 32) {
-    if (kGrouped || first + lane < units) {
-      keep_x(first + lane, first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0});
-    }
+    const uint4 more[1] = {first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0}};
+    keep_x(first + lane, more);
   }
   if (!kGrouped) {
     x_sum = __reduce_add_sync(0xffffffffU, x_sum);
