@@ -27,7 +27,6 @@ struct Choice {
   int min_compute_capability;
   int max_compute_capability;
   const Family* family;
-  bool with_groups = true;
 };
 
 /// The first row that fits and whose family has a plan is taken (measured: docs/notes/cuda-decode.md).
@@ -39,8 +38,7 @@ constexpr std::array<Choice, 7> kChoices = {{
     {8, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
     // Likewise, with two columns of mma per weight: on an H200 1.03 to 1.14 times as fast as the split GEMM.
     // Where rows are few, clusters share k between more multiprocessors: 1.3 times as fast at K = 8 N.
-    // Not with group scales, which wgmma adds up in registers and decode through shared memory.
-    {16, INT64_MAX, 2, 80, INT_MAX, &kDecode, false},
+    {16, INT64_MAX, 2, 80, INT_MAX, &kDecode},
     // wgmma, which only compute capability 9.0 has.
     {INT64_MAX, kMaxGemmSm90Inputs, INT_MAX, 90, 90, &kGemmSm90},
     {16, INT64_MAX, INT_MAX, 80, INT_MAX, &kDecode},
@@ -54,8 +52,21 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
   return shape.tokens <= choice.max_tokens && shape.in_features <= choice.max_in_features &&
          shape.in_features <= choice.max_inputs_per_output * shape.out_features &&
          device.compute_capability >= choice.min_compute_capability &&
-         device.compute_capability <= choice.max_compute_capability &&
-         (choice.with_groups || shape.group == 0);
+         device.compute_capability <= choice.max_compute_capability;
+}
+
+/// Group scales and 9 to 16 tokens where there is wgmma. Where a multiprocessor has about one block of 64 rows, the
+/// GEMM's tiles of 64 rows have all of k in one warpgroup's registers. With fewer rows decode shares k between
+/// warps, with more its warps have all of k as well, and wgmma with so few tokens is bound by its A operand. By
+/// counted clocks (docs/design/cuda-groups.md), not measured.
+const Family* family_for_groups(const Device& device, const ProductShape& shape) {
+  if (shape.group == 0 || shape.tokens <= 8 || shape.tokens > 16 || device.compute_capability != 90) {
+    return nullptr;
+  }
+  const std::int64_t row_blocks = ceil_div<std::int64_t>(shape.out_features, 64);
+  const bool gemm = shape.in_features <= kMaxGemmSm90Inputs && 5 * row_blocks >= 3 * device.multiprocessors &&
+                    2 * row_blocks < 3 * device.multiprocessors;
+  return gemm ? &kGemmSm90 : &kDecode;
 }
 
 [[noreturn]] void fail_device(const Device& device, std::int64_t tokens) {
@@ -86,6 +97,11 @@ ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t
                          std::int64_t in_features, std::int64_t group) {
   const ProductShape shape{tokens, out_features, in_features, group};
   require_shape(shape);
+  if (const Family* family = family_for_groups(device, shape)) {
+    if (auto plan = family->plan(device, shape)) {
+      return *plan;
+    }
+  }
   for (const Choice& choice : kChoices) {
     if (applies(choice, device, shape)) {
       if (auto plan = choice.family->plan(device, shape)) {

@@ -201,6 +201,64 @@ TEST_F(CudaGroupsTest, Gemm) {
   }
 }
 
+// Every tile of the Hopper GEMM: more stages than the ring has, and several tiles for a block.
+TEST_F(CudaGroupsTest, GemmTiles) {
+  cuda::Device device = largest_device();
+  if (device.compute_capability != 90) {
+    GTEST_SKIP() << "no wgmma";
+  }
+  int tried = 0;
+  for (int i = 0; i < rounds(6) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    device.multiprocessors = static_cast<int>(uniform(1, 2));
+    const std::int64_t k = i % 2 == 0 ? uniform(5'000, 8'000) : uniform(1, 1'500);
+    const Case c = random_case(uniform(2, 40), size_near(64, 140), k, any_group());
+    for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
+      if (std::holds_alternative<cuda::GemmSm90Plan>(plan) && !HasFatalFailure()) {
+        SCOPED_TRACE(cuda::name_of(plan));
+        compare(c, device, plan);
+        ++tried;
+      }
+    }
+  }
+  EXPECT_GE(tried, 12);
+}
+
+// Warps that have all of k, and warps that share it, in chunks or not.
+TEST_F(CudaGroupsTest, DecodePlans) {
+  int tried = 0;
+  for (int i = 0; i < rounds(60) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    cuda::Device device = largest_device();
+    device.shared_bytes = i % 2 == 0 ? device.shared_bytes : 49152;
+    const Case c = random_case(uniform(1, 20), size_near(64, 200), size_near(128, 2'500), any_group());
+    const cuda::DecodePlan plan{.strips = c.m <= 8 && uniform(0, 1) == 0 ? 4 : 2,
+                                .row_warps = static_cast<std::int32_t>(uniform(1, 3)),
+                                .k_warps = static_cast<std::int32_t>(i % 3 == 0 ? uniform(2, 5) : 1)};
+    if (cuda::can_run(device, plan, c.m, c.n, c.k, c.group)) {
+      SCOPED_TRACE(cuda::name_of(plan));
+      compare(c, device, plan);
+      ++tried;
+    }
+  }
+  EXPECT_GE(tried, 30);
+}
+
+// Which kernel the groups of a layer take on an H200.
+TEST_F(CudaGroupsTest, Choices) {
+  const auto chosen = [](std::int64_t m, std::int64_t n, std::int64_t k) {
+    const cuda::Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 232448};
+    return cuda::name_of(cuda::default_plan(h200, m, n, k, 128));
+  };
+  EXPECT_EQ(chosen(1, 4096, 4096), "decode_one");
+  EXPECT_EQ(chosen(16, 28672, 8192), "decode S2 P7 Q1");
+  EXPECT_EQ(chosen(16, 8192, 8192), "persistent 64x16");
+  EXPECT_EQ(chosen(64, 4096, 14336), "persistent 64x32");
+  EXPECT_EQ(chosen(64, 8192, 8192), "persistent 64x64");
+  EXPECT_EQ(chosen(64, 28672, 8192), "persistent 128x64");
+  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x128");
+}
+
 TEST_F(CudaGroupsTest, EveryPlan) {
   for (int i = 0; i < rounds(24) && !HasFatalFailure(); ++i) {
     use_policy(i);

@@ -22,9 +22,6 @@ __host__ __device__ constexpr int scale_place(int row) {
 __host__ __device__ constexpr int row_of_scale_place(int place) {
   return place / kStripRows * kStripRows + place % kStripRows / 2 + place % 2 * 8;
 }
-/// Bytes of a strip's scales of one group.
-__host__ __device__ constexpr unsigned strip_scale_bytes(bool half) { return kStripRows * (half ? 2U : 4U); }
-
 template <bool kHalf>
 __device__ __forceinline__ float scale_at(const void* scales, unsigned i) {
   if constexpr (kHalf) {
@@ -34,21 +31,33 @@ __device__ __forceinline__ float scale_at(const void* scales, unsigned i) {
   }
 }
 
-/// Copies the scales of groups first .. first + count - 1 of `strips` strips from `first_strip` on to shared
-/// memory, [group][strip], without waiting for them. Strips beyond the matrix repeat the last one.
-__device__ __forceinline__ void start_scales(const Groups& groups, unsigned first, unsigned count,
-                                             unsigned first_strip, unsigned strips, unsigned all_strips,
-                                             std::uint8_t* to, unsigned thread, unsigned threads) {
-  const unsigned strip_bytes = strip_scale_bytes(groups.half);
-  const unsigned units = strip_bytes / 16;
-  const auto* const from = static_cast<const std::uint8_t*>(groups.scale);
+/// A warp copies the scales of the 16 kStrips rows that are number `rows` of such, of the groups that begin in its
+/// `segments` segments from `first` on, to shared memory, without waiting for them: group g to `to` + (g - base)
+/// times the bytes of these rows. `started`: also of the group in which the first segment lies, wherever it begins.
+template <int kStrips>
+__device__ __forceinline__ void copy_scales(const Groups& groups, unsigned rows, unsigned first,
+                                            unsigned segments, bool started, unsigned base, std::uint8_t* to,
+                                            unsigned lane) {
+  static_assert(kStrips == 2 || kStrips == 4);
+  constexpr unsigned kShares = 4 / kStrips;                      // of 64 rows
+  const unsigned shift = kStrips / 2 + (groups.half ? 1U : 2U);  // of the rows' 16-byte units of a group
+  const auto per_group = static_cast<unsigned>(groups.per_group);
+  unsigned begin = first;
+  unsigned end = min(first + segments, static_cast<unsigned>(groups.segments));
+  if (per_group > 1) {
+    begin = (started ? begin : begin + per_group - 1) / per_group;
+    end = (end + per_group - 1) / per_group;
+  }
+  const std::uint8_t* const from =
+      static_cast<const std::uint8_t*>(groups.scale) +
+      ((std::uint64_t{rows / kShares} * static_cast<unsigned>(groups.count) * kShares + rows % kShares)
+       << shift) *
+          16;
+  to -= (base << shift) * 16;
 #pragma unroll 1
-  for (unsigned i = thread; i < count * strips * units; i += threads) {
-    const unsigned g = i / (strips * units);
-    const unsigned rest = i - g * (strips * units);
-    const unsigned strip = min(first_strip + rest / units, all_strips - 1);
-    const std::uint64_t block = std::uint64_t{strip / 4} * static_cast<unsigned>(groups.count) + first + g;
-    ptx::cp_async_16(to + i * 16, from + (block * 4 + strip % 4) * strip_bytes + rest % units * 16);
+  for (unsigned i = (begin << shift) + lane; i < end << shift; i += 32) {
+    const unsigned group = i >> shift;
+    ptx::cp_async_16(to + i * 16, from + std::uint64_t{i + (group << shift) * (kShares - 1)} * 16);
   }
 }
 

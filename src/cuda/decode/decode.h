@@ -30,14 +30,23 @@ void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, b
                    Stream stream);
 
 // groups.cu: with group scales.
+/// Tiles in flight per warp: where Q = 1 there are fewer warps.
+inline constexpr int kWholeDecodeDepth = 8;
+__host__ __device__ constexpr int group_depth(int k_warps) { return k_warps == 1 ? kWholeDecodeDepth : kDecodeDepth; }
 /// Words after a pair of tokens' sums of a segment: the 4 pairs x 8 rows of a store are in 32 banks.
 inline constexpr int kSegmentPadding = 8;
-/// Bytes of shared memory beside x and the weights' ring.
-inline int group_sum_bytes(const DecodePlan& plan, int tokens, const Groups& groups) {
+/// Bytes of shared memory for sums: of the segments of each tile along k, and of the rows. None where Q = 1.
+struct GroupSumBytes {
+  int tile, fixed;
+};
+inline GroupSumBytes group_sum_bytes(const DecodePlan& plan, int tokens, const Groups& groups) {
+  if (plan.k_warps == 1) {
+    return {0, 0};
+  }
   const int rows = plan.row_warps * plan.strips * kStripRows;
   const int pairs = ceil_div(tokens, 2);
-  const int segments = 2 * plan.k_warps * (kTileInputs / groups.segment);
-  return (segments * pairs * (rows + kSegmentPadding) + (groups.per_group > 1 ? 4 : 2) * pairs * rows) * 4;
+  return {kTileInputs / groups.segment * pairs * (rows + kSegmentPadding) * 4,
+          (groups.per_group > 1 ? 4 : 2) * pairs * rows * 4};
 }
 /// Groups that a chunk of k touches, at most.
 inline int groups_in_chunk(int chunk_tiles, const Groups& groups) {

@@ -1,23 +1,20 @@
 // SPDX-License-Identifier: MIT
 //
-// decode with group scales. The warps and their rows are those of kernel.cu; the order of k and what becomes
-// of the sums is not. The sum over the groups of a row has one order, so the Q warps that share k take tiles
-// in turn, and in rounds of Q tiles hand over the integer sums of their segments (groups.h):
+// decode with group scales. The warps, their rows and their parts of k are those of kernel.cu; what becomes of the
+// sums is not, since the sum over the groups of a row has one order. There are two forms:
 //
-//   round       0                1                    warp (p, q): tile Q * round + q of the chunk
-//   k tiles     0 .. Q - 1       Q .. 2 Q - 1         then a barrier, then all threads: acc = fma(isum, w, acc)
+//   Q = 1   A warp has all of k. The sums of a group become acc = fma(isum, w, acc) in its registers.
+//   Q > 1   Every warp leaves the integer sums of its segments (groups.h) in shared memory, for a whole chunk of
+//           k. Then a barrier, and all threads add up the groups of the chunk, each its rows and tokens.
 //
-//   shared memory    sums of segments     2 x [Q * segments of a tile][pairs of tokens][rows + 8]  two int16
-//                    acc                  [tokens, an even number][rows]    and isum, if groups are longer than a segment
+//   shared memory    sums of segments     [segments of the chunk][pairs of tokens][rows + 8]  two int16      Q > 1
+//                    acc                  [tokens, an even number][rows]    and isum, if groups are longer   Q > 1
 //                    x, for each q        [tokens][part + 16 bytes]
 //                    rings of weights
-//                    scales of the chunk  [group][rows]
+//                    scales of the chunk  [p][group][rows of a warp]
 //
 // More than 16 tokens are several blocks for the same rows, 16 tokens each: neighbours, which share the weights in
-// the second-level cache.
-//
-// A segment's sum fits in int16: 128 * 128 at most. There are two buffers of segments, so that one barrier a
-// round is enough.
+// the second-level cache. A segment's sum fits in int16: 128 * 128 at most.
 #include <algorithm>
 #include <string>
 
@@ -35,6 +32,8 @@ namespace {
 struct GroupShape {
   unsigned warp_groups;      // of 16 S rows, in the whole matrix
   unsigned chunk_tiles;      // along k
+  unsigned part_tiles;       // of a warp: chunk_tiles / Q
+  unsigned part_over;        // the first chunk_tiles % Q warps take one more
   unsigned x_stride;         // from token to token in a part of x
   unsigned x_part;           // of a part of x
   unsigned row_block_bytes;  // of the weights of 64 rows
@@ -42,10 +41,10 @@ struct GroupShape {
   unsigned batches;          // of up to 16 tokens
   unsigned pairs;            // of tokens of a batch
   unsigned segment_words;    // of all pairs' sums of a segment
-  unsigned buffer_words;     // of the segments of a round
   unsigned acc_begin;        // word
   unsigned x_begin, ring_begin, scale_begin;
-  unsigned segment_mask;  // bit w: word w of a tile ends a segment
+  unsigned warp_scale_bytes;  // of the scales of a warp's rows, for a chunk
+  unsigned segment_mask;      // bit w: word w of a tile ends a segment
   unsigned segments_of_tile;
   bool weights_first;
   Groups groups;
@@ -77,17 +76,69 @@ __device__ __forceinline__ void store_segment(Sums<kStrips, kTokenTiles>& sums, 
   sums = {};
 }
 
+/// Q = 1: what a lane adds up over the groups. It has rows g and g + 8 of each strip, g = lane / 4, and tokens
+/// 2 (lane % 4) and + 1 of each token tile.
 template <int kStrips, int kTokenTiles>
+struct LaneSums {
+  float acc[kStrips][kTokenTiles][4] = {};
+
+  /// Of a group; `scales`: of the warp's rows, in the order of prepared scales. `token_scales`: of the lane's tokens
+  /// for the group, where tokens have any.
+  __device__ __forceinline__ void add(const Groups& groups, Sums<kStrips, kTokenTiles>& sums,
+                                      const std::uint8_t* scales,
+                                      const float* const (&token_scales)[kTokenTiles][2], unsigned group,
+                                      unsigned lane) {
+    if (groups.half && !groups.token_groups) {
+      // The weights' factor of 64 is taken into the scale, which is exact for every float16.
+#pragma unroll
+      for (unsigned s = 0; s < kStrips; ++s) {
+        const std::uint32_t pair =
+            *reinterpret_cast<const std::uint32_t*>(scales + (s * kStripRows + lane / 4 * 2) * 2);
+        const float beta[2] = {
+            __fmul_rn(ptx::from_float16(static_cast<std::uint16_t>(pair)), 1.0F / (1 << kCodeShift)),
+            __fmul_rn(ptx::from_float16(static_cast<std::uint16_t>(pair >> 16U)), 1.0F / (1 << kCodeShift))};
+#pragma unroll
+        for (int t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            acc[s][t][i] = __fmaf_rn(__int2float_rn(sums.of[s][t][i]), beta[i / 2], acc[s][t][i]);
+          }
+        }
+      }
+    } else {
+#pragma unroll
+      for (unsigned s = 0; s < kStrips; ++s) {
+#pragma unroll
+        for (int t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+          for (int i = 0; i < 4; ++i) {
+            const unsigned at = s * kStripRows + lane / 4 * 2 + i / 2;
+            float w = groups.half ? scale_at<true>(scales, at) : scale_at<false>(scales, at);
+            if (groups.token_groups) {
+              w = __fmul_rn(w, token_scales[t][i % 2][group]);
+            }
+            acc[s][t][i] = __fmaf_rn(__int2float_rn(sums.of[s][t][i] >> kCodeShift), w, acc[s][t][i]);
+          }
+        }
+      }
+    }
+    sums = {};
+  }
+};
+
+/// kWhole: Q = 1.
+template <int kStrips, int kTokenTiles, bool kWhole>
 __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(const ProductArguments a,
                                                                                 const GroupShape shape) {
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
+  constexpr int kDepth = group_depth(kWhole ? 1 : 2);
   const Groups& groups = shape.groups;
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
-  const unsigned q = threadIdx.z;
-  const unsigned k_warps = blockDim.z;
+  const unsigned q = kWhole ? 0U : threadIdx.z;
+  const unsigned k_warps = kWhole ? 1U : blockDim.z;
   const unsigned warp = q * blockDim.y + p;
   const unsigned block = shape.batches == 1 ? blockIdx.x : blockIdx.x / shape.batches;
   const unsigned first_token = (blockIdx.x - block * shape.batches) * kMaxDecodeTokens;
@@ -100,54 +151,80 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   const std::uint8_t* lane_weights = a.weights +
                                      std::uint64_t{inside / kGroupsPerBlock} * shape.row_block_bytes +
                                      inside % kGroupsPerBlock * kShareBytes + lane * 16;
-  std::uint8_t* const ring =
-      dynamic_shared() + shape.ring_begin + warp * (kDecodeDepth * kShareBytes) + lane * 16;
+  std::uint8_t* const ring = dynamic_shared() + shape.ring_begin + warp * (kDepth * kShareBytes) + lane * 16;
   std::uint8_t* const x = dynamic_shared() + shape.x_begin + q * shape.x_part;
+  std::uint8_t* const scales = dynamic_shared() + shape.scale_begin + p * shape.warp_scale_bytes;
   auto* const words = reinterpret_cast<std::uint32_t*>(dynamic_shared());
   const unsigned pair_stride = shape.rows + kSegmentPadding;
   const unsigned local_row = p * kWarpRows + lane;  // and 32 further, where a lane adds up the groups
   auto* const acc = reinterpret_cast<float*>(words + shape.acc_begin);
   auto* const isum = reinterpret_cast<std::int32_t*>(acc) + 2 * shape.pairs * shape.rows;
-  // Of pairs q, q + Q, ... of its rows; no other thread reads or writes these.
-  for (unsigned pair = q; pair < pairs; pair += k_warps) {
+  if constexpr (!kWhole) {
+    // Of pairs q, q + Q, ... of its rows; no other thread reads or writes these.
+    for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
-    for (unsigned i = 0; i < kStrips; ++i) {  // two tokens of kStrips / 2 rows
-      const unsigned at = (2 * pair + i % 2) * shape.rows + local_row + i / 2 * 32;
-      acc[at] = 0.0F;
-      if (groups.per_group > 1) {
-        isum[at] = 0;
+      for (unsigned i = 0; i < kStrips; ++i) {  // two tokens of kStrips / 2 rows
+        const unsigned at = (2 * pair + i % 2) * shape.rows + local_row + i / 2 * 32;
+        acc[at] = 0.0F;
+        if (groups.per_group > 1) {
+          isum[at] = 0;
+        }
+      }
+    }
+  }
+  const std::uint32_t scale_bytes = groups.half ? 2 : 4;
+  LaneSums<kStrips, kTokenTiles> lane_sums;
+  Sums<kStrips, kTokenTiles> sums = {};
+  const float* token_scales[kTokenTiles][2] = {};
+  float token_scale[kTokenTiles][2] = {};
+  if constexpr (kWhole) {
+#pragma unroll
+    for (unsigned t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+      for (unsigned i = 0; i < 2; ++i) {
+        const unsigned token = first_token + min(t * 8 + lane % 4 * 2 + i, tokens - 1);
+        token_scales[t][i] = a.out.token_scale +
+                             (groups.token_groups ? std::uint64_t{token} * static_cast<unsigned>(groups.count)
+                                                  : std::uint64_t{token});
       }
     }
   }
 
   const auto tiles_along_k = static_cast<unsigned>(a.tiles_along_k);
   const auto per_group = static_cast<unsigned>(groups.per_group);
+  const auto segments = static_cast<unsigned>(groups.segments);
+  unsigned place = 0;       // Q = 1: of the next segment in its group
+  unsigned at_group = 0;    // that group
+  unsigned at_segment = 0;  // and the segment
   unsigned chunk = 0;
   do {
     const unsigned chunk_tiles = min(shape.chunk_tiles, tiles_along_k - chunk);
-    const unsigned left = q < chunk_tiles ? (chunk_tiles - q - 1) / k_warps + 1 : 0U;
-    const unsigned first_group = chunk * shape.segments_of_tile / per_group;
-    const unsigned last_group = min(static_cast<unsigned>(groups.count) - 1,
-                                    ((chunk + chunk_tiles) * shape.segments_of_tile - 1) / per_group);
+    unsigned begin = q * shape.part_tiles + min(q, shape.part_over);
+    unsigned left = shape.part_tiles + (q < shape.part_over ? 1U : 0U);
+    left = begin < chunk_tiles ? min(left, chunk_tiles - begin) : 0U;  // the last chunk may be shorter
+    const unsigned first_segment = chunk * shape.segments_of_tile;
+    const unsigned first_group = per_group == 1 ? first_segment : first_segment / per_group;
     if (chunk > 0) {
-      __syncthreads();  // no warp reads the last chunk's x, nor its scales
+      __syncthreads();  // no warp reads the last chunk's x, sums or scales any more
     }
-    const std::uint8_t* next = lane_weights + std::uint64_t{chunk + q} * kTileBytes;
+    const std::uint8_t* next = lane_weights + std::uint64_t{chunk + begin} * kTileBytes;
     const auto start_weights = [&] {
-      start_scales(groups, first_group, last_group - first_group + 1, block * blockDim.y * kStrips,
-                   blockDim.y * kStrips, shape.warp_groups * kStrips, dynamic_shared() + shape.scale_begin,
-                   warp * 32 + lane, blockDim.y * k_warps * 32);
 #pragma unroll
-      for (unsigned i = 0; i < kDecodeDepth; ++i) {
+      for (unsigned i = 0; i < kDepth; ++i) {
         if (i < left) {
-          copy_weights<kStrips>(ring + i * kShareBytes, next + std::uint64_t{i * k_warps} * kTileBytes);
+          copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
+        }
+        // Q = 1: with the first tile, since its scales are needed behind it; otherwise they are not urgent.
+        if (i == (kWhole ? 0 : kDepth - 1)) {
+          copy_scales<kStrips>(groups, inside, first_segment + begin * shape.segments_of_tile,
+                               left * shape.segments_of_tile, q == 0, first_group, scales, lane);
         }
         ptx::cp_async_commit();
       }
-      next += std::uint64_t{kDecodeDepth * k_warps} * kTileBytes;
+      next += kDepth * kTileBytes;
     };
     PartOfX<kTokenTiles> part(a.q + std::uint64_t{first_token} * static_cast<unsigned>(a.row_bytes),
-                              static_cast<unsigned>(a.row_bytes), chunk + q, left, k_warps, tokens, x,
+                              static_cast<unsigned>(a.row_bytes), chunk + begin, left, 1, tokens, x,
                               shape.x_stride, lane, p, blockDim.y);
     if (shape.weights_first) {
       start_weights();
@@ -160,6 +237,17 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     if (!shape.weights_first) {
       start_weights();
     }
+    if constexpr (kWhole) {
+      if (chunk == 0) {
+#pragma unroll
+        for (unsigned t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+          for (unsigned i = 0; i < 2; ++i) {
+            token_scale[t][i] = groups.token_groups ? 1.0F : *token_scales[t][i];
+          }
+        }
+      }
+    }
     part.store();
 #pragma unroll 1
     while (part.any()) {
@@ -171,63 +259,69 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     const std::uint8_t* lane_x[kTokenTiles];
     start_lane_x(lane_x, x, shape.x_stride, tokens, lane);
     std::uint8_t* slot = ring;
-    unsigned buffer = 0;
+    std::uint32_t* to = words + begin * shape.segments_of_tile * shape.segment_words +
+                        lane % 4 * pair_stride + p * kWarpRows + lane / 4;
+    const std::uint8_t* group_scales = scales + (at_group - first_group) * kWarpRows * scale_bytes;
 #pragma unroll 1
-    for (unsigned round = 0; round * k_warps < chunk_tiles; ++round) {
-      if (round < left) {
-        ptx::cp_async_wait<kDecodeDepth - 1>();
-        const Weights<kStrips> weights = load_weights<kStrips>(slot);
-        Sums<kStrips, kTokenTiles> sums = {};
-        std::uint32_t* to = words + buffer + q * shape.segments_of_tile * shape.segment_words +
-                            lane % 4 * pair_stride + p * kWarpRows + lane / 4;
-        multiply_tile(sums, weights, lane_x, [&](int word) {
-          if (word == 3 || (shape.segment_mask >> word & 1U) != 0) {
-            store_segment(sums, to, pairs, pair_stride, lane);
-            to += shape.segment_words;
-          }
-        });
-        if (left - round > kDecodeDepth) {
-          copy_weights<kStrips>(slot, next);
-        }
-        ptx::cp_async_commit();
-        next += std::uint64_t{k_warps} * kTileBytes;
-        slot = slot == ring + (kDecodeDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
-#pragma unroll
-        for (unsigned t = 0; t < kTokenTiles; ++t) {
-          lane_x[t] += kTileInputs;
-        }
-      } else {
-        ptx::cp_async_wait<0>();  // the scales, in a first round
+    for (; left > 0; --left) {
+      ptx::cp_async_wait<kDepth - 1>();
+      if constexpr (kWhole) {
+        __syncwarp();  // the scales are other lanes' copies
       }
+      const Weights<kStrips> weights = load_weights<kStrips>(slot);
+      multiply_tile(sums, weights, lane_x, [&](int word) {
+        if (word < 3 && (shape.segment_mask >> word & 1U) == 0) {
+          return;
+        }
+        if constexpr (kWhole) {
+          // What a last tile holds beyond the inputs is zero and belongs to no group.
+          ++place;
+          ++at_segment;
+          if (at_segment <= segments && (place == per_group || at_segment == segments)) {
+            lane_sums.add(groups, sums, group_scales, token_scales, at_group, lane);
+            group_scales += kWarpRows * scale_bytes;
+            ++at_group;
+            place = 0;
+          }
+        } else {
+          store_segment(sums, to, pairs, pair_stride, lane);
+          to += shape.segment_words;
+        }
+      });
+      if (left > kDepth) {
+        copy_weights<kStrips>(slot, next);
+      }
+      ptx::cp_async_commit();
+      next += kTileBytes;
+      slot = slot == ring + (kDepth - 1) * kShareBytes ? ring : slot + kShareBytes;
+#pragma unroll
+      for (unsigned t = 0; t < kTokenTiles; ++t) {
+        lane_x[t] += kTileInputs;
+      }
+    }
+    if constexpr (!kWhole) {
+      ptx::cp_async_wait<0>();  // the scales
       __syncthreads();
-
-      const unsigned first_tile = chunk + round * k_warps;
-      const unsigned first_segment = first_tile * shape.segments_of_tile;
-      const unsigned rest = static_cast<unsigned>(groups.segments) - first_segment;
-      const unsigned count =
-          min(min(k_warps, chunk + chunk_tiles - first_tile) * shape.segments_of_tile, rest);
-      const unsigned round_group = per_group == 1 ? first_segment : first_segment / per_group;
-      const unsigned place = per_group == 1 ? 0U : first_segment - round_group * per_group;
-      const unsigned scale_step = shape.rows;
+      const unsigned rest = segments - first_segment;
+      const unsigned count = min(chunk_tiles * shape.segments_of_tile, rest);
+      const unsigned first_place = first_segment - first_group * per_group;
 #pragma unroll 1
       for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
         for (unsigned i = 0; i < kStrips / 2; ++i) {
           const unsigned row = local_row + 32 * i;
-          const std::uint32_t* from = words + buffer + pair * pair_stride + row;
-          const auto segment = [&](unsigned s, std::int32_t(&sums)[2]) {
+          const std::uint32_t* from = words + pair * pair_stride + row;
+          const auto segment = [&](unsigned s, std::int32_t(&of)[2]) {
             const std::uint32_t word = from[s * shape.segment_words];
-            sums[0] = static_cast<std::int16_t>(word & 0xffffU);
-            sums[1] = static_cast<std::int32_t>(word) >> 16;
+            of[0] = static_cast<std::int16_t>(word & 0xffffU);
+            of[1] = static_cast<std::int32_t>(word) >> 16;
           };
-          const unsigned scale_at_row = (round_group - first_group) * scale_step +
-                                        static_cast<unsigned>(scale_place(static_cast<int>(row)));
-          const void* const scales = dynamic_shared() + shape.scale_begin;
-          const float* const token_scale =
+          const auto scale_at_row = static_cast<unsigned>(scale_place(static_cast<int>(lane + 32 * i)));
+          const float* const of_first =
               a.out.token_scale +
-              std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) + round_group;
+              std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) + first_group;
           const unsigned second = 2 * pair + 1 < tokens ? static_cast<unsigned>(groups.count) : 0U;
-          const auto of_token = [&](unsigned g, int v) { return token_scale[g + (v == 0 ? 0U : second)]; };
+          const auto of_token = [&](unsigned g, int v) { return of_first[g + (v == 0 ? 0U : second)]; };
           GroupSum<2> sum;
           const unsigned at = 2 * pair * shape.rows + row;
 #pragma unroll
@@ -235,7 +329,8 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
             sum.acc[v] = acc[at + v * shape.rows];
             sum.isum[v] = per_group > 1 ? isum[at + v * shape.rows] : 0;
           }
-          sum.add<4, 8>(groups, count, place, rest - 1, segment, scales, scale_at_row, scale_step, of_token);
+          sum.add<4, 8>(groups, count, first_place, rest - 1, segment, scales, scale_at_row, kWarpRows,
+                        of_token);
 #pragma unroll
           for (unsigned v = 0; v < 2; ++v) {
             acc[at + v * shape.rows] = sum.acc[v];
@@ -245,27 +340,45 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
           }
         }
       }
-      buffer = shape.buffer_words - buffer;
     }
     chunk += shape.chunk_tiles;
   } while (chunk < tiles_along_k);
 
-  // A lane stores rows lane, lane + 32 of its p; the warps of a p share the tokens.
   int type = static_cast<int>(a.out.type);
   ptx::opaque(type);
-#pragma unroll 1
-  for (unsigned pair = q; pair < pairs; pair += k_warps) {
-#pragma unroll 1
-    for (unsigned token = 2 * pair; token < min(2 * pair + 2, tokens); ++token) {
-      const float s = groups.token_groups ? 1.0F : a.out.token_scale[first_token + token];
+  const auto store = [&](unsigned token, unsigned row, float sum, float s) {
+    const float bias = a.out.bias == nullptr ? -0.0F : a.out.bias[row];
+    store_output(a.out, static_cast<DataType>(type), static_cast<int>(first_token + token),
+                 static_cast<int>(row), __fadd_rn(__fmul_rn(sum, s), bias));
+  };
+  if constexpr (kWhole) {
 #pragma unroll
-      for (unsigned i = 0; i < kStrips / 2; ++i) {
-        const unsigned row = group * kWarpRows + lane + 32 * i;
-        if (row < out_features) {
-          const float bias = a.out.bias == nullptr ? -0.0F : a.out.bias[row];
-          store_output(a.out, static_cast<DataType>(type), static_cast<int>(first_token + token),
-                       static_cast<int>(row),
-                       __fadd_rn(__fmul_rn(acc[token * shape.rows + local_row + 32 * i], s), bias));
+    for (unsigned s = 0; s < kStrips; ++s) {
+#pragma unroll
+      for (unsigned t = 0; t < kTokenTiles; ++t) {
+#pragma unroll
+        for (unsigned i = 0; i < 4; ++i) {
+          const unsigned token = t * 8 + lane % 4 * 2 + i % 2;
+          const unsigned row = group * kWarpRows + s * kStripRows + lane / 4 + i / 2 * 8;
+          if (token < tokens && row < out_features) {
+            store(token, row, lane_sums.acc[s][t][i], token_scale[t][i % 2]);
+          }
+        }
+      }
+    }
+  } else {
+    // A lane stores rows lane, lane + 32 of its p; the warps of a p share the tokens.
+#pragma unroll 1
+    for (unsigned pair = q; pair < pairs; pair += k_warps) {
+#pragma unroll 1
+      for (unsigned token = 2 * pair; token < min(2 * pair + 2, tokens); ++token) {
+        const float s = groups.token_groups ? 1.0F : a.out.token_scale[first_token + token];
+#pragma unroll
+        for (unsigned i = 0; i < kStrips / 2; ++i) {
+          const unsigned row = group * kWarpRows + lane + 32 * i;
+          if (row < out_features) {
+            store(token, row, acc[token * shape.rows + local_row + 32 * i], s);
+          }
         }
       }
     }
@@ -285,37 +398,46 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
   const LaunchShape launch_shape = shape_of_warps(how.blocks * static_cast<int>(batches), plan.row_warps,
                                                   plan.k_warps, how.shared_bytes, programmatic);
   const int tokens = std::min(arguments.out.tokens, kMaxDecodeTokens);
-  const int rows = plan.row_warps * plan.strips * kStripRows;
+  const int warp_rows = plan.strips * kStripRows;
+  const int rows = plan.row_warps * warp_rows;
   const int pairs = ceil_div(tokens, 2);
   const int segments_of_tile = kTileInputs / groups.segment;
-  const int segment_words = pairs * (rows + kSegmentPadding);
-  const int buffer_words = plan.k_warps * segments_of_tile * segment_words;
-  const int x_begin = round_up(group_sum_bytes(plan, tokens, groups), 16);
+  const GroupSumBytes sums = group_sum_bytes(plan, tokens, groups);
+  const int acc_begin = how.chunk_tiles * sums.tile;
+  const int x_begin = round_up(acc_begin + sums.fixed, 16);
   const int ring_begin = x_begin + plan.k_warps * tokens * how.x_stride;
   const int scale_begin =
-      ring_begin + plan.k_warps * plan.row_warps * kDecodeDepth * plan.strips * kStripBytes;
+      ring_begin + plan.k_warps * plan.row_warps * group_depth(plan.k_warps) * plan.strips * kStripBytes;
   const GroupShape shape{
       .warp_groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / plan.strips),
       .chunk_tiles = static_cast<unsigned>(how.chunk_tiles),
+      .part_tiles = static_cast<unsigned>(how.chunk_tiles / plan.k_warps),
+      .part_over = static_cast<unsigned>(how.chunk_tiles % plan.k_warps),
       .x_stride = static_cast<unsigned>(how.x_stride),
       .x_part = static_cast<unsigned>(tokens * how.x_stride),
       .row_block_bytes = static_cast<unsigned>(arguments.tiles_along_k) * kTileBytes,
       .rows = static_cast<unsigned>(rows),
       .batches = static_cast<unsigned>(batches),
       .pairs = static_cast<unsigned>(pairs),
-      .segment_words = static_cast<unsigned>(segment_words),
-      .buffer_words = static_cast<unsigned>(buffer_words),
-      .acc_begin = static_cast<unsigned>(2 * buffer_words),
+      .segment_words = static_cast<unsigned>(pairs * (rows + kSegmentPadding)),
+      .acc_begin = static_cast<unsigned>(acc_begin / 4),
       .x_begin = static_cast<unsigned>(x_begin),
       .ring_begin = static_cast<unsigned>(ring_begin),
       .scale_begin = static_cast<unsigned>(scale_begin),
+      .warp_scale_bytes =
+          static_cast<unsigned>(groups_in_chunk(how.chunk_tiles, groups) * warp_rows * (groups.half ? 2 : 4)),
       .segment_mask = segment_mask(segments_of_tile),
       .segments_of_tile = static_cast<unsigned>(segments_of_tile),
       .weights_first = programmatic,
       .groups = groups};
   const auto start = [&]<int kStrips, int kTokenTiles>() {
-    launch<decode_groups_kernel<kStrips, kTokenTiles>>("decode_groups", launch_shape, stream, arguments,
-                                                       shape);
+    if (plan.k_warps == 1) {
+      launch<decode_groups_kernel<kStrips, kTokenTiles, true>>("decode_groups", launch_shape, stream,
+                                                               arguments, shape);
+    } else {
+      launch<decode_groups_kernel<kStrips, kTokenTiles, false>>("decode_groups", launch_shape, stream,
+                                                                arguments, shape);
+    }
   };
   start_with_tile(tokens, plan.strips, start);
 }

@@ -25,9 +25,10 @@ std::int64_t at_once(const ProductShape& shape) {
   return std::min<std::int64_t>(shape.tokens, kMaxDecodeTokens);
 }
 
-/// The launch of a plan; nothing where it does not fit in a block or in shared memory.
-std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& plan,
-                                      const ProductShape& shape) {
+/// The launch of a plan; nothing where it does not fit in a block or in shared memory. `half`: group scales are
+/// float16, if there are any.
+std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& plan, const ProductShape& shape,
+                                      bool half = false) {
   if (plan.row_warps * plan.k_warps > kMaxDecodeWarps ||
       (plan.row_warps > 1 && plan.k_warps > kMaxSharedParts)) {
     return std::nullopt;
@@ -42,27 +43,33 @@ std::optional<DecodeLaunch> launch_of(const Device& device, const DecodePlan& pl
                    .shared_bytes = 0};
   const Groups groups = groups_of_shape(shape.in_features, shape.group);
   const bool grouped = groups.count > 0;
-  // One group's scales of a block's rows, float32.
-  const int scale_bytes = grouped ? plan.row_warps * plan.strips * kStripRows * 4 : 0;
+  // The sum of a group is one int32 sum where a warp has all of it.
+  if (grouped && plan.k_warps == 1 &&
+      std::min(shape.group, shape.in_features) > std::int64_t{kMaxTilesPerSum} * kTileInputs) {
+    return std::nullopt;
+  }
+  // One group's scales of a block's rows.
+  const int scale_bytes = grouped ? plan.row_warps * plan.strips * kStripRows * (half ? 2 : 4) : 0;
   const int tile_scale_bytes =
       grouped ? scale_bytes * ceil_div(kTileInputs / groups.segment, groups.per_group) : 0;
-  const int sum_bytes =
-      grouped ? group_sum_bytes(plan, tokens, groups) : plan.k_warps * tokens * how.sum_stride * 4;
+  const GroupSumBytes group_sums = grouped ? group_sum_bytes(plan, tokens, groups) : GroupSumBytes{0, 0};
+  const int sum_bytes = grouped ? group_sums.fixed : plan.k_warps * tokens * how.sum_stride * 4;
+  const int depth = grouped ? group_depth(plan.k_warps) : kDecodeDepth;
   const int fixed_bytes =
-      round_up(sum_bytes, 16) + plan.k_warps * (plan.row_warps * kDecodeDepth * plan.strips * kStripBytes);
-  // Tiles of a part of x, for as many parts as there are, with a part's share of the scales.
+      round_up(sum_bytes, 16) + plan.k_warps * plan.row_warps * depth * plan.strips * kStripBytes;
+  // Tiles of a part of x, for as many parts as there are, with a part's share of the scales and the segments' sums.
   const int bytes_per_part = (device.shared_bytes - fixed_bytes - scale_bytes) / plan.k_warps;
-  const int max_part_tiles =
-      std::min((bytes_per_part - tokens * kDecodeRowPadding) / (tokens * kTileInputs + tile_scale_bytes),
-               kMaxTilesPerSum);
+  const int max_part_tiles = std::min((bytes_per_part - tokens * kDecodeRowPadding) /
+                                          (tokens * kTileInputs + tile_scale_bytes + group_sums.tile),
+                                      kMaxTilesPerSum);
   if (max_part_tiles < 1) {
     return std::nullopt;
   }
   how.chunk_tiles = ceil_div(k_tiles, ceil_div(k_tiles, max_part_tiles * plan.k_warps));  // of one length
   how.x_stride = ceil_div(how.chunk_tiles, plan.k_warps) * kTileInputs + kDecodeRowPadding;
-  how.shared_bytes =
-      static_cast<unsigned>(fixed_bytes + tokens * plan.k_warps * how.x_stride +
-                            (grouped ? groups_in_chunk(how.chunk_tiles, groups) * scale_bytes : 0));
+  how.shared_bytes = static_cast<unsigned>(
+      fixed_bytes + tokens * plan.k_warps * how.x_stride + how.chunk_tiles * group_sums.tile +
+      (grouped ? groups_in_chunk(how.chunk_tiles, groups) * scale_bytes : 0));
   return how;
 }
 
@@ -81,6 +88,13 @@ std::optional<ProductPlan> choose(const Device& device, const ProductShape& shap
   // One wave: as many warps along the rows as it takes, the others split k. Beyond four along the rows (2 KB
   // of weights in flight for each would be too little) a warp takes four strips instead.
   DecodePlan plan{.strips = 2, .row_warps = row_warps_of(2, strips, device.multiprocessors), .k_warps = 0};
+  // With group scales and enough rows a warp takes all of k, and adds up in its registers.
+  if (shape.group > 0 && plan.row_warps > 2) {
+    const DecodePlan whole{2, std::min(ceil_div(strips / 2, device.multiprocessors), kMaxDecodeWarps / 2), 1};
+    if (launch_of(device, whole, shape)) {
+      return whole;
+    }
+  }
   int warps = kMaxDecodeWarps;
   if (shape.tokens <= 8 && plan.row_warps > 4) {
     plan.strips = 4;
@@ -126,7 +140,7 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
 }
 
 void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const ProductShape& shape) {
-  if (shape.tokens > (shape.group > 0 ? 8 * kMaxDecodeTokens : kMaxDecodeTokens)) {
+  if (shape.tokens > (shape.group > 0 ? 2 * kMaxDecodeTokens : kMaxDecodeTokens)) {
     return;
   }
   const int groups_of_64 = static_cast<int>(ceil_div<std::int64_t>(shape.out_features, 64));
@@ -137,7 +151,8 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
         // Fewer than half of the warps of a wave, or more than one wave of three blocks each, were never
         // fast.
         const int blocks = ceil_div(groups_of_64 * 4 / strips, row_warps);
-        if (blocks * row_warps * k_warps >= 6 * device.multiprocessors &&
+        const int min_warps = shape.group > 0 && k_warps == 1 ? 1 : 6;  // of a multiprocessor
+        if (blocks * row_warps * k_warps >= min_warps * device.multiprocessors &&
             blocks <= 4 * device.multiprocessors && fits(device, plan, shape)) {
           plans.emplace_back(plan);
         }
@@ -151,7 +166,8 @@ bool run(const Device& device, const ProductPlan& plan, const Product& args, Str
   if (!fits(device, plan, shape)) {
     return false;
   }
-  const auto how = launch_of(device, std::get<DecodePlan>(plan), shape);
+  const auto how =
+      launch_of(device, std::get<DecodePlan>(plan), shape, args.group_scale_type == DataType::float16);
   if (args.group > 0) {
     launch_decode_groups(*how, product_arguments(args), groups_of_product(args), args.programmatic, stream);
   } else {

@@ -133,8 +133,8 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
           for (int i = 0; i < kStrips; ++i) {
             std::int32_t two[2];
             row_sums(sums[0][i], of_x, two);
-            to[i * kStripRows + lane / 4] = two[0];
-            to[i * kStripRows + lane / 4 + 8] = two[1];
+            to[i * kStripRows + lane / 4] = float_bits(two[0]);
+            to[i * kStripRows + lane / 4 + 8] = float_bits(two[1]);
           }
         }
         to += kRows;

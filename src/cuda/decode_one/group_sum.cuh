@@ -8,8 +8,13 @@
 
 namespace trit::cuda::one {
 
-/// acc = fma((float)isum, w, acc) over all segments. sums[32 i] is segment i's, scales[32 g] the weight scale of group
-/// g, both in shared memory; beyond the row kGroupOverread of each may be read.
+/// A group's sum as it is handed over: a float already.
+__device__ __forceinline__ std::int32_t float_bits(std::int32_t sum) {
+  return static_cast<std::int32_t>(__float_as_uint(__int2float_rn(sum)));
+}
+
+/// acc = fma((float)isum, w, acc) over all segments. sums[32 i] is segment i's, as a float where it is a group's,
+/// scales[32 g] the weight scale of group g, both in shared memory; beyond the row kGroupOverread of each may be read.
 ///
 /// The sum is a chain of fma, 4 clocks each, and everything else hides behind it: where a segment is a group, one
 /// batch is loaded while another one is added up.
@@ -47,7 +52,7 @@ __device__ __forceinline__ float sum_of_groups(const Groups& groups, const std::
   const auto load = [&](Batch& batch, unsigned first) {
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
-      batch.isum[i] = __int2float_rn(sums[(first + i) * 32]);
+      batch.isum[i] = __int_as_float(sums[(first + i) * 32]);
       batch.w[i] = weight(first + i);
     }
   };

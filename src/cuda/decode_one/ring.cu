@@ -70,33 +70,16 @@ __device__ __forceinline__ void load_share(uint4 (&weights)[kStrips], std::uint3
   }
 }
 
-/// Copies the scales of the groups that begin in the `segments` segments from `first` on, of 32 rows from `rows32` * 32 on,
-/// to their places among `scales`, [group][32]. A group of several warps is copied by the one in which it begins.
-__device__ __forceinline__ void copy_scales(const Groups& groups, unsigned rows32, unsigned first,
-                                            unsigned segments, std::uint32_t scales, unsigned lane) {
-  const unsigned shift = groups.half ? 2 : 3;  // of the 16-byte units of a group's 32 rows
-  const auto per_group = static_cast<unsigned>(groups.per_group);
-  unsigned begin = first;
-  unsigned end = min(first + segments, static_cast<unsigned>(groups.segments));
-  if (per_group > 1) {
-    begin = (begin + per_group - 1) / per_group;
-    end = (end + per_group - 1) / per_group;
-  }
-  const std::uint8_t* const from =
-      static_cast<const std::uint8_t*>(groups.scale) +
-      ((std::uint64_t{rows32 / 2} * static_cast<unsigned>(groups.count) * 2 + rows32 % 2) << shift) * 16;
-#pragma unroll 1
-  for (unsigned i = (begin << shift) + lane; i < end << shift; i += 32) {
-    const unsigned group = i >> shift;
-    ptx::cp_async_16(scales + i * 16, from + std::uint64_t{i + (group << shift)} * 16);
-  }
-}
+enum class GroupKind : std::uint8_t { none, one_segment, segments };
 
 /// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
 /// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
 /// weights.
-template <bool kProgrammatic, bool kGrouped>
+/// kGroups: none, tiles that are one segment, or of any number of segments.
+template <bool kProgrammatic, GroupKind kGroups>
 __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
+  constexpr bool kGrouped = kGroups != GroupKind::none;
+  const unsigned segments_of_tile = kGroups == GroupKind::one_segment ? 1U : a.segments_of_tile;
   constexpr int kSets = kGrouped ? 1 : 2;  // of accumulators: shorter chains
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
@@ -121,8 +104,9 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
         copy_share(ring + i * kShareBytes, next + i * kTileBytes);
       }
       if (kGrouped && i == kDepth - 1) {
-        copy_scales(a.groups, inside, begin * a.segments_of_tile, left * a.segments_of_tile,
-                    base + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
+        copy_scales<kStrips>(
+            a.groups, inside, begin * segments_of_tile, left * segments_of_tile, false, 0,
+            shared + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
       }
       ptx::cp_async_commit();
     }
@@ -172,37 +156,41 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   std::uint8_t* const x = shared + a.x_begin + warp * a.x_bytes;
   const auto* segment_x_sum = reinterpret_cast<const std::int32_t*>(x + a.part_bytes);
   std::int32_t x_sum = 0;
-  const auto keep_x = [&](unsigned i, const uint4& v) {
-    if (!kGrouped) {
-      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-      x_sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, x_sum))));
-      return;
-    }
-    // All lanes are here: those beyond the part have zeros. A segment is 8, 4 or 2 units of neighbouring lanes.
-    std::int32_t sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, 0))));
+  // Unit i, and n - 1 more, each 32 further. With group scales all lanes are here: those beyond the part have zeros,
+  // and a segment is 8, 4 or 2 units of neighbouring lanes.
+  const auto keep_x = [&]<unsigned n>(unsigned i, const uint4(&v)[n]) {
+    std::int32_t sum[n];
 #pragma unroll
-    for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
-      const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum, static_cast<int>(step));
-      sum += step * a.segments_of_tile < kUnitsPerTile ? other : 0;
+    for (unsigned u = 0; u < n; ++u) {
+      if (i + u * 32 < units) {
+        *reinterpret_cast<uint4*>(x + (i + u * 32) * kUnitBytes) = v[u];
+      }
+      sum[u] = add_bytes(v[u].w, add_bytes(v[u].z, add_bytes(v[u].y, add_bytes(v[u].x, 0))));
+      x_sum += sum[u];
     }
-    if (i < units) {
-      *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
-      if (i * a.segments_of_tile % kUnitsPerTile == 0) {
-        reinterpret_cast<std::int32_t*>(x + a.part_bytes)[i * a.segments_of_tile / kUnitsPerTile] = sum;
+    if constexpr (kGrouped) {
+#pragma unroll
+      for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
+#pragma unroll
+        for (unsigned u = 0; u < n; ++u) {
+          const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum[u], static_cast<int>(step));
+          sum[u] += step * segments_of_tile < kUnitsPerTile ? other : 0;
+        }
+      }
+#pragma unroll
+      for (unsigned u = 0; u < n; ++u) {
+        const unsigned at = (i + u * 32) * segments_of_tile;
+        if (i + u * 32 < units && at % kUnitsPerTile == 0) {
+          reinterpret_cast<std::int32_t*>(x + a.part_bytes)[at / kUnitsPerTile] = sum[u];
+        }
       }
     }
   };
-#pragma unroll
-  for (unsigned i = 0; i < kUnitsInFlight; ++i) {
-    if (kGrouped || lane + i * 32 < units) {
-      keep_x(lane + i * 32, unit[i]);
-    }
-  }
+  keep_x(lane, unit);
 #pragma unroll 1
   for (unsigned first = kUnitsInFlight * 32; first < units; first += 32) {
-    if (kGrouped || first + lane < units) {
-      keep_x(first + lane, first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0});
-    }
+    const uint4 more[1] = {first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0}};
+    keep_x(first + lane, more);
   }
   if (!kGrouped) {
     x_sum = __reduce_add_sync(0xffffffffU, x_sum);
@@ -213,7 +201,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   std::int32_t sums[kSets][kStrips][4] = {};
   auto* const segment_sums = reinterpret_cast<std::int32_t*>(shared + kZeroBytes) +
                              p * static_cast<unsigned>(a.groups.segments) * kWarpRows;
-  std::int32_t* to = segment_sums + begin * a.segments_of_tile * kWarpRows + lane / 4;
+  std::int32_t* to = segment_sums + begin * segments_of_tile * kWarpRows + lane / 4;
   std::uint32_t slot = ring;
   const std::uint32_t last_slot = ring + (kDepth - 1) * kShareBytes;
 #pragma unroll 1
@@ -223,18 +211,19 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     load_share(weights, slot);
     if constexpr (kGrouped) {
       multiply_tile(sums, weights, inputs.address, a.flip, [&](int word) {
-        if (word < 3 && (a.segment_mask >> word & 1U) == 0) {
+        if (word < 3 && (kGroups == GroupKind::one_segment || (a.segment_mask >> word & 1U) == 0)) {
           return;
         }
         // What a last tile holds beyond the inputs is no segment.
-        if (lane % 4 == 0 && to < segment_sums + a.groups.segments * kWarpRows) {
+        if (lane % 4 == 0 &&
+            (kGroups == GroupKind::one_segment || to < segment_sums + a.groups.segments * kWarpRows)) {
           const std::int32_t of_x = *segment_x_sum;
 #pragma unroll
           for (int i = 0; i < kStrips; ++i) {
             std::int32_t two[2];
             row_sums(sums[0][i], of_x, two);
-            to[i * kStripRows] = two[0];
-            to[i * kStripRows + 8] = two[1];
+            to[i * kStripRows] = a.groups.per_group == 1 ? float_bits(two[0]) : two[0];
+            to[i * kStripRows + 8] = a.groups.per_group == 1 ? float_bits(two[1]) : two[1];
           }
         }
         ++segment_x_sum;
@@ -315,13 +304,19 @@ void launch_ring(const Launch& how, const ProductArguments& arguments, const Gro
                     .part_bytes = static_cast<unsigned>(ceil_div(k_tiles, how.k_warps)) * kTileInputs,
                     .segments_of_tile = static_cast<unsigned>(segments_of_tile),
                     .segment_mask = groups.count > 0 ? segment_mask(segments_of_tile) : 0};
-  const auto start = [&]<bool kProgrammatic, bool kGrouped>() {
-    launch<decode_one_ring_kernel<kProgrammatic, kGrouped>>("decode_one", launch_shape, stream, shape);
+  const auto start = [&]<GroupKind kGroups>() {
+    if (programmatic) {
+      launch<decode_one_ring_kernel<true, kGroups>>("decode_one", launch_shape, stream, shape);
+    } else {
+      launch<decode_one_ring_kernel<false, kGroups>>("decode_one", launch_shape, stream, shape);
+    }
   };
-  if (groups.count > 0) {
-    programmatic ? start.operator()<true, true>() : start.operator()<false, true>();
+  if (segments_of_tile == 0) {
+    start.operator()<GroupKind::none>();
+  } else if (segments_of_tile == 1) {
+    start.operator()<GroupKind::one_segment>();
   } else {
-    programmatic ? start.operator()<true, false>() : start.operator()<false, false>();
+    start.operator()<GroupKind::segments>();
   }
 }
 

@@ -123,6 +123,7 @@ class GroupSums {
         tokens_[c][i] = min(first_token + c * 8 + lane % 4 * 2 + i, a.out.tokens - 1);
       }
     }
+    load_scales(groups, 0);
   }
 
   /// After the last step of a segment: `sums` begin anew where it ends a group.
@@ -134,14 +135,18 @@ class GroupSums {
       return;
     }
     in_group_ = 0;
+    uint2 pair[T::kStrips];
 #pragma unroll
     for (int s = 0; s < T::kStrips; ++s) {
-      float beta[2];
+      pair[s] = next_[s];
+    }
+    load_scales(groups, min(g_ + 1, groups.count - 1));
 #pragma unroll
-      for (int h = 0; h < 2; ++h) {
-        const auto at = static_cast<unsigned>(scales_[s] + std::int64_t{g_} * kTileRows + h);
-        beta[h] = groups.half ? scale_at<true>(groups.scale, at) : scale_at<false>(groups.scale, at);
-      }
+    for (int s = 0; s < T::kStrips; ++s) {
+      const float beta[2] = {
+          groups.half ? ptx::from_float16(static_cast<std::uint16_t>(pair[s].x)) : __uint_as_float(pair[s].x),
+          groups.half ? ptx::from_float16(static_cast<std::uint16_t>(pair[s].x >> 16U))
+                      : __uint_as_float(pair[s].y)};
 #pragma unroll
       for (int c = 0; c < T::kColumns; ++c) {
 #pragma unroll
@@ -169,7 +174,21 @@ class GroupSums {
   }
 
  private:
+  /// As they are in memory: a conversion here would wait for them, in every group.
+  __device__ __forceinline__ void load_scales(const Groups& groups, int g) {
+#pragma unroll
+    for (int s = 0; s < T::kStrips; ++s) {
+      const std::int64_t at = scales_[s] + std::int64_t{g} * kTileRows;
+      if (groups.half) {
+        next_[s].x = ptx::global_load(static_cast<const std::uint16_t*>(groups.scale) + at);
+      } else {
+        next_[s] = *reinterpret_cast<const uint2*>(static_cast<const float*>(groups.scale) + at);
+      }
+    }
+  }
+
   float acc_[T::kStrips][T::kColumns][4] = {};
+  uint2 next_[T::kStrips] = {};  // scales of the next group: two float16 or two float32
   std::int64_t scales_[T::kStrips];
   int tokens_[T::kColumns][2];
   int segments_left_;
