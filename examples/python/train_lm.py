@@ -25,7 +25,7 @@ import sys
 import time
 import warnings
 
-import lm_packed
+import lm_generate
 import lm_text
 import numpy as np
 import torch
@@ -280,7 +280,7 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     warnings.filterwarnings("ignore", "torch.distributed is disabled")  # one process is no mistake
     if args.generate is not None:
-        print(lm_packed.generate(args.out / "huggingface", args.generate, torch.device("cuda" if "cuda" in trit.backends() else "cpu")))
+        print(lm_generate.generate(args.out / "huggingface", args.generate, torch.device("cuda" if "cuda" in trit.backends() else "cpu")))
         return
     run = Run(args)
     finished = run.train()
@@ -298,7 +298,7 @@ def main() -> None:
         return
     run.ranks = 1  # from here this process alone
     folder = export(run, weights)
-    packed = lm_packed.load(folder, run.device)
+    packed = lm_generate.load(folder, run.device)
     if not args.float:
         results["packed_perplexity"] = run.perplexity(packed)
         results["packed_bytes"] = (folder / "model.safetensors").stat().st_size
@@ -310,7 +310,7 @@ def main() -> None:
         results["ternary_over_float"] = 1 / ratio if args.float else ratio
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     print(json.dumps(results, indent=1))
-    print(lm_packed.generate(folder, "The ", run.device, packed))
+    print(lm_generate.generate(folder, "The ", run.device, packed))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,8 @@ from . import _fake  # registers shapes
 
 DEFAULT_EPS = 1e-6
 """The eps of an RMSNorm where nothing else is said."""
+GROUP_STEP = 32
+"""Groups of inputs that share a weight scale are multiples of it."""
 
 _ops = torch.ops.trit_stable
 _train = _ops.bit_linear_train.default

@@ -70,6 +70,7 @@ inline Groups in_segments(Groups groups, int segment) {
 }
 
 /// Bit w: word w of a tile, 32 inputs, ends a segment.
+static_assert(kGroupStep == 32);
 constexpr unsigned segment_mask(int segments_of_tile) {
   return segments_of_tile == 4 ? 15U : (segments_of_tile == 2 ? 10U : 8U);
 }

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The end of train_lm.py: the packed model in a Hugging Face folder, loaded and writing text."""
+"""What train_lm.py writes at its end: the packed model of a Hugging Face folder, loaded, and text from it."""
 import pathlib
 
 import torch
