@@ -32,7 +32,9 @@ void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, b
 // groups.cu: with group scales.
 /// Tiles in flight per warp: where Q = 1 there are fewer warps.
 inline constexpr int kWholeDecodeDepth = 8;
-__host__ __device__ constexpr int group_depth(int k_warps) { return k_warps == 1 ? kWholeDecodeDepth : kDecodeDepth; }
+__host__ __device__ constexpr int group_depth(int k_warps) {
+  return k_warps == 1 ? kWholeDecodeDepth : kDecodeDepth;
+}
 /// Words after a pair of tokens' sums of a segment: the 4 pairs x 8 rows of a store are in 32 banks.
 inline constexpr int kSegmentPadding = 8;
 /// Bytes of shared memory for sums: of the segments of each tile along k, and of the rows. None where Q = 1.
