@@ -241,9 +241,11 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
                                            pointer_or_null(g), r.const_data_ptr<float>(), r.numel(),
                                            x.size(-1), mask[0] ? grad_x.mutable_data_ptr<float>() : nullptr,
                                            weight_wanted ? grad_weight.mutable_data_ptr<float>() : nullptr});
-  // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x,
-          weight_wanted ? grad_weight.to(weight->scalar_type()) : grad_weight};
+  if (weight_wanted) {
+    // it says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+    grad_weight = grad_weight.to(weight->scalar_type());
+  }
+  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
 }
 
 }  // namespace

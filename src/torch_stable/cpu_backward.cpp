@@ -117,9 +117,8 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
       TorchParallel(),
       {floats(u), floats(values), floats(g), floats(r), r.numel(), features,
        wants_x ? data<float>(grad_x) : nullptr, wants_weight ? data<float>(grad_weight) : nullptr});
-  // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
   return {as_type(grad_x, x.scalar_type()),
-          wants_weight ? as_type(grad_weight, weight->scalar_type()) : grad_weight};
+          weight ? as_type(grad_weight, weight->scalar_type()) : grad_weight};
 }
 
 constexpr auto* kLayerBackward =

@@ -68,9 +68,12 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   args.grad_x = mask[0] ? grad_x.mutable_data_ptr() : nullptr;
   args.grad_norm_weight = weight_wanted ? partial.mutable_data_ptr<float>() : nullptr;
   cuda::norm_backward(args, cuda::stream_of(x));
-  // weight_wanted says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x,
-          weight_wanted ? partial.sum(0, /*keepdim=*/false, weight->scalar_type()) : Tensor()};
+  Tensor grad_weight;
+  if (weight_wanted) {
+    // it says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+    grad_weight = partial.sum(0, /*keepdim=*/false, weight->scalar_type());
+  }
+  return {mask[0] ? grad_x.to(x.scalar_type()) : grad_x, grad_weight};
 }
 
 }  // namespace
