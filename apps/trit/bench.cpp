@@ -114,7 +114,8 @@ int run_gpu_bench(const BenchOptions& options) {
 }
 #else
 int run_gpu_bench(const BenchOptions&) {
-  throw Error("backend 'cuda': this build has no CUDA (build with make build CUDA=ON, or cmake -DTRIT_CUDA=ON)");
+  throw Error(
+      "backend 'cuda': this build has no CUDA (build with make build CUDA=ON, or cmake -DTRIT_CUDA=ON)");
 }
 #endif
 

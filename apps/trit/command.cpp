@@ -83,7 +83,8 @@ CLI::Option* add_backend_option(CLI::App& command, Backend& backend) {
                       fmt::join(available_backends(), ", ")));
             }
           },
-          "kernels to use: auto is what TRIT_BACKEND names, or else the fastest of this CPU; cuda is an NVIDIA GPU")
+          "kernels to use: auto is what TRIT_BACKEND names, or else the fastest of this CPU; cuda is an "
+          "NVIDIA GPU")
       ->type_name("NAME")
       ->default_str("auto");
 }

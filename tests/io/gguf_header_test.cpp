@@ -96,7 +96,8 @@ TEST(Gguf, Tensors) {
   };
   expect_refused(with({"a", {4}, 2, 0}), {"tensor \"a\"", "Q4_0 (2) with rows of 4", "a multiple of 32"});
   expect_refused(with({"a", {}, 2, 0}), {"Q4_0 (2) with rows of 1", "a multiple of 32"});
-  expect_refused(with({"a", {4}, 77, 0}), {"unknown type 77", "ggml's types: 0 to 42, PQ2_0 (142), PTQ1_0 (143)"});
+  expect_refused(with({"a", {4}, 77, 0}),
+                 {"unknown type 77", "ggml's types: 0 to 42, PQ2_0 (142), PTQ1_0 (143)"});
   for (const auto& [type, name] :
        std::vector<std::pair<std::uint32_t, std::string>>{{4, "Q4_2 (4)"},
                                                           {5, "Q4_3 (5)"},
