@@ -51,6 +51,7 @@ REGISTERS = {
     r"pack_groups_kernel": (64, "four blocks of 256 threads"),
     r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool|gelu|scale_shift)_kernel": (40, "six blocks of 256 threads: bound by memory"),
+    r"gpu::look_up_kernel": (48, "five blocks of 256 threads; 16 inputs of a rotation each"),
     r"norm_backward_columns_kernel<": (128, "up to 512 threads; four steps of 8 inputs of u, x, the next row's and dg's sums"),
     r"norm_backward_lanes_kernel<\d, \w+, 10": (80, "two blocks of 384 threads; 20 inputs of u, x and dg's sums each"),
     r"norm_backward_lanes_kernel<\d, \w+, 16": (128, "two blocks of 256 threads; 32 inputs of u, x and dg's sums each"),
