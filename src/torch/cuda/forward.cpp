@@ -78,7 +78,7 @@ void product(const std::int8_t* q, const float* scale, const PackedWeight& weigh
                 weight.out_features(), "], found ", offset->sizes());
   }
   // A bias that has just been converted is still being written.
-  const bool converted = offset && offset->const_data_ptr() != bias->const_data_ptr();
+  const bool converted = offset && bias && offset->const_data_ptr() != bias->const_data_ptr();
   const trit::cuda::Device& device = cuda::device_of(y);
   const TernaryView stored = weight.view();
   const Tensor workspace =

@@ -41,7 +41,7 @@ void product(const std::int8_t* q, const float* scale, std::int64_t tokens, cons
              const optional<Tensor>& bias, bool programmatic, const Tensor& y) {
   const auto offset = vector_of(bias, weight.out_features, "the bias", y);
   // A bias that has just been converted is still being written.
-  const bool converted = offset && offset->const_data_ptr() != bias->const_data_ptr();
+  const bool converted = offset && bias && offset->const_data_ptr() != bias->const_data_ptr();
   const trit::cuda::Device& device = cuda::device_of(y);
   const auto workspace =
       cuda::workspace(y, trit::cuda::product_workspace_bytes(device, tokens, weight.out_features,
