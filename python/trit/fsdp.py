@@ -60,8 +60,8 @@ class _Weight:
         """This rank's rows, while FSDP2 has the weight sharded."""
         layer = self.layer()
         weight = None if layer is None else layer.weight
-        with torch.no_grad():  # the tensor itself, no view of it
-            local = weight.to_local() if isinstance(weight, DTensor) else None
+        # The tensor itself: to_local() makes another one, in torch 2.15 without gradients too.
+        local = weight._local_tensor if isinstance(weight, DTensor) else None
         return local if isinstance(local, Shard) else None
 
     def is_stale(self) -> bool:
@@ -220,8 +220,7 @@ def _padded(tensor: Tensor, rows: int) -> Tensor:
 def _plain(module: Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
     """State dicts hold plain tensors, as without trit.fsdp."""
     value, weight = state.get(prefix + "weight"), module.weight
-    with torch.no_grad():
-        local = weight.to_local() if isinstance(weight, DTensor) else weight
+    local = weight._local_tensor if isinstance(weight, DTensor) else weight
     if value is None or not isinstance(local, Shard):
         return
     if isinstance(weight, DTensor):

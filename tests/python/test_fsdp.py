@@ -51,21 +51,24 @@ class Count:
 
     def __enter__(self):
         self.bytes, self.reduces = 0, 0
-        self.real = dist.all_gather_into_tensor, dist.all_reduce
+        # FSDP2 of torch 2.11 calls the first, of 2.15 the second.
+        self.real = {name: getattr(dist, name) for name in ("all_gather_into_tensor", "all_gather_single", "all_reduce")
+                     if hasattr(dist, name)}
 
-        def all_gather(output_tensor, *args, **kwargs):
-            self.bytes += output_tensor.nbytes
-            return self.real[0](output_tensor, *args, **kwargs)
+        def counting(name):
+            def call(output, *args, **kwargs):
+                self.bytes += output.nbytes if name != "all_reduce" else 0
+                self.reduces += name == "all_reduce"
+                return self.real[name](output, *args, **kwargs)
+            return call
 
-        def all_reduce(*args, **kwargs):
-            self.reduces += 1
-            return self.real[1](*args, **kwargs)
-
-        dist.all_gather_into_tensor, dist.all_reduce = all_gather, all_reduce
+        for name in self.real:
+            setattr(dist, name, counting(name))
         return self
 
     def __exit__(self, *args):
-        dist.all_gather_into_tensor, dist.all_reduce = self.real
+        for name, function in self.real.items():
+            setattr(dist, name, function)
 
 
 def steps_of(codes, whole=False, accumulate=1, **options):
