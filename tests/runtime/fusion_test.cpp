@@ -6,11 +6,17 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <random>
+#include <stdexcept>
 
+#include "runtime/dense.h"
 #include "runtime/memory_plan.h"
 #include "runtime/model_file.h"
+#include "runtime/ops/operator.h"
+#include "runtime/program.h"
 #include "trit/error.h"
+#include "trit/parallel.h"
 
 namespace trit::test {
 namespace {
@@ -63,6 +69,21 @@ TEST(Fusion, OneReluAndOnePoolAStep) {
   file.relu(at);                                                          // 5
   const Fused fused(file);
   EXPECT_EQ(fused.results(), (Values{1, 3, 4, 5}));
+}
+
+TEST(Operators, OneWithoutCodeIsAnErrorAndNoIdentity) {
+  class Unfinished final : public runtime::Operator {
+    runtime::Shape load(runtime::NodeFile& file) override { return file.input(); }
+  };
+  ModelFile file({4});
+  file.gelu(0, "tanh");
+  Fused fused(file);
+  const auto dense = runtime::make_builtin_library();
+  const auto parallel = make_parallel(1);
+  const runtime::ProgramParts parts{fused.network, fused.steps, *dense, *parallel};
+  EXPECT_NO_THROW(runtime::Program(parts, 1));
+  fused.network.graph.nodes[1].op = std::make_unique<Unfinished>();
+  EXPECT_THROW(runtime::Program(parts, 1), std::logic_error);
 }
 
 TEST(Fusion, BatchNormJoinsTheWeightsInFront) {
