@@ -69,8 +69,10 @@ inline Groups in_segments(Groups groups, int segment) {
   return groups;
 }
 
-/// Bit w: word w of a tile, 32 inputs, ends a segment.
+// segment_mask's words; a smaller step needs masks of its own.
 static_assert(kGroupStep == 32);
+
+/// Bit w: word w of a tile, 32 inputs, ends a segment.
 constexpr unsigned segment_mask(int segments_of_tile) {
   return segments_of_tile == 4 ? 15U : (segments_of_tile == 2 ? 10U : 8U);
 }

@@ -6,8 +6,8 @@
 //
 // A step of a program is one operator, and the ReLU and the pool behind it (fusion.h). lower_on_cpu() and
 // lower_on_gpu() add what computes the operator to a program. Who builds the program adds ReLU and pool then,
-// unless they have done so and taken them out of the step. ReLU and pools define neither:
-// their step, where they are alone in it, gives its input back.
+// unless they have done so and taken them out of the step. Only ReLU and pools define neither: alone in a
+// step, they give its input back.
 #pragma once
 
 #include <cstdint>
