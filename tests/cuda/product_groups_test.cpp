@@ -254,9 +254,9 @@ TEST_F(CudaGroupsTest, Choices) {
   EXPECT_EQ(chosen(16, 28672, 8192), "decode S2 P7 Q1");
   EXPECT_EQ(chosen(16, 8192, 8192), "persistent 64x16");
   EXPECT_EQ(chosen(64, 4096, 14336), "persistent 64x32");
-  EXPECT_EQ(chosen(64, 8192, 8192), "persistent 64x64");
+  EXPECT_EQ(chosen(64, 8192, 8192), "persistent 128x32");
   EXPECT_EQ(chosen(64, 28672, 8192), "persistent 128x64");
-  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x128");
+  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x64");
 }
 
 TEST_F(CudaGroupsTest, EveryPlan) {

@@ -11,6 +11,8 @@ namespace trit::cuda {
 template <class T>
 class GroupSums {
   using Operand = typename T::Operand;
+  static constexpr float kFactor = 1.0F / (1 << kCodeShift);
+  static_assert(T::kRowBlocks == 1);
 
  public:
   /// `token`: the tile's first. `token_scales`: [2][kTokens] in shared memory, of this warpgroup.
@@ -42,12 +44,33 @@ class GroupSums {
     return complete;
   }
 
-  /// The same where every segment is a group.
-  __device__ __forceinline__ bool end_group() { return --segments_left_ >= 0; }
+  /// What sums are multiplied with: the scales of a thread's two rows, times the weights' factor where that is exact.
+  struct Factors {
+    float of[2];
+  };
+  __device__ __forceinline__ static Factors factors(const RowScales<T>& scales) {
+    Factors f;
+    scales.floats(0, f.of);
+    if constexpr (!Operand::kGeneral) {
+      f.of[0] = __fmul_rn(f.of[0], kFactor);
+      f.of[1] = __fmul_rn(f.of[1], kFactor);
+    }
+    return f;
+  }
 
-  __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kRowBlocks][T::kAccumulators],
-                                      const RowScales<T>& scales) {
-    constexpr float kFactor = 1.0F / (1 << kCodeShift);
+  /// The same of the next segment where every segment is a group: 0 for what a last tile holds beyond the inputs,
+  /// whose sums are 0 and whose scales are not there.
+  __device__ __forceinline__ Factors next_factors(const RowScales<T>& scales) {
+    Factors f = factors(scales);
+    if (Operand::kSegments > 1 || T::kStepTiles > 1) {
+      const bool inside = --segments_left_ >= 0;
+      f.of[0] = inside ? f.of[0] : 0.0F;
+      f.of[1] = inside ? f.of[1] : 0.0F;
+    }
+    return f;
+  }
+
+  __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kAccumulators], const Factors& factors) {
     const float* token_scale = token_scales_ + g_ % 2 * T::kTokens;
     if constexpr (Operand::kGeneral) {
       if (thread_ < T::kTokens) {
@@ -58,20 +81,14 @@ class GroupSums {
       token_scale += 2 * (thread_ % 4);
     }
 #pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-      float scale[2];
-      scales.floats(block, scale);
-      const float folded[2] = {__fmul_rn(scale[0], kFactor), __fmul_rn(scale[1], kFactor)};
-#pragma unroll
-      for (int i = 0; i < T::kAccumulators; ++i) {
-        const float sum = __int2float_rn(sums[block][i]);
-        float& to = acc_[block][i];
-        if constexpr (Operand::kGeneral) {
-          const float w = __fmul_rn(scale[i / 2 % 2], token_scale[i / 4 * 8 + i % 2]);
-          to = __fmaf_rn(__fmul_rn(sum, kFactor), w, to);
-        } else {
-          to = __fmaf_rn(sum, folded[i / 2 % 2], to);
-        }
+    for (int i = 0; i < T::kAccumulators; ++i) {
+      const float sum = __int2float_rn(sums[i]);
+      float& to = acc_[i];
+      if constexpr (Operand::kGeneral) {
+        const float w = __fmul_rn(factors.of[i / 2 % 2], token_scale[i / 4 * 8 + i % 2]);
+        to = __fmaf_rn(__fmul_rn(sum, kFactor), w, to);
+      } else {
+        to = __fmaf_rn(sum, factors.of[i / 2 % 2], to);
       }
     }
     ++g_;
@@ -80,11 +97,8 @@ class GroupSums {
   /// Bits of float32.
   __device__ __forceinline__ void move_to(std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) const {
 #pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-#pragma unroll
-      for (int i = 0; i < T::kAccumulators; ++i) {
-        result[block][i] = static_cast<std::int32_t>(__float_as_uint(acc_[block][i]));
-      }
+    for (int i = 0; i < T::kAccumulators; ++i) {
+      result[0][i] = static_cast<std::int32_t>(__float_as_uint(acc_[i]));
     }
   }
 
@@ -103,7 +117,7 @@ class GroupSums {
   float next_token_ = 1.0F;
   std::int32_t in_group_ = 0;
   std::int32_t g_ = 0;
-  float acc_[T::kRowBlocks][T::kAccumulators] = {};
+  float acc_[T::kAccumulators] = {};
 };
 
 /// The first n registers, in place.

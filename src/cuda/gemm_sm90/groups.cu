@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The persistent Hopper GEMM with group scales: one row block per consumer warpgroup, since the sums of a group and
-// those over the groups are both in registers. Tiles of 128 rows have two consumer warpgroups, those of 64 rows
-// one, with two sets of sums.
+// The tiles of the persistent Hopper GEMM with group scales (groups.cuh).
 #include <array>
 
 #include "cuda/gemm_sm90/persistent.cuh"
@@ -10,30 +8,43 @@
 namespace trit::cuda {
 namespace {
 
-/// kWarpgroups of 64 rows. One takes four tiles of k a stage, at whose end all its wgmma are waited for.
+/// Three or four warpgroups of 64 rows.
+template <int kWarpgroups, int kTokens, int kSegments>
+using WideTile = Tile<1, kTokens, 1, GroupOperand<kSegments, false>, kWarpgroups>;
+/// Two, or one, which waits for all its wgmma at the end of a stage: the longer the better, but three stages must fit.
 template <int kWarpgroups, int kTokens, int kSegments, bool kGeneral>
-using GroupTile = Tile<1, kTokens, kWarpgroups == 1 ? 4 : 1, GroupOperand<kSegments, kGeneral>, kWarpgroups>;
+using GroupTile = Tile<1, kTokens, (kTokens > 96 ? 2 : 4), GroupOperand<kSegments, kGeneral>, kWarpgroups>;
+/// Two that share the k of 64 rows.
+template <int kTokens, int kSegments>
+using SharedTile = Tile<1, kTokens, 4, GroupOperand<kSegments, false>, 1, 2>;
 
 }  // namespace
 
 std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general) {
-  static constexpr std::array<GemmSm90Instance, 7> kTiles = {{
-      persistent_instance<GroupTile<2, 160, 1, false>>(),
-      persistent_instance<GroupTile<2, 128, 1, false>>(),
+  static constexpr std::array<GemmSm90Instance, 12> kTiles = {{
+      persistent_instance<WideTile<4, 64, 1>>(),
+      persistent_instance<WideTile<4, 32, 1>>(),
+      persistent_instance<WideTile<3, 112, 1>>(),
+      persistent_instance<WideTile<3, 96, 1>>(),
+      persistent_instance<WideTile<3, 64, 1>>(),
+      persistent_instance<GroupTile<2, 112, 1, false>>(),
+      persistent_instance<GroupTile<2, 96, 1, false>>(),
       persistent_instance<GroupTile<2, 64, 1, false>>(),
       persistent_instance<GroupTile<2, 32, 1, false>>(),
-      persistent_instance<GroupTile<1, 64, 1, false>>(),
-      persistent_instance<GroupTile<1, 32, 1, false>>(),
-      persistent_instance<GroupTile<1, 16, 1, false>>(),
+      persistent_instance<SharedTile<64, 1>>(),
+      persistent_instance<SharedTile<32, 1>>(),
+      persistent_instance<SharedTile<16, 1>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 4> kHalfTiles = {{
-      persistent_instance<GroupTile<2, 128, 2, false>>(),
+  static constexpr std::array<GemmSm90Instance, 7> kHalfTiles = {{
+      persistent_instance<WideTile<3, 96, 2>>(),
+      persistent_instance<WideTile<3, 64, 2>>(),
+      persistent_instance<GroupTile<2, 96, 2, false>>(),
+      persistent_instance<GroupTile<2, 64, 2, false>>(),
       persistent_instance<GroupTile<2, 32, 2, false>>(),
-      persistent_instance<GroupTile<1, 64, 2, false>>(),
-      persistent_instance<GroupTile<1, 32, 2, false>>(),
+      persistent_instance<SharedTile<32, 2>>(),
+      persistent_instance<SharedTile<16, 2>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 4> kGeneralTiles = {{
-      persistent_instance<GroupTile<2, 128, 1, true>>(),
+  static constexpr std::array<GemmSm90Instance, 3> kGeneralTiles = {{
       persistent_instance<GroupTile<2, 64, 1, true>>(),
       persistent_instance<GroupTile<1, 64, 1, true>>(),
       persistent_instance<GroupTile<1, 32, 1, true>>(),

@@ -1,134 +1,109 @@
 // SPDX-License-Identifier: MIT
 //
-// The main loop of the persistent Hopper GEMM with group scales: the int32 sums of a group become
-// acc = fma((float)isum, w, acc) in fp32 registers, group after group.
+// The main loops of the persistent Hopper GEMM with group scales: the int32 sums of a group become
+// acc = fma((float)isum, w, acc) in fp32 registers, group after group. Sums and acc take twice the registers of a tile
+// without groups, so a warpgroup has one row block.
 //
-//   consumer, per group:   wgmma ... | wait | sums to acc | wgmma ... | wait | sums to acc
-//   the other warpgroup:         | sums to acc | wgmma ... | wait | sums to acc | wgmma ...
+// Adding up takes as long as multiplying, and the tensor cores' reads of registers slow it down, so a scheduler needs
+// several warps:
 //
-// While one warpgroup adds up, the other one's wgmma has the tensor cores. Sums and acc take twice the registers of
-// a tile without groups, so a tile has 128 rows. A tile of 64 rows has one warpgroup (groups_ahead.cuh).
+//   192 rows   three warpgroups, each multiplies, waits, adds up (this file)
+//   128 rows   two, each with two sets of sums: it adds one up while the next group is multiplied (groups_ahead.cuh)
+//    64 rows   two that share k (groups_shared.cuh), or one as above
 #pragma once
 
 #include "cuda/gemm_sm90/groups_ahead.cuh"
+#include "cuda/gemm_sm90/groups_shared.cuh"
 
 namespace trit::cuda {
 
-/// acc = the sum over all groups of a tile, as bits of float32; a consumer warpgroup of two.
+/// acc = the sum over all groups of a tile, as bits of float32; a consumer warpgroup of three. Every segment is a group.
 template <class T>
-__device__ __forceinline__ void multiply_groups_in_turn(
+__device__ __forceinline__ void multiply_groups_of_three(
     const Ring& ring, RingPosition& position, const GemmSm90Parameters& p, std::int32_t warpgroup,
     std::int32_t thread, GroupSums<T>& total, std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
   using Operand = typename T::Operand;
-  constexpr int kSegmentSteps = 4 / Operand::kSegments;  // of wgmma
-  static_assert(T::kStepTiles == 1);
+  constexpr int kSegments = Operand::kSegments;
+  constexpr int kSegmentSteps = 4 / kSegments;  // of wgmma
+  static_assert(T::kStepTiles == 1 && T::kRowBlocks == 1 && !Operand::kGeneral);
   const std::int32_t slot_bytes = GroupRing<T>::slot_bytes(p.groups);
   const std::uint32_t scales_at = scales_of_thread<T>(ring, warpgroup, thread, slot_bytes);
-  const std::uint32_t weights = ring.data + T::kStepTokenBytes + warpgroup * T::kRowBlocks * T::kTileBytes +
-                                thread * Operand::kThreadBytes;
-  std::int32_t sums[T::kRowBlocks][T::kAccumulators];
-  const auto wait = [&] {
-    ptx::wgmma_wait<0>();
-#pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-      pin_sums(sums[block]);
-    }
+  const std::uint32_t weights =
+      ring.data + T::kStepTokenBytes + warpgroup * T::kTileBytes + thread * Operand::kThreadBytes;
+  std::int32_t sums[T::kAccumulators];
+  std::uint32_t set[2][2][4];  // the A registers of a tile
+  typename Operand::Words words;
+  const auto unpack = [&] {
+    Operand::unpack_half(words, 0, set[0]);
+    Operand::unpack_half(words, 1, set[1]);
   };
-
-  // The A registers of a tile's first two k-steps and of its last two.
-  std::uint32_t set[2][T::kRowBlocks][2][4];
-  typename Operand::Words words[T::kRowBlocks];
-  RowScales<T> scales[Operand::kSegments];
   const auto load_words = [&] {
     ptx::barrier_wait(ring.full + 8 * position.stage, position.parity);
-#pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-      Operand::load(weights + position.stage * T::kStageBytes + block * T::kTileBytes, words[block]);
-    }
-  };
-  const auto load_scales = [&] {
-#pragma unroll
-    for (int segment = 0; segment < Operand::kSegments; ++segment) {
-      scales[segment].load(scales_at + position.stage * GroupRing<T>::kStageBytes + segment * slot_bytes,
-                           slot_bytes);
-    }
-  };
-  const auto unpack_half = [&](int half) {
-#pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-      Operand::unpack_half(words[block], half, set[half][block]);
-    }
+    Operand::load(weights + position.stage * T::kStageBytes, words);
   };
   load_words();
-  unpack_half(0);
+  unpack();
 #pragma unroll 1
   for (std::int32_t step = 0; step < p.k_tiles; ++step) {
-    const std::uint64_t box = box_descriptor(ring.data + position.stage * T::kStageBytes);
+    const auto box = static_cast<std::uint32_t>(box_descriptor(ring.data + position.stage * T::kStageBytes));
     const std::uint32_t empty = ring.empty + 8 * position.stage;
-    load_scales();
+    const std::uint32_t stage_scales = scales_at + position.stage * GroupRing<T>::kStageBytes;
 #pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (half == 1) {
-        unpack_half(1);
-      } else {
-        // They were unpacked in the turn before: without this ptxas adds a fence of its own (C7519).
-#pragma unroll
-        for (int block = 0; block < T::kRowBlocks; ++block) {
-          pin_operand(set[0][block]);
-        }
-      }
+    for (int segment = 0; segment < kSegments; ++segment) {
+      pin_operand(set[0]);
+      pin_operand(set[1]);
       ptx::wgmma_fence();
 #pragma unroll
-      for (int k = 0; k < 2; ++k) {
-        const int at = 2 * half + k;
-#pragma unroll
-        for (int block = 0; block < T::kRowBlocks; ++block) {
-          Operand::template Wgmma<T::kTokens>::multiply(sums[block], set[half][block][k],
-                                                        box + at * kDescriptorPerStep,
-                                                        at % kSegmentSteps == 0 ? total.in_group() : 1);
-        }
-        if (at < 3 && (at + 1) % kSegmentSteps == 0) {
-          ptx::wgmma_commit();
-          wait();
-          if (total.end_segment()) {
-            total.add(sums, scales[at / kSegmentSteps]);
-          }
-          ptx::wgmma_fence();
-        }
+      for (int k = segment * kSegmentSteps; k < (segment + 1) * kSegmentSteps; ++k) {
+        // The upper half of all descriptors is one constant: a 64-bit sum would take four instructions more.
+        const std::uint64_t at =
+            (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) |
+            (box + static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep));
+        Operand::template Wgmma<T::kTokens>::multiply(sums, set[k / 2][k % 2], at,
+                                                      k % kSegmentSteps > 0 ? 1 : 0);
       }
       ptx::wgmma_commit();
-    }
-    // The next tile's first registers are unpacked behind the last wgmma of this one, and before the sums are
-    // added up, so that its wgmma follow at once. The last tile takes its own once more: a branch here makes
-    // ptxas add a fence (C7519).
-    RingPosition next_position = position;
-    next_position.advance(ring.stages);
-    const bool is_last = step + 1 == p.k_tiles;
-    position.stage = is_last ? position.stage : next_position.stage;
-    position.parity = is_last ? position.parity : next_position.parity;
-    load_words();
-    ptx::wgmma_wait<1>();
-    unpack_half(0);
-    wait();
-    give_back(empty, thread);
-    if (total.end_segment()) {
-      total.add(sums, scales[Operand::kSegments - 1]);
+      RowScales<T> scales;
+      scales.load(stage_scales + segment * slot_bytes, slot_bytes);
+      if (segment == kSegments - 1) {
+        // The next tile; the last one takes its own once more, since a branch here makes ptxas add a fence (C7519).
+        RingPosition next = position;
+        next.advance(ring.stages);
+        const bool is_last = step + 1 == p.k_tiles;
+        position.stage = is_last ? position.stage : next.stage;
+        position.parity = is_last ? position.parity : next.parity;
+        load_words();
+      }
+      const auto factors = total.next_factors(scales);
+      ptx::wgmma_wait<0>();
+      pin_sums(sums);
+      if (segment == kSegments - 1) {
+        give_back(empty, thread);
+        unpack();
+      }
+      total.add(sums, factors);
     }
   }
   position.advance(ring.stages);
   total.move_to(result);
 }
 
+/// `share` of two that share k has the result if it is 0.
 template <class T>
 __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& position,
                                                 const GemmSm90Parameters& p, std::int32_t warpgroup,
-                                                std::int32_t thread, std::int32_t token, float* token_scales,
+                                                std::int32_t share, std::int32_t thread, std::int32_t token,
+                                                float* token_scales, std::uint32_t hand_over,
                                                 std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
-  GroupSums<T> total(p, warpgroup, thread, token, token_scales);
-  if constexpr (T::kWarpgroups == 2) {
-    multiply_groups_in_turn<T>(ring, position, p, warpgroup, thread, total, result);
+  if constexpr (T::kShares == 2) {
+    multiply_groups_shared<T>(ring, position, p, share, thread, hand_over, result);
   } else {
-    multiply_groups_ahead<T>(ring, position, p, thread, total, result);
+    GroupSums<T> total(p, warpgroup, thread, token, token_scales);
+    if constexpr (T::kWarpgroups >= 3) {
+      multiply_groups_of_three<T>(ring, position, p, warpgroup, thread, total, result);
+    } else {
+      multiply_groups_ahead<T>(ring, position, p, warpgroup, thread, total, result);
+    }
   }
 }
 

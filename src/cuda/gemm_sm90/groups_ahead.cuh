@@ -16,34 +16,33 @@ namespace trit::cuda {
 /// since its segments are in both sets in turn.
 template <class T>
 __device__ __forceinline__ void multiply_groups_ahead(
-    const Ring& ring, RingPosition& position, const GemmSm90Parameters& p, std::int32_t thread,
-    GroupSums<T>& total, std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
+    const Ring& ring, RingPosition& position, const GemmSm90Parameters& p, std::int32_t warpgroup,
+    std::int32_t thread, GroupSums<T>& total, std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
   using Operand = typename T::Operand;
   constexpr int kSegments = Operand::kSegments;
   constexpr int kSegmentSteps = 4 / kSegments;  // of wgmma
   constexpr int kSlots = GroupRing<T>::kSlots;
-  static_assert(T::kStepTiles % 2 == 0 && T::kBlocks == 1);
+  static_assert(T::kStepTiles % 2 == 0 && T::kRowBlocks == 1);
   const std::int32_t slot_bytes = GroupRing<T>::slot_bytes(p.groups);
-  const std::uint32_t scales_at = scales_of_thread<T>(ring, 0, thread, slot_bytes);
-  const std::uint32_t weights = ring.data + T::kStepTokenBytes + thread * Operand::kThreadBytes;
+  const std::uint32_t scales_at = scales_of_thread<T>(ring, warpgroup, thread, slot_bytes);
+  const std::uint32_t weights = ring.data + T::kStepTokenBytes + warpgroup * T::kStepTiles * T::kTileBytes +
+                                thread * Operand::kThreadBytes;
   std::int32_t sums[2][1][T::kAccumulators];
   std::int32_t carry[1][T::kAccumulators] = {};
   const auto finish = [&](const std::int32_t(&of)[1][T::kAccumulators], const RowScales<T>& scales) {
-    if (p.groups.per_group == 1) {
-      if (total.end_group()) {
-        total.add(of, scales);
-      }
-      return;
-    }
-#pragma unroll
-    for (int i = 0; i < T::kAccumulators; ++i) {
-      carry[0][i] += of[0][i];
-    }
-    if (total.end_segment()) {
-      total.add(carry, scales);
+    if constexpr (!Operand::kGeneral) {
+      total.add(of[0], total.next_factors(scales));
+    } else {
 #pragma unroll
       for (int i = 0; i < T::kAccumulators; ++i) {
-        carry[0][i] = 0;
+        carry[0][i] += of[0][i];
+      }
+      if (total.end_segment()) {
+        total.add(carry[0], total.factors(scales));
+#pragma unroll
+        for (int i = 0; i < T::kAccumulators; ++i) {
+          carry[0][i] = 0;
+        }
       }
     }
   };

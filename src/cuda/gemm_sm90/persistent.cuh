@@ -10,8 +10,8 @@
 //   warp 10       one thread: group scales, where there are any         40
 //   warp 11       nothing: setmaxnreg works on whole warpgroups         40
 //
-// A tile with one warpgroup of consumers (groups_ahead.cuh) has its producers in warps 4-6, and 255 registers for every
-// thread.
+// With group scales a tile may have one, three or four warpgroups of consumers (groups.cuh): the producers are the
+// warpgroup behind them.
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.
 // Outputs of 16 bits go through shared memory: stmatrix transposes them into [token][64 rows] panels with
@@ -36,7 +36,7 @@ struct PersistentShared {
   static constexpr int kScaleBytes =
       T::kWarpgroups * T::kTokens * 4;  // a copy each: each has its own barrier
   static constexpr int kGroupScaleBytes = T::Operand::kGrouped ? 2 * kScaleBytes : 0;  // two of each
-  static constexpr int kFixedBytes = kStagingBytes + kScaleBytes + kGroupScaleBytes;
+  static constexpr int kFixedBytes = kStagingBytes + kScaleBytes + kGroupScaleBytes + HandOver<T>::kBytes;
   static constexpr int kRingScaleBytes = GroupRing<T>::kStageBytes;
   static constexpr int kStages = (kSharedBytes - kFixedBytes) / (T::kStageBytes + kRingScaleBytes + 16);
   static constexpr int kBytes = kFixedBytes + kStages * (T::kStageBytes + kRingScaleBytes + 16);
@@ -44,10 +44,23 @@ struct PersistentShared {
   static constexpr int kStaging = kStages * T::kStageBytes;
   static constexpr int kScales = kStaging + kStagingBytes;
   static constexpr int kGroupScales = kScales + kScaleBytes;
-  static constexpr int kRingScales = kGroupScales + kGroupScaleBytes;
+  static constexpr int kHandOver = kGroupScales + kGroupScaleBytes;
+  static constexpr int kRingScales = kHandOver + HandOver<T>::kBytes;
   static constexpr int kBarriers = kRingScales + kStages * kRingScaleBytes;
 
   static_assert(kStages >= 3, "a ring of fewer than three stages does not hide the latency of memory");
+};
+
+/// Registers of a thread after setmaxnreg. A block has those that it was launched with: a warpgroup that asks for more than
+/// are left waits for ever.
+template <class T>
+struct Registers {
+  static constexpr int kThreads = T::kConsumerThreads + 128;
+  static constexpr int kLaunched = 65536 / kThreads / 8 * 8;
+  static constexpr int kProducer = T::kConsumerWarps == 8 ? 40 : 32;
+  static constexpr int kConsumer = T::kConsumerWarps == 8 ? 232 : (T::kConsumerWarps == 12 ? 160 : 112);
+  static_assert(T::kConsumerWarps == 4 ||
+                T::kConsumerThreads * kConsumer + 128 * kProducer <= kThreads * kLaunched);
 };
 
 struct TilePosition {
@@ -143,8 +156,8 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
   const auto first_tile = static_cast<std::int32_t>(blockIdx.x);
   const auto tile_stride = static_cast<std::int32_t>(gridDim.x);
   if (warp >= T::kConsumerWarps) {
-    if constexpr (T::kWarpgroups == 2) {
-      ptx::registers_decrease<40>();
+    if constexpr (T::kConsumerWarps > 4) {
+      ptx::registers_decrease<Registers<T>::kProducer>();
     }
     if (threadIdx.x == kProducers) {
       ptx::prefetch_tensor_map(&x_map);
@@ -168,10 +181,12 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
       }
     }
   } else {
-    if constexpr (T::kWarpgroups == 2) {
-      ptx::registers_increase<232>();
+    if constexpr (T::kConsumerWarps > 4) {
+      ptx::registers_increase<Registers<T>::kConsumer>();
     }
-    const std::int32_t group = warp / 4;
+    const std::int32_t group = T::kShares == 2 ? 0 : warp / 4;
+    // Of the warp's first lane: ptxas does not see that all lanes have the same, and serialises wgmma (C7518).
+    const std::int32_t share = T::kShares == 2 ? __shfl_sync(0xffffffffU, warp / 4, 0) : 0;
     const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x) % 128;
     const std::int32_t thread_row = 16 * (warp % 4) + (thread % 32) / 4;
     float* scales = reinterpret_cast<float*>(shared + Shared::kScales) + group * T::kTokens;
@@ -203,8 +218,11 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
       std::int32_t acc[T::kRowBlocks][T::kAccumulators];
       if constexpr (T::Operand::kGrouped) {
         auto* const group_scales = reinterpret_cast<float*>(shared + Shared::kGroupScales);
-        multiply_groups<T>(ring, position, p, group, thread, token, group_scales + group * 2 * T::kTokens,
-                           acc);
+        multiply_groups<T>(ring, position, p, group, share, thread, token,
+                           group_scales + group * 2 * T::kTokens, base + Shared::kHandOver, acc);
+        if (share == 1) {
+          continue;  // the other one has all sums
+        }
       } else {
         multiply<T>(ring, position, steps, group, thread, acc);
       }

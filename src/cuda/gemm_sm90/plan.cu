@@ -30,12 +30,14 @@ const GemmSm90Instance* instance_of(const GemmSm90Plan& plan) {
 }
 
 /// The compiled tile for a plan with group scales: of the plan's rows and tokens or, of a kind that has fewer tiles,
-/// the one with the most tokens that are no more, else with the fewest.
+/// the one of the most rows that are no more and, of these, the most tokens that are no more, else the fewest.
 const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups, bool general) {
   const GemmSm90Instance* found = nullptr;
   for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, general)) {
     // In the order of rows, and of tokens from the most on.
-    if (instance.tile.rows == plan.rows && (found == nullptr || found->tile.tokens > plan.tokens)) {
+    const bool same_rows = found != nullptr && instance.tile.rows == found->tile.rows;
+    if (instance.tile.rows <= plan.rows &&
+        (found == nullptr || (same_rows && found->tile.tokens > plan.tokens))) {
       found = &instance;
     }
   }
@@ -142,7 +144,7 @@ bool run(const Device& device, const ProductPlan& of, const Product& args, Strea
       p.group_token_scales = args.token_scale;
       p.token_scales = nullptr;
     }
-    const bool general = p.groups.token_groups || !p.groups.half;
+    const bool general = p.groups.token_groups || !p.groups.half || p.groups.per_group > 1;
     instance = group_instance_of(plan, p.groups, general);
     if (general && p.groups.segment < kTileInputs) {
       p.groups = in_segments(p.groups, static_cast<int>(kGroupStep));  // what that kernel is compiled for

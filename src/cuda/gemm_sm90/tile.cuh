@@ -6,9 +6,9 @@
 //   acc[row, token] = sum over k of t[row, k] * q[token, k]        t ternary, q int8, acc int32: exact
 //
 // Operands are swapped: the weights are wgmma's A operand, unpacked in registers, and the tokens its B
-// operand, in shared memory as TMA writes them. A block has 8 consumer warps in two warpgroups (4 in one, where few rows
-// have group scales); warpgroup g takes the row blocks (64 rows) g * kRowBlocks ... of the tile, and all of its
-// tokens.
+// operand, in shared memory as TMA writes them. A block has 8 consumer warps in two warpgroups (or 4 in one); warpgroup g
+// takes the row blocks (64 rows) g * kRowBlocks ... of the tile, and all of its tokens. Where few rows have group
+// scales both take one row block, and share k (groups_shared.cuh).
 //
 // A ring stage is kStepTiles * 128 inputs:
 //   tokens   kStepTiles boxes of [kTokens][128 bytes], 128-byte swizzle
@@ -38,12 +38,14 @@ inline constexpr int kSharedAlignment = 1024;  // of a swizzled box
 inline constexpr int kSharedBytes = 227 * 1024;
 
 /// kRowBlocks: blocks of 64 rows per consumer warpgroup. kTokens: wgmma's N. kStepTiles: 128-input tiles per
-/// stage. kWarpgroups: of consumers.
-template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand, int kWarpgroups_ = 2>
+/// stage. kWarpgroups: of consumers, along the rows. kShares: warpgroups that have the same rows and share k.
+template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand, int kWarpgroups_ = 2,
+          int kShares_ = 1>
 struct Tile {
   using Operand = Operand_;
   static constexpr int kWarpgroups = kWarpgroups_;
-  static constexpr int kConsumerWarps = 4 * kWarpgroups;
+  static constexpr int kShares = kShares_;
+  static constexpr int kConsumerWarps = 4 * kWarpgroups * kShares;
   static constexpr int kConsumerThreads = 32 * kConsumerWarps;
   static constexpr int kTileBytes = Operand::kTileBytes;
   static constexpr int kRowBlocks = kRowBlocks_;

@@ -71,8 +71,8 @@ constexpr std::int32_t largest_split(const GemmSm90Tile& tile) {
   return tile.rows == 256 ? 4 : kMaxGemmSm90Split;
 }
 
-/// The persistent kernel with group scales, in clocks: counted from its machine code (docs/design/cuda-groups.md),
-/// not fitted.
+/// The persistent kernel with group scales, in clocks, fitted to the times of every tile on an H200
+/// (bench_cuda_groups --tune: eight shapes, 16 to 4096 tokens).
 constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t tokens,
                                         std::int64_t out_features, std::int64_t in_features,
                                         std::int32_t multiprocessors) {
@@ -80,19 +80,13 @@ constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t t
       (out_features + tile.rows - 1) / tile.rows * ((tokens + tile.tokens - 1) / tile.tokens);
   const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
   const std::int64_t k_tiles = (in_features + 127) / 128;
-  // Of 128 inputs. A warpgroup multiplies: four wgmma, which take 36 clocks at least, for the A operand.
-  const double multiply = 4 * std::max(tile.tokens / 2.0 * 1.16, 36.0);
-  // And it adds up: two clocks of the ALU for each sum's conversion, and unpacking, waiting, addressing.
-  const double add_up = tile.tokens / 2.0 * 2.2 + 95;
-  // Bytes: of all multiprocessors at once from the second-level cache, and of one.
-  const double active = static_cast<double>(std::min<std::int64_t>(tiles, multiprocessors));
-  const double bytes = tile.rows * 32 + tile.tokens * 128;
-  const double cache = bytes / std::min(34.6 * multiprocessors / active, 64.0);
-  // Two warpgroups take turns; one has the next wgmma under way while it adds up, but for the last of four tiles.
-  const double step = tile.rows == 128 ? std::max({2 * multiply, multiply + add_up + 60, cache, 376.0})
-                                       : std::max({multiply + 25, add_up + 15, cache});
-  const double start = 1500 + tile.rows * tile.tokens / 16.0;  // of a tile, and its outputs
-  return static_cast<double>(waves) * (static_cast<double>(k_tiles) * step + start);
+  // Of 128 inputs: what a tile costs whatever its width, and each token's multiplication and additions.
+  const double step = tile.rows == 64    ? 130 + 4.1 * tile.tokens
+                      : tile.rows == 128 ? 165 + 5.0 * tile.tokens + (tile.tokens > 96 ? 60 : 0)
+                                         : 1e9;
+  const double start = 2800;  // the first bytes
+  const double outputs = 1400;
+  return start + static_cast<double>(waves) * (static_cast<double>(k_tiles) * step + outputs);
 }
 
 struct GemmSm90Choice {
