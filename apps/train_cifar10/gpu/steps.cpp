@@ -14,13 +14,9 @@
 namespace trit::train::gpu {
 namespace {
 
-// The first step lets cuDNN try its algorithms and LibTorch make its workspaces; by the third the allocator
-// has settled.
+// The first step loads cuDNN's kernels and lets LibTorch make its workspaces; by the third the allocator has
+// settled.
 constexpr int kStepsBeforeCapture = 3;
-
-// Of the ways that cuDNN knows for a convolution, best first by its own estimate, so many are timed (all are
-// built). LibTorch's default, 10, pays only in longer runs (docs/notes/training.md).
-constexpr int kConvolutionsTried = 4;
 
 torch::Tensor to_device(std::int64_t count, torch::ScalarType type, const void* values,
                         torch::Device device) {
@@ -63,7 +59,9 @@ Steps::Steps(const TrainOptions& options, const Processes& processes, const Trai
       order_(torch::zeros({images_}, torch::dtype(torch::kInt).device(train_.device()))),
       rates_(learning_rates(options, data.batches, train_.device())),
       learning_rate_(torch::zeros({1}, rates_.options())) {
-  at::globalContext().setBenchmarkLimitCuDNN(kConvolutionsTried);
+  // The ways that cuDNN proposes first are as fast as those that a search finds, which takes 0.2 s and more
+  // (docs/notes/training.md).
+  at::globalContext().setBenchmarkCuDNN(false);
   at::globalContext().setAllowTF32CuDNN(false);  // --precision fp32 means fp32
 }
 
@@ -113,7 +111,6 @@ StepRunner::Done Steps::run(std::int64_t max_steps) {
 
 Evaluation Steps::evaluate(const std::function<bool()>& stop) {
   constexpr std::int64_t kBatch = 2000;  // 260 MB of float activations
-  at::globalContext().setBenchmarkCuDNN(false);
   const auto batch = [this](std::int64_t first, std::int64_t count) { return test_.batch(first, count); };
   return train::evaluate(learner_.network(), processes_, test_.count(), kBatch, batch, stop);
 }
@@ -143,8 +140,6 @@ void Steps::take_step(std::int64_t images) {
 }
 
 void Steps::step_on_device(std::int64_t whole) {
-  // Only what runs hundreds of times an epoch is worth a search: not the smaller batch at its end.
-  at::globalContext().setBenchmarkCuDNN(whole == std::min(options_.batch_size, images_));
   // A process whose part of the batch is empty takes part with an image that does not count.
   const std::int64_t counted = processes_.part().size(whole);
   const std::int64_t images = std::max<std::int64_t>(counted, 1);
