@@ -212,7 +212,8 @@ TEST_F(CudaGroupsTest, GemmTiles) {
     use_policy(i);
     device.multiprocessors = static_cast<int>(uniform(1, 2));
     const std::int64_t k = i % 2 == 0 ? uniform(5'000, 8'000) : uniform(1, 1'500);
-    const Case c = random_case(uniform(2, 40), size_near(64, 140), k, any_group());
+    const std::int64_t n = i % 3 == 0 ? size_near(64, 700) : size_near(64, 140);
+    const Case c = random_case(uniform(2, 40), n, k, any_group());
     for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
       if (std::holds_alternative<cuda::GemmSm90Plan>(plan) && !HasFatalFailure()) {
         SCOPED_TRACE(cuda::name_of(plan));
