@@ -13,8 +13,10 @@ set(trit_cuda_sources
   decode/kernel.cu
   decode/plan.cu
   decode_one/direct.cu
+  decode_one/direct_groups.cu
   decode_one/plan.cu
   decode_one/ring.cu
+  decode_one/ring_groups.cu
   gemm_sm80/kernel.cu
   gemm_sm80/plan.cu
   gemm_sm90/gemm.cu

@@ -15,7 +15,8 @@
 namespace trit::cuda {
 
 /// Where row 0 .. 63 of a block is among the block's scales of a group.
-__host__ __device__ constexpr int scale_place(int row) {
+template <typename Integer>
+__host__ __device__ constexpr Integer scale_place(Integer row) {
   return row / kStripRows * kStripRows + row % 8 * 2 + row / 8 % 2;
 }
 /// The inverse.

@@ -6,15 +6,9 @@
 //
 //   shared memory    zeros, 128 bytes | sums of 16 S rows, 128 bytes | x
 //
-// With groups of 128 or 64 inputs, one or two in a tile, every warp leaves the sums and the scales of its own groups,
-// and the first warp adds up, a row a lane:
-//
-//   shared memory    zeros, 128 bytes | [group][32 rows] sums | the same, scales | x
-//
 // The number of instructions counts here, not bytes: a multiprocessor runs 20 to 64 warps of a few tiles
 // each, so one more instruction before a load delays the last warp's load by 5 to 16 clocks.
 #include "cuda/common/launch.cuh"
-#include "cuda/decode_one/group_sum.cuh"
 #include "cuda/decode_one/multiply.cuh"
 
 namespace trit::cuda::one {
@@ -28,11 +22,9 @@ struct Shape {
   unsigned row_bytes;        // of q
   unsigned flip;             // 0xaaaaaaaa
   Output out;
-  Groups groups;
 };
 
-/// kGroups: of a tile, 1 or 2, or 0 without group scales.
-template <int kStrips, int kTiles, int kGroups>
+template <int kStrips, int kTiles>
 __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel(const Shape a) {
   constexpr int kRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kRows;
@@ -55,23 +47,6 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
       }
     }
   }
-  float group_scale[kTiles][kGroups > 0 ? kGroups : 1] = {};
-  const unsigned first_group = begin * kGroups;
-  if constexpr (kGroups > 0) {
-    static_assert(kRows == 32, "a row a lane");
-    const std::uint64_t at =
-        (std::uint64_t{group / kGroupsPerBlock} * static_cast<unsigned>(a.groups.count) + first_group) *
-            kTileRows +
-        group % kGroupsPerBlock * kRows + static_cast<unsigned>(scale_place(static_cast<int>(lane)));
-#pragma unroll
-    for (unsigned i = 0; i < kTiles * kGroups; ++i) {
-      if (first_group + i < static_cast<unsigned>(a.groups.count)) {
-        group_scale[i / kGroups][i % kGroups] =
-            a.groups.half ? scale_at<true>(a.groups.scale, static_cast<unsigned>(at + i * kTileRows))
-                          : scale_at<false>(a.groups.scale, static_cast<unsigned>(at + i * kTileRows));
-      }
-    }
-  }
   std::uint8_t* const shared = dynamic_shared();
   auto* const sums_of_rows = reinterpret_cast<std::int32_t*>(shared + kZeroBytes);
   const unsigned row = group * kRows + lane;
@@ -81,15 +56,13 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
   if (warp == 0) {
     *reinterpret_cast<uint2*>(shared + lane * 8) = uint2{0, 0};
     if (stores) {
-      factors = load_factors<kGroups == 0>(a.out, row);
+      factors = load_factors(a.out, row);
     }
   }
   // All addresses are computed before x is there, so that its load follows the wait at once.
   const unsigned x_at = begin * kTileInputs + lane * 4;
   const std::uint8_t* x_from = reinterpret_cast<const std::uint8_t*>(a.q) + x_at;
-  const unsigned group_sums = blockDim.y * kTiles * kGroups * kRows;  // of the block
-  std::uint32_t x_to = ptx::shared_address(shared) + x_at +
-                       (kGroups == 0 ? kDirectHeaderBytes : kZeroBytes + 2 * group_sums * 4);
+  std::uint32_t x_to = ptx::shared_address(shared) + kDirectHeaderBytes + x_at;
   LaneInputs inputs = lane_inputs(lane, ptx::shared_address(shared), x_to - lane * 4);
   ptx::opaque(x_from);
   ptx::opaque(x_to);
@@ -104,90 +77,34 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
     }
   }
   if (stores) {
-    s = kGroups > 0 && a.groups.token_groups ? 1.0F : a.out.token_scale[0];
+    s = a.out.token_scale[0];
   }
   __syncthreads();  // the zeros are there
-  if constexpr (kGroups > 0) {
-    std::int32_t* to = sums_of_rows + first_group * kRows;
-    float* scale_to = reinterpret_cast<float*>(sums_of_rows + group_sums) + first_group * kRows + lane;
+  std::int32_t x_sum = 0;
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      ptx::shared_store(x_to + t * kTileInputs, x[t]);
-    }
-    __syncwarp();
+  for (int t = 0; t < kTiles; ++t) {
+    ptx::shared_store(x_to + t * kTileInputs, x[t]);
+    x_sum = add_bytes(x[t], x_sum);
+  }
+  x_sum = __reduce_add_sync(0xffffffffU, x_sum);
+  __syncwarp();
+  std::int32_t sums[kSets][kStrips][4] = {};
 #pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      // The sums of q of the tile's groups, in all lanes.
-      const std::int32_t of_lane = add_bytes(x[t], 0);
-      const std::int32_t whole = __reduce_add_sync(0xffffffffU, of_lane);
-      const std::int32_t first =
-          kGroups == 2 ? __reduce_add_sync(0xffffffffU, lane < 16 ? of_lane : 0) : whole;
-      std::int32_t of_x = first;
-      std::int32_t sums[1][kStrips][4] = {};
-      multiply_tile(sums, weights[t], inputs.address, a.flip, [&](int word) {
-        if (word < 3 && (kGroups == 1 || word != 1)) {
-          return;
-        }
-        if (lane % 4 == 0) {
-#pragma unroll
-          for (int i = 0; i < kStrips; ++i) {
-            std::int32_t two[2];
-            row_sums(sums[0][i], of_x, two);
-            to[i * kStripRows + lane / 4] = float_bits(two[0]);
-            to[i * kStripRows + lane / 4 + 8] = float_bits(two[1]);
-          }
-        }
-        to += kRows;
-        of_x = whole - first;
-#pragma unroll
-        for (int i = 0; i < kStrips; ++i) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            sums[0][i][j] = 0;
-          }
-        }
-      });
-      inputs.address += inputs.step;
-#pragma unroll
-      for (int i = 0; i < kGroups; ++i) {
-        scale_to[(t * kGroups + i) * kRows] = group_scale[t][i];
-      }
-    }
-    __syncthreads();
-    if (stores) {
-      constexpr int kBatch = kTiles == 1 ? 4 : 8;  // in the registers of two blocks of 20 warps
-      const float acc = sum_of_groups<kBatch, false>(a.groups, sums_of_rows + lane,
-                                                     sums_of_rows + group_sums + lane, a.out.token_scale);
-      store_output(a.out, a.out.type, 0, static_cast<int>(row), __fadd_rn(__fmul_rn(acc, s), factors.bias));
-    }
-  } else {
-    std::int32_t x_sum = 0;
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      ptx::shared_store(x_to + t * kTileInputs, x[t]);
-      x_sum = add_bytes(x[t], x_sum);
-    }
-    x_sum = __reduce_add_sync(0xffffffffU, x_sum);
-    __syncwarp();
-    std::int32_t sums[kSets][kStrips][4] = {};
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) {
-      multiply_tile(sums, weights[t], inputs.address, a.flip);
-      inputs.address += inputs.step;
-    }
-    add_sums(sums_of_rows, lane, sums, x_sum);
-    __syncthreads();
-    if (stores) {
-      store_output(a.out, a.out.type, 0, static_cast<int>(row),
-                   output_value(sums_of_rows[lane], s, factors.beta, factors.bias));
-    }
+  for (int t = 0; t < kTiles; ++t) {
+    multiply_tile(sums, weights[t], inputs.address, a.flip);
+    inputs.address += inputs.step;
+  }
+  add_sums(sums_of_rows, lane, sums, x_sum);
+  __syncthreads();
+  if (stores) {
+    store_output(a.out, a.out.type, 0, static_cast<int>(row),
+                 output_value(sums_of_rows[lane], s, factors.beta, factors.bias));
   }
 }
 
 }  // namespace
 
-void launch_direct(const Launch& how, const ProductArguments& arguments, const Groups& groups,
-                   bool programmatic, Stream stream) {
+void launch_direct(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream) {
   const LaunchShape launch_shape{.grid = {static_cast<unsigned>(how.blocks)},
                                  .block = {32, static_cast<unsigned>(how.k_warps)},
                                  .shared_bytes = how.shared_bytes,
@@ -198,23 +115,16 @@ void launch_direct(const Launch& how, const ProductArguments& arguments, const G
                     .tiles = static_cast<unsigned>(arguments.tiles_along_k),
                     .row_bytes = static_cast<unsigned>(arguments.row_bytes),
                     .flip = 0xaaaaaaaaU,
-                    .out = arguments.out,
-                    .groups = groups};
-  const auto start = [&]<int kStrips, int kTiles, int kGroups>() {
-    launch<decode_one_direct_kernel<kStrips, kTiles, kGroups>>("decode_one", launch_shape, stream, shape);
+                    .out = arguments.out};
+  const auto start = [&]<int kStrips, int kTiles>() {
+    launch<decode_one_direct_kernel<kStrips, kTiles>>("decode_one", launch_shape, stream, shape);
   };
-  if (groups.count > 0) {
-    if (how.tiles == 1) {
-      groups.segment == kTileInputs ? start.operator()<2, 1, 1>() : start.operator()<2, 1, 2>();
-    } else {
-      groups.segment == kTileInputs ? start.operator()<2, 2, 1>() : start.operator()<2, 2, 2>();
-    }
-  } else if (how.strips == 1) {
-    start.operator()<1, 1, 0>();
+  if (how.strips == 1) {
+    start.operator()<1, 1>();
   } else if (how.tiles == 1) {
-    start.operator()<2, 1, 0>();
+    start.operator()<2, 1>();
   } else {
-    start.operator()<2, 2, 0>();
+    start.operator()<2, 2>();
   }
 }
 

@@ -1,94 +1,149 @@
 // SPDX-License-Identifier: MIT
 //
-// The end of decode_one with group scales: a lane adds up a row, over all of its groups.
+// decode_one with group scales: the sums of segments (common/groups.h) that the warps leave in shared memory, and the
+// lane that adds up a row over all of its groups at the end.
+//
+// The eight columns of mma are four pairs, and one token needs one pair (multiply.cuh). So the inputs of segment s go
+// to pair s % 4, the other columns are zeros, and a warp's accumulators hold four segments until they leave the
+// registers, all lanes at once: lane (g, j) = (lane / 4, lane % 4) has rows g and g + 8 of segment j.
+//
+//   shared memory    sums [segment / 4][32 rows][4]    as floats where a segment is a group, otherwise int32
 #pragma once
 
+#include <type_traits>
+
 #include "cuda/common/group_scales.cuh"
-#include "cuda/decode_one/decode_one.h"
+#include "cuda/decode_one/multiply.cuh"
 
 namespace trit::cuda::one {
 
-/// A group's sum as it is handed over: a float already.
-__device__ __forceinline__ std::int32_t float_bits(std::int32_t sum) {
-  return static_cast<std::int32_t>(__float_as_uint(__int2float_rn(sum)));
-}
+/// Where a lane's row of ldmatrix is for segments of either half of a tile, in tiles whose number modulo
+/// 4 / kSegments is `turn`; kNever where its columns are never inputs.
+template <int kSegments>
+struct SegmentLanes {
+  static constexpr unsigned kTurns = 4 / kSegments;
+  static constexpr unsigned kNever = 8;
+  std::uint32_t zeros;
+  unsigned turn[2];
 
-/// acc = fma((float)isum, w, acc) over all segments. sums[32 i] is segment i's, as a float where it is a group's,
-/// scales[32 g] the weight scale of group g, both in shared memory; beyond the row kGroupOverread of each may be read.
+  __device__ __forceinline__ SegmentLanes(unsigned lane, std::uint32_t zero_bytes)
+      : zeros(zero_bytes + (lane / 8 + 1) % 4 * 16) {
+    const unsigned pair = lane % 8 / 2;
+#pragma unroll
+    for (unsigned half = 0; half < 2; ++half) {
+      const unsigned segment = kSegments == 4 ? 2 * half + lane / 16 : (kSegments == 2 ? half : 0U);
+      const bool real = (lane ^ lane / 8) % 2 == 0 && pair % kSegments == segment;
+      turn[half] = real ? pair / kSegments : kNever;
+    }
+  }
+  /// For address(): where the inputs lie that are this lane's in the first kTurns tiles of x.
+  __device__ __forceinline__ std::uint32_t first(std::uint32_t x, unsigned lane) const {
+    return x + lane / 8 * 16 + (kSegments == 4 ? 0U : lane % 8 / 2 / kSegments * kTileInputs);
+  }
+  /// In one of kTurns tiles; `x` is first()'s, or that many tiles further.
+  __device__ __forceinline__ std::uint32_t address(unsigned tile, unsigned half, std::uint32_t x) const {
+    return tile % kTurns == turn[kSegments == 1 ? 0 : half] ? x : zeros;
+  }
+};
+
+/// acc = fma(isum, w, acc) over `count` groups, in their order. `load(first, batch)` gives kGroupBatch groups from
+/// `first` on, of which those beyond the row are ignored; a batch has isum[i] and w(i).
 ///
-/// The sum is a chain of fma, 4 clocks each, and everything else hides behind it: where a segment is a group, one
-/// batch is loaded while another one is added up.
-template <int kBatch, bool kHalf, bool kTokenGroups>
-__device__ __forceinline__ float sum_of_groups(const Groups& groups, const std::int32_t* sums,
-                                               const void* scales, const float* token_scales) {
-  const auto segments = static_cast<unsigned>(groups.segments);
-  const auto weight = [&](unsigned g) {
-    const float beta = scale_at<kHalf>(scales, g * 32);
-    return kTokenGroups ? __fmul_rn(beta, token_scales[min(g, static_cast<unsigned>(groups.count) - 1)])
-                        : beta;
-  };
+/// A chain of fma, 4 clocks each; everything else hides behind it: a batch is loaded while another one is added up, and
+/// what w(i) does with it comes when it has arrived.
+template <typename Batch, typename Load>
+__device__ __forceinline__ float sum_of_groups(unsigned count, const Load& load) {
   float acc = 0.0F;
-  if (groups.per_group > 1) {
-    const auto per_group = static_cast<unsigned>(groups.per_group);
-    std::int32_t isum = 0;
-    unsigned place = 0;
-    unsigned g = 0;
-#pragma unroll 1
-    for (unsigned i = 0; i < segments; ++i) {
-      isum += sums[i * 32];
-      if (++place == per_group || i + 1 == segments) {
-        acc = __fmaf_rn(__int2float_rn(isum), weight(g), acc);
-        isum = 0;
-        place = 0;
-        ++g;
-      }
+  unsigned first = 0;
+  const auto add = [&](const Batch& batch) {
+#pragma unroll
+    for (unsigned i = 0; i < kGroupBatch; ++i) {
+      acc = __fmaf_rn(batch.isum[i], batch.w(i), acc);
+    }
+    first += kGroupBatch;
+  };
+  const auto add_last = [&](const Batch& batch) {
+#pragma unroll
+    for (unsigned i = 0; i < kGroupBatch; ++i) {
+      const float next = __fmaf_rn(batch.isum[i], batch.w(i), acc);
+      acc = first + i < count ? next : acc;
     }
     return acc;
-  }
-  static_assert(2 * kBatch <= kGroupOverread);
-  struct Batch {
-    float isum[kBatch], w[kBatch];
-  };
-  const auto load = [&](Batch& batch, unsigned first) {
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      batch.isum[i] = __int_as_float(sums[(first + i) * 32]);
-      batch.w[i] = weight(first + i);
-    }
   };
   Batch even;
   Batch odd;
-  load(even, 0);
-  unsigned first = 0;
+  load(0U, even);
 #pragma unroll 1
-  for (; first + 2 * kBatch <= segments; first += 2 * kBatch) {
-    load(odd, first + kBatch);
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      acc = __fmaf_rn(even.isum[i], even.w[i], acc);
+  while (true) {  // even and odd: no batch moves from register to register
+    if (first + kGroupBatch >= count) {
+      return add_last(even);
     }
-    load(even, first + 2 * kBatch);
-#pragma unroll
-    for (int i = 0; i < kBatch; ++i) {
-      acc = __fmaf_rn(odd.isum[i], odd.w[i], acc);
+    load(first + kGroupBatch, odd);
+    add(even);
+    if (first + kGroupBatch >= count) {
+      return add_last(odd);
     }
+    load(first + kGroupBatch, even);
+    add(odd);
   }
-  load(odd, first + kBatch);
-#pragma unroll
-  for (int i = 0; i < 2 * kBatch; ++i) {
-    const Batch& batch = i < kBatch ? even : odd;
-    const float next = __fmaf_rn(batch.isum[i % kBatch], batch.w[i % kBatch], acc);
-    acc = first + i < segments ? next : acc;
-  }
-  return acc;
 }
 
-/// The same, with scales of tokens where they have any.
-template <int kBatch, bool kHalf>
-__device__ __forceinline__ float sum_of_groups(const Groups& groups, const std::int32_t* sums,
-                                               const void* scales, const float* token_scales) {
-  return groups.token_groups ? sum_of_groups<kBatch, kHalf, true>(groups, sums, scales, token_scales)
-                             : sum_of_groups<kBatch, kHalf, false>(groups, sums, scales, token_scales);
+/// Where a row's sum of a segment is among the 32 rows', in words.
+__host__ __device__ constexpr unsigned sum_word(unsigned segment, unsigned row) {
+  return segment / 4 * kSumWords + row * 4 + segment % 4;
 }
+/// A row's values of eight groups, from shared memory that holds [group / 4][32 rows][4]; `row`: the row's of group 0.
+__device__ __forceinline__ void load_row(const float* row, unsigned first, float (&values)[kGroupBatch]) {
+#pragma unroll
+  for (unsigned i = 0; i < kGroupBatch / 4; ++i) {
+    const float4 four = *reinterpret_cast<const float4*>(row + (first / 4 + i) * kSumWords);
+    values[4 * i] = four.x;
+    values[4 * i + 1] = four.y;
+    values[4 * i + 2] = four.z;
+    values[4 * i + 3] = four.w;
+  }
+}
+
+/// How the scales of 32 rows lie in ring_groups.cu's shared memory: [group][32 places], or arranged as
+/// [group / 8][32 rows][8].
+enum class Scales : std::uint8_t { float32, float16, arranged };
+
+/// Eight groups as they lie in shared memory; `scales`: the row's of group 0.
+template <Scales kScales, bool kTokens>
+struct ScaleBatch {
+  static constexpr bool kArranged = kScales == Scales::arranged;
+  using Scale = std::conditional_t<kScales == Scales::float32, float, std::uint16_t>;
+  float isum[kGroupBatch];
+  uint4 eight;
+  Scale beta[kGroupBatch];
+  float token_scale[kGroupBatch];
+
+  __device__ __forceinline__ void load(const std::uint8_t* scales, unsigned first, const float* of_token) {
+    if constexpr (kArranged) {
+      eight = *reinterpret_cast<const uint4*>(scales + first * (kRingWarpRows * 2));
+    }
+#pragma unroll
+    for (unsigned i = 0; i < kGroupBatch; ++i) {
+      if constexpr (!kArranged) {
+        beta[i] = reinterpret_cast<const Scale*>(scales)[(first + i) * kRingWarpRows];
+      }
+      if constexpr (kTokens) {
+        token_scale[i] = of_token[first + i];
+      }
+    }
+  }
+  __device__ __forceinline__ float w(unsigned i) const {
+    float scale;
+    if constexpr (kArranged) {
+      scale = ptx::from_float16(
+          static_cast<std::uint16_t>(word_of(eight, static_cast<int>(i / 2)) >> (i % 2 * 16)));
+    } else if constexpr (kScales == Scales::float16) {
+      scale = ptx::from_float16(beta[i]);
+    } else {
+      scale = beta[i];
+    }
+    return kTokens ? __fmul_rn(scale, token_scale[i]) : scale;
+  }
+};
 
 }  // namespace trit::cuda::one

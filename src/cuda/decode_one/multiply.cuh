@@ -40,16 +40,16 @@ __device__ __forceinline__ LaneInputs lane_inputs(unsigned lane, std::uint32_t z
   return {real ? x + matrix * 16 : zeros + (matrix + 1) % 4 * 16, real ? kTileInputs : 0U};
 }
 
-/// sums += strips of 16 rows x 128 inputs; `word_done(word)` comes after each of the four words. `flip` is
-/// 0xaaaaaaaa: as a constant the compiler would split (word ^ flip) & mask in two instructions.
-template <int kSets, int kStrips, typename WordDone>
+/// sums += strips of 16 rows x 128 inputs; x[h]: this lane's address for ldmatrix in the h-th 64 of them, less 64 h.
+/// `flip` is 0xaaaaaaaa: as a constant the compiler would split (word ^ flip) & mask in two instructions.
+template <int kSets, int kStrips>
 __device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrips][4],
-                                              const uint4 (&weights)[kStrips], std::uint32_t x,
-                                              std::uint32_t flip, const WordDone& word_done) {
+                                              const uint4 (&weights)[kStrips], const std::uint32_t (&x)[2],
+                                              std::uint32_t flip) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {  // 64 inputs: two words
     std::uint32_t columns[4];
-    ptx::ldmatrix_x4(columns, x + half * 64);
+    ptx::ldmatrix_x4(columns, x[half] + half * 64);
 #pragma unroll
     for (int word = 0; word < 2; ++word) {
 #pragma unroll
@@ -60,7 +60,6 @@ __device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrip
             ptx::and_of_xor(codes, flip, 0x0c0c0c0cU), ptx::and_of_xor(codes, flip, 0x03030303U)};
         ptx::mma_m16n8k32_u8(sums[word % kSets][i], u, columns[2 * word], columns[2 * word + 1]);
       }
-      word_done(2 * half + word);
     }
   }
 }
@@ -68,7 +67,8 @@ template <int kSets, int kStrips>
 __device__ __forceinline__ void multiply_tile(std::int32_t (&sums)[kSets][kStrips][4],
                                               const uint4 (&weights)[kStrips], std::uint32_t x,
                                               std::uint32_t flip) {
-  multiply_tile(sums, weights, x, flip, [](int) {});
+  const std::uint32_t both[2] = {x, x};
+  multiply_tile(sums, weights, both, flip);
 }
 
 /// The two rows' sums of a lane with lane % 4 == 0, of inputs whose q add up to x_sum.

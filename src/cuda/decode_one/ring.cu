@@ -7,29 +7,15 @@
 //
 //   shared memory    zeros, 128 bytes | sums of the block's rows | x of every warp | rings
 //
-// With group scales every warp leaves the sum of each of its segments (common/groups.h) and copies the scales of
-// its groups; one lane a row adds them all up at the end, since the sum over the groups of a row has one order.
-// Each warp's x is followed by its segments' sums.
-//
-//   shared memory    zeros, 128 bytes | [p][segment][32 rows] sums | [p][group][32 rows] scales | x | rings
-//
 // With programmatic launch two blocks fit on a multiprocessor: the next kernel's first tiles arrive while
 // this one computes. That is why plan.cu divides the work in another way for it.
 #include "cuda/common/launch.cuh"
-#include "cuda/decode_one/group_sum.cuh"
-#include "cuda/decode_one/multiply.cuh"
+#include "cuda/decode_one/ring.cuh"
 
 namespace trit::cuda::one {
 namespace {
 
-constexpr int kStrips = kRingStrips;
-constexpr int kDepth = kRingDepth;
-constexpr unsigned kWarpRows = kRingWarpRows;
-constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
-constexpr unsigned kShareBytes = kRingShareBytes;
-constexpr unsigned kUnitBytes = 16;
-constexpr unsigned kUnitsPerTile = kTileInputs / kUnitBytes;
-constexpr unsigned kUnitsInFlight = 2;  // of x, a lane: 8 tiles
+constexpr int kSets = 2;  // of accumulators: shorter chains
 
 /// How a launch divides its work, computed by the host: the kernel divides no numbers.
 struct Shape {
@@ -46,41 +32,13 @@ struct Shape {
   unsigned ring_begin;       // likewise the weights
   unsigned flip;             // 0xaaaaaaaa
   Output out;
-  // With group scales.
-  Groups groups;
-  unsigned scale_begin;       // byte of shared memory where the scales start
-  unsigned part_bytes;        // of a warp's x without the sums of its segments
-  unsigned segments_of_tile;  // 1, 2 or 4
-  unsigned segment_mask;      // bit w: word w of a tile ends a segment
 };
-
-/// A lane's bytes of a tile to its place in the ring.
-__device__ __forceinline__ void copy_share(std::uint32_t slot, const std::uint8_t* from) {
-#pragma unroll
-  for (int s = 0; s < kStrips; ++s) {
-    ptx::cp_async_16(slot + s * kStripBytes, from + s * kStripBytes);
-  }
-}
-
-/// And from there, once it has arrived.
-__device__ __forceinline__ void load_share(uint4 (&weights)[kStrips], std::uint32_t slot) {
-#pragma unroll
-  for (int i = 0; i < kStrips; ++i) {
-    weights[i] = ptx::shared_load(slot + i * kStripBytes);
-  }
-}
-
-enum class GroupKind : std::uint8_t { none, one_segment, segments };
 
 /// 64 registers, so that two blocks of 16 warps fit. With programmatic launch the weights are loaded first,
 /// while the preceding kernel still runs. Without it x is loaded first, since it would queue up behind the
 /// weights.
-/// kGroups: none, tiles that are one segment, or of any number of segments.
-template <bool kProgrammatic, GroupKind kGroups>
+template <bool kProgrammatic>
 __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(const Shape a) {
-  constexpr bool kGrouped = kGroups != GroupKind::none;
-  const unsigned segments_of_tile = kGroups == GroupKind::one_segment ? 1U : a.segments_of_tile;
-  constexpr int kSets = kGrouped ? 1 : 2;  // of accumulators: shorter chains
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
   const unsigned q = threadIdx.z;
@@ -103,11 +61,6 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
       if (i < left) {
         copy_share(ring + i * kShareBytes, next + i * kTileBytes);
       }
-      if (kGrouped && i == kDepth - 1) {
-        copy_scales<kStrips>(
-            a.groups, inside, begin * segments_of_tile, left * segments_of_tile, false, 0,
-            shared + a.scale_begin + p * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4), lane);
-      }
       ptx::cp_async_commit();
     }
   };
@@ -117,13 +70,13 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
   const unsigned rows = a.row_warps * kWarpRows;
   const unsigned row = blockIdx.x * rows + thread;
   const bool stores = thread < rows && row < static_cast<unsigned>(a.out.out_features);
-  if (thread < (kZeroBytes + (kGrouped ? 0 : rows * 4)) / kUnitBytes) {
+  if (thread < (kZeroBytes + rows * 4) / kUnitBytes) {
     *reinterpret_cast<uint4*>(shared + thread * kUnitBytes) = uint4{0, 0, 0, 0};
   }
   RowFactors factors;
   float s = 0.0F;
   if (stores) {
-    factors = load_factors<!kGrouped>(a.out, row);
+    factors = load_factors(a.out, row);
   }
   if constexpr (kProgrammatic) {
     ptx::wait_for_predecessor();
@@ -148,60 +101,32 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     start_weights();
   }
   if (stores) {
-    s = kGrouped && a.groups.token_groups ? 1.0F : a.out.token_scale[0];
+    s = a.out.token_scale[0];
   }
   next += kDepth * kTileBytes;
   ptx::opaque(next);
   __syncthreads();  // the zeros are there
   std::uint8_t* const x = shared + a.x_begin + warp * a.x_bytes;
-  const auto* segment_x_sum = reinterpret_cast<const std::int32_t*>(x + a.part_bytes);
   std::int32_t x_sum = 0;
-  // Unit i, and n - 1 more, each 32 further. With group scales all lanes are here: those beyond the part have zeros,
-  // and a segment is 8, 4 or 2 units of neighbouring lanes.
-  const auto keep_x = [&]<unsigned n>(unsigned i, const uint4(&v)[n]) {
-    std::int32_t sum[n];
-#pragma unroll
-    for (unsigned u = 0; u < n; ++u) {
-      if (i + u * 32 < units) {
-        *reinterpret_cast<uint4*>(x + (i + u * 32) * kUnitBytes) = v[u];
-      }
-      sum[u] = add_bytes(v[u].w, add_bytes(v[u].z, add_bytes(v[u].y, add_bytes(v[u].x, 0))));
-      x_sum += sum[u];
-    }
-    if constexpr (kGrouped) {
-#pragma unroll
-      for (unsigned step = 1; step < kUnitsPerTile; step *= 2) {
-#pragma unroll
-        for (unsigned u = 0; u < n; ++u) {
-          const std::int32_t other = __shfl_xor_sync(0xffffffffU, sum[u], static_cast<int>(step));
-          sum[u] += step * segments_of_tile < kUnitsPerTile ? other : 0;
-        }
-      }
-#pragma unroll
-      for (unsigned u = 0; u < n; ++u) {
-        const unsigned at = (i + u * 32) * segments_of_tile;
-        if (i + u * 32 < units && at % kUnitsPerTile == 0) {
-          reinterpret_cast<std::int32_t*>(x + a.part_bytes)[at / kUnitsPerTile] = sum[u];
-        }
-      }
-    }
+  const auto keep_x = [&](unsigned i, const uint4& v) {
+    *reinterpret_cast<uint4*>(x + i * kUnitBytes) = v;
+    x_sum = add_bytes(v.w, add_bytes(v.z, add_bytes(v.y, add_bytes(v.x, x_sum))));
   };
-  keep_x(lane, unit);
+#pragma unroll
+  for (unsigned i = 0; i < kUnitsInFlight; ++i) {
+    if (lane + i * 32 < units) {
+      keep_x(lane + i * 32, unit[i]);
+    }
+  }
 #pragma unroll 1
-  for (unsigned first = kUnitsInFlight * 32; first < units; first += 32) {
-    const uint4 more[1] = {first + lane < units ? load_x(first + lane) : uint4{0, 0, 0, 0}};
-    keep_x(first + lane, more);
+  for (unsigned i = lane + kUnitsInFlight * 32; i < units; i += 32) {
+    keep_x(i, load_x(i));
   }
-  if (!kGrouped) {
-    x_sum = __reduce_add_sync(0xffffffffU, x_sum);
-  }
+  x_sum = __reduce_add_sync(0xffffffffU, x_sum);
   __syncwarp();
 
   LaneInputs inputs = lane_inputs(lane, base, base + a.x_begin + warp * a.x_bytes);
   std::int32_t sums[kSets][kStrips][4] = {};
-  auto* const segment_sums = reinterpret_cast<std::int32_t*>(shared + kZeroBytes) +
-                             p * static_cast<unsigned>(a.groups.segments) * kWarpRows;
-  std::int32_t* to = segment_sums + begin * segments_of_tile * kWarpRows + lane / 4;
   std::uint32_t slot = ring;
   const std::uint32_t last_slot = ring + (kDepth - 1) * kShareBytes;
 #pragma unroll 1
@@ -209,36 +134,7 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     ptx::cp_async_wait<kDepth - 1>();
     uint4 weights[kStrips];
     load_share(weights, slot);
-    if constexpr (kGrouped) {
-      multiply_tile(sums, weights, inputs.address, a.flip, [&](int word) {
-        if (word < 3 && (kGroups == GroupKind::one_segment || (a.segment_mask >> word & 1U) == 0)) {
-          return;
-        }
-        // What a last tile holds beyond the inputs is no segment.
-        if (lane % 4 == 0 &&
-            (kGroups == GroupKind::one_segment || to < segment_sums + a.groups.segments * kWarpRows)) {
-          const std::int32_t of_x = *segment_x_sum;
-#pragma unroll
-          for (int i = 0; i < kStrips; ++i) {
-            std::int32_t two[2];
-            row_sums(sums[0][i], of_x, two);
-            to[i * kStripRows] = a.groups.per_group == 1 ? float_bits(two[0]) : two[0];
-            to[i * kStripRows + 8] = a.groups.per_group == 1 ? float_bits(two[1]) : two[1];
-          }
-        }
-        ++segment_x_sum;
-        to += kWarpRows;
-#pragma unroll
-        for (int i = 0; i < kStrips; ++i) {
-#pragma unroll
-          for (int j = 0; j < 4; ++j) {
-            sums[0][i][j] = 0;
-          }
-        }
-      });
-    } else {
-      multiply_tile(sums, weights, inputs.address, a.flip);
-    }
+    multiply_tile(sums, weights, inputs.address, a.flip);
     if (left > kDepth) {
       copy_share(slot, next);
     }
@@ -250,42 +146,22 @@ __global__ __launch_bounds__(kMaxRingWarps * 32, 2) void decode_one_ring_kernel(
     inputs.address += inputs.step;
   }
   auto* const sums_of_rows = reinterpret_cast<std::int32_t*>(shared + kZeroBytes);
-  if constexpr (kGrouped) {
-    ptx::cp_async_wait<0>();  // the scales
-    __syncthreads();
-    if (stores) {
-      // Thread p * 32 + lane is in warp (p, 0) or, where it is not, in one that knows as much.
-      const unsigned of = thread / 32;
-      const std::int32_t* from = sums_of_rows + of * a.groups.segments * kWarpRows + lane;
-      const std::uint8_t* scales = shared + a.scale_begin +
-                                   of * a.groups.count * kWarpRows * (a.groups.half ? 2 : 4) +
-                                   scale_place(static_cast<int>(lane)) * (a.groups.half ? 2 : 4);
-      const float acc = a.groups.half ? sum_of_groups<8, true>(a.groups, from, scales, a.out.token_scale)
-                                      : sum_of_groups<8, false>(a.groups, from, scales, a.out.token_scale);
-      store_output(a.out, a.out.type, 0, static_cast<int>(row), __fadd_rn(__fmul_rn(acc, s), factors.bias));
-    }
-  } else {
-    add_sums(sums_of_rows + p * kWarpRows, lane, sums, x_sum);
-    __syncthreads();
-    if (stores) {
-      store_output(a.out, a.out.type, 0, static_cast<int>(row),
-                   output_value(sums_of_rows[thread], s, factors.beta, factors.bias));
-    }
+  add_sums(sums_of_rows + p * kWarpRows, lane, sums, x_sum);
+  __syncthreads();
+  if (stores) {
+    store_output(a.out, a.out.type, 0, static_cast<int>(row),
+                 output_value(sums_of_rows[thread], s, factors.beta, factors.bias));
   }
 }
 
 }  // namespace
 
-void launch_ring(const Launch& how, const ProductArguments& arguments, const Groups& groups,
-                 bool programmatic, Stream stream) {
-  const int k_tiles = arguments.tiles_along_k;
-  const RingBytes bytes = ring_bytes(how, k_tiles, groups);
+void launch_ring(const Launch& how, const ProductArguments& arguments, bool programmatic, Stream stream) {
   const LaunchShape launch_shape =
-      shape_of_warps(how.blocks, how.row_warps, how.k_warps, bytes.all(how), programmatic);
-  const int segments_of_tile = groups.count > 0 ? kTileInputs / groups.segment : 0;
-  const int scale_begin = kZeroBytes + bytes.sums;
-  const int x_begin = scale_begin + bytes.scales;
-  const int warps = how.row_warps * how.k_warps;
+      shape_of_warps(how.blocks, how.row_warps, how.k_warps, how.shared_bytes, programmatic);
+  const int k_tiles = arguments.tiles_along_k;
+  const RingBytes bytes = ring_bytes(how, k_tiles, {});
+  const int x_begin = kZeroBytes + bytes.sums;
   const Shape shape{.weights = arguments.weights,
                     .q = arguments.q,
                     .row_block_bytes = static_cast<unsigned>(k_tiles) * kTileBytes,
@@ -296,27 +172,13 @@ void launch_ring(const Launch& how, const ProductArguments& arguments, const Gro
                     .row_warps = static_cast<unsigned>(how.row_warps),
                     .x_begin = static_cast<unsigned>(x_begin),
                     .x_bytes = static_cast<unsigned>(bytes.x),
-                    .ring_begin = static_cast<unsigned>(x_begin + warps * bytes.x),
+                    .ring_begin = static_cast<unsigned>(x_begin + how.row_warps * how.k_warps * bytes.x),
                     .flip = 0xaaaaaaaaU,
-                    .out = arguments.out,
-                    .groups = groups,
-                    .scale_begin = static_cast<unsigned>(scale_begin),
-                    .part_bytes = static_cast<unsigned>(ceil_div(k_tiles, how.k_warps)) * kTileInputs,
-                    .segments_of_tile = static_cast<unsigned>(segments_of_tile),
-                    .segment_mask = groups.count > 0 ? segment_mask(segments_of_tile) : 0};
-  const auto start = [&]<GroupKind kGroups>() {
-    if (programmatic) {
-      launch<decode_one_ring_kernel<true, kGroups>>("decode_one", launch_shape, stream, shape);
-    } else {
-      launch<decode_one_ring_kernel<false, kGroups>>("decode_one", launch_shape, stream, shape);
-    }
-  };
-  if (segments_of_tile == 0) {
-    start.operator()<GroupKind::none>();
-  } else if (segments_of_tile == 1) {
-    start.operator()<GroupKind::one_segment>();
+                    .out = arguments.out};
+  if (programmatic) {
+    launch<decode_one_ring_kernel<true>>("decode_one", launch_shape, stream, shape);
   } else {
-    start.operator()<GroupKind::segments>();
+    launch<decode_one_ring_kernel<false>>("decode_one", launch_shape, stream, shape);
   }
 }
 
