@@ -37,7 +37,7 @@ REGISTERS = {
     r"decode_one_direct_groups_kernel<1": (48, "two blocks of 20 warps, 2,560 inputs"),
     r"decode_one_direct_groups_kernel<2, \d, \w+, true": (64, "1,024 threads; scales of the token beside those of the weights"),
     r"decode_one_direct_groups_kernel<2": (56, "a block of 32 warps beside a part of the next one"),
-    r"decode_groups_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
+    r"decode_(whole_)?groups_kernel<": (128, "512 threads fill the 65,536 registers of a multiprocessor"),
     r"gemm_sm80_kernel<64": (255, "two blocks of 128 threads; 128 accumulators"),
     r"gemm_sm80_kernel<32, false": (128, "four blocks of 128 threads"),
     r"gemm_sm80_kernel<32, true": (208, "two blocks of 128 threads; 32 int32 sums of a group and 32 fp32 sums"),
@@ -79,6 +79,7 @@ REGISTERS = {
 INSTRUCTIONS = {
     "decode/groups": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "decode/kernel": {"sm_80": "IMMA", "sm_90a": "IMMA"},
+    "decode/whole_groups": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "decode_one/direct": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "decode_one/direct_groups": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "decode_one/ring": {"sm_80": "IMMA", "sm_90a": "IMMA"},

@@ -20,7 +20,8 @@ namespace trit::cuda {
 struct DecodeOnePlan {
   bool operator==(const DecodeOnePlan&) const = default;
 };
-/// "decode S2 P3 Q5": warps of `strips` x 16 rows, P along the rows, Q that share k.
+/// "decode S2 P3 Q5": warps of `strips` x 16 rows, P along the rows, Q that share k. With one strip, for group scales
+/// alone, Q warps share the tokens.
 struct DecodePlan {
   std::int32_t strips, row_warps, k_warps;
   bool operator==(const DecodePlan&) const = default;

@@ -55,17 +55,16 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
          device.compute_capability <= choice.max_compute_capability;
 }
 
-/// Group scales and 9 to 16 tokens where there is wgmma. Where a multiprocessor has about one block of 64 rows, the
-/// GEMM's tiles of 64 rows have all of k in one warpgroup's registers. With fewer rows decode shares k between
-/// warps, with more its warps have all of k as well, and wgmma with so few tokens is bound by its A operand. By
-/// counted clocks (docs/design/cuda-groups.md), not measured.
+/// Group scales and 9 to 16 tokens where there is wgmma. Where a multiprocessor has about one block of 64 rows, or half
+/// of one and long rows, the GEMM's tiles of 64 rows: 193 clocks for 128 inputs and 16 tokens, decode's warps with all
+/// of k need 264. With fewer rows decode shares k between warps, with more its warps with all of k fill the device.
 const Family* family_for_groups(const Device& device, const ProductShape& shape) {
   if (shape.group == 0 || shape.tokens <= 8 || shape.tokens > 16 || device.compute_capability != 90) {
     return nullptr;
   }
   const std::int64_t row_blocks = ceil_div<std::int64_t>(shape.out_features, 64);
-  const bool gemm = shape.in_features <= kMaxGemmSm90Inputs && 5 * row_blocks >= 3 * device.multiprocessors &&
-                    2 * row_blocks < 3 * device.multiprocessors;
+  const bool gemm = shape.in_features <= kMaxGemmSm90Inputs && 2 * row_blocks < 3 * device.multiprocessors &&
+                    5 * row_blocks >= (shape.in_features > 8192 ? 2 : 3) * device.multiprocessors;
   return gemm ? &kGemmSm90 : &kDecode;
 }
 

@@ -12,6 +12,7 @@ set(trit_cuda_sources
   decode/groups.cu
   decode/kernel.cu
   decode/plan.cu
+  decode/whole_groups.cu
   decode_one/direct.cu
   decode_one/direct_groups.cu
   decode_one/plan.cu

@@ -170,7 +170,7 @@ TEST_F(CudaGroupsTest, DecodeOfOneToken) {
   }
 }
 
-// Four strips a warp need many rows per multiprocessor.
+// Several waves of blocks.
 TEST_F(CudaGroupsTest, DecodeOfManyRows) {
   cuda::Device device = largest_device();
   device.multiprocessors = 2;
@@ -225,7 +225,7 @@ TEST_F(CudaGroupsTest, GemmTiles) {
   EXPECT_GE(tried, 12);
 }
 
-// Warps that have all of k, and warps that share it, in chunks or not.
+// One strip a warp, with two warps that share the tokens or not; two or four strips and warps that share k.
 TEST_F(CudaGroupsTest, DecodePlans) {
   int tried = 0;
   for (int i = 0; i < rounds(60) && !HasFatalFailure(); ++i) {
@@ -233,16 +233,18 @@ TEST_F(CudaGroupsTest, DecodePlans) {
     cuda::Device device = largest_device();
     device.shared_bytes = i % 2 == 0 ? device.shared_bytes : 49152;
     const Case c = random_case(uniform(1, 20), size_near(64, 200), size_near(128, 2'500), any_group());
-    const cuda::DecodePlan plan{.strips = c.m <= 8 && uniform(0, 1) == 0 ? 4 : 2,
-                                .row_warps = static_cast<std::int32_t>(uniform(1, 3)),
-                                .k_warps = static_cast<std::int32_t>(i % 3 == 0 ? uniform(2, 5) : 1)};
+    const bool whole = i % 3 > 0;
+    const cuda::DecodePlan plan{
+        .strips = whole ? 1 : (c.m <= 8 && uniform(0, 1) == 0 ? 4 : 2),
+        .row_warps = static_cast<std::int32_t>(uniform(1, whole && i % 2 == 0 ? 16 : 3)),
+        .k_warps = static_cast<std::int32_t>(uniform(1, whole ? 2 : 5))};
     if (cuda::can_run(device, plan, c.m, c.n, c.k, c.group)) {
       SCOPED_TRACE(cuda::name_of(plan));
       compare(c, device, plan);
       ++tried;
     }
   }
-  EXPECT_GE(tried, 30);
+  EXPECT_GE(tried, 20);
 }
 
 // Which kernel the groups of a layer take on an H200.
@@ -252,7 +254,13 @@ TEST_F(CudaGroupsTest, Choices) {
     return cuda::name_of(cuda::default_plan(h200, m, n, k, 128));
   };
   EXPECT_EQ(chosen(1, 4096, 4096), "decode_one");
-  EXPECT_EQ(chosen(16, 28672, 8192), "decode S2 P7 Q1");
+  EXPECT_EQ(chosen(2, 14336, 4096), "decode S2 P2 Q4");
+  EXPECT_EQ(chosen(8, 4096, 14336), "decode S2 P1 Q8");
+  EXPECT_EQ(chosen(8, 28672, 8192), "decode S1 P7 Q1");
+  EXPECT_EQ(chosen(16, 4096, 4096), "decode S2 P1 Q16");
+  EXPECT_EQ(chosen(16, 4096, 14336), "persistent 64x16");
+  EXPECT_EQ(chosen(16, 14336, 4096), "decode S1 P7 Q1");
+  EXPECT_EQ(chosen(16, 28672, 8192), "decode S1 P7 Q1");
   EXPECT_EQ(chosen(16, 8192, 8192), "persistent 64x16");
   EXPECT_EQ(chosen(64, 4096, 14336), "persistent 64x32");
   EXPECT_EQ(chosen(64, 8192, 8192), "persistent 128x32");

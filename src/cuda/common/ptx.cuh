@@ -97,6 +97,10 @@ __device__ __forceinline__ void cp_async_16(void* shared, const void* global, un
 __device__ __forceinline__ void cp_async_16(std::uint32_t shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" : : "r"(shared), "l"(global) : "memory");
 }
+/// 4 bytes.
+__device__ __forceinline__ void cp_async_4(std::uint32_t shared, const void* global) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" : : "r"(shared), "l"(global) : "memory");
+}
 __device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 /// All but the latest kPending groups of this thread have arrived; other threads see them after a barrier.
 template <int kPending>

@@ -29,22 +29,14 @@ struct DecodeLaunch {
 void launch_decode(const DecodeLaunch& how, const ProductArguments& arguments, bool programmatic,
                    Stream stream);
 
-// groups.cu: with group scales.
-/// Tiles in flight per warp: where Q = 1 there are fewer warps.
-inline constexpr int kWholeDecodeDepth = 8;
-__host__ __device__ constexpr int group_depth(int k_warps) {
-  return k_warps == 1 ? kWholeDecodeDepth : kDecodeDepth;
-}
+// groups.cu: with group scales, k shared by Q warps.
 /// Words after a pair of tokens' sums of a segment: the 4 pairs x 8 rows of a store are in 32 banks.
 inline constexpr int kSegmentPadding = 8;
-/// Bytes of shared memory for sums: of the segments of each tile along k, and of the rows. None where Q = 1.
+/// Bytes of shared memory for sums: of the segments of each tile along k, and of the rows.
 struct GroupSumBytes {
   int tile, fixed;
 };
 inline GroupSumBytes group_sum_bytes(const DecodePlan& plan, int tokens, const Groups& groups) {
-  if (plan.k_warps == 1) {
-    return {0, 0};
-  }
   const int rows = plan.row_warps * plan.strips * kStripRows;
   const int pairs = ceil_div(tokens, 2);
   return {kTileInputs / groups.segment * pairs * (rows + kSegmentPadding) * 4,
@@ -56,5 +48,31 @@ inline int groups_in_chunk(int chunk_tiles, const Groups& groups) {
 }
 void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& arguments, const Groups& groups,
                           bool programmatic, Stream stream);
+
+// whole_groups.cu: with group scales, all of k by one warp. A plan has one strip a warp, P warps along the rows, and Q that
+// share the tokens.
+inline constexpr int kStageTiles = 4;  // along k
+inline constexpr int kStages = 4;      // of the ring
+/// Whether a group is a segment, one or two of which are a tile.
+inline bool staged_scales(const Groups& groups) { return groups.per_group == 1 && groups.segment >= 64; }
+/// Bytes of shared memory of a stage, in this order.
+struct StageBytes {
+  int x;  // [tokens][tiles, and 16 bytes]
+  int weights;
+  int scales;        // [p][group][16 rows]
+  int token_scales;  // [group][16 tokens]
+  int all() const { return x + weights + scales + token_scales; }
+};
+inline constexpr int kStageXStride = kStageTiles * kTileInputs + kDecodeRowPadding;
+inline StageBytes stage_bytes(const DecodePlan& plan, int tokens, const Groups& groups, bool half) {
+  // Where groups are not segments of one size, scales do not come through the ring.
+  const int of_stage = staged_scales(groups) ? kStageTiles * (kTileInputs / groups.segment) : 0;
+  return {.x = round_up(tokens * kStageXStride, 128),
+          .weights = plan.row_warps * kStageTiles * kStripBytes,
+          .scales = plan.row_warps * of_stage * kStripRows * (half ? 2 : 4),
+          .token_scales = of_stage * kMaxDecodeTokens * 4};
+}
+void launch_decode_whole_groups(const DecodePlan& plan, const ProductArguments& arguments,
+                                const Groups& groups, bool programmatic, Stream stream);
 
 }  // namespace trit::cuda

@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
-// decode with group scales. The warps, their rows and their parts of k are those of kernel.cu; what becomes of the
-// sums is not, since the sum over the groups of a row has one order. There are two forms:
+// decode with group scales, k shared by Q warps. The warps, their rows and their parts of k are those of kernel.cu; what
+// becomes of the sums is not, since the sum over the groups of a row has one order. Every warp leaves the integer sums of
+// its segments (groups.h) in shared memory, for a whole chunk of k. Then a barrier, and all threads add up the groups of
+// the chunk, each its rows and tokens. (With rows for enough warps none shares k: whole_groups.cu.)
 //
-//   Q = 1   A warp has all of k. The sums of a group become acc = fma(isum, w, acc) in its registers.
-//   Q > 1   Every warp leaves the integer sums of its segments (groups.h) in shared memory, for a whole chunk of
-//           k. Then a barrier, and all threads add up the groups of the chunk, each its rows and tokens.
-//
-//   shared memory    sums of segments     [segments of the chunk][pairs of tokens][rows + 8]  two int16      Q > 1
-//                    acc                  [tokens, an even number][rows]    and isum, if groups are longer   Q > 1
+//   shared memory    sums of segments     [segments of the chunk][pairs of tokens][rows + 8]  two int16
+//                    acc                  [tokens, an even number][rows]    and isum, if groups are longer
 //                    x, for each q        [tokens][part + 16 bytes]
 //                    rings of weights
 //                    scales of the chunk  [p][group][rows of a warp]
@@ -49,19 +47,19 @@ struct GroupShape {
   Groups groups;
 };
 
-/// kWhole: Q = 1.
-template <int kStrips, int kTokenTiles, bool kWhole>
+/// kOneSegment: a tile is one. Otherwise the loop asks behind every word, with four copies of what a segment's end does.
+template <int kStrips, int kTokenTiles, bool kOneSegment>
 __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(const ProductArguments a,
                                                                                 const GroupShape shape) {
   constexpr unsigned kWarpRows = kStrips * kStripRows;
   constexpr unsigned kGroupsPerBlock = kTileRows / kWarpRows;
   constexpr unsigned kShareBytes = kStrips * kStripBytes;  // of a tile
-  constexpr int kDepth = group_depth(kWhole ? 1 : 2);
+  constexpr int kDepth = kDecodeDepth;
   const Groups& groups = shape.groups;
   const unsigned lane = threadIdx.x;
   const unsigned p = threadIdx.y;
-  const unsigned q = kWhole ? 0U : threadIdx.z;
-  const unsigned k_warps = kWhole ? 1U : blockDim.z;
+  const unsigned q = threadIdx.z;
+  const unsigned k_warps = blockDim.z;
   const unsigned warp = q * blockDim.y + p;
   const unsigned block = shape.batches == 1 ? blockIdx.x : blockIdx.x / shape.batches;
   const unsigned first_token = (blockIdx.x - block * shape.batches) * kMaxDecodeTokens;
@@ -82,43 +80,22 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
   const unsigned local_row = p * kWarpRows + lane;  // and 32 further, where a lane adds up the groups
   auto* const acc = reinterpret_cast<float*>(words + shape.acc_begin);
   auto* const isum = reinterpret_cast<std::int32_t*>(acc) + 2 * shape.pairs * shape.rows;
-  if constexpr (!kWhole) {
-    // Of pairs q, q + Q, ... of its rows; no other thread reads or writes these.
-    for (unsigned pair = q; pair < pairs; pair += k_warps) {
+  // Of pairs q, q + Q, ... of its rows; no other thread reads or writes these.
+  for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
-      for (unsigned i = 0; i < kStrips; ++i) {  // two tokens of kStrips / 2 rows
-        const unsigned at = (2 * pair + i % 2) * shape.rows + local_row + i / 2 * 32;
-        acc[at] = 0.0F;
-        if (groups.per_group > 1) {
-          isum[at] = 0;
-        }
+    for (unsigned i = 0; i < kStrips; ++i) {  // two tokens of kStrips / 2 rows
+      const unsigned at = (2 * pair + i % 2) * shape.rows + local_row + i / 2 * 32;
+      acc[at] = 0.0F;
+      if (groups.per_group > 1) {
+        isum[at] = 0;
       }
     }
   }
-  const std::uint32_t scale_bytes = groups.half ? 2 : 4;
-  LaneSums<kStrips, kTokenTiles> lane_sums;
   Sums<kStrips, kTokenTiles> sums = {};
-  const float* token_scales[kTokenTiles][2] = {};
-  float token_scale[kTokenTiles][2] = {};
-  if constexpr (kWhole) {
-#pragma unroll
-    for (unsigned t = 0; t < kTokenTiles; ++t) {
-#pragma unroll
-      for (unsigned i = 0; i < 2; ++i) {
-        const unsigned token = first_token + min(t * 8 + lane % 4 * 2 + i, tokens - 1);
-        token_scales[t][i] = a.out.token_scale +
-                             (groups.token_groups ? std::uint64_t{token} * static_cast<unsigned>(groups.count)
-                                                  : std::uint64_t{token});
-      }
-    }
-  }
 
   const auto tiles_along_k = static_cast<unsigned>(a.tiles_along_k);
   const auto per_group = static_cast<unsigned>(groups.per_group);
   const auto segments = static_cast<unsigned>(groups.segments);
-  unsigned place = 0;       // Q = 1: of the next segment in its group
-  unsigned at_group = 0;    // that group
-  unsigned at_segment = 0;  // and the segment
   unsigned chunk = 0;
   do {
     const unsigned chunk_tiles = min(shape.chunk_tiles, tiles_along_k - chunk);
@@ -137,8 +114,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
         if (i < left) {
           copy_weights<kStrips>(ring + i * kShareBytes, next + i * kTileBytes);
         }
-        // Q = 1: with the first tile, since its scales are needed behind it; otherwise they are not urgent.
-        if (i == (kWhole ? 0 : kDepth - 1)) {
+        if (i == kDepth - 1) {  // they are not urgent
           copy_scales<kStrips>(groups, inside, first_segment + begin * shape.segments_of_tile,
                                left * shape.segments_of_tile, q == 0, first_group, scales, lane);
         }
@@ -160,17 +136,6 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     if (!shape.weights_first) {
       start_weights();
     }
-    if constexpr (kWhole) {
-      if (chunk == 0) {
-#pragma unroll
-        for (unsigned t = 0; t < kTokenTiles; ++t) {
-#pragma unroll
-          for (unsigned i = 0; i < 2; ++i) {
-            token_scale[t][i] = groups.token_groups ? 1.0F : *token_scales[t][i];
-          }
-        }
-      }
-    }
     part.store();
 #pragma unroll 1
     while (part.any()) {
@@ -184,32 +149,16 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     std::uint8_t* slot = ring;
     std::uint32_t* to = words + begin * shape.segments_of_tile * shape.segment_words +
                         lane % 4 * pair_stride + p * kWarpRows + lane / 4;
-    const std::uint8_t* group_scales = scales + (at_group - first_group) * kWarpRows * scale_bytes;
 #pragma unroll 1
     for (; left > 0; --left) {
       ptx::cp_async_wait<kDepth - 1>();
-      if constexpr (kWhole) {
-        __syncwarp();  // the scales are other lanes' copies
-      }
       const Weights<kStrips> weights = load_weights<kStrips>(slot);
       multiply_tile(sums, weights, lane_x, [&](int word) {
-        if (word < 3 && (shape.segment_mask >> word & 1U) == 0) {
+        if (word < 3 && (kOneSegment || (shape.segment_mask >> word & 1U) == 0)) {
           return;
         }
-        if constexpr (kWhole) {
-          // What a last tile holds beyond the inputs is zero and belongs to no group.
-          ++place;
-          ++at_segment;
-          if (at_segment <= segments && (place == per_group || at_segment == segments)) {
-            lane_sums.add(groups, sums, group_scales, token_scales, at_group, lane);
-            group_scales += kWarpRows * scale_bytes;
-            ++at_group;
-            place = 0;
-          }
-        } else {
-          store_segment(sums, to, pairs, pair_stride, lane);
-          to += shape.segment_words;
-        }
+        store_segment(sums, to, pairs, pair_stride, lane);
+        to += shape.segment_words;
       });
       if (left > kDepth) {
         copy_weights<kStrips>(slot, next);
@@ -222,44 +171,42 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
         lane_x[t] += kTileInputs;
       }
     }
-    if constexpr (!kWhole) {
-      ptx::cp_async_wait<0>();  // the scales
-      __syncthreads();
-      const unsigned rest = segments - first_segment;
-      const unsigned count = min(chunk_tiles * shape.segments_of_tile, rest);
-      const unsigned first_place = first_segment - first_group * per_group;
+    ptx::cp_async_wait<0>();  // the scales
+    __syncthreads();
+    const unsigned rest = segments - first_segment;
+    const unsigned count = min(chunk_tiles * shape.segments_of_tile, rest);
+    const unsigned first_place = first_segment - first_group * per_group;
 #pragma unroll 1
-      for (unsigned pair = q; pair < pairs; pair += k_warps) {
+    for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll
-        for (unsigned i = 0; i < kStrips / 2; ++i) {
-          const unsigned row = local_row + 32 * i;
-          const std::uint32_t* from = words + pair * pair_stride + row;
-          const auto segment = [&](unsigned s, std::int32_t(&of)[2]) {
-            const std::uint32_t word = from[s * shape.segment_words];
-            of[0] = static_cast<std::int16_t>(word & 0xffffU);
-            of[1] = static_cast<std::int32_t>(word) >> 16;
-          };
-          const auto scale_at_row = static_cast<unsigned>(scale_place(static_cast<int>(lane + 32 * i)));
-          const float* const of_first =
-              a.out.token_scale +
-              std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) + first_group;
-          const unsigned second = 2 * pair + 1 < tokens ? static_cast<unsigned>(groups.count) : 0U;
-          const auto of_token = [&](unsigned g, int v) { return of_first[g + (v == 0 ? 0U : second)]; };
-          GroupSum<2> sum;
-          const unsigned at = 2 * pair * shape.rows + row;
+      for (unsigned i = 0; i < kStrips / 2; ++i) {
+        const unsigned row = local_row + 32 * i;
+        const std::uint32_t* from = words + pair * pair_stride + row;
+        const auto segment = [&](unsigned s, std::int32_t(&of)[2]) {
+          const std::uint32_t word = from[s * shape.segment_words];
+          of[0] = static_cast<std::int16_t>(word & 0xffffU);
+          of[1] = static_cast<std::int32_t>(word) >> 16;
+        };
+        const auto scale_at_row = static_cast<unsigned>(scale_place(static_cast<int>(lane + 32 * i)));
+        const float* const of_first =
+            a.out.token_scale + std::uint64_t{first_token + 2 * pair} * static_cast<unsigned>(groups.count) +
+            first_group;
+        const unsigned second = 2 * pair + 1 < tokens ? static_cast<unsigned>(groups.count) : 0U;
+        const auto of_token = [&](unsigned g, int v) { return of_first[g + (v == 0 ? 0U : second)]; };
+        GroupSum<2> sum;
+        const unsigned at = 2 * pair * shape.rows + row;
 #pragma unroll
-          for (unsigned v = 0; v < 2; ++v) {
-            sum.acc[v] = acc[at + v * shape.rows];
-            sum.isum[v] = per_group > 1 ? isum[at + v * shape.rows] : 0;
-          }
-          sum.add<4, 8>(groups, count, first_place, rest - 1, segment, scales, scale_at_row, kWarpRows,
-                        of_token);
+        for (unsigned v = 0; v < 2; ++v) {
+          sum.acc[v] = acc[at + v * shape.rows];
+          sum.isum[v] = per_group > 1 ? isum[at + v * shape.rows] : 0;
+        }
+        sum.add<4, 8>(groups, count, first_place, rest - 1, segment, scales, scale_at_row, kWarpRows,
+                      of_token);
 #pragma unroll
-          for (unsigned v = 0; v < 2; ++v) {
-            acc[at + v * shape.rows] = sum.acc[v];
-            if (per_group > 1) {
-              isum[at + v * shape.rows] = sum.isum[v];
-            }
+        for (unsigned v = 0; v < 2; ++v) {
+          acc[at + v * shape.rows] = sum.acc[v];
+          if (per_group > 1) {
+            isum[at + v * shape.rows] = sum.isum[v];
           }
         }
       }
@@ -274,34 +221,17 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32, 1) void decode_groups_kernel(
     store_output(a.out, static_cast<DataType>(type), static_cast<int>(first_token + token),
                  static_cast<int>(row), __fadd_rn(__fmul_rn(sum, s), bias));
   };
-  if constexpr (kWhole) {
-#pragma unroll
-    for (unsigned s = 0; s < kStrips; ++s) {
-#pragma unroll
-      for (unsigned t = 0; t < kTokenTiles; ++t) {
-#pragma unroll
-        for (unsigned i = 0; i < 4; ++i) {
-          const unsigned token = t * 8 + lane % 4 * 2 + i % 2;
-          const unsigned row = group * kWarpRows + s * kStripRows + lane / 4 + i / 2 * 8;
-          if (token < tokens && row < out_features) {
-            store(token, row, lane_sums.acc[s][t][i], token_scale[t][i % 2]);
-          }
-        }
-      }
-    }
-  } else {
-    // A lane stores rows lane, lane + 32 of its p; the warps of a p share the tokens.
+  // A lane stores rows lane, lane + 32 of its p; the warps of a p share the tokens.
 #pragma unroll 1
-    for (unsigned pair = q; pair < pairs; pair += k_warps) {
+  for (unsigned pair = q; pair < pairs; pair += k_warps) {
 #pragma unroll 1
-      for (unsigned token = 2 * pair; token < min(2 * pair + 2, tokens); ++token) {
-        const float s = groups.token_groups ? 1.0F : a.out.token_scale[first_token + token];
+    for (unsigned token = 2 * pair; token < min(2 * pair + 2, tokens); ++token) {
+      const float s = groups.token_groups ? 1.0F : a.out.token_scale[first_token + token];
 #pragma unroll
-        for (unsigned i = 0; i < kStrips / 2; ++i) {
-          const unsigned row = group * kWarpRows + lane + 32 * i;
-          if (row < out_features) {
-            store(token, row, acc[token * shape.rows + local_row + 32 * i], s);
-          }
+      for (unsigned i = 0; i < kStrips / 2; ++i) {
+        const unsigned row = group * kWarpRows + lane + 32 * i;
+        if (row < out_features) {
+          store(token, row, acc[token * shape.rows + local_row + 32 * i], s);
         }
       }
     }
@@ -330,7 +260,7 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
   const int x_begin = round_up(acc_begin + sums.fixed, 16);
   const int ring_begin = x_begin + plan.k_warps * tokens * how.x_stride;
   const int scale_begin =
-      ring_begin + plan.k_warps * plan.row_warps * group_depth(plan.k_warps) * plan.strips * kStripBytes;
+      ring_begin + plan.k_warps * plan.row_warps * kDecodeDepth * plan.strips * kStripBytes;
   const GroupShape shape{
       .warp_groups = static_cast<unsigned>(strips_of(arguments.out.out_features) / plan.strips),
       .chunk_tiles = static_cast<unsigned>(how.chunk_tiles),
@@ -354,7 +284,7 @@ void launch_decode_groups(const DecodeLaunch& how, const ProductArguments& argum
       .weights_first = programmatic,
       .groups = groups};
   const auto start = [&]<int kStrips, int kTokenTiles>() {
-    if (plan.k_warps == 1) {
+    if (segments_of_tile == 1) {
       launch<decode_groups_kernel<kStrips, kTokenTiles, true>>("decode_groups", launch_shape, stream,
                                                                arguments, shape);
     } else {

@@ -153,6 +153,14 @@ inline void cp_async_16(void* shared, const void* global, unsigned bytes = 16) {
 inline void cp_async_16(std::uint32_t shared, const void* global) {
   cp_async_16(emulator::shared_pointer(shared), global);
 }
+inline void cp_async_4(std::uint32_t shared, const void* global) {
+  void* const to = emulator::shared_pointer(shared);
+  emulator::check_shared(to, 4, 4, "cp.async");
+  if (reinterpret_cast<std::uintptr_t>(global) % 4 != 0) {
+    emulator::fail("cp.async: 4 bytes of a global address that must be a multiple of 4");
+  }
+  emulator::this_thread().copy_groups.add([to, global] { std::memcpy(to, global, 4); });
+}
 inline void cp_async_commit() { emulator::this_thread().copy_groups.commit(); }
 template <int kPending>
 void cp_async_wait() {
