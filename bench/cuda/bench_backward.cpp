@@ -71,7 +71,8 @@ std::vector<std::uint16_t> host_of(const DeviceBuffer<std::uint16_t>& buffer) {
 }
 
 // The norm's backward in each arrangement, after a check that dx has the bits of the default one.
-void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaStream_t stream) {
+void measure_norm(const cuda::Device& device, std::int64_t inputs, std::int64_t tokens, double settle,
+                  cudaStream_t stream) {
   const auto x = random_bfloat16(product_of(tokens, inputs), 2, stream);
   const auto u = random_bfloat16(product_of(tokens, inputs), 3, stream);
   const DeviceBuffer<std::uint16_t> grad_x(product_of(tokens, inputs));
@@ -80,7 +81,7 @@ void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaS
   const DeviceBuffer<float> norm_weight(static_cast<std::size_t>(inputs));
   random_float(norm_weight.data(), inputs, 0.5F, 1.5F, 7, stream);
   const std::vector<NormVariant> variants = norm_backward_variants(tokens, inputs);
-  const std::int64_t parts = cuda::norm_backward_parts(tokens);
+  const std::int64_t parts = cuda::norm_backward_parts(tokens, inputs);
   std::int64_t most_parts = parts;
   for (const NormVariant& variant : variants) {
     most_parts = std::max(most_parts, variant.parts);
@@ -102,8 +103,8 @@ void measure_norm(std::int64_t inputs, std::int64_t tokens, double settle, cudaS
   measurement.add("copy_4MK_bytes", [&] {
     check(cudaMemcpyAsync(grad_x.data(), x.data(), x.bytes(), cudaMemcpyDeviceToDevice, stream), "a copy");
   });
-  measurement.add("norm_backward", [&] { cuda::norm_backward(arguments(parts), stream); });
-  cuda::norm_backward(arguments(parts), stream);
+  measurement.add("norm_backward", [&] { cuda::norm_backward(device, arguments(parts), stream); });
+  cuda::norm_backward(device, arguments(parts), stream);
   check(cudaStreamSynchronize(stream), "norm_backward");
   const std::vector<std::uint16_t> wanted = host_of(grad_x);
   for (const NormVariant& variant : variants) {
@@ -148,7 +149,7 @@ void measure(const cuda::Device& device, LinearShape shape, std::int64_t tokens,
   const DeviceBuffer<float> output_scale(static_cast<std::size_t>(outputs));
   const DeviceBuffer<std::int8_t> tiles(cuda::transposed_activation_bytes(tokens, inputs));
   const DeviceBuffer<float> grad_weight(product_of(outputs, inputs));
-  const std::int64_t parts = cuda::norm_backward_parts(tokens);
+  const std::int64_t parts = cuda::norm_backward_parts(tokens, inputs);
   const DeviceBuffer<float> grad_norm_weight(product_of(parts, inputs));
   const DeviceBuffer<std::uint8_t> workspace(cuda::product_workspace_bytes(device, tokens, inputs, outputs));
   workspace.fill_bytes(0);
@@ -168,7 +169,7 @@ void measure(const cuda::Device& device, LinearShape shape, std::int64_t tokens,
                                 .grad_x = grad_x.data(),
                                 .grad_norm_weight = grad_norm_weight.data(),
                                 .parts = parts};
-  measurement.add("norm_backward", [&] { cuda::norm_backward(norm, stream); });
+  measurement.add("norm_backward", [&] { cuda::norm_backward(device, norm, stream); });
   const cuda::GradientRows rows{.grad = grad.data(),
                                 .type = DataType::bfloat16,
                                 .tokens = tokens,
@@ -268,7 +269,7 @@ int run(int argc, char** argv) {
   const cuda::Device device = cuda::device_info(0);
   const OwnStream stream;
   for (const LinearShape shape : shapes) {
-    norm ? measure_norm(shape.in_features, tokens, settle, stream.get())
+    norm ? measure_norm(device, shape.in_features, tokens, settle, stream.get())
          : measure(device, shape, tokens, settle, stream.get());
   }
   return 0;

@@ -3,7 +3,6 @@
 
 #include <algorithm>
 
-#include "cuda/backward/norm_backward.h"
 #include "cuda/backward/norm_backward_lanes.cuh"
 
 namespace trit::bench {
@@ -13,45 +12,37 @@ constexpr std::int64_t kMultiprocessors = 132;
 
 std::string text(const char* name, std::int64_t value) { return name + std::to_string(value); }
 
-template <int kSteps, int kTeams, int kStages, int kBlocks>
-void add_lanes(std::vector<NormVariant>& to, std::int64_t tokens) {
+template <int kSteps, int kSegments, int kTeams, int kBlocks>
+void add(std::vector<NormVariant>& to, std::int64_t tokens) {
   const std::int64_t parts = std::clamp<std::int64_t>(tokens / (2 * kTeams), 1, kMultiprocessors * kBlocks);
-  for (const bool in_turn : {false, true}) {
-    to.push_back(
-        {"lanes" + text("_teams", kTeams) + text("_stages", kStages) + text("_blocks", kBlocks) +
-             (in_turn ? "_in_turn" : ""),
-         parts, [in_turn](const cuda::NormBackward& args, cuda::Stream stream) {
-           cuda::launch_norm_backward_lanes<DataType::bfloat16, true, kSteps, kTeams, kStages, kBlocks>(
-               args, in_turn, stream);
-         }});
-  }
+  to.push_back({text("steps", kSteps) + text("_segments", kSegments) + text("_teams", kTeams) +
+                    text("_blocks", kBlocks),
+                parts,
+                cuda::NormBackwardLanes<DataType::bfloat16, true, kSteps, kSegments, kTeams, kBlocks>::run});
 }
 
 }  // namespace
 
 std::vector<NormVariant> norm_backward_variants(std::int64_t tokens, std::int64_t in_features) {
   std::vector<NormVariant> variants;
-  if (in_features <= 2560) {
-    add_lanes<10, 3, 2, 2>(variants, tokens);
-    add_lanes<10, 4, 2, 2>(variants, tokens);
-    add_lanes<10, 3, 3, 2>(variants, tokens);
-    add_lanes<10, 6, 3, 1>(variants, tokens);
+  if (in_features <= 1024) {
+    add<4, 1, 8, 1>(variants, tokens);
+    add<10, 1, 3, 2>(variants, tokens);
+  } else if (in_features <= 2560) {
+    add<5, 2, 2, 2>(variants, tokens);
+    add<10, 1, 3, 2>(variants, tokens);
+    add<10, 1, 7, 1>(variants, tokens);
   } else if (in_features <= 4096) {
-    add_lanes<16, 2, 2, 2>(variants, tokens);
-    add_lanes<16, 4, 3, 1>(variants, tokens);
-    add_lanes<16, 5, 2, 1>(variants, tokens);
+    add<16, 1, 2, 2>(variants, tokens);
+    add<8, 2, 2, 2>(variants, tokens);
+    add<8, 2, 1, 3>(variants, tokens);
   } else if (in_features <= 8192) {
-    add_lanes<32, 2, 2, 1>(variants, tokens);
-  }
-  // Blocks of these many threads and 128 registers that a multiprocessor has at a time, and half as many.
-  const std::int64_t threads = (in_features + 1023) / 1024 * 32;
-  const std::int64_t blocks = std::max<std::int64_t>(512 / threads, 1);
-  for (const std::int64_t of_one : {blocks, (blocks + 1) / 2}) {
-    const std::int64_t parts = std::clamp<std::int64_t>(tokens / 4, 1, kMultiprocessors * of_one);
-    variants.push_back({text("columns_parts", parts), parts, cuda::norm_backward_in_columns});
-    if (of_one == 1) {
-      break;
-    }
+    add<16, 2, 1, 2>(variants, tokens);
+    add<32, 1, 2, 1>(variants, tokens);
+    add<8, 4, 2, 1>(variants, tokens);
+  } else {
+    add<16, 4, 1, 1>(variants, tokens);
+    add<8, 8, 1, 1>(variants, tokens);
   }
   return variants;
 }

@@ -143,8 +143,8 @@ void gradient_weight(const Device& device, const GradientWeight& args, Stream st
 ///   dL/dx[k] = r g[k] u[k] - x[k] * (r^3 / K) * sum_j g[j] u[j] x[j]
 ///   dL/dg[k] = sum over rows of u[k] x[k] r
 /// dL/dx: each operation is rounded by itself in the order of docs/numerics.md, so it has the CPU's bits.
-/// dL/dg: sums in fp32 of part p, rows p * M / parts and on; the caller adds up the parts. The order within a
-/// part depends on M, K and parts alone.
+/// dL/dg: sums in fp32 of each part of the rows; the caller adds up the parts. Which rows are in a part, and their
+/// order, depends on M, K and parts alone.
 struct NormBackward {
   const void* grad = nullptr;  // u [M, K] of type, aligned to 16
   const void* x = nullptr;     // likewise
@@ -155,15 +155,15 @@ struct NormBackward {
   const float* rstd = nullptr;         // r [M]
   void* grad_x = nullptr;              // out [M, K] of type, aligned to 16, or null
   float* grad_norm_weight = nullptr;   // out [parts, K] aligned to 16, or null
-  std::int64_t parts = 1;              // 1 .. 2^31 - 1; norm_backward_parts(M) is fast
+  std::int64_t parts = 1;              // 1 .. 2^31 - 1; norm_backward_parts(M, K) is fast
 };
-/// Depends on M alone, so that dL/dg has the same bits on every GPU.
-std::int64_t norm_backward_parts(std::int64_t tokens);
+/// Depends on M and K alone, so that dL/dg has the same bits on every GPU.
+std::int64_t norm_backward_parts(std::int64_t tokens, std::int64_t in_features);
 /// Whether norm_backward can take these: a 16-bit type, K a multiple of 8 and at most 16,384, pointers
 /// aligned.
 bool norm_backward_fits(const NormBackward& args);
 /// Throws Error where norm_backward_fits is false, and for any error that CUDA reports.
-void norm_backward(const NormBackward& args, Stream stream);
+void norm_backward(const Device& device, const NormBackward& args, Stream stream);
 
 }  // namespace trit::cuda
 

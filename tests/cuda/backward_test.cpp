@@ -177,7 +177,10 @@ TEST_F(CudaBackwardTest, NormBackward) {
     const DeviceArray<std::uint16_t> grad_x(
         std::vector<std::uint16_t>(static_cast<std::size_t>(tokens * inputs), 0xA5A5));
     const DeviceArray<float> grad_weight(std::vector<float>(static_cast<std::size_t>(parts * inputs), kNan));
-    cuda::norm_backward({.grad = grad.data(),
+    cuda::Device device = largest_device();
+    device.shared_bytes = i % 3 == 0 ? 99 * 1024 : device.shared_bytes;
+    cuda::norm_backward(device,
+                        {.grad = grad.data(),
                          .x = x.data(),
                          .type = type,
                          .tokens = tokens,

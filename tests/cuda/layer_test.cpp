@@ -190,7 +190,7 @@ TEST_F(CudaLayerTest, NormBackwardIsTheCpus) {
     const DeviceArray<float> found_weight(static_cast<std::size_t>(args.parts * features));
     args.grad_x = found_x.data();
     args.grad_norm_weight = found_weight.data();
-    launches::norm_backward(args, nullptr);
+    launches::norm_backward(largest_device(), args, nullptr);
     ASSERT_EQ(values_of(found_x), stored(grad_x)) << rows << " x " << features;
     const std::vector<float> partial = values_of(found_weight);
     for (std::int64_t column = 0; column < features; ++column) {

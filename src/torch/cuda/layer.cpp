@@ -92,12 +92,12 @@ trit::cuda::GradientInput gradient_input_arguments(const TernaryView& weight, co
 }
 
 std::int64_t norm_backward_parts(trit::cuda::NormBackward args) {
-  args.parts = trit::cuda::norm_backward_parts(args.tokens);
+  args.parts = trit::cuda::norm_backward_parts(args.tokens, args.in_features);
   return trit::cuda::norm_backward_fits(args) ? args.parts : std::clamp<std::int64_t>(args.tokens / 8, 1, 64);
 }
 
-void norm_backward(const trit::cuda::NormBackward& args, Stream stream) {
-  trit::cuda::norm_backward_fits(args) ? trit::cuda::norm_backward(args, stream)
+void norm_backward(const Device& device, const trit::cuda::NormBackward& args, Stream stream) {
+  trit::cuda::norm_backward_fits(args) ? trit::cuda::norm_backward(device, args, stream)
                                        : rms_norm_backward(args, stream);
 }
 

@@ -60,6 +60,6 @@ inline constexpr std::int64_t kGradientTileWeights = std::int64_t{1} << 24;
 /// The backward of RMSNorm: norm_backward where it fits, else rms_norm_backward (kernels.h). The parts in which the
 /// weight's gradient is to be summed, of arguments that need no outputs yet:
 std::int64_t norm_backward_parts(trit::cuda::NormBackward args);
-void norm_backward(const trit::cuda::NormBackward& args, Stream stream);
+void norm_backward(const Device& device, const trit::cuda::NormBackward& args, Stream stream);
 
 }  // namespace trit::torch_layer::cuda

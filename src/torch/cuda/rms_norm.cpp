@@ -67,7 +67,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
   const Tensor partial = weight_wanted ? empty({args.parts, x.size(-1)}, torch::kFloat, x) : Tensor();
   args.grad_x = mask[0] ? grad_x.mutable_data_ptr() : nullptr;
   args.grad_norm_weight = weight_wanted ? partial.mutable_data_ptr<float>() : nullptr;
-  cuda::norm_backward(args, cuda::stream_of(x));
+  cuda::norm_backward(cuda::device_of(x), args, cuda::stream_of(x));
   Tensor grad_weight;
   if (weight_wanted) {
     // it says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)

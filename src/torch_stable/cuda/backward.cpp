@@ -162,7 +162,7 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
                                          : empty({args.parts, features}, ScalarType::Float, x);
   args.grad_x = wants_x ? grad_x.mutable_data_ptr() : nullptr;
   args.grad_norm_weight = wants_weight ? data<float>(grad_weight) : nullptr;
-  kernels::norm_backward(args, cuda::stream_of(x));
+  kernels::norm_backward(cuda::device_of(x), args, cuda::stream_of(x));
   if (wants_weight) {
     const std::array<std::int64_t, 1> rows{0};
     // wants_weight says so: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
