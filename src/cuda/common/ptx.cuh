@@ -67,6 +67,12 @@ __device__ __forceinline__ uint4 shared_load(std::uint32_t address) {
                : "memory");
   return value;
 }
+__device__ __forceinline__ void shared_load(std::uint32_t address, float4& value) {
+  asm volatile("ld.shared.v4.f32 {%0, %1, %2, %3}, [%4];"
+               : "=f"(value.x), "=f"(value.y), "=f"(value.z), "=f"(value.w)
+               : "r"(address)
+               : "memory");
+}
 __device__ __forceinline__ void shared_load(std::uint32_t address, std::uint32_t& value) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(value) : "r"(address) : "memory");
 }
@@ -77,6 +83,13 @@ __device__ __forceinline__ void shared_load(std::uint32_t address, uint2& value)
 /// 4 bytes to shared memory.
 __device__ __forceinline__ void shared_store(std::uint32_t address, std::uint32_t value) {
   asm volatile("st.shared.u32 [%0], %1;" : : "r"(address), "r"(value) : "memory");
+}
+/// 16 bytes to shared memory.
+__device__ __forceinline__ void shared_store(std::uint32_t address, const float4& value) {
+  asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};"
+               :
+               : "r"(address), "f"(value.x), "f"(value.y), "f"(value.z), "f"(value.w)
+               : "memory");
 }
 
 /// 4 bytes of global memory, from an address whose origin the compiler does not see.
@@ -114,6 +127,13 @@ __device__ __forceinline__ uint4 load_once_16(const void* global) {
   asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
                : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
                : "l"(global));
+  return v;
+}
+
+/// The same of 4 bytes: rows that pass through must not push a norm weight out of L1.
+__device__ __forceinline__ std::uint32_t load_once_4(const void* global) {
+  std::uint32_t v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(global));
   return v;
 }
 

@@ -1,22 +1,28 @@
 // SPDX-License-Identifier: MIT
 //
-// norm_quant: RMSNorm and absmax int8, by one of three kernels. All load a whole row of x at once, keep it
-// unchanged in shared memory or in registers, and read it twice:
+// norm_quant: RMSNorm and absmax int8, by one of four kernels. All load a whole row of x at once, keep it in
+// shared memory or in registers, and go over it twice:
 //
 //   pass 1   fma(x, x, acc) into the 256 accumulators of lane_sum, and the maximum of |x g|
 //   barrier  the accumulators through shared memory
 //   pass 2   q = rint(x g factor)
 //
-// Few rows: a block of 256 threads for each, thread j is accumulator j; latency counts. Many rows of up to
-// 16,384 inputs of 16 bits: in the registers of 128 threads (norm_quant_registers.cuh). Many other rows: a warp
-// for each, in shared memory (norm_quant_rows.cuh), without a barrier of the block.
+//   16-bit rows of at most 8192 inputs, and many of at most 16,384   the registers of 128 threads
+//                                                                    (norm_quant_registers.cuh)
+//   many of at most 8192 with a norm weight                          the same, blocks stay and hold the weight
+//                                                                    (norm_quant_lanes.cuh)
+//   many others   a warp for each, in shared memory, without a barrier of the block (norm_quant_rows.cuh)
+//   few others    a block of 256 threads for each, thread j is accumulator j
 //
 // Bytes per row: K * size(x) read and K written in memory, 4 K of g from L2. A row that does not fit in
 // shared memory (K beyond about 115,000 of 16 bits) is read twice.
+#include <algorithm>
+
 #include "cuda/common/checks.h"
 #include "cuda/common/groups.h"
 #include "cuda/common/launch.cuh"
 #include "cuda/rows/norm_quant_groups.h"
+#include "cuda/rows/norm_quant_lanes.cuh"
 #include "cuda/rows/norm_quant_registers.cuh"
 #include "cuda/rows/norm_quant_rows.cuh"
 
@@ -103,10 +109,47 @@ constexpr int kFewSteps = 16;
 constexpr int kManySteps = 32;
 constexpr int kMaxSteps = 64;
 
+bool is_many(const Device& device, const NormQuant& args) {
+  return args.tokens >= kRowsPerMultiprocessor * device.multiprocessors;
+}
+
+/// Whether norm_quant_lanes can be used, and pays. Any GPU has the shared memory of its blocks.
+bool fits_lanes(const Device& device, const NormQuant& args) {
+  return is_many(device, args) && args.x_type != DataType::float32 && args.norm == Norm::rms &&
+         args.norm_weight != nullptr && args.in_features <= kLanes * kManySteps &&
+         args.in_features % 8 == 0 && args.x_stride % 8 == 0 && is_aligned(args.x, 16) &&
+         is_aligned(args.norm_weight, 8);
+}
+
+template <DataType kType, int kSteps, int kBlocks>
+void launch_lanes_steps(const Device& device, const NormQuant& args, const NormQuantArguments& arguments,
+                        Stream stream) {
+  const std::int64_t blocks =
+      std::min<std::int64_t>(args.tokens, std::int64_t{kBlocks} * device.multiprocessors);
+  launch<norm_quant_lanes_kernel<kType, kSteps, kBlocks>>("norm_quant_lanes",
+                                                          {.grid = {static_cast<unsigned>(blocks)},
+                                                           .block = {kLanesThreads},
+                                                           .shared_bytes = lanes_shared_bytes(kSteps),
+                                                           .programmatic = args.programmatic},
+                                                          stream, arguments);
+}
+
+template <DataType kType>
+void launch_lanes(const Device& device, const NormQuant& args, const NormQuantArguments& arguments,
+                  Stream stream) {
+  if (args.in_features <= kLanes * kFewSteps) {
+    launch_lanes_steps<kType, kFewSteps, 5>(device, args, arguments, stream);
+  } else {
+    launch_lanes_steps<kType, kManySteps, 4>(device, args, arguments, stream);
+  }
+}
+
 /// Whether norm_quant_registers can be used, and pays.
 bool fits_registers(const Device& device, const NormQuant& args) {
-  return args.tokens >= kRowsPerMultiprocessor * device.multiprocessors && args.x_type != DataType::float32 &&
-         args.in_features <= kLanes * kMaxSteps && args.x_stride % 2 == 0 && is_aligned(args.x, 4);
+  const std::int64_t steps = is_many(device, args) ? kMaxSteps : kManySteps;
+  return args.x_type != DataType::float32 && args.in_features <= kLanes * steps &&
+         args.in_features % 2 == 0 && args.x_stride % 2 == 0 && is_aligned(args.x, 4) &&
+         is_aligned(args.norm_weight, 8);
 }
 
 template <DataType kType, int kSteps>
@@ -142,8 +185,7 @@ void launch_registers(const NormQuant& args, const NormQuantArguments& arguments
 LaunchShape rows_shape(const Device& device, const NormQuant& args, std::int64_t row_bytes) {
   const auto size = static_cast<std::int64_t>(size_of(args.x_type));
   const std::int64_t warp_bytes = kRowsHeaderBytes + row_bytes * size;
-  if (args.tokens < kRowsPerMultiprocessor * device.multiprocessors ||
-      warp_bytes * kRowsWarps > device.shared_bytes) {
+  if (!is_many(device, args) || warp_bytes * kRowsWarps > device.shared_bytes) {
     return {};
   }
   return {.grid = {static_cast<unsigned>(ceil_div<std::int64_t>(args.tokens, kRowsWarps))},
@@ -199,6 +241,11 @@ void norm_quant(const Device& device, const NormQuant& args, Stream stream) {
                                      .rstd = args.rstd};
   if (args.group > 0 || args.rotation_block > 0 || args.rotation_signs != nullptr) {
     return norm_quant_groups(device, args, arguments, stream);
+  }
+  if (fits_lanes(device, args)) {
+    return args.x_type == DataType::bfloat16
+               ? launch_lanes<DataType::bfloat16>(device, args, arguments, stream)
+               : launch_lanes<DataType::float16>(device, args, arguments, stream);
   }
   if (fits_registers(device, args)) {
     return args.x_type == DataType::bfloat16 ? launch_registers<DataType::bfloat16>(args, arguments, stream)

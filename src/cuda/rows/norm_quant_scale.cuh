@@ -53,6 +53,23 @@ __device__ __forceinline__ std::uint32_t rounded_byte(float v) {
   return __float_as_uint(__fadd_rn(v, 12582912.0F)) & 0xffU;
 }
 
+/// The codes of two such v in the low bytes, and of four.
+__device__ __forceinline__ std::uint32_t rounded_word(float a, float b) {
+  return __byte_perm(__float_as_uint(__fadd_rn(a, 12582912.0F)), __float_as_uint(__fadd_rn(b, 12582912.0F)),
+                     0x0040);
+}
+__device__ __forceinline__ std::uint32_t rounded_word(float a, float b, float c, float d) {
+  return __byte_perm(rounded_word(a, b), rounded_word(c, d), 0x5410);
+}
+
+/// v / 127 of finite |v| >= 1e-5, as the division rounds it: a quotient within a unit, and its exact remainder times
+/// the rounded reciprocal (Markstein). The division's own code is three times as long.
+__device__ __forceinline__ float divide_by_127(float v) {
+  constexpr float kReciprocal = 1.0F / 127.0F;
+  const float quotient = __fmul_rn(v, kReciprocal);
+  return __fmaf_rn(__fmaf_rn(-127.0F, quotient, v), kReciprocal, quotient);
+}
+
 struct TokenScale {
   float scale;   // s
   float rstd;    // r
@@ -84,7 +101,7 @@ __device__ __forceinline__ TokenScale token_scale(const RowNorm& norm, float mag
   const float absmax = product > 1e-5F ? product : 1e-5F;
   const float inverse = __fdiv_rn(127.0F, absmax);
   row.factor = kNorm ? __fmul_rn(row.rstd, inverse) : inverse;
-  row.scale = row.good ? __fdiv_rn(absmax, 127.0F) : __uint_as_float(0x7fc00000U);
+  row.scale = row.good ? divide_by_127(absmax) : __uint_as_float(0x7fc00000U);
   return row;
 }
 template <bool kNorm>

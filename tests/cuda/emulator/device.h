@@ -126,6 +126,15 @@ inline int __reduce_add_sync(std::uint32_t mask, int value) {
     return sum;
   });
 }
+/// Byte i of the result is the one of b:a that bits 4 i .. 4 i + 2 of `selector` name.
+inline std::uint32_t __byte_perm(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
+  const std::uint64_t bytes = std::uint64_t{b} << 32U | a;
+  std::uint32_t result = 0;
+  for (unsigned i = 0; i < 4; ++i) {
+    result |= static_cast<std::uint32_t>(bytes >> (8 * (selector >> (4 * i) & 7U)) & 0xffU) << (8 * i);
+  }
+  return result;
+}
 /// c plus the products of four signed bytes.
 inline int __dp4a(int a, int b, int c) {
   for (int shift = 0; shift < 32; shift += 8) {

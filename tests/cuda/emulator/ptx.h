@@ -118,6 +118,11 @@ inline void shared_load(std::uint32_t address, std::uint32_t& value) {
   std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
 }
 
+inline void shared_load(std::uint32_t address, float4& value) {
+  emulator::check_shared(emulator::shared_pointer(address), 16, 16, "ld.shared.v4");
+  std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
+}
+
 inline void shared_load(std::uint32_t address, uint2& value) {
   emulator::check_shared(emulator::shared_pointer(address), 8, 8, "ld.shared.v2");
   std::memcpy(&value, emulator::shared_pointer(address), sizeof value);
@@ -125,6 +130,11 @@ inline void shared_load(std::uint32_t address, uint2& value) {
 
 inline void shared_store(std::uint32_t address, std::uint32_t value) {
   emulator::check_shared(emulator::shared_pointer(address), 4, 4, "st.shared");
+  std::memcpy(emulator::shared_pointer(address), &value, sizeof value);
+}
+
+inline void shared_store(std::uint32_t address, const float4& value) {
+  emulator::check_shared(emulator::shared_pointer(address), 16, 16, "st.shared.v4");
   std::memcpy(emulator::shared_pointer(address), &value, sizeof value);
 }
 
@@ -175,6 +185,8 @@ inline uint4 load_once_16(const void* global) {
   std::memcpy(&v, global, sizeof v);
   return v;
 }
+
+inline std::uint32_t load_once_4(const void* global) { return global_load(global); }
 
 inline std::uint16_t to_bfloat16(float value) { return float_to_bfloat16(value); }
 inline std::uint16_t to_float16(float value) { return float_to_float16(value); }
