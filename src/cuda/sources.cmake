@@ -27,6 +27,7 @@ set(trit_cuda_sources
   rows/group_scales.cu
   rows/norm_quant.cu
   rows/norm_quant_groups.cu
+  rows/norm_quant_groups_held.cu
   rows/pack_groups.cu
   rows/pack_weights.cu
   rows/prepare.cu

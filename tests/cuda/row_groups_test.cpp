@@ -50,6 +50,87 @@ class CudaRowGroupsTest : public CudaTest {
     }
     return r;
   }
+  /// norm_quant of m rows; group and block 0: none. More rows than 4 are more than run at a time on the one
+  /// multiprocessor that there is then, so that its blocks take several.
+  void compare(std::int64_t m, std::int64_t k, std::int64_t group, std::int64_t block, Norm norm,
+               DataType type) {
+    const bool rotated = block > 0;
+    SCOPED_TRACE("M, K, group, block = " + std::to_string(m) + ", " + std::to_string(k) + ", " +
+                 std::to_string(group) + ", " + std::to_string(block));
+    std::vector<float> x = normals(m * k);
+    const bool huge = norm == Norm::none && type != DataType::float16 && uniform(0, 5) == 0;
+    for (float& value : x) {
+      value *= (uniform(0, 50) == 0 ? 100.0F : 1.0F) * (huge ? 1e33F : 1.0F);
+      value = type == DataType::float32 ? value : from_half(type, to_half(type, value));
+    }
+    if (uniform(0, 3) == 0) {
+      x[static_cast<std::size_t>(uniform(0, m * k - 1))] = std::numeric_limits<float>::quiet_NaN();
+    }
+    if (uniform(0, 3) == 0) {
+      std::fill_n(x.begin(), std::min<std::int64_t>(k, 200), 0.0F);
+    }
+    std::vector<std::uint16_t> halves(x.size());
+    std::ranges::transform(x, halves.begin(), [&](float v) {
+      return type == DataType::float32 ? std::uint16_t{0} : to_half(type, v);
+    });
+    const std::vector<float> g = uniform(0, 1) == 0 ? std::vector<float>{} : normals(k);
+    std::vector<std::int8_t> signs;
+    const bool has_signs = rotated && uniform(0, 2) != 0;
+    for (std::int64_t j = 0; has_signs && j < k; ++j) {
+      signs.push_back(static_cast<std::int8_t>(2 * uniform(0, 1) - 1));
+    }
+    const DeviceArray<float> device_x{std::span<const float>(x)};
+    const DeviceArray<std::uint16_t> device_halves{std::span<const std::uint16_t>(halves)};
+    const DeviceArray<float> device_g{std::span<const float>(g)};
+    const DeviceArray<std::int8_t> device_signs{std::span<const std::int8_t>(signs)};
+    const std::int64_t groups = groups_of(k, group);
+    const std::int64_t row_bytes = cuda::quantized_row_bytes(k);
+    const DeviceArray<std::int8_t> q(static_cast<std::size_t>(m * row_bytes));
+    const DeviceArray<float> scale(static_cast<std::size_t>(m * groups));
+    const DeviceArray<float> rstd(static_cast<std::size_t>(m));
+    cuda::Device device = largest_device();
+    device.multiprocessors = m > 4 ? 1 : device.multiprocessors;
+    if (!rotated && uniform(0, 7) == 0) {
+      device.shared_bytes = 2048;  // a row does not fit
+    }
+    cuda::norm_quant(
+        device,
+        {.x = type == DataType::float32 ? static_cast<const void*>(device_x.data()) : device_halves.data(),
+         .x_type = type,
+         .tokens = m,
+         .in_features = k,
+         .x_stride = k,
+         .norm = norm,
+         .norm_weight = g.empty() ? nullptr : device_g.data(),
+         .q = q.data(),
+         .scale = scale.data(),
+         .rstd = rstd.data(),
+         .group = group,
+         .rotation_block = block,
+         .rotation_signs = signs.empty() ? nullptr : device_signs.data()},
+        nullptr);
+    const std::vector<std::int8_t> found_q = values_of(q);
+    const std::vector<float> found_scale = values_of(scale);
+    const std::vector<float> found_rstd = values_of(rstd);
+    for (std::int64_t row = 0; row < m; ++row) {
+      const auto of_x = std::span(x).subspan(static_cast<std::size_t>(row * k), static_cast<std::size_t>(k));
+      std::vector<std::int8_t> wanted_q(static_cast<std::size_t>(k));
+      std::vector<float> wanted_scale(static_cast<std::size_t>(groups));
+      const float wanted_rstd = oracle(of_x, norm, g, group, block, signs, wanted_q, wanted_scale);
+      ASSERT_TRUE(same_bits(found_rstd[static_cast<std::size_t>(row)], wanted_rstd));
+      for (std::int64_t j = 0; j < groups; ++j) {
+        ASSERT_TRUE(same_bits(found_scale[static_cast<std::size_t>(row * groups + j)],
+                              wanted_scale[static_cast<std::size_t>(j)]))
+            << "group " << j;
+      }
+      for (std::int64_t j = 0; j < row_bytes; ++j) {
+        ASSERT_EQ(found_q[static_cast<std::size_t>(row * row_bytes + j)],
+                  j < k ? wanted_q[static_cast<std::size_t>(j)] : 0)
+            << "row " << row << " input " << j;
+      }
+    }
+    ++cases_;
+  }
 };
 
 // absmean, ternarize_pack, both ways of prepare_weights, and pack_weights.
@@ -111,7 +192,6 @@ TEST_F(CudaRowGroupsTest, NormQuant) {
     const bool rotated = i % 2 == 1;
     const std::int64_t block =
         std::array<std::int64_t, 4>{512, 1024, 2048, 4096}[static_cast<std::size_t>(i / 2 % 4)];
-    // More rows than run at a time on one multiprocessor, whose blocks take several then.
     const bool wide = i % 15 == 7;  // eight warps and more, over several rows
     const std::int64_t m = wide ? 20 : uniform(0, 2) == 0 ? uniform(5, 40) : uniform(1, 4);
     std::int64_t k = rotated ? block * uniform(1, block > 1024 ? 2 : 5) : size_near(128, 3000);
@@ -120,81 +200,26 @@ TEST_F(CudaRowGroupsTest, NormQuant) {
     const Norm norm = !wide && uniform(0, 1) == 0 ? Norm::none : Norm::rms;
     const auto type = std::array{DataType::float32, DataType::bfloat16,
                                  DataType::float16}[static_cast<std::size_t>(uniform(wide ? 1 : 0, 2))];
-    SCOPED_TRACE("M, K, group, block = " + std::to_string(m) + ", " + std::to_string(k) + ", " +
-                 std::to_string(group) + ", " + std::to_string(rotated ? block : 0));
-    std::vector<float> x = normals(m * k);
-    const bool huge = norm == Norm::none && type != DataType::float16 && uniform(0, 5) == 0;
-    for (float& value : x) {
-      value *= (uniform(0, 50) == 0 ? 100.0F : 1.0F) * (huge ? 1e33F : 1.0F);
-      value = type == DataType::float32 ? value : from_half(type, to_half(type, value));
-    }
-    if (uniform(0, 3) == 0) {
-      x[static_cast<std::size_t>(uniform(0, m * k - 1))] = std::numeric_limits<float>::quiet_NaN();
-    }
-    if (uniform(0, 3) == 0) {
-      std::fill_n(x.begin(), std::min<std::int64_t>(k, 200), 0.0F);
-    }
-    std::vector<std::uint16_t> halves(x.size());
-    std::ranges::transform(x, halves.begin(), [&](float v) {
-      return type == DataType::float32 ? std::uint16_t{0} : to_half(type, v);
-    });
-    const std::vector<float> g = uniform(0, 1) == 0 ? std::vector<float>{} : normals(k);
-    std::vector<std::int8_t> signs;
-    for (std::int64_t j = 0; rotated && i % 6 != 1 && j < k; ++j) {
-      signs.push_back(static_cast<std::int8_t>(2 * uniform(0, 1) - 1));
-    }
-    const DeviceArray<float> device_x{std::span<const float>(x)};
-    const DeviceArray<std::uint16_t> device_halves{std::span<const std::uint16_t>(halves)};
-    const DeviceArray<float> device_g{std::span<const float>(g)};
-    const DeviceArray<std::int8_t> device_signs{std::span<const std::int8_t>(signs)};
-    const std::int64_t groups = groups_of(k, group);
-    const std::int64_t row_bytes = cuda::quantized_row_bytes(k);
-    const DeviceArray<std::int8_t> q(static_cast<std::size_t>(m * row_bytes));
-    const DeviceArray<float> scale(static_cast<std::size_t>(m * groups));
-    const DeviceArray<float> rstd(static_cast<std::size_t>(m));
-    cuda::Device device = largest_device();
-    device.multiprocessors = m > 4 ? 1 : device.multiprocessors;
-    if (!rotated && i % 8 == 0) {
-      device.shared_bytes = 2048;  // a row does not fit
-    }
-    cuda::norm_quant(
-        device,
-        {.x = type == DataType::float32 ? static_cast<const void*>(device_x.data()) : device_halves.data(),
-         .x_type = type,
-         .tokens = m,
-         .in_features = k,
-         .x_stride = k,
-         .norm = norm,
-         .norm_weight = g.empty() ? nullptr : device_g.data(),
-         .q = q.data(),
-         .scale = scale.data(),
-         .rstd = rstd.data(),
-         .group = group,
-         .rotation_block = rotated ? block : 0,
-         .rotation_signs = signs.empty() ? nullptr : device_signs.data()},
-        nullptr);
-    const std::vector<std::int8_t> found_q = values_of(q);
-    const std::vector<float> found_scale = values_of(scale);
-    const std::vector<float> found_rstd = values_of(rstd);
-    for (std::int64_t row = 0; row < m; ++row) {
-      const auto of_x = std::span(x).subspan(static_cast<std::size_t>(row * k), static_cast<std::size_t>(k));
-      std::vector<std::int8_t> wanted_q(static_cast<std::size_t>(k));
-      std::vector<float> wanted_scale(static_cast<std::size_t>(groups));
-      const float wanted_rstd =
-          oracle(of_x, norm, g, group, rotated ? block : 0, signs, wanted_q, wanted_scale);
-      ASSERT_TRUE(same_bits(found_rstd[static_cast<std::size_t>(row)], wanted_rstd));
-      for (std::int64_t j = 0; j < groups; ++j) {
-        ASSERT_TRUE(same_bits(found_scale[static_cast<std::size_t>(row * groups + j)],
-                              wanted_scale[static_cast<std::size_t>(j)]))
-            << "group " << j;
-      }
-      for (std::int64_t j = 0; j < row_bytes; ++j) {
-        ASSERT_EQ(found_q[static_cast<std::size_t>(row * row_bytes + j)],
-                  j < k ? wanted_q[static_cast<std::size_t>(j)] : 0)
-            << "row " << row << " input " << j;
+    compare(m, k, group, rotated ? block : 0, norm, type);
+  }
+}
+
+// The lengths at which norm_quant_few and norm_quant_rotated begin and end, and a warp more.
+TEST_F(CudaRowGroupsTest, LengthsOfTheKernelsOfRotatedRows) {
+  int i = 0;
+  for (const std::int64_t k : {512, 1024, 1536, 2048, 4096, 6144, 8192, 9216, 16384}) {
+    for (const std::int64_t block : {0, 512, 1024}) {
+      for (const std::int64_t m : {1, 3, 7}) {
+        if (block > 0 && k % block != 0) {
+          continue;
+        }
+        use_policy(i);
+        const std::int64_t group = std::array{128, 0, 256, 384}[static_cast<std::size_t>(i % 4)];
+        compare(m, k, block == 0 && group == 0 ? 32 : group, block, i % 5 == 0 ? Norm::none : Norm::rms,
+                i % 2 == 0 ? DataType::bfloat16 : DataType::float16);
+        ++i;
       }
     }
-    ++cases_;
   }
 }
 

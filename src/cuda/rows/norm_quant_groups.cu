@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
 // norm_quant with a rotation, with a scale for each group, or both. Rows of 16 bits that a block holds in
-// registers: norm_quant_groups_registers.cuh. All others: a block of 256 threads per row.
+// registers: norm_quant_groups_held.cu. All others: a block of 256 threads per row.
 //
 //   x  ->  256 accumulators of lane_sum, thread j is accumulator j; x g, signed, to shared memory as fp32
 //   rotation, in place: stages h = 1 .. 16 in the registers of a thread, then 32 .. 512, then 1024 and 2048
@@ -16,7 +16,7 @@
 
 #include "cuda/common/checks.h"
 #include "cuda/common/launch.cuh"
-#include "cuda/rows/norm_quant_groups_registers.cuh"
+#include "cuda/rows/rotation.cuh"
 #include "trit/rotation.h"
 
 namespace trit::cuda {
@@ -154,48 +154,6 @@ __global__ __launch_bounds__(kLanes, 2) void norm_quant_groups_kernel(const Grou
   }
 }
 
-/// Launches norm_quant_groups_registers where it takes such rows.
-bool launch_registers(const Device& device, const NormQuant& args, const GroupArguments& arguments,
-                      Stream stream) {
-  const bool rotated = arguments.block > 0;
-  const bool norm = args.norm == Norm::rms;
-  const std::int64_t warps = ceil_div<std::int64_t>(args.in_features, kInputsPerWarp);
-  const std::int64_t threads = 32 * warps;
-  const std::int64_t padded = kInputsPerWarp * warps;
-  const std::int64_t pieces = padded / (rotated ? 128 : 32);
-  const std::int64_t bytes = kRowsAhead * padded * 2 + (rotated ? padded * 4 : 0) + kLanes * 4 +
-                             2 * static_cast<std::int64_t>(sizeof(RowNorm)) + 2 * pieces * 4;
-  if (args.x_type == DataType::float32 || args.in_features % 8 != 0 || threads > kHoldingThreads ||
-      bytes > device.shared_bytes || (rotated && args.group % 128 != 0) || args.x_stride % 8 != 0 ||
-      !is_aligned(args.x, 16) || !is_aligned(args.norm_weight, 16) || !is_aligned(args.rotation_signs, 8)) {
-    return false;
-  }
-  // As many blocks as run at a time; each takes rows in turn. A block takes 1 KiB of shared memory more.
-  const std::int64_t of_one =
-      std::min<std::int64_t>(kHoldingThreads / threads, (device.shared_bytes + 1024) / (bytes + 1024));
-  const std::int64_t blocks = std::min<std::int64_t>(args.tokens, of_one * device.multiprocessors);
-  const LaunchShape shape{.grid = {static_cast<unsigned>(blocks)},
-                          .block = {static_cast<unsigned>(threads)},
-                          .shared_bytes = static_cast<unsigned>(bytes),
-                          .programmatic = args.programmatic};
-  const auto run = [&]<DataType kType, bool kNorm>() {
-    constexpr const char* kName = "norm_quant_groups_registers";
-    if (!rotated) {
-      launch<norm_quant_groups_registers_kernel<kType, kNorm, 0>>(kName, shape, stream, arguments);
-    } else if (arguments.block == 512) {
-      launch<norm_quant_groups_registers_kernel<kType, kNorm, 512>>(kName, shape, stream, arguments);
-    } else {
-      launch<norm_quant_groups_registers_kernel<kType, kNorm, 1024>>(kName, shape, stream, arguments);
-    }
-  };
-  if (args.x_type == DataType::bfloat16) {
-    norm ? run.operator()<DataType::bfloat16, true>() : run.operator()<DataType::bfloat16, false>();
-  } else {
-    norm ? run.operator()<DataType::float16, true>() : run.operator()<DataType::float16, false>();
-  }
-  return true;
-}
-
 }  // namespace
 
 void norm_quant_groups(const Device& device, const NormQuant& args, NormQuantArguments row, Stream stream) {
@@ -225,7 +183,7 @@ void norm_quant_groups(const Device& device, const NormQuant& args, NormQuantArg
       .block = static_cast<int>(args.rotation_block),
       .block_scale = rotated ? 1.0F / std::sqrt(static_cast<float>(args.rotation_block)) : 1.0F,
       .signs = args.rotation_signs};
-  if (launch_registers(device, args, arguments, stream)) {
+  if (norm_quant_groups_held(device, args, arguments, stream)) {
     return;
   }
   const LaunchShape shape{.grid = {static_cast<unsigned>(args.tokens)},

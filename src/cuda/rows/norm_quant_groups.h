@@ -19,4 +19,8 @@ struct GroupArguments {
 /// in `row`. Throws Error for a rotation that is not valid, or of a row that does not fit in shared memory.
 void norm_quant_groups(const Device& device, const NormQuant& args, NormQuantArguments row, Stream stream);
 
+/// The same for rows that a kernel holds in registers (norm_quant_groups_held.cu); false where none does.
+bool norm_quant_groups_held(const Device& device, const NormQuant& args, const GroupArguments& arguments,
+                            Stream stream);
+
 }  // namespace trit::cuda

@@ -19,8 +19,7 @@
 // What lies beyond the row is 0.
 #pragma once
 
-#include "cuda/rows/norm_quant_groups.h"
-#include "cuda/rows/rotation.cuh"
+#include "cuda/rows/norm_quant_held.cuh"
 
 namespace trit::cuda {
 
@@ -31,32 +30,6 @@ inline constexpr int kHoldingThreads = 512;
 /// Where 16-byte piece `piece` of a row lies. Eight lanes find theirs in different banks, both those that read
 /// pieces 4 t of neighbouring threads t and those that read neighbouring pieces.
 __device__ __forceinline__ int swizzled(int piece) { return piece ^ (piece >> 3 & 3); }
-
-/// The weights of a thread's inputs, negative where the sign is.
-__device__ __forceinline__ void load_weights(float (&weight)[kHeldInputs], const float* g,
-                                             const std::int8_t* signs, int first, int count) {
-#pragma unroll
-  for (int i = 0; i < kHeldInputs; i += 8) {
-    float4 halves[2] = {{1, 1, 1, 1}, {1, 1, 1, 1}};
-    uint2 negative = {0, 0};
-    if (first + i < count) {
-      if (g != nullptr) {
-        halves[0] = reinterpret_cast<const float4*>(g + first + i)[0];
-        halves[1] = reinterpret_cast<const float4*>(g + first + i)[1];
-      }
-      if (signs != nullptr) {
-        negative = *reinterpret_cast<const uint2*>(signs + first + i);
-      }
-    }
-    const float values[8] = {halves[0].x, halves[0].y, halves[0].z, halves[0].w,
-                             halves[1].x, halves[1].y, halves[1].z, halves[1].w};
-#pragma unroll
-    for (int j = 0; j < 8; ++j) {
-      const std::uint32_t sign = (j < 4 ? negative.x : negative.y) << (24 - 8 * (j % 4)) & 0x80000000U;
-      weight[i + j] = __uint_as_float(__float_as_uint(values[j]) ^ sign);
-    }
-  }
-}
 
 /// Copies the warp's inputs of a row to its part of a slot; kWhole: all of them are of the row.
 template <bool kWhole>
@@ -132,25 +105,6 @@ __device__ __forceinline__ void quantize_rotated(const float (&v)[kHeldInputs], 
   }
 }
 
-/// The largest magnitude's bits of a scale's inputs; `maxima` has those of `of_group` pieces a group, `pieces` in
-/// all. of_group 0: one scale of the row.
-__device__ __forceinline__ unsigned largest_of(const unsigned* maxima, int group, int of_group, int pieces,
-                                               int lane) {
-  unsigned largest = 0;
-  if (of_group == 0) {
-#pragma unroll 1
-    for (int i = lane; i < pieces; i += 32) {
-      largest = max(largest, maxima[i]);
-    }
-    return __reduce_max_sync(0xffffffffU, largest);
-  }
-#pragma unroll 1
-  for (int i = group * of_group; i < min((group + 1) * of_group, pieces); ++i) {
-    largest = max(largest, maxima[i]);
-  }
-  return largest;
-}
-
 /// in_features is a multiple of 8 and at most 16,384; x, norm_weight and signs are aligned to 16 bytes, rows are a
 /// multiple of 8 inputs apart. With a rotation the group is 0 or a multiple of 128.
 /// kRotation: 0, 512, or 1024 for blocks of 1024 and more.
@@ -188,7 +142,8 @@ __global__ __launch_bounds__(kHoldingThreads,
     }
   }
   float weight[kHeldInputs];
-  load_weights(weight, kNorm ? a.norm_weight : nullptr, args.signs, kHeldInputs * thread, a.in_features);
+  load_weights<kWhole>(weight, kNorm ? a.norm_weight : nullptr, args.signs, kHeldInputs * thread,
+                       a.in_features);
   // With a rotation lanes 0 .. 7 make the scales of their warp's pieces.
   const int my_piece = kRotated ? 8 * warp + lane % 8 : thread;
   const int of_group = args.group / kPiece;
@@ -289,10 +244,12 @@ __global__ __launch_bounds__(kHoldingThreads,
     } else {
 #pragma unroll
       for (int i = 0; i < kHeldInputs; i += 16) {
-        std::uint32_t words[4] = {};
+        std::uint32_t words[4];
 #pragma unroll
-        for (int j = 0; j < 16; ++j) {
-          words[j / 4] |= rounded_byte(__fmul_rn(v[i + j], scale.factor)) << (8 * (j % 4));
+        for (int j = 0; j < 4; ++j) {
+          const float* const z = v + i + 4 * j;
+          words[j] = rounded_word(__fmul_rn(z[0], scale.factor), __fmul_rn(z[1], scale.factor),
+                                  __fmul_rn(z[2], scale.factor), __fmul_rn(z[3], scale.factor));
         }
         const int k = kHeldInputs * thread + i;
         if (k < a.row_bytes) {

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+//
+// What the kernels of norm_quant share that hold rows with group scales or a rotation in registers.
+#pragma once
+
+#include "cuda/rows/norm_quant_groups.h"
+#include "cuda/rows/rotation.cuh"
+
+namespace trit::cuda {
+
+/// The weights of a thread's neighbouring inputs, negative where the sign is. All loads are under way at once.
+/// kWhole: all of the inputs are of the row of `count`.
+template <bool kWhole, int kSize>
+__device__ __forceinline__ void load_weights(float (&weight)[kSize], const float* g, const std::int8_t* signs,
+                                             int first, int count) {
+#pragma unroll
+  for (int i = 0; i < kSize; ++i) {
+    weight[i] = 1.0F;
+  }
+  if (g != nullptr) {
+#pragma unroll
+    for (int i = 0; i < kSize; i += 4) {
+      if (kWhole || first + i < count) {
+        const float4 four = *reinterpret_cast<const float4*>(g + first + i);
+        weight[i] = four.x;
+        weight[i + 1] = four.y;
+        weight[i + 2] = four.z;
+        weight[i + 3] = four.w;
+      }
+    }
+  }
+  if (signs != nullptr) {
+    uint2 negative[kSize / 8] = {};
+#pragma unroll
+    for (int i = 0; i < kSize; i += 8) {
+      if (kWhole || first + i < count) {
+        negative[i / 8] = *reinterpret_cast<const uint2*>(signs + first + i);
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kSize; ++i) {
+      const std::uint32_t word = i % 8 < 4 ? negative[i / 8].x : negative[i / 8].y;
+      weight[i] = __uint_as_float(__float_as_uint(weight[i]) ^ (word << (24 - 8 * (i % 4)) & 0x80000000U));
+    }
+  }
+}
+
+/// The largest magnitude's bits of a scale's inputs; `maxima` has those of `of_group` pieces a group, `pieces` in
+/// all. of_group 0: one scale of the row.
+__device__ __forceinline__ unsigned largest_of(const unsigned* maxima, int group, int of_group, int pieces,
+                                               int lane) {
+  unsigned largest = 0;
+  if (of_group == 0) {
+#pragma unroll 1
+    for (int i = lane; i < pieces; i += 32) {
+      largest = max(largest, maxima[i]);
+    }
+    return __reduce_max_sync(0xffffffffU, largest);
+  }
+#pragma unroll 1
+  for (int i = group * of_group; i < min((group + 1) * of_group, pieces); ++i) {
+    largest = max(largest, maxima[i]);
+  }
+  return largest;
+}
+
+}  // namespace trit::cuda
