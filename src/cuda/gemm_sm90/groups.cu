@@ -14,9 +14,9 @@ using WideTile = Tile<1, kTokens, 1, GroupOperand<kSegments, false>, kWarpgroups
 /// Two, or one, which waits for all its wgmma at the end of a stage: the longer the better, but three stages must fit.
 template <int kWarpgroups, int kTokens, int kSegments, bool kGeneral>
 using GroupTile = Tile<1, kTokens, (kTokens > 96 ? 2 : 4), GroupOperand<kSegments, kGeneral>, kWarpgroups>;
-/// Four that share the k of 64 rows; two with more sums, which need more registers and more shared memory.
+/// Two that share the k of 64 rows.
 template <int kTokens, int kSegments>
-using SharedTile = Tile<1, kTokens, 4, GroupOperand<kSegments, false>, 1, (kTokens * kSegments > 32 ? 2 : 4)>;
+using SharedTile = Tile<1, kTokens, 4, GroupOperand<kSegments, false>, 1, 2>;
 
 }  // namespace
 

@@ -9,7 +9,7 @@
 //
 //   192 rows   three warpgroups, each multiplies, waits, adds up (this file)
 //   128 rows   two, each with two sets of sums: it adds one up while the next group is multiplied (groups_ahead.cuh)
-//    64 rows   two or four that share k (groups_shared.cuh), or one as above
+//    64 rows   two that share k (groups_shared.cuh), or one as above
 #pragma once
 
 #include "cuda/gemm_sm90/groups_ahead.cuh"
@@ -88,14 +88,14 @@ __device__ __forceinline__ void multiply_groups_of_three(
   total.move_to(result);
 }
 
-/// Of the warpgroups that share k, share 0 has the result.
+/// `share` of two that share k has the result if it is 0.
 template <class T>
 __device__ __forceinline__ void multiply_groups(const Ring& ring, RingPosition& position,
                                                 const GemmSm90Parameters& p, std::int32_t warpgroup,
                                                 std::int32_t share, std::int32_t thread, std::int32_t token,
                                                 float* token_scales, std::uint32_t hand_over,
                                                 std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
-  if constexpr (T::kShares > 1) {
+  if constexpr (T::kShares == 2) {
     multiply_groups_shared<T>(ring, position, p, share, thread, hand_over, result);
   } else {
     GroupSums<T> total(p, warpgroup, thread, token, token_scales);

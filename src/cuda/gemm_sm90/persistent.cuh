@@ -184,9 +184,9 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
     if constexpr (T::kConsumerWarps > 4) {
       ptx::registers_increase<Registers<T>::kConsumer>();
     }
-    const std::int32_t group = T::kShares > 1 ? 0 : warp / 4;
+    const std::int32_t group = T::kShares == 2 ? 0 : warp / 4;
     // Of the warp's first lane: ptxas does not see that all lanes have the same, and serialises wgmma (C7518).
-    const std::int32_t share = T::kShares > 1 ? __shfl_sync(0xffffffffU, warp / 4, 0) : 0;
+    const std::int32_t share = T::kShares == 2 ? __shfl_sync(0xffffffffU, warp / 4, 0) : 0;
     const std::int32_t thread = static_cast<std::int32_t>(threadIdx.x) % 128;
     const std::int32_t thread_row = 16 * (warp % 4) + (thread % 32) / 4;
     float* scales = reinterpret_cast<float*>(shared + Shared::kScales) + group * T::kTokens;
@@ -220,8 +220,8 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
         auto* const group_scales = reinterpret_cast<float*>(shared + Shared::kGroupScales);
         multiply_groups<T>(ring, position, p, group, share, thread, token,
                            group_scales + group * 2 * T::kTokens, base + Shared::kHandOver, acc);
-        if (share > 0) {
-          continue;  // share 0 has all sums
+        if (share == 1) {
+          continue;  // the other one has all sums
         }
       } else {
         multiply<T>(ring, position, steps, group, thread, acc);
