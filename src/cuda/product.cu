@@ -55,16 +55,16 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
          device.compute_capability <= choice.max_compute_capability;
 }
 
-/// Group scales and 9 to 16 tokens where there is wgmma. Where a multiprocessor has about one block of 64 rows, or half
-/// of one and long rows, the GEMM's tiles of 64 rows: 193 clocks for 128 inputs and 16 tokens, decode's warps with all
-/// of k need 264. With fewer rows decode shares k between warps, with more its warps with all of k fill the device.
+/// Group scales and 9 to 16 tokens where there is wgmma: the GEMM's tiles of 64 rows, whose k two warpgroups share
+/// (194 clocks for 128 inputs), unless a multiprocessor has more than one: decode's warps with all of k then fill the
+/// device. With scales of other types the GEMM has one warpgroup, which takes twice the time.
 const Family* family_for_groups(const Device& device, const ProductShape& shape) {
   if (shape.group == 0 || shape.tokens <= 8 || shape.tokens > 16 || device.compute_capability != 90) {
     return nullptr;
   }
   const std::int64_t row_blocks = ceil_div<std::int64_t>(shape.out_features, 64);
-  const bool gemm = shape.in_features <= kMaxGemmSm90Inputs && 2 * row_blocks < 3 * device.multiprocessors &&
-                    5 * row_blocks >= (shape.in_features > 8192 ? 2 : 3) * device.multiprocessors;
+  const bool gemm = !shape.general_scales && shape.in_features <= kMaxGemmSm90Inputs &&
+                    2 * row_blocks < 3 * device.multiprocessors;
   return gemm ? &kGemmSm90 : &kDecode;
 }
 
@@ -77,6 +77,23 @@ const Family* family_for_groups(const Device& device, const ProductShape& shape)
 void require_shape(const ProductShape& shape) {
   require_matrix(shape.out_features, shape.in_features, "product");
   require_tokens(shape.tokens, "product");
+}
+
+ProductPlan plan_of_shape(const Device& device, const ProductShape& shape) {
+  require_shape(shape);
+  if (const Family* family = family_for_groups(device, shape)) {
+    if (auto plan = family->plan(device, shape)) {
+      return *plan;
+    }
+  }
+  for (const Choice& choice : kChoices) {
+    if (applies(choice, device, shape)) {
+      if (auto plan = choice.family->plan(device, shape)) {
+        return *plan;
+      }
+    }
+  }
+  fail_device(device, shape.tokens);
 }
 
 }  // namespace
@@ -94,21 +111,7 @@ std::optional<ProductPlan> plan_from_name(std::string_view name) {
 
 ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
                          std::int64_t in_features, std::int64_t group) {
-  const ProductShape shape{tokens, out_features, in_features, group};
-  require_shape(shape);
-  if (const Family* family = family_for_groups(device, shape)) {
-    if (auto plan = family->plan(device, shape)) {
-      return *plan;
-    }
-  }
-  for (const Choice& choice : kChoices) {
-    if (applies(choice, device, shape)) {
-      if (auto plan = choice.family->plan(device, shape)) {
-        return *plan;
-      }
-    }
-  }
-  fail_device(device, tokens);
+  return plan_of_shape(device, {tokens, out_features, in_features, group});
 }
 
 bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
@@ -185,8 +188,11 @@ void product(const Device& device, const ProductPlan& plan, const Product& args,
 void product(const Device& device, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
   if (args.tokens > 0) {
-    product(device, default_plan(device, args.tokens, args.out_features, args.in_features, args.group), args,
-            stream);
+    const bool general = args.group > 0 && (args.group_scale_type != DataType::float16 ||
+                                            args.token_scales == TokenScaleGranularity::group);
+    product(device,
+            plan_of_shape(device, {args.tokens, args.out_features, args.in_features, args.group, general}),
+            args, stream);
   }
 }
 

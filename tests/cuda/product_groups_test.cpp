@@ -257,7 +257,7 @@ TEST_F(CudaGroupsTest, Choices) {
   EXPECT_EQ(chosen(2, 14336, 4096), "decode S2 P2 Q4");
   EXPECT_EQ(chosen(8, 4096, 14336), "decode S2 P1 Q8");
   EXPECT_EQ(chosen(8, 28672, 8192), "decode S1 P7 Q1");
-  EXPECT_EQ(chosen(16, 4096, 4096), "decode S2 P1 Q16");
+  EXPECT_EQ(chosen(16, 4096, 4096), "persistent 64x16");
   EXPECT_EQ(chosen(16, 4096, 14336), "persistent 64x16");
   EXPECT_EQ(chosen(16, 14336, 4096), "decode S1 P7 Q1");
   EXPECT_EQ(chosen(16, 28672, 8192), "decode S1 P7 Q1");

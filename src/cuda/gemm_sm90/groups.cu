@@ -8,9 +8,6 @@
 namespace trit::cuda {
 namespace {
 
-/// Three or four warpgroups of 64 rows.
-template <int kWarpgroups, int kTokens, int kSegments>
-using WideTile = Tile<1, kTokens, 1, GroupOperand<kSegments, false>, kWarpgroups>;
 /// Two, or one, which waits for all its wgmma at the end of a stage: the longer the better, but three stages must fit.
 template <int kWarpgroups, int kTokens, int kSegments, bool kGeneral>
 using GroupTile = Tile<1, kTokens, (kTokens > 96 ? 2 : 4), GroupOperand<kSegments, kGeneral>, kWarpgroups>;
@@ -21,12 +18,7 @@ using SharedTile = Tile<1, kTokens, 4, GroupOperand<kSegments, false>, 1, 2>;
 }  // namespace
 
 std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general) {
-  static constexpr std::array<GemmSm90Instance, 12> kTiles = {{
-      persistent_instance<WideTile<4, 64, 1>>(),
-      persistent_instance<WideTile<4, 32, 1>>(),
-      persistent_instance<WideTile<3, 112, 1>>(),
-      persistent_instance<WideTile<3, 96, 1>>(),
-      persistent_instance<WideTile<3, 64, 1>>(),
+  static constexpr std::array<GemmSm90Instance, 7> kTiles = {{
       persistent_instance<GroupTile<2, 112, 1, false>>(),
       persistent_instance<GroupTile<2, 96, 1, false>>(),
       persistent_instance<GroupTile<2, 64, 1, false>>(),
@@ -35,9 +27,7 @@ std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general) {
       persistent_instance<SharedTile<32, 1>>(),
       persistent_instance<SharedTile<16, 1>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 7> kHalfTiles = {{
-      persistent_instance<WideTile<3, 96, 2>>(),
-      persistent_instance<WideTile<3, 64, 2>>(),
+  static constexpr std::array<GemmSm90Instance, 5> kHalfTiles = {{
       persistent_instance<GroupTile<2, 96, 2, false>>(),
       persistent_instance<GroupTile<2, 64, 2, false>>(),
       persistent_instance<GroupTile<2, 32, 2, false>>(),

@@ -34,14 +34,16 @@ struct HandOver {
 
   static_assert(T::kShares == 1 || kHalf % 4 == 0, "four values are handed over at once");
 
-  __device__ __forceinline__ static void write(std::uint32_t part, std::int32_t thread, const std::int32_t* values) {
+  __device__ __forceinline__ static void write(std::uint32_t part, std::int32_t thread,
+                                               const std::int32_t* values) {
 #pragma unroll
     for (int i = 0; i < kHalf; i += 4) {
       ptx::shared_store(part + (i / 4 * 128 + thread) * 16,
                         {values[i], values[i + 1], values[i + 2], values[i + 3]});
     }
   }
-  __device__ __forceinline__ static void read(std::uint32_t part, std::int32_t thread, std::int32_t (&values)[kHalf]) {
+  __device__ __forceinline__ static void read(std::uint32_t part, std::int32_t thread,
+                                              std::int32_t (&values)[kHalf]) {
 #pragma unroll
     for (int i = 0; i < kHalf; i += 4) {
       const uint4 four = ptx::shared_load(part + (i / 4 * 128 + thread) * 16);
@@ -111,8 +113,8 @@ __device__ __forceinline__ void multiply_groups_of_share(
     ptx::named_barrier(pair_barrier, 64);
 #pragma unroll
     for (int segment = 0; segment < kSegments; ++segment) {
-      HandOver<T>::read(read + (1 - pair) * 2 * HandOver<T>::kShareBytes + segment * HandOver<T>::kPartBytes, thread,
-                        other[segment]);
+      HandOver<T>::read(read + (1 - pair) * 2 * HandOver<T>::kShareBytes + segment * HandOver<T>::kPartBytes,
+                        thread, other[segment]);
     }
 #pragma unroll
     for (int at = 0; at < 2 * kSegments; ++at) {
@@ -142,11 +144,12 @@ __device__ __forceinline__ void multiply_groups_of_share(
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
         // The upper half of all descriptors is one constant: a 64-bit sum would take four instructions more.
-        const std::uint32_t low = box + static_cast<std::uint32_t>(2 * pair * T::kTokenBytes / 16) +
-                                  static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
-        Operand::template Wgmma<T::kTokens>::multiply(
-            sums[k / kSegmentSteps], set[pair][k / 2][k % 2],
-            (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low, k % kSegmentSteps == 0 ? 0 : 1);
+        const std::uint32_t low =
+            box + static_cast<std::uint32_t>(2 * pair * T::kTokenBytes / 16) +
+            static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
+        Operand::template Wgmma<T::kTokens>::multiply(sums[k / kSegmentSteps], set[pair][k / 2][k % 2],
+                                                      (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low,
+                                                      k % kSegmentSteps == 0 ? 0 : 1);
       }
       ptx::wgmma_commit();
       unpack(1 - pair);
@@ -166,8 +169,8 @@ __device__ __forceinline__ void multiply_groups_of_share(
 #pragma unroll
       for (int segment = 0; segment < kSegments; ++segment) {
         pin_sums(sums[segment]);
-        HandOver<T>::write(written + pair * 2 * HandOver<T>::kShareBytes + segment * HandOver<T>::kPartBytes, thread,
-                           sums[segment] + kHanded);
+        HandOver<T>::write(written + pair * 2 * HandOver<T>::kShareBytes + segment * HandOver<T>::kPartBytes,
+                           thread, sums[segment] + kHanded);
 #pragma unroll
         for (int i = 0; i < kHalf; ++i) {
           kept[segment][i] = __int2float_rn(sums[segment][kKept + i]);
@@ -199,10 +202,9 @@ __device__ __forceinline__ void multiply_groups_of_share(
 }
 
 template <class T>
-__device__ __forceinline__ void multiply_groups_shared(const Ring& ring, RingPosition& position,
-                                                       const GemmSm90Parameters& p, std::int32_t share,
-                                                       std::int32_t thread, std::uint32_t hand_over,
-                                                       std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
+__device__ __forceinline__ void multiply_groups_shared(
+    const Ring& ring, RingPosition& position, const GemmSm90Parameters& p, std::int32_t share,
+    std::int32_t thread, std::uint32_t hand_over, std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) {
   if (share == 0) {
     multiply_groups_of_share<T, 0>(ring, position, p, thread, hand_over, result);
   } else {

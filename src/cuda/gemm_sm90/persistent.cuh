@@ -10,8 +10,8 @@
 //   warp 10       one thread: group scales, where there are any         40
 //   warp 11       nothing: setmaxnreg works on whole warpgroups         40
 //
-// With group scales a tile may have one, three or four warpgroups of consumers (groups.cuh): the producers are the
-// warpgroup behind them.
+// A tile with one warpgroup of consumers (groups_ahead.cuh) has its producers in warps 4-6, and 255 registers for every
+// thread.
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.
 // Outputs of 16 bits go through shared memory: stmatrix transposes them into [token][64 rows] panels with
@@ -49,18 +49,6 @@ struct PersistentShared {
   static constexpr int kBarriers = kRingScales + kStages * kRingScaleBytes;
 
   static_assert(kStages >= 3, "a ring of fewer than three stages does not hide the latency of memory");
-};
-
-/// Registers of a thread after setmaxnreg. A block has those that it was launched with: a warpgroup that asks for more than
-/// are left waits for ever.
-template <class T>
-struct Registers {
-  static constexpr int kThreads = T::kConsumerThreads + 128;
-  static constexpr int kLaunched = 65536 / kThreads / 8 * 8;
-  static constexpr int kProducer = T::kConsumerWarps == 8 ? 40 : 32;
-  static constexpr int kConsumer = T::kConsumerWarps == 8 ? 232 : (T::kConsumerWarps == 12 ? 160 : 112);
-  static_assert(T::kConsumerWarps == 4 ||
-                T::kConsumerThreads * kConsumer + 128 * kProducer <= kThreads * kLaunched);
 };
 
 struct TilePosition {
@@ -156,8 +144,8 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
   const auto first_tile = static_cast<std::int32_t>(blockIdx.x);
   const auto tile_stride = static_cast<std::int32_t>(gridDim.x);
   if (warp >= T::kConsumerWarps) {
-    if constexpr (T::kConsumerWarps > 4) {
-      ptx::registers_decrease<Registers<T>::kProducer>();
+    if constexpr (T::kConsumerWarps == 8) {
+      ptx::registers_decrease<40>();
     }
     if (threadIdx.x == kProducers) {
       ptx::prefetch_tensor_map(&x_map);
@@ -181,8 +169,8 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
       }
     }
   } else {
-    if constexpr (T::kConsumerWarps > 4) {
-      ptx::registers_increase<Registers<T>::kConsumer>();
+    if constexpr (T::kConsumerWarps == 8) {
+      ptx::registers_increase<232>();
     }
     const std::int32_t group = T::kShares == 2 ? 0 : warp / 4;
     // Of the warp's first lane: ptxas does not see that all lanes have the same, and serialises wgmma (C7518).
