@@ -271,6 +271,8 @@ const std::map<std::string, std::function<void(const fs::path&)>> kWorkers{
 
 class Distributed : public testing::Test {
  protected:
+  // As the processes (launch.h): LibTorch's float products are not the same for every number of threads on all CPUs.
+  static void SetUpTestSuite() { torch::set_num_threads(1); }
   void TearDown() override { fs::remove_all(folder_); }
   void run(const std::string& worker, int size) {
     for (const Ended& ended : Workers(worker, folder_).run(size)) {
