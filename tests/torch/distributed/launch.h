@@ -16,6 +16,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <thread>
 #include <vector>
@@ -29,9 +30,12 @@ inline int free_port() {
   address.sin_family = AF_INET;
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   socklen_t size = sizeof(address);
-  bind(descriptor, reinterpret_cast<sockaddr*>(&address), size);
-  getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size);
+  const bool bound = bind(descriptor, reinterpret_cast<sockaddr*>(&address), size) == 0 &&
+                     getsockname(descriptor, reinterpret_cast<sockaddr*>(&address), &size) == 0;
   close(descriptor);
+  if (!bound) {
+    throw std::runtime_error("no free port on 127.0.0.1");
+  }
   return ntohs(address.sin_port);
 }
 
