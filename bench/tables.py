@@ -48,6 +48,8 @@ PAGES = [
     Page("xeon-avx512-2-cores", "2-core Xeon with AVX-512 VNNI, without AMX",
          "A virtual machine; its CPUID says family 6 model 207 (5th generation Xeon), with neither AMX nor AVX-VNNI.",
          ["intel-xeon-avx-512-vnni-2-cores"]),
+    Page("zen4-2-cores", "2-core AMD EPYC with AVX-512 VNNI", "A virtual machine; its CPUID says family 25 model 17 (Zen 4).",
+         ["amd-epyc-avx512-vnni-2-cores"]),
     Page("xeon-amx-16-cores", "16-core Xeon with AMX",
          "A virtual machine that shares its cores with others; its CPUID says family 6 model 207 (5th generation Xeon). A thread whose "
          "core another guest uses reaches 35 to 50 % of the peak in a product, an undisturbed one 68 to 75 %: a row of one thread with "
