@@ -36,10 +36,6 @@ __device__ __forceinline__ void rotate_lanes(float (&v)[kSize], int distance, in
   }
 }
 
-__device__ __forceinline__ float largest_of_four(const float* v) {
-  return ptx::max_magnitude(ptx::max_magnitude(v[0], v[1]), ptx::max_magnitude(v[2], v[3]));
-}
-
 template <DataType kType, bool kNorm, bool kRotated>
 __global__ __launch_bounds__(kMostFewThreads) void norm_quant_few_kernel(const GroupArguments args) {
   const NormQuantArguments& a = args.row;
@@ -81,8 +77,7 @@ __global__ __launch_bounds__(kMostFewThreads) void norm_quant_few_kernel(const G
                                __fmul_rn(high.y, g[j].w)};
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
-      v[4 * j + i] =
-          __uint_as_float(__float_as_uint(products[i]) ^ (negative[j] << (24 - 8 * i) & 0x80000000U));
+      v[4 * j + i] = with_sign(products[i], negative[j], i);
     }
   }
   if constexpr (kRotated) {
@@ -172,8 +167,7 @@ __global__ __launch_bounds__(kMostFewThreads) void norm_quant_few_kernel(const G
   const int my_group = of_group == 0 ? 0 : my_piece / of_group;
   unsigned bits = largest_of(maxima, my_group, of_group, pieces, lane);
   if constexpr (kRotated) {
-    // Rounding is monotone: the maximum of the products is the product of the maximum.
-    bits = __float_as_uint(__fmul_rn(__uint_as_float(bits), args.block_scale)) & 0x7fffffffU;
+    bits = scaled_largest(bits, args.block_scale);
   }
   const TokenScale scale = token_scale<kNorm>(norm, __uint_as_float(bits));
   if (of_group == 0 ? thread == 0 : lane < (kRotated ? 4 : 16) && my_piece % of_group == 0) {

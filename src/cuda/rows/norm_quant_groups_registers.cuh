@@ -193,10 +193,7 @@ __global__ __launch_bounds__(kHoldingThreads,
       unsigned largest[8];
 #pragma unroll
       for (int piece = 0; piece < 8; ++piece) {
-        const float* const of_it = v + 4 * piece;
-        largest[piece] = __reduce_max_sync(
-            0xffffffffU, __float_as_uint(ptx::max_magnitude(ptx::max_magnitude(of_it[0], of_it[1]),
-                                                            ptx::max_magnitude(of_it[2], of_it[3]))));
+        largest[piece] = __reduce_max_sync(0xffffffffU, __float_as_uint(largest_of_four(v + 4 * piece)));
       }
       if (lane == 0) {
         auto* const to = reinterpret_cast<uint4*>(maxima + 8 * warp);
@@ -220,12 +217,11 @@ __global__ __launch_bounds__(kHoldingThreads,
     if (thread == 0 && a.rstd != nullptr) {
       a.rstd[row] = norm.rstd;
     }
-    float largest = __uint_as_float(largest_of(maxima, my_group, of_group, pieces, lane));
+    unsigned largest = largest_of(maxima, my_group, of_group, pieces, lane);
     if constexpr (kRotated) {
-      // Rounding is monotone: the maximum of the products is the product of the maximum.
-      largest = __uint_as_float(__float_as_uint(__fmul_rn(largest, args.block_scale)) & 0x7fffffffU);
+      largest = scaled_largest(largest, args.block_scale);
     }
-    const TokenScale scale = token_scale<kNorm>(norm, largest);
+    const TokenScale scale = token_scale<kNorm>(norm, __uint_as_float(largest));
     if (stores_scale) {
       a.scale[row * args.groups + my_group] = scale.scale;
     }
@@ -233,10 +229,7 @@ __global__ __launch_bounds__(kHoldingThreads,
     if constexpr (kRotated) {
       std::int8_t* const to = q + kInputsPerWarp * warp + lane;
       const int left = a.in_features - kInputsPerWarp * warp;
-      // A power of two may be part of the factor: no product of the two is smaller than 127 / FLT_MAX, since the
-      // factor is 127 over the largest product.
-      const bool exact = (__float_as_uint(args.block_scale) & 0x007fffffU) == 0;
-      if (__all_sync(0xffffffffU, scale.good && exact)) {
+      if (__all_sync(0xffffffffU, scale.good && is_part_of_factor(args.block_scale))) {
         quantize_rotated<kRotation, true>(v, to, left, args.block_scale, scale);
       } else {
         quantize_rotated<kRotation, false>(v, to, left, args.block_scale, scale);

@@ -8,6 +8,11 @@
 
 namespace trit::cuda {
 
+/// x, negated where the byte of sign `i` of four is negative.
+__device__ __forceinline__ float with_sign(float x, std::uint32_t signs, int i) {
+  return __uint_as_float(__float_as_uint(x) ^ (signs << (24 - 8 * i) & 0x80000000U));
+}
+
 /// The weights of a thread's neighbouring inputs, negative where the sign is. All loads are under way at once.
 /// kWhole: all of the inputs are of the row of `count`.
 template <bool kWhole, int kSize>
@@ -40,9 +45,25 @@ __device__ __forceinline__ void load_weights(float (&weight)[kSize], const float
 #pragma unroll
     for (int i = 0; i < kSize; ++i) {
       const std::uint32_t word = i % 8 < 4 ? negative[i / 8].x : negative[i / 8].y;
-      weight[i] = __uint_as_float(__float_as_uint(weight[i]) ^ (word << (24 - 8 * (i % 4)) & 0x80000000U));
+      weight[i] = with_sign(weight[i], word, i % 4);
     }
   }
+}
+
+__device__ __forceinline__ float largest_of_four(const float* v) {
+  return ptx::max_magnitude(ptx::max_magnitude(v[0], v[1]), ptx::max_magnitude(v[2], v[3]));
+}
+
+/// The bits of the largest of rotated values times the block's scale, of those of the largest before it. Rounding is
+/// monotone: the maximum of the products is the product of the maximum.
+__device__ __forceinline__ unsigned scaled_largest(unsigned largest, float block_scale) {
+  return __float_as_uint(__fmul_rn(__uint_as_float(largest), block_scale)) & 0x7fffffffU;
+}
+
+/// Whether the block's scale may be part of the factor of good scales: a power of two may, since no product of the two is
+/// smaller than 127 / FLT_MAX: the factor is 127 over the largest product.
+__device__ __forceinline__ bool is_part_of_factor(float block_scale) {
+  return (__float_as_uint(block_scale) & 0x007fffffU) == 0;
 }
 
 /// The largest magnitude's bits of a scale's inputs; `maxima` has those of `of_group` pieces a group, `pieces` in

@@ -100,9 +100,7 @@ __device__ __forceinline__ float largest_of_piece(const float (&v)[kRotatedHeld]
 #pragma unroll
   for (int piece = 0; piece < 8; ++piece) {
     const float* const of_it = v + 8 * piece;
-    m[piece] = ptx::max_magnitude(
-        ptx::max_magnitude(ptx::max_magnitude(of_it[0], of_it[1]), ptx::max_magnitude(of_it[2], of_it[3])),
-        ptx::max_magnitude(ptx::max_magnitude(of_it[4], of_it[5]), ptx::max_magnitude(of_it[6], of_it[7])));
+    m[piece] = ptx::max_magnitude(largest_of_four(of_it), largest_of_four(of_it + 4));
   }
   // Each exchange halves the pieces of a lane and doubles the lanes that are part of a maximum.
 #pragma unroll
@@ -240,22 +238,16 @@ __global__ __launch_bounds__(kRotatedThreads,
     if (thread == 0 && a.rstd != nullptr) {
       a.rstd[row] = norm.rstd;
     }
-    float largest = piece_largest;
-    if (of_group != 1) {
-      largest = __uint_as_float(largest_of(maxima, my_group, of_group, pieces, lane));
-    }
-    // Rounding is monotone: the maximum of the products is the product of the maximum.
-    largest = __uint_as_float(__float_as_uint(__fmul_rn(largest, args.block_scale)) & 0x7fffffffU);
-    const TokenScale scale = token_scale<kNorm>(norm, largest);
+    const unsigned largest =
+        of_group == 1 ? __float_as_uint(piece_largest) : largest_of(maxima, my_group, of_group, pieces, lane);
+    const TokenScale scale =
+        token_scale<kNorm>(norm, __uint_as_float(scaled_largest(largest, args.block_scale)));
     if (of_group == 0 ? thread == 0 : (lane & 8) == 0 && my_group * of_group == my_piece) {
       a.scale[std::int64_t{row} * args.groups + my_group] = scale.scale;
     }
     std::int8_t* const to = a.q + std::int64_t{row} * a.row_bytes + kRotatedInputsPerWarp * warp +
                             lane / 16 * 1024 + 4 * (lane % 16);
-    // A power of two may be part of the factor: no product of the two is smaller than 127 / FLT_MAX, since the
-    // factor is 127 over the largest product.
-    const bool exact = (__float_as_uint(args.block_scale) & 0x007fffffU) == 0;
-    if (__all_sync(0xffffffffU, scale.good && exact)) {
+    if (__all_sync(0xffffffffU, scale.good && is_part_of_factor(args.block_scale))) {
       store_codes<true>(v, to, args.block_scale, scale, lane);
     } else {
       store_codes<false>(v, to, args.block_scale, scale, lane);
