@@ -37,16 +37,8 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_kernel
   const unsigned begin = warp * kTiles;
   const std::uint8_t* const from = a.weights + std::uint64_t{group / kGroupsPerBlock} * a.row_block_bytes +
                                    (group % kGroupsPerBlock * kShareBytes + begin * kTileBytes + lane * 16);
-  uint4 weights[kTiles][kStrips] = {};
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-    if (t == 0 || begin + t < a.tiles) {
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        weights[t][i] = ptx::load_once_16(from + t * kTileBytes + i * kStripBytes);
-      }
-    }
-  }
+  uint4 weights[kTiles][kStrips];
+  load_tiles(weights, from, begin, a.tiles);
   std::uint8_t* const shared = dynamic_shared();
   auto* const sums_of_rows = reinterpret_cast<std::int32_t*>(shared + kZeroBytes);
   const unsigned row = group * kRows + lane;

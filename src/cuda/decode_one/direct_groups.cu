@@ -42,16 +42,8 @@ __global__ __launch_bounds__(kMaxDirectThreads, 1) void decode_one_direct_groups
   const unsigned begin = warp * kTiles;
   const std::uint8_t* const from = a.weights + std::uint64_t{group / kGroupsPerBlock} * a.row_block_bytes +
                                    (group % kGroupsPerBlock * kShareBytes + begin * kTileBytes + lane * 16);
-  uint4 weights[kTiles][kStrips] = {};
-#pragma unroll
-  for (int t = 0; t < kTiles; ++t) {
-    if (t == 0 || begin + t < a.tiles) {
-#pragma unroll
-      for (int i = 0; i < kStrips; ++i) {
-        weights[t][i] = ptx::load_once_16(from + t * kTileBytes + i * kStripBytes);
-      }
-    }
-  }
+  uint4 weights[kTiles][kStrips];
+  load_tiles(weights, from, begin, a.tiles);
   const unsigned first_group = warp * kOwn;
   const unsigned count = static_cast<unsigned>(a.groups.count);
   // With one tile a lane's scale is that of its place, not of its row: no warp but the first one needs the row's. With
@@ -204,13 +196,9 @@ void launch_direct_groups(const Launch& how, const ProductArguments& arguments, 
                                                                              stream, shape);
   };
   const auto start_scales = [&]<int kTiles, int kGroups>() {
-    if (groups.half) {
-      groups.token_groups ? start.template operator()<kTiles, kGroups, true, true>()
-                          : start.template operator()<kTiles, kGroups, true, false>();
-    } else {
-      groups.token_groups ? start.template operator()<kTiles, kGroups, false, true>()
-                          : start.template operator()<kTiles, kGroups, false, false>();
-    }
+    for_scales(groups, [&]<bool kHalf, bool kTokens>() {
+      start.template operator()<kTiles, kGroups, kHalf, kTokens>();
+    });
   };
   if (how.tiles == 1) {
     groups_of_tile == 1 ? start_scales.operator()<1, 1>() : start_scales.operator()<1, 2>();

@@ -40,6 +40,26 @@ __device__ __forceinline__ LaneInputs lane_inputs(unsigned lane, std::uint32_t z
   return {real ? x + matrix * 16 : zeros + (matrix + 1) % 4 * 16, real ? kTileInputs : 0U};
 }
 
+/// A lane's weights of kTiles tiles from `begin` on, which is less than `end`; zeros for those from `end` on.
+template <int kTiles, int kStrips>
+__device__ __forceinline__ void load_tiles(uint4 (&weights)[kTiles][kStrips], const std::uint8_t* from,
+                                           unsigned begin, unsigned end) {
+#pragma unroll
+  for (int t = 0; t < kTiles; ++t) {
+    if (t == 0 || begin + t < end) {
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        weights[t][i] = ptx::load_once_16(from + t * kTileBytes + i * kStripBytes);
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kStrips; ++i) {
+        weights[t][i] = {};
+      }
+    }
+  }
+}
+
 /// sums += strips of 16 rows x 128 inputs; x[h]: this lane's address for ldmatrix in the h-th 64 of them, less 64 h.
 /// `flip` is 0xaaaaaaaa: as a constant the compiler would split (word ^ flip) & mask in two instructions.
 template <int kSets, int kStrips>
