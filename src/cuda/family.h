@@ -18,9 +18,8 @@ namespace trit::cuda {
 
 struct ProductShape {
   std::int64_t tokens, out_features, in_features;
-  std::int64_t group = 0;  // inputs of a weight scale; 0 without group scales
-  // Of the groups: their scales are not float16, or tokens have group scales too.
-  bool general_scales = false;
+  std::int64_t group = 0;       // inputs of a weight scale; 0 without group scales
+  bool general_scales = false;  // Groups::general_scales()
 };
 
 /// One family. Every plan that a function takes is the family's own alternative of ProductPlan, and every

@@ -188,8 +188,7 @@ void product(const Device& device, const ProductPlan& plan, const Product& args,
 void product(const Device& device, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
   if (args.tokens > 0) {
-    const bool general = args.group > 0 && (args.group_scale_type != DataType::float16 ||
-                                            args.token_scales == TokenScaleGranularity::group);
+    const bool general = args.group > 0 && groups_of_product(args).general_scales();
     product(device,
             plan_of_shape(device, {args.tokens, args.out_features, args.in_features, args.group, general}),
             args, stream);

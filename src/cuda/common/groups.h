@@ -43,6 +43,9 @@ struct Groups {
   const void* scale = nullptr;
   bool half = false;          // scales are float16
   bool token_groups = false;  // a token has `count` scales
+
+  /// Not the usual case, for which the GEMM's faster tiles are.
+  bool general_scales() const { return !half || token_groups; }
 };
 
 /// The same without pointers; no groups where `group` is 0. A group that is longer than a row is one of all
@@ -75,6 +78,16 @@ static_assert(kGroupStep == 32);
 /// Bit w: word w of a tile, 32 inputs, ends a segment.
 constexpr unsigned segment_mask(int segments_of_tile) {
   return segments_of_tile == 4 ? 15U : (segments_of_tile == 2 ? 10U : 8U);
+}
+
+/// Calls call.operator()<scales are float16, tokens have scales>().
+template <typename Call>
+void for_scales(const Groups& groups, const Call& call) {
+  if (groups.half) {
+    groups.token_groups ? call.template operator()<true, true>() : call.template operator()<true, false>();
+  } else {
+    groups.token_groups ? call.template operator()<false, true>() : call.template operator()<false, false>();
+  }
 }
 
 inline Groups groups_of_product(const Product& args) {

@@ -347,13 +347,9 @@ void launch_decode_whole_groups(const DecodePlan& plan, const ProductArguments& 
         "decode_whole_groups", launch_shape, stream, arguments, shape, programmatic);
   };
   const auto start_segments = [&]<int kTokenTiles, int kSegments>() {
-    if (groups.half) {
-      groups.token_groups ? start.template operator()<kTokenTiles, kSegments, true, true>()
-                          : start.template operator()<kTokenTiles, kSegments, true, false>();
-    } else {
-      groups.token_groups ? start.template operator()<kTokenTiles, kSegments, false, true>()
-                          : start.template operator()<kTokenTiles, kSegments, false, false>();
-    }
+    for_scales(groups, [&]<bool kHalf, bool kTokenGroups>() {
+      start.template operator()<kTokenTiles, kSegments, kHalf, kTokenGroups>();
+    });
   };
   const auto start_tokens = [&]<int kTokenTiles>() {
     if (!staged) {

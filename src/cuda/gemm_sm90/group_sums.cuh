@@ -31,9 +31,6 @@ class GroupSums {
     }
   }
 
-  /// Segments of the group at hand that were counted.
-  __device__ __forceinline__ std::int32_t in_group() const { return in_group_; }
-
   /// Counts a segment; true where it completes a group. What a last tile holds beyond the inputs is zero and
   /// belongs to no group.
   __device__ __forceinline__ bool end_segment() {
@@ -48,26 +45,22 @@ class GroupSums {
   struct Factors {
     float of[2];
   };
-  __device__ __forceinline__ static Factors factors(const RowScales<T>& scales) {
+  /// 0 where a segment is not `inside` the row: what a last tile holds beyond the inputs has sums of 0 and no scales.
+  __device__ __forceinline__ static Factors factors(const RowScales<T>& scales, bool inside = true) {
     Factors f;
     scales.floats(0, f.of);
-    if constexpr (!Operand::kGeneral) {
-      f.of[0] = __fmul_rn(f.of[0], kFactor);
-      f.of[1] = __fmul_rn(f.of[1], kFactor);
+#pragma unroll
+    for (float& of_row : f.of) {
+      if constexpr (!Operand::kGeneral) {
+        of_row = __fmul_rn(of_row, kFactor);
+      }
+      of_row = inside ? of_row : 0.0F;
     }
     return f;
   }
-
-  /// The same of the next segment where every segment is a group: 0 for what a last tile holds beyond the inputs,
-  /// whose sums are 0 and whose scales are not there.
+  /// Of the next segment where every segment is a group.
   __device__ __forceinline__ Factors next_factors(const RowScales<T>& scales) {
-    Factors f = factors(scales);
-    if (Operand::kSegments > 1 || T::kStepTiles > 1) {
-      const bool inside = --segments_left_ >= 0;
-      f.of[0] = inside ? f.of[0] : 0.0F;
-      f.of[1] = inside ? f.of[1] : 0.0F;
-    }
-    return f;
+    return factors(scales, --segments_left_ >= 0);
   }
 
   __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kAccumulators], const Factors& factors) {

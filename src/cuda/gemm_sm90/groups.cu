@@ -8,10 +8,11 @@
 namespace trit::cuda {
 namespace {
 
-/// Two, or one, which waits for all its wgmma at the end of a stage: the longer the better, but three stages must fit.
+/// kWarpgroups of 64 rows (groups_ahead.cuh). They wait for all wgmma at the end of a stage: four tiles of k, or two
+/// where three stages would not fit.
 template <int kWarpgroups, int kTokens, int kSegments, bool kGeneral>
 using GroupTile = Tile<1, kTokens, (kTokens > 96 ? 2 : 4), GroupOperand<kSegments, kGeneral>, kWarpgroups>;
-/// Two that share the k of 64 rows.
+/// Two warpgroups that share the k of 64 rows (groups_shared.cuh).
 template <int kTokens, int kSegments>
 using SharedTile = Tile<1, kTokens, 4, GroupOperand<kSegments, false>, 1, 2>;
 

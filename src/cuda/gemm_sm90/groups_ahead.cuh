@@ -71,14 +71,7 @@ __device__ __forceinline__ void multiply_groups_ahead(
   for (std::int32_t first_tile = 0; first_tile < p.k_tiles; first_tile += T::kStepTiles) {
     const std::uint32_t data = ring.data + position.stage * T::kStageBytes;
     const std::uint32_t empty = ring.empty + 8 * position.stage;
-    // The upper half of all descriptors is one constant: a 64-bit sum would take four instructions more.
-    const std::uint64_t box = box_descriptor(data);
-    const auto box_of = [&](int tile, int k) {
-      const auto low = static_cast<std::uint32_t>(box) +
-                       static_cast<std::uint32_t>(tile * T::kTokenBytes / 16) +
-                       static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
-      return (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low;
-    };
+    const auto box = static_cast<std::uint32_t>(box_descriptor(data));
     RowScales<T> before{};  // the scales of the slot before
 #pragma unroll
     for (int slot = 0; slot < kSlots; ++slot) {
@@ -90,7 +83,8 @@ __device__ __forceinline__ void multiply_groups_ahead(
 #pragma unroll
       for (int k = first; k < first + kSegmentSteps; ++k) {
         Operand::template Wgmma<T::kTokens>::multiply(sums[slot % 2][0], set[tile % 2][k / 2][k % 2],
-                                                      box_of(tile, k), k == first ? 0 : 1);
+                                                      step_descriptor(box, tile * T::kTokenBytes, k),
+                                                      k == first ? 0 : 1);
       }
       ptx::wgmma_commit();
       if (slot > 0) {

@@ -143,12 +143,8 @@ __device__ __forceinline__ void multiply_groups_of_share(
       ptx::wgmma_fence();
 #pragma unroll
       for (int k = 0; k < 4; ++k) {
-        // The upper half of all descriptors is one constant: a 64-bit sum would take four instructions more.
-        const std::uint32_t low =
-            box + static_cast<std::uint32_t>(2 * pair * T::kTokenBytes / 16) +
-            static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
         Operand::template Wgmma<T::kTokens>::multiply(sums[k / kSegmentSteps], set[pair][k / 2][k % 2],
-                                                      (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low,
+                                                      step_descriptor(box, 2 * pair * T::kTokenBytes, k),
                                                       k % kSegmentSteps == 0 ? 0 : 1);
       }
       ptx::wgmma_commit();
@@ -159,10 +155,7 @@ __device__ __forceinline__ void multiply_groups_of_share(
       for (int at = 0; at < 2 * kSegments; ++at) {
         RowScales<T> scales;
         scales.load(stage_scales + (2 * pair * kSegments + at) * slot_bytes, slot_bytes);
-        factors[at] = GroupSums<T>::factors(scales);
-        const bool inside = segments_left > at;
-        factors[at].of[0] = inside ? factors[at].of[0] : 0.0F;
-        factors[at].of[1] = inside ? factors[at].of[1] : 0.0F;
+        factors[at] = GroupSums<T>::factors(scales, segments_left > at);
       }
       segments_left -= 2 * kSegments;
       ptx::wgmma_wait<0>();

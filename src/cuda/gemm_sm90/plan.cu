@@ -144,7 +144,7 @@ bool run(const Device& device, const ProductPlan& of, const Product& args, Strea
       p.group_token_scales = args.token_scale;
       p.token_scales = nullptr;
     }
-    const bool general = p.groups.token_groups || !p.groups.half || p.groups.per_group > 1;
+    const bool general = p.groups.general_scales() || p.groups.per_group > 1;
     instance = group_instance_of(plan, p.groups, general);
     if (general && p.groups.segment < kTileInputs) {
       p.groups = in_segments(p.groups, static_cast<int>(kGroupStep));  // what that kernel is compiled for

@@ -153,6 +153,13 @@ __device__ __forceinline__ std::uint64_t box_descriptor(std::uint32_t address) {
   return kSwizzle128 | kEightRows | kUnusedWithSwizzle | (address >> 4U);
 }
 inline constexpr std::uint64_t kDescriptorPerStep = 2;
+/// That of k-step `k` in a box `bytes` behind the one whose descriptor has the lower half `box`. The upper half of all
+/// descriptors is one constant: a 64-bit sum would take four instructions more.
+__device__ __forceinline__ std::uint64_t step_descriptor(std::uint32_t box, int bytes, int k) {
+  const std::uint32_t low = box + static_cast<std::uint32_t>(bytes / 16) +
+                            static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
+  return (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low;
+}
 
 /// acc = the operand's factor * the sum over `steps` ring steps; a consumer warpgroup. `thread` 0..127 in it,
 /// `group` 0 or 1.
