@@ -242,6 +242,8 @@ class Run:
                 self.save(done)
                 if stopped:
                     bar.close()
+                    if log:
+                        log.close()
                     if self.rank == 0:
                         print(f"interrupted at step {done} of {self.steps}: --resume goes on from here", flush=True)
                     return False
@@ -254,6 +256,8 @@ class Run:
                     sys.stdout.flush()
             last, last_step = time.perf_counter(), done
         bar.close()
+        if log:
+            log.close()
         return True
 
 
@@ -294,7 +298,11 @@ def main() -> None:
                    "tokens_per_second": run.trained / run.seconds if run.seconds else None}
     if dist.is_initialized():
         dist.destroy_process_group()
-    if not finished or run.rank:
+        if not finished or run.rank:
+            # Gloo's threads outlive the group, and one that drops its last tensor while Python finalizes aborts the process.
+            sys.stdout.flush()
+            os._exit(0)
+    if not finished:
         return
     run.ranks = 1  # from here this process alone
     folder = export(run, weights)

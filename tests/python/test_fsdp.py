@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+import processes
 import trit
 from trit.nn import BitLinear
 
@@ -256,7 +257,7 @@ def worker(folder):
     check_errors()
     check_compiled()
     check_checkpoints(folder)
-    dist.destroy_process_group()
+    processes.leave()
 
 
 def test_two_processes(tmp_path):
