@@ -13,7 +13,7 @@ from torch.nn import Module, Parameter
 
 from . import ops
 from ._fake import scale_shape
-from .ops import DEFAULT_EPS, GROUP_STEP
+from .ops import DEFAULT_EPS, GROUP_LIMIT, GROUP_STEP
 
 Norm = Literal["rms", "none"]
 # "tensor", "row", or "group:G" with a multiple of 32.
@@ -26,9 +26,9 @@ def scale_options(scale: str) -> tuple[bool, int]:
         return scale == "row", 0
     kind, _, text = scale.partition(":")
     group = int(text) if kind == "group" and text.isascii() and text.isdecimal() else 0
-    if group < GROUP_STEP or group % GROUP_STEP or group >= 1 << 31:
+    if group < GROUP_STEP or group % GROUP_STEP or group > GROUP_LIMIT:
         raise ValueError(f"trit.nn.BitLinear: scale is {scale!r}, wanted 'tensor', 'row' or 'group:G', G inputs that share "
-                         f"a scale, a multiple of {GROUP_STEP}")
+                         f"a scale, a multiple of {GROUP_STEP} and at most {GROUP_LIMIT}")
     return False, group
 
 

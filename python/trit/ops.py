@@ -28,6 +28,8 @@ DEFAULT_EPS = 1e-6
 """The eps of an RMSNorm where nothing else is said."""
 GROUP_STEP = 32
 """Groups of inputs that share a weight scale are multiples of it."""
+GROUP_LIMIT = 1 << 30
+"""No group is larger: files with larger ones are refused."""
 
 _ops = torch.ops.trit_stable
 _train = _ops.bit_linear_train.default

@@ -23,7 +23,7 @@ from torch.nn import Linear, Module
 
 from . import ops
 from .nn import BitLinear, Norm, PackedBitLinear
-from .ops import DEFAULT_EPS, GROUP_STEP
+from .ops import DEFAULT_EPS, GROUP_LIMIT, GROUP_STEP
 
 Path = str | os.PathLike[str]
 
@@ -259,9 +259,9 @@ def _stored_group(stored: Stored, scale: Tensor, path: Path = "trit.load_into") 
     if scale.dim() != 2:
         return 0
     text = stored.metadata.get(_GROUP, "")
-    if not text.isdecimal() or int(text) < GROUP_STEP or int(text) % GROUP_STEP or int(text) > 1 << 30:
-        raise ValueError(f'{path}: metadata "{_GROUP}" is {text!r}, wanted a multiple of {GROUP_STEP}, at most 2^30, since '
-                         "there are weight scales of two dimensions")
+    if not text.isdecimal() or int(text) < GROUP_STEP or int(text) % GROUP_STEP or int(text) > GROUP_LIMIT:
+        raise ValueError(f'{path}: metadata "{_GROUP}" is {text!r}, wanted a multiple of {GROUP_STEP}, at most '
+                         f"{GROUP_LIMIT}, since there are weight scales of two dimensions")
     return int(text)
 
 

@@ -118,7 +118,8 @@ def test_layer():
         trit.freeze(network("group:32")).load_state_dict(trit.pack(net))
     trit.set_lambda(again, 0.9999999)
     assert torch.allclose(again(x), net(x), atol=1e-3)
-    for bad in ("group", "group:", "group:16", "group:33", "group:-32", "group:0", "group:³²", "rows:32"):
+    for bad in ("group", "group:", "group:16", "group:33", "group:-32", "group:0", "group:³²", "rows:32",
+                f"group:{(1 << 30) + 32}"):
         with pytest.raises(ValueError, match="multiple of 32"):
             BitLinear(5, 3, scale=bad)
     assert BitLinear(64, 3, scale="group:32", device="meta")(torch.empty(2, 64, device="meta")).shape == (2, 3)
