@@ -37,6 +37,18 @@ std::string text_of(const std::string& path) {
   return text;
 }
 
+/// Of a file, or of the files of a folder.
+std::uint64_t bytes_of(const std::filesystem::path& path) {
+  if (!std::filesystem::is_directory(path)) {
+    return std::filesystem::file_size(path);
+  }
+  std::uint64_t bytes = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(path)) {
+    bytes += entry.is_regular_file() ? entry.file_size() : 0;
+  }
+  return bytes;
+}
+
 io::ConvertOptions options_of(const ConvertArguments& arguments) {
   io::ConvertOptions options;
   options.to = arguments.to == "gguf"          ? io::Format::gguf
@@ -57,7 +69,8 @@ io::ConvertOptions options_of(const ConvertArguments& arguments) {
 }
 
 void report(const ConvertArguments& arguments, const io::Checkpoint& source, const io::Converted& written,
-            std::uint64_t before, double seconds) {
+            double seconds) {
+  const std::uint64_t before = source.file_bytes();
   const std::uint64_t after = bytes_of(arguments.output);
   say(fmt::format("{}: {} tensors, {} of them ternary; {} bytes from {}, {:.2f} s, {:.0f} MB/s of input",
                   arguments.output, written.tensors, written.ternary, grouped(after), grouped(before),
@@ -92,12 +105,11 @@ int convert(const ConvertArguments& arguments) {
   if (const auto graph = source->metadata().find("trit.model"); graph != source->metadata().end()) {
     check_graph(graph->second, arguments.input);
   }
-  const std::uint64_t before = bytes_of(arguments.input);  // the output may replace the input
   options.progress = byte_progress("convert");
   options.warn = [](const std::string& text) { say("warning: " + text); };
   const io::Converted written = io::convert(*source, arguments.output, options);
   options.progress = nullptr;
-  report(arguments, *source, written, before,
+  report(arguments, *opened, written,
          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return kDone;
 }

@@ -27,8 +27,8 @@ struct PackOptions {
   bool json = false;
 };
 
-void report(const PackOptions& options, const io::Checkpoint& source, const PackPlan& plan,
-            std::uint64_t before, double seconds) {
+void report(const PackOptions& options, const io::Checkpoint& source, const PackPlan& plan, double seconds) {
+  const std::uint64_t before = source.file_bytes();
   const std::uint64_t after = std::filesystem::file_size(options.output);
   say(fmt::format("{}: {} of {} tensors packed (scale per {}), {} bytes from {}, {:.2f} s", options.output,
                   plan.packed.size(), source.tensors().size(), options.scale, grouped(after), grouped(before),
@@ -87,7 +87,6 @@ int pack(const PackOptions& options) {
       io::open_checkpoint(options.input, {.scale_convention = options.convention, .config_wins = true});
   const PackPlan plan =
       plan_pack(*source, options.filter.empty() ? std::nullopt : std::optional<std::string>(options.filter));
-  const std::uint64_t before = bytes_of(options.input);
   constexpr std::uint64_t kMegabyte = 1'000'000;
   std::optional<apps::Progress> progress;
   std::uint64_t done = 0;
@@ -103,7 +102,7 @@ int pack(const PackOptions& options) {
   progress.emplace("pack", static_cast<std::int64_t>(packed.bytes_to_read() / kMegabyte), "MB");
   io::convert(packed, options.output, {});
   progress.reset();
-  report(options, *source, plan, before,
+  report(options, *source, plan,
          std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
   return kDone;
 }

@@ -39,10 +39,9 @@ void check_finite(std::span<const float> values, std::int64_t row, std::int64_t 
 PackedModel::PackedModel(const io::Checkpoint& source, const PackPlan& plan, const apps::Scales& scales,
                          std::function<void(std::uint64_t bytes)> read)
     : source_(source), plan_(plan), kind_(scales), read_(std::move(read)) {
-  format_ = source.format();
-  path_ = source.path();
-  description_ = source.description();
-  metadata_.insert(plan.metadata.begin(), plan.metadata.end());
+  describe_as(source);
+  metadata_ = {plan.metadata.begin(), plan.metadata.end()};
+  gguf_pairs_.clear();
   for (const io::TensorInfo& tensor : source.tensors()) {
     io::TensorInfo& added = tensors_.emplace_back(tensor);
     if (is_packed(tensor)) {

@@ -92,6 +92,8 @@ class Checkpoint {
   const TensorInfo* find(std::string_view name) const;
   /// Text that travels with the model: "trit.model", "huggingface.config", ...
   const Metadata& metadata() const { return metadata_; }
+  /// Of the files that hold the tensors, all parts or shards of a model together; 0 for one in memory.
+  std::uint64_t file_bytes() const { return file_bytes_; }
   /// The pairs of a GGUF file, in the file's order; empty for other formats.
   std::span<const GgufPair> gguf_pairs() const { return gguf_pairs_; }
 
@@ -123,12 +125,15 @@ class Checkpoint {
 
  protected:
   Checkpoint() = default;
+  /// Takes all but the tensors from `source`, which this one is another view of.
+  void describe_as(const Checkpoint& source);
   /// Sorts tensors_ by name; Error if two have the same.
   void sort_tensors();
 
   Format format_ = Format::safetensors;
   std::filesystem::path path_;
   std::string description_;
+  std::uint64_t file_bytes_ = 0;
   std::vector<TensorInfo> tensors_;
   Metadata metadata_;
   std::vector<GgufPair> gguf_pairs_;

@@ -41,6 +41,8 @@ class SafetensorsFile {
   SafetensorsFile& operator=(SafetensorsFile&&) noexcept;
 
   const std::filesystem::path& path() const;
+  /// Bytes of the whole file.
+  std::uint64_t size() const;
   const std::map<std::string, TensorView, std::less<>>& tensors() const;
   const std::map<std::string, std::string, std::less<>>& metadata() const;
   /// The tensor, or Error that names the file and what is missing.

@@ -28,6 +28,15 @@ const TensorInfo* Checkpoint::find(std::string_view name) const {
   return at != tensors_.end() && at->name == name ? &*at : nullptr;
 }
 
+void Checkpoint::describe_as(const Checkpoint& source) {
+  format_ = source.format_;
+  path_ = source.path_;
+  description_ = source.description_;
+  file_bytes_ = source.file_bytes_;
+  metadata_ = source.metadata_;
+  gguf_pairs_ = source.gguf_pairs_;
+}
+
 void Checkpoint::sort_tensors() {
   std::ranges::sort(tensors_, {}, &TensorInfo::name);
   const auto twice = std::ranges::adjacent_find(tensors_, {}, &TensorInfo::name);

@@ -38,6 +38,9 @@ class GgufCheckpoint final : public Checkpoint {
       : parts_(gguf::open_parts(path, block_format)) {
     format_ = Format::gguf;
     path_ = path;
+    for (const gguf::Part& part : parts_) {
+      file_bytes_ += part.file.bytes().size();
+    }
     gguf::Header& first = parts_.front().header;
     gguf_pairs_ = std::move(first.pairs);
     add_metadata();

@@ -25,10 +25,8 @@ inline constexpr std::string_view kTypesKey = "trit.stored_types";
 class RenamedCheckpoint final : public Checkpoint {
  public:
   explicit RenamedCheckpoint(const Checkpoint& source) : source_(source) {
-    format_ = source.format();
-    path_ = source.path();
-    description_ = source.description();
-    metadata_ = source.metadata();
+    describe_as(source);
+    gguf_pairs_.clear();  // of the new names: set_pairs
   }
 
   /// A tensor with the name, the type and the order of rows that it gets.

@@ -58,6 +58,7 @@ const SafetensorsFile& SafetensorsCheckpoint::add_file(SafetensorsFile file) {
   for (const auto& [name, view] : file.tensors()) {
     check_tensor_name(name, file.path().string());
   }
+  file_bytes_ += file.size();
   return files_.emplace_back(std::move(file));
 }
 

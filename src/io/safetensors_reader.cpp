@@ -118,6 +118,7 @@ SafetensorsFile::SafetensorsFile(SafetensorsFile&&) noexcept = default;
 SafetensorsFile& SafetensorsFile::operator=(SafetensorsFile&&) noexcept = default;
 
 const std::filesystem::path& SafetensorsFile::path() const { return state_->path; }
+std::uint64_t SafetensorsFile::size() const { return state_->mapping.bytes().size(); }
 const std::map<std::string, TensorView, std::less<>>& SafetensorsFile::tensors() const {
   return state_->tensors;
 }

@@ -19,11 +19,8 @@ class TernarizedCheckpoint final : public Checkpoint {
   TernarizedCheckpoint(const Checkpoint& source, ScaleGranularity granularity,
                        const std::function<bool(std::string_view)>& filter)
       : source_(source), granularity_(granularity) {
-    format_ = source.format();
-    path_ = source.path();
-    description_ = source.description() + ", float matrices made ternary";
-    metadata_ = source.metadata();
-    gguf_pairs_.assign(source.gguf_pairs().begin(), source.gguf_pairs().end());
+    describe_as(source);
+    description_ += ", float matrices made ternary";
     for (const TensorInfo& tensor : source.tensors()) {
       TensorInfo& added = tensors_.emplace_back(tensor);
       const bool matrix = tensor.kind == TensorKind::floating && tensor.shape.size() == 2 &&

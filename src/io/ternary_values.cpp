@@ -84,11 +84,8 @@ class TernaryValuesCheckpoint final : public Checkpoint {
       throw Error("groups of " + std::to_string(group) + " inputs, wanted a multiple of " +
                   std::to_string(kGroupStep));
     }
-    format_ = source.format();
-    path_ = source.path();
-    description_ = source.description() + ", ternary values in float matrices";
-    metadata_ = source.metadata();
-    gguf_pairs_.assign(source.gguf_pairs().begin(), source.gguf_pairs().end());
+    describe_as(source);
+    description_ += ", ternary values in float matrices";
     const LinearWeights linear = find_linear_weights(source);
     for (const TensorInfo& tensor : source.tensors()) {
       TensorInfo& added = tensors_.emplace_back(tensor);

@@ -297,6 +297,13 @@ class PackTest(CommandTest):
         onto_itself = self.json("pack", source, source)
         self.assertEqual((onto_itself["input_bytes"], onto_itself["output_bytes"]), (size, source.stat().st_size))
         self.assertNotEqual(size, source.stat().st_size)
+        folder = self.root / "shards"  # the bytes of an index are those of its files
+        folder.mkdir()
+        shards = [write_safetensors(folder / f"{i}.safetensors", {f"{i}.weight": ("F32", [2, 4], f32([1.0] * 8))}) for i in "ab"]
+        index = folder / "model.safetensors.index.json"
+        index.write_text(json.dumps({"weight_map": {f"{i}.weight": f"{i}.safetensors" for i in "ab"}}))
+        for name in (index, folder):
+            self.assertEqual(self.json("pack", name, self.root / "packed")["input_bytes"], sum(s.stat().st_size for s in shards))
 
 
 class RunTest(CommandTest):

@@ -49,6 +49,11 @@ TEST(Gguf, PartsOfAModel) {
   {
     const auto checkpoint = open_checkpoint(folder / name(1, 3));
     ASSERT_EQ(checkpoint->tensors().size(), 3U);
+    std::uintmax_t bytes = 0;
+    for (int i = 1; i <= 3; ++i) {
+      bytes += std::filesystem::file_size(folder / name(i, 3));
+    }
+    EXPECT_EQ(checkpoint->file_bytes(), bytes);
     EXPECT_NE(checkpoint->description().find("in 3 files, architecture \"bitnet\""), std::string::npos);
     for (int i = 0; i < 3; ++i) {
       EXPECT_EQ(test::read_matrix(*checkpoint, "w" + std::to_string(i)).scale,
