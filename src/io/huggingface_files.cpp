@@ -22,19 +22,21 @@ constexpr const char* kIndexEnding = ".safetensors.index.json";
 Index read_index(const fs::path& path) {
   const std::string what = path.string();
   Index files;
-  for_each_scalar(
-      read_text_file(path, kMaxIndexBytes), what, [&](std::span<const std::string> keys, JsonScalar value) {
-        if (keys.size() != 2 || keys[0] != "weight_map") {
-          return;
-        }
-        const auto* file = std::get_if<std::string>(&value);
-        if (file == nullptr || !file->ends_with(".safetensors") ||
-            file->find_first_of("/\\") != std::string::npos || file->find('\0') != std::string::npos) {
-          throw Error("weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
-                      ", wanted a .safetensors file in the same folder");
-        }
-        files.emplace(keys[1], *file);
-      });
+  for_each_scalar(read_text_file(path, kMaxIndexBytes), what,
+                  [&](std::span<const std::string> keys, JsonScalar value) {
+                    if (keys.size() != 2 || keys[0] != "weight_map") {
+                      return;
+                    }
+                    const auto* file = std::get_if<std::string>(&value);
+                    if (file == nullptr || !file->ends_with(".safetensors") ||
+                        file->find_first_of("/\\") != std::string::npos ||
+                        file->find('\0') != std::string::npos) {
+                      throw Error("weight_map names " + scalar_text(value) + " for " + quoted_name(keys[1]) +
+                                  ", wanted a .safetensors file in the same folder");
+                    }
+                    files.emplace(keys[1], *file);
+                  },
+                  {.python_member = "weight_map"});
   if (files.empty()) {
     throw Error(what + ": no weight_map, wanted one that names the file of each tensor");
   }

@@ -346,13 +346,16 @@ TEST(HuggingFace, Shards) {
   second.save(folder / "b.safetensors");
   const auto index = [&](const std::string& map) {
     write_file(folder / "model.safetensors.index.json",
-               R"({"metadata": {"total_size": 6}, "weight_map": )" + map + "}");
+               R"({"metadata": {"total_size": 6, "loss": NaN}, "weight_map": )" + map + "}");
   };
   index(R"({"fc.weight": "a.safetensors", "fc.weight_scale": "b.safetensors"})");
   EXPECT_EQ(test::read_matrix(*open_checkpoint(folder.path()), "fc.weight").scale, std::vector<float>{4});
   EXPECT_EQ(
       test::read_matrix(*open_checkpoint(folder / "model.safetensors.index.json"), "fc.weight").scale.size(),
       1U);
+  EXPECT_EQ(open_checkpoint(folder.path())->file_bytes(),
+            std::filesystem::file_size(folder / "a.safetensors") +
+                std::filesystem::file_size(folder / "b.safetensors"));
 
   // One of them alone is a part of a model; so it is under the names that transformers gives.
   const std::string parts = "model-0000";
