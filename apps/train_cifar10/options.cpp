@@ -13,6 +13,7 @@
 
 #include "common/help.h"
 #include "common/number_options.h"
+#include "common/path_option.h"
 #include "common/scale_option.h"
 #include "trit/error.h"
 
@@ -102,8 +103,6 @@ std::string device_name(const std::string& name) {
 
 constexpr double kMaxTimeout = 86400;
 
-std::string not_empty(const std::string& path) { return path.empty() ? "an empty path" : ""; }
-
 void add_options(CLI::App& app, TrainOptions& options) {
   const auto add_count = [&](const char* name, std::int64_t& value, std::int64_t min, const char* help) {
     app.add_option(name, value, help)->type_name("N")->check(apps::whole_number(min));
@@ -114,7 +113,7 @@ void add_options(CLI::App& app, TrainOptions& options) {
   };
   const auto add_path = [&](const char* name, std::filesystem::path& path, const char* type,
                             const char* help) {
-    app.add_option(name, path, help)->type_name(type)->check(not_empty);
+    app.add_option(name, path, help)->type_name(type)->check(apps::path_check());
   };
   add_path("--data", options.data, "FOLDER",
            "folder of the data set; if not given, TRIT_CIFAR10 or the cache folder");

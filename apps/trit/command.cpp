@@ -7,6 +7,7 @@
 #include <memory>
 
 #include "common/number_options.h"
+#include "common/path_option.h"
 #include "common/progress.h"
 #include "trit/backend.h"
 #include "trit/error.h"
@@ -31,31 +32,9 @@ std::function<void(std::uint64_t done_bytes, std::uint64_t total_bytes)> byte_pr
   };
 }
 
-std::uint64_t bytes_of(const std::filesystem::path& path) {
-  if (!std::filesystem::is_directory(path)) {
-    return std::filesystem::file_size(path);
-  }
-  std::uint64_t bytes = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(path)) {
-    bytes += entry.is_regular_file() ? entry.file_size() : 0;
-  }
-  return bytes;
-}
-
-CLI::Validator path_check() {
-  return CLI::Validator(
-      [](std::string& path) {
-        return path.empty() ? std::string("'': wanted the name of a file or folder")
-               : path == "-"
-                   ? std::string("'-': standard input and output are not supported; name a file (./- is one)")
-                   : std::string();
-      },
-      "", "path");
-}
-
 void add_required_path(CLI::App& command, const std::string& name, std::string& path,
                        const std::string& help) {
-  command.add_option(name, path, help)->required()->type_name("FILE")->check(path_check());
+  command.add_option(name, path, help)->required()->type_name("FILE")->check(apps::path_check());
 }
 
 void check_is_model(const std::filesystem::path& path) {

@@ -44,12 +44,6 @@ void add_convert_command(CLI::App& app, Action& action);
 void add_diff_command(CLI::App& app, Action& action);
 void add_bench_command(CLI::App& app, Action& action);
 
-/// Bytes of a file, or of the files in a folder.
-std::uint64_t bytes_of(const std::filesystem::path& path);
-
-/// For an option or argument that names a file or folder. "-" and "" are wrong usage: standard input and
-/// output are not supported.
-CLI::Validator path_check();
 /// A required file or folder: a positional argument, or an option if `name` begins with "--".
 void add_required_path(CLI::App& command, const std::string& name, std::string& path,
                        const std::string& help);

@@ -13,6 +13,7 @@
 #include "command.h"
 #include "common/datasets.h"
 #include "common/number_options.h"
+#include "common/path_option.h"
 #include "common/progress.h"
 #include "output.h"
 #include "trit/error.h"
@@ -257,7 +258,7 @@ void add_eval_command(CLI::App& app, Action& action) {
       ->add_option("--data", options->data,
                    "folder with the data set's files; if not given, TRIT_CIFAR10 or the cache folder")
       ->type_name("FOLDER")
-      ->check(path_check());
+      ->check(apps::path_check());
   command
       ->add_option("--dataset", options->dataset,
                    "test images; if not given, those whose classes the model names, otherwise cifar10")
@@ -276,7 +277,7 @@ void add_eval_command(CLI::App& app, Action& action) {
       ->add_option("--predictions", options->predictions,
                    "file to write the predicted classes to, one per line")
       ->type_name("FILE")
-      ->check(path_check());
+      ->check(apps::path_check());
   add_json_option(*command, options->json);
   command->footer(
       "images_per_second counts the time in the model only; images_per_second_with_preprocessing adds\n"

@@ -60,6 +60,7 @@ TEST(OptionsDeathTest, RefuseUnknownNamesAndEmptyPaths) {
   }
   for (const char* const option : {"--out", "--data", "--metrics", "--predictions"}) {
     expect_refused({std::string(option) + "="}, option);
+    expect_refused({option, "-"}, "name a file");
   }
   for (const char* const device : {"gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"}) {
     expect_refused({"--device", device}, "wanted auto, cpu, cuda or cuda:N");
