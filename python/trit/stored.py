@@ -217,10 +217,17 @@ def _write(path: pathlib.Path, tensors: Mapping[str, Tensor], metadata: Mapping[
 
 def load(path: Path) -> Stored:
     """Reads a file in the stored form, and checks its metadata, its codes and scales, and its checksum."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     tensors: dict[str, Tensor] = {}
-    with safe_open(path, framework="pt") as file:
+    try:
+        opened = safe_open(path, framework="pt")
+    except SafetensorError as error:
+        with open(path, "rb") as head:
+            pointer = head.read(24) == b"version https://git-lfs."
+        raise ValueError(f"{path}: " + ("a Git LFS pointer, not the model itself; run `git lfs pull`" if pointer else
+                                        f"no safetensors file ({error})")) from error
+    with opened as file:
         metadata: dict[str, str] = file.metadata() or {}
         for key, value in _METADATA.items():
             if metadata.get(key) != value:
