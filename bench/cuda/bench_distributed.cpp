@@ -7,7 +7,7 @@
 //
 // The first process prints one JSON object: median milliseconds of a step over rounds, the slowest process'
 // counts. Modes: `plain` (no communication, for one process), `ddp` (DataParallel: gradients are averaged
-// during the backward), `zero` (ShardedOptimizer).
+// during the backward), `zero` (ShardedOptimizer); `ddp_bfloat16` and `zero_bfloat16` sum gradients in it.
 #include <c10/cuda/CUDAStream.h>
 #include <torch/torch.h>
 
@@ -55,14 +55,18 @@ struct Trainer {
   Trainer(const Shape& shape, const td::ProcessGroup& group, const std::string& mode) : net(shape) {
     net->to(group.device());
     const trit::train::AdamWOptions options(1e-4);
-    if (mode == "zero") {
-      sharded.emplace(*net, group, [&](const td::ShardedOptimizer::Shard& shard) {
-        return std::make_unique<trit::train::AdamW>(shard, options);
-      });
+    const torch::ScalarType sums = mode.ends_with("_bfloat16") ? torch::kBFloat16 : torch::kFloat;
+    if (mode.starts_with("zero")) {
+      sharded.emplace(
+          *net, group,
+          [&](const td::ShardedOptimizer::Shard& shard) {
+            return std::make_unique<trit::train::AdamW>(shard, options);
+          },
+          td::ShardedOptimizerOptions().gradient_type(sums));
       return;
     }
-    if (mode == "ddp") {
-      reducer.emplace(*net, group);
+    if (mode.starts_with("ddp")) {
+      reducer.emplace(*net, group, td::DataParallelOptions().gradient_type(sums));
     }
     whole = std::make_unique<trit::train::AdamW>(net->named_parameters(), options);
   }
@@ -150,7 +154,7 @@ int trit::bench::run(int argc, char** argv) {
                                "torchrun --nproc_per_node 2 --no-python bench_distributed --mode zero"};
   app.add_option("--mode", mode, "how gradients are shared")
       ->type_name("MODE")
-      ->check(CLI::IsMember({"plain", "ddp", "zero"}));
+      ->check(CLI::IsMember({"plain", "ddp", "zero", "ddp_bfloat16", "zero_bfloat16"}));
   app.add_option("--layers", shape.layers, "layers")->type_name("N")->check(trit::apps::whole_number(1));
   app.add_option("--features", shape.features, "inputs and outputs of each")
       ->type_name("N")

@@ -95,6 +95,9 @@ struct DataParallelOptions {
   /// Gradients are views of the buckets, which saves a copy. Optimizer::zero_grad of LibTorch detaches gradients
   /// in place, which throws for a view, even where it sets them to none: reset them one by one then.
   TORCH_ARG(bool, gradient_as_bucket_view) = false;
+  /// The type in which gradients are sent and summed: kFloat, or kBFloat16 for half the bytes. Each process'
+  /// gradient, and the sum, is then rounded to 8 significant bits.
+  TORCH_ARG(torch::ScalarType, gradient_type) = torch::kFloat;
 };
 
 /// Averages a module's gradients over the processes while a backward computes them (c10d::Reducer).
@@ -166,6 +169,11 @@ class DataParallel {
   GradientReducer reducer_;
 };
 
+struct ShardedOptimizerOptions {
+  /// As in DataParallelOptions; the optimizer gets float32.
+  TORCH_ARG(torch::ScalarType, gradient_type) = torch::kFloat;
+};
+
 /// An optimizer whose state and float32 parameters are divided among the processes (ZeRO-1,
 /// arXiv:1910.02054): gradients are reduced to the process that owns their rows, which updates these, and
 /// the results are gathered. The weights of BitLinear layers (lambda = 1, a scale per tensor or row) are
@@ -191,7 +199,8 @@ class ShardedOptimizer {
 
   /// Collective. Broadcasts the module's parameters and buffers, which must be on the group's device.
   /// `module` must outlive it. Not for steps inside a CUDA graph.
-  ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group, const Factory& factory);
+  ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group, const Factory& factory,
+                   const ShardedOptimizerOptions& options = {});
   ~ShardedOptimizer();
   ShardedOptimizer(ShardedOptimizer&&) noexcept;
   ShardedOptimizer& operator=(ShardedOptimizer&&) noexcept;

@@ -50,7 +50,29 @@ std::unique_ptr<c10d::Reducer> make_reducer(Named named, const ProcessGroup& gro
       /*use_python_reducer=*/false, /*bucket_bytes_cap_list=*/std::vector<std::int64_t>{});
 }
 
+/// The mean of a bucket over the processes, summed as bfloat16.
+class BFloat16Hook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<c10d::ProcessGroup>> {
+ public:
+  using CppCommHookInterface::CppCommHookInterface;
+
+  c10::intrusive_ptr<c10::ivalue::Future> runHook(c10d::GradBucket& bucket) override {
+    std::vector<torch::Tensor> sums{bucket.getBufferRef().to(torch::kBFloat16)};
+    const auto reduced = state_->allreduce(sums)->getFuture();
+    return reduced->then(
+        [mean = bucket.getBufferRef(), processes = state_->getSize()](c10::ivalue::Future& sum) {
+          mean.copy_(sum.value().toTensorVector()[0]);
+          return c10::IValue(mean.div_(processes));
+        },
+        reduced->elementType());
+  }
+};
+
 }  // namespace
+
+void check_gradient_type(const char* who, torch::ScalarType type) {
+  TORCH_CHECK(type == torch::kFloat || type == torch::kBFloat16, who, ": gradient_type is ", type,
+              ", wanted torch::kFloat or torch::kBFloat16");
+}
 
 void broadcast_module(const torch::nn::Module& module, const ProcessGroup& group) {
   const torch::NoGradGuard no_grad;
@@ -78,8 +100,12 @@ GradientReducer::GradientReducer(torch::nn::Module& module, const ProcessGroup& 
     : impl_(std::make_unique<Impl>()) {
   TORCH_CHECK(options.bucket_bytes() >= 1,
               "trit::distributed::GradientReducer: wanted bucket_bytes >= 1, found ", options.bucket_bytes());
+  check_gradient_type("trit::distributed::GradientReducer", options.gradient_type());
   broadcast_module(module, group);
   impl_->reducer = make_reducer(trained_parameters(module), group, options);
+  if (options.gradient_type() == torch::kBFloat16) {
+    impl_->reducer->register_comm_hook(std::make_unique<BFloat16Hook>(group.impl().group));
+  }
 }
 GradientReducer::~GradientReducer() = default;
 GradientReducer::GradientReducer(GradientReducer&&) noexcept = default;

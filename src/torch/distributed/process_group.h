@@ -15,4 +15,7 @@ struct ProcessGroup::Impl {
   std::chrono::milliseconds timeout;
 };
 
+/// Throws c10::Error for a type that gradients cannot be summed in.
+void check_gradient_type(const char* who, torch::ScalarType type);
+
 }  // namespace trit::distributed

@@ -84,9 +84,10 @@ const Tensor& find(const std::map<std::string, Tensor>& state, const std::string
 }  // namespace
 
 struct ShardedOptimizer::Impl {
-  explicit Impl(ProcessGroup processes) : group(std::move(processes)) {}
+  Impl(ProcessGroup processes, torch::ScalarType type) : group(std::move(processes)), gradient_type(type) {}
 
   ProcessGroup group;
+  torch::ScalarType gradient_type;  // in which gradients are summed
   std::vector<Block> blocks;
   std::int64_t gradients = 0;  // elements of all blocks of a process
   std::unique_ptr<torch::optim::Optimizer> optimizer;
@@ -134,8 +135,10 @@ void ShardedOptimizer::Impl::clear_gradients() {
 
 void ShardedOptimizer::Impl::reduce_gradients() {
   const int processes = group.size();
-  Tensor all = torch::empty({processes, gradients}, torch::dtype(torch::kFloat).device(group.device()));
-  Tensor mine = torch::empty({gradients}, all.options());
+  Tensor all = torch::empty({processes, gradients}, torch::dtype(gradient_type).device(group.device()));
+  Tensor sums = torch::empty({gradients}, all.options());
+  Tensor mine =
+      gradient_type == torch::kFloat ? sums : torch::empty({gradients}, sums.options().dtype(torch::kFloat));
   for (Block& block : blocks) {
     Tensor to = all.narrow(1, block.first_gradient, block.elements());
     const Tensor gradient = block.parameter.grad();
@@ -147,7 +150,10 @@ void ShardedOptimizer::Impl::reduce_gradients() {
     block.shard.mutable_grad() =
         mine.narrow(0, block.first_gradient, block.elements()).view(block.shard.sizes());
   }
-  group.reduce_scatter(mine, all.view({-1}));  // Gloo wants as many dimensions as the result has
+  group.reduce_scatter(sums, all.view({-1}));  // Gloo wants as many dimensions as the result has
+  if (gradient_type != torch::kFloat) {
+    mine.copy_(sums);
+  }
   mine.div_(processes);
 }
 
@@ -247,9 +253,10 @@ Tensor ShardedOptimizer::Impl::gather_block(const Block& block, const Tensor& pa
 }
 
 ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group,
-                                   const Factory& factory)
-    : impl_(std::make_unique<Impl>(group)) {
+                                   const Factory& factory, const ShardedOptimizerOptions& options)
+    : impl_(std::make_unique<Impl>(group, options.gradient_type())) {
   const torch::NoGradGuard no_grad;
+  check_gradient_type("trit::distributed::ShardedOptimizer", options.gradient_type());
   broadcast_module(module, group);
   std::map<const void*, std::shared_ptr<nn::BitLinearImpl>> layers;
   for (const auto& part : module.modules()) {

@@ -249,6 +249,36 @@ void worker_resharded(const fs::path& folder) {
   }
 }
 
+/// Gradients of two steps of DataParallel, and parameters after one step of SGD of the sharded optimizer, with
+/// a learning rate of 1.
+void worker_bfloat16(const fs::path& folder) {
+  const ProcessGroup group = group_of_environment();
+  Net net = seeded_net();
+  DataParallel<Net> parallel(net, group, distributed::DataParallelOptions().gradient_type(torch::kBFloat16));
+  Tensors result;
+  for (std::int64_t step = 0; step < 2; ++step) {  // the buckets are rebuilt after the first
+    net->zero_grad();
+    backward(parallel, step, group.rank(), group.size());
+    for (const auto& [name, tensor] : gradients_of(*net)) {
+      result["gradient" + std::to_string(step) + "." + name] = tensor;
+    }
+  }
+  Net other = seeded_net();
+  ShardedOptimizer optimizer(
+      *other, group,
+      [](const ShardedOptimizer::Shard& shard) {
+        return std::make_unique<torch::optim::SGD>(shard.values(), torch::optim::SGDOptions(1));
+      },
+      distributed::ShardedOptimizerOptions().gradient_type(torch::kBFloat16));
+  backward(other, 0, group.rank(), group.size());
+  optimizer.step();
+  optimizer.gather_weights();
+  for (const auto& [name, tensor] : parameters_of(*other)) {
+    result["parameter." + name] = tensor;
+  }
+  write(folder / ("rank" + std::to_string(group.rank())), result);
+}
+
 void worker_joins(const fs::path& /*folder*/) { group_of_environment(std::chrono::milliseconds(3000)); }
 
 void worker_is_killed(const fs::path& /*folder*/) {
@@ -265,7 +295,8 @@ void worker_is_killed(const fs::path& /*folder*/) {
 
 const std::map<std::string, std::function<void(const fs::path&)>> kWorkers{
     {"collectives", worker_collectives}, {"gradients", worker_gradients}, {"sharded", worker_sharded},
-    {"resharded", worker_resharded},     {"joins", worker_joins},         {"is_killed", worker_is_killed}};
+    {"resharded", worker_resharded},     {"joins", worker_joins},         {"is_killed", worker_is_killed},
+    {"bfloat16", worker_bfloat16}};
 
 // ---- The tests. ----
 
@@ -326,6 +357,40 @@ TEST_F(Distributed, GradientsAreThoseOfTheWholeBatch) {
   for (const auto& [name, half] : halves[0]) {
     EXPECT_TRUE(torch::equal(first.at("accumulated." + name), (half + halves[1].at(name)) / 2)) << name;
   }
+}
+
+/// Each process' gradient is rounded to bfloat16, and so is the sum; the mean is float32.
+TEST_F(Distributed, GradientsThatAreSummedInBfloat16) {
+  run("bfloat16", 2);
+  const Tensors first = result(0);
+  expect_equal(result(1), first);
+  Net net = seeded_net();
+  const Tensors before = parameters_of(*net);
+  for (std::int64_t step = 0; step < 2; ++step) {
+    std::vector<Tensors> halves;
+    for (std::int64_t half = 0; half < 2; ++half) {
+      net->zero_grad();
+      backward(net, step, half, 2);
+      halves.push_back(gradients_of(*net));
+    }
+    for (const auto& [name, half] : halves[0]) {
+      const Tensor sum = half.to(torch::kBFloat16) + halves[1].at(name).to(torch::kBFloat16);
+      const Tensor mean = sum.to(torch::kFloat) / 2;
+      EXPECT_TRUE(torch::equal(first.at("gradient" + std::to_string(step) + "." + name), mean)) << name;
+      EXPECT_FALSE(torch::equal(mean, (half + halves[1].at(name)) / 2))
+          << name << ": the rounding is not seen";
+      if (step == 0) {
+        EXPECT_TRUE(torch::equal(first.at("parameter." + name), before.at(name) - mean)) << name;
+      }
+    }
+  }
+  const ProcessGroup group({}, torch::kCPU);
+  const auto half = distributed::DataParallelOptions().gradient_type(torch::kHalf);
+  EXPECT_THROW(DataParallel<Net>(net, group, half), c10::Error);
+  const auto sharded = distributed::ShardedOptimizerOptions().gradient_type(torch::kDouble);
+  EXPECT_THROW(ShardedOptimizer(
+                   *net, group, [](const auto& shard) { return adamw(shard.values()); }, sharded),
+               c10::Error);
 }
 
 TEST_F(Distributed, ShardedOptimizerGivesTheSameParameters) {
