@@ -60,8 +60,9 @@ class CudaTest : public testing::Test {
                                            std::string(info.name()) + info.test_suite_name()))};
     random_.seed(sequence);
   }
-  /// How many cases the test had; one that counts none is itself one case.
-  ~CudaTest() override {
+  /// How many cases the test had; one without rounds is itself one case.
+  void TearDown() override {
+    EXPECT_TRUE(cases_ > 0 || !has_rounds_ || IsSkipped()) << "the test has rounds, and none had a case";
     const long long cases = cases_ > 0 ? cases_ : 1;
     std::printf("%lld case%s\n", cases, cases == 1 ? "" : "s");
   }
@@ -79,7 +80,8 @@ class CudaTest : public testing::Test {
 
   /// How many cases a test runs. TRIT_TEST_ROUNDS makes it fewer, for compute-sanitizer; TRIT_TEST_FACTOR
   /// more.
-  static int rounds(int wanted) {
+  int rounds(int wanted) {
+    has_rounds_ = true;
     const auto number = [](const char* name, int otherwise) {
       const char* text = std::getenv(name);
       return text != nullptr ? std::max(static_cast<int>(std::strtol(text, nullptr, 10)), 1) : otherwise;
@@ -97,6 +99,9 @@ class CudaTest : public testing::Test {
 
   std::mt19937_64 random_;
   std::int64_t cases_ = 0;
+
+ private:
+  bool has_rounds_ = false;
 };
 
 }  // namespace trit::test

@@ -238,16 +238,18 @@ TEST(Gguf, InvalidCodesNameRowAndColumn) {
 /// llama.cpp's BitNet models: d = 1, the scale in a tensor of its own.
 TEST(Gguf, ScaleTensorBesideTheMatrix) {
   const TestFolder folder;
-  GgufBuilder file;
-  file.architecture("bitnet").tensor({"w.weight", {256}, 35, 0}).tensor({"w.scale", {1}, 0, 96});
-  file.data = std::string(64, '\x55') + GgufBuilder::number(float_to_float16(1)) + std::string(30, '\0') +
-              GgufBuilder::number(0.0371F);
-  file.data.resize(128);
-  write_file(folder / "x", file.build());
-  const auto checkpoint = open_checkpoint(folder / "x");
-  ASSERT_EQ(checkpoint->tensors().size(), 1U);
-  EXPECT_EQ(checkpoint->tensors()[0].shape[0], 1);
-  EXPECT_EQ(checkpoint->scale(checkpoint->tensors()[0]), std::vector<float>{0.0371F});
+  for (const std::vector<std::uint64_t>& shape : {std::vector<std::uint64_t>{1}, {}}) {
+    GgufBuilder file;
+    file.architecture("bitnet").tensor({"w.weight", {256}, 35, 0}).tensor({"w.scale", shape, 0, 96});
+    file.data = std::string(64, '\x55') + GgufBuilder::number(float_to_float16(1)) + std::string(30, '\0') +
+                GgufBuilder::number(0.0371F);
+    file.data.resize(128);
+    write_file(folder / "x", file.build());
+    const auto checkpoint = open_checkpoint(folder / "x");
+    ASSERT_EQ(checkpoint->tensors().size(), 1U);
+    EXPECT_EQ(checkpoint->tensors()[0].shape[0], 1);
+    EXPECT_EQ(checkpoint->scale(checkpoint->tensors()[0]), std::vector<float>{0.0371F});
+  }
 }
 
 TEST(Gguf, I2_s) {

@@ -12,6 +12,7 @@
 #include "runtime/model_file.h"
 #include "trit/error.h"
 #include "trit/model.h"
+#include "trit/safetensors.h"
 
 namespace trit::test {
 namespace {
@@ -74,6 +75,19 @@ TEST(BadFile, Metadata) {
   expect_says(model(std::string("{}\0{}", 5)), {"a NUL at byte 2"});
   expect_says(model(std::string(100, '[')), {"nested deeper"});
   expect_says(model(std::string((1U << 20) + 1, ' ')), {"1048577 bytes of JSON"});
+}
+
+TEST(BadFile, WithoutAGraphTheMessageShowsOne) {
+  const TemporaryPath path("no_graph.safetensors");
+  const std::vector<std::byte> one(4);
+  io::save_safetensors(path.get(), std::vector<io::TensorToWrite>{{"fc.weight", "F32", {1, 1}, one}}, {});
+  try {
+    Model::load(path.get());
+    ADD_FAILURE() << "loaded";
+  } catch (const Error& error) {
+    expect_says(error.what(),
+                {"no metadata \"trit.model\"", R"("nodes": [{"op": "input"})", "docs/quickstart.md"});
+  }
 }
 
 TEST(BadFile, Input) {

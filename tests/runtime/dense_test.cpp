@@ -249,6 +249,33 @@ TEST(Dense, ValuesThatAreNotFinite) {
 
 #if defined(__x86_64__)
 /// A thread that flushes denormals starts OpenMP threads that do so too.
+/// A ReLU behind a linear layer, which the libraries fuse, is the ReLU of what the layer alone gives.
+TEST(Dense, ReluOfALinearLayerPassesNanAndInfinity) {
+  ModelFile alone({16}, 920), fused({16}, 920);  // the same weights
+  alone.linear("fc", 0, 16, 33);
+  fused.relu(fused.linear("fc", 0, 16, 33));
+  const TemporaryPath alone_path("alone.safetensors"), fused_path("fused.safetensors");
+  alone.save(alone_path.get());
+  fused.save(fused_path.get());
+  for (const char* library : libraries()) {
+    SCOPED_TRACE(library);
+    const DenseChoice choice(library);
+    const Model one = Model::load(alone_path.get()), other = Model::load(fused_path.get());
+    for (const float value : {INFINITY, -INFINITY, std::nanf(""), 1e-40F, 1.0F}) {
+      std::vector<float> x(3 * 16, 0.5F);
+      x[16 + 7] = value;
+      const std::vector<float> wanted = one.run(x, 3), found = other.run(x, 3);
+      for (std::size_t i = 0; i < wanted.size(); ++i) {
+        const bool second = i / 33 == 1;
+        ASSERT_EQ(second && std::isnan(value), std::isnan(found[i])) << value << " at " << i;
+        if (!std::isnan(value)) {
+          ASSERT_EQ(found[i], std::max(wanted[i], 0.0F)) << value << " at " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(Dense, ACallerThatFlushesDenormalsChangesNothing) {
   ModelFile model({4, 30, 30}, 950);
   std::size_t at = model.relu(model.conv2d("a", 0, 4, 8, 3, 1, 1, false));

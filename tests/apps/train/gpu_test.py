@@ -52,6 +52,16 @@ def broken_off(folder: pathlib.Path, options: list, number: signal.Signals) -> N
     assert not (folder / "model.safetensors").exists()
 
 
+def check_lost_run(scratch: pathlib.Path) -> None:
+    """A learning rate that diverges: an error that says so, and no model of NaN."""
+    diverging = [*SMALL, "--lr", 1e30, "--clip", 0, "--warmup-epochs", 0]
+    for precision in ("fp32", "bf16", "fp16"):
+        run = scratch / f"lost-{precision}"
+        result = program.run(*diverging, "--device", "cuda", "--precision", precision, "--out", run, code=1)
+        assert "finite" in result.stderr or "nan" in result.stderr, result.stderr
+        assert not (run / "model.safetensors").exists()
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         scratch = pathlib.Path(name)
@@ -70,6 +80,7 @@ def main() -> None:
                 broken_off(folder, options, number)
                 resume(folder, "--device", "cuda")
                 check_close(folder, wanted, accuracy=5)
+        check_lost_run(scratch)
         # A checkpoint is not bound to the device that it was made on.
         moved = scratch / "moved"
         broken_off(moved, SMALL + ["--device", "cuda"], signal.SIGINT)

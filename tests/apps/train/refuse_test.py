@@ -170,6 +170,7 @@ def main() -> None:
         check_usage()
         check_data(scratch)
         check_device(scratch)
+        check_scales(scratch)
         check_outputs(scratch)
         check_no_run(scratch)
         check_folder(scratch)
