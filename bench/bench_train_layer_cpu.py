@@ -6,8 +6,8 @@
                              [--threads 1,2] [--rounds 7] [--json FILE]
 
 Each row is RMSNorm and one linear layer, forward and backward, with gradients of x, the weight and the norm. trit and the
-first peer take float32; the second peer is torch's bfloat16 (weights, activations and gradients), as far as this CPU has
-instructions for it. Candidates take turns in one process; figures are medians of the rounds, ratios medians of the
+first peer take float32; the second peer is torch's bfloat16 (weights, activations and gradients), where oneDNN has products
+of it for this CPU; without AVX-512 they take over 100 times as long as those of float32. Candidates take turns in one process; figures are medians of the rounds, ratios medians of the
 rounds' ratios. Each part of trit's step is timed by itself in the same rounds: where the time goes. trit's output and
 gradients are checked against the formulas in float64 in the same run.
 """
@@ -102,8 +102,9 @@ def measure(shape: tuple[int, int], tokens: int, threads: int, rounds: int) -> d
     x, dy = torch.randn(tokens, inputs), torch.randn(tokens, outputs)
     trit_layer = TritLayer(inputs, outputs)
     check(trit_layer, x, dy)
-    turns = {"trit": Turn(trit_layer, x, dy), "fp32": Turn(float_layer(inputs, outputs, torch.float32), x, dy),
-             "bf16": Turn(float_layer(inputs, outputs, torch.bfloat16), x.bfloat16(), dy.bfloat16())}
+    turns = {"trit": Turn(trit_layer, x, dy), "fp32": Turn(float_layer(inputs, outputs, torch.float32), x, dy)}
+    if torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        turns["bf16"] = Turn(float_layer(inputs, outputs, torch.bfloat16), x.bfloat16(), dy.bfloat16())
     for turn in turns.values():
         turn.step()
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in turns}
@@ -120,10 +121,10 @@ def measure(shape: tuple[int, int], tokens: int, threads: int, rounds: int) -> d
            "milliseconds": {name: {"forward": 1e3 * statistics.median(t[0] for t in found),
                                    "backward": 1e3 * statistics.median(t[1] for t in found)} for name, found in times.items()},
            "parts_milliseconds": {name: 1e3 * statistics.median(p[name] for p in part_times) for name in part_times[0]},
-           "ratio_to_fp32": ratio("fp32"), "ratio_to_bf16": ratio("bf16")}
+           **{f"ratio_to_{peer}": ratio(peer) for peer in turns if peer != "trit"}}
     ms = {name: sum(found.values()) for name, found in row["milliseconds"].items()}
-    print(f"{outputs}x{inputs}, {tokens} tokens, {threads} thread(s): trit {ms['trit']:.1f} ms, fp32 {ms['fp32']:.1f}, bf16 "
-          f"{ms['bf16']:.1f}: {row['ratio_to_fp32']:.2f} of fp32, {row['ratio_to_bf16']:.2f} of bf16; " +
+    print(f"{outputs}x{inputs}, {tokens} tokens, {threads} thread(s): trit {ms['trit']:.1f} ms, " +
+          ", ".join(f"{row[f'ratio_to_{peer}']:.2f} of {peer} ({ms[peer]:.1f} ms)" for peer in turns if peer != "trit") + "; " +
           ", ".join(f"{name} {value:.1f}" for name, value in row["parts_milliseconds"].items()), flush=True)
     return row
 
