@@ -170,6 +170,18 @@ def evaluation(data: dict) -> str:
             table(["threads", "batch", "trit", "PyTorch fp32", "ratio"], lines))
 
 
+def training_step(data: dict) -> str:
+    found = data["train_layer"]
+    lines = []
+    for r in found["rows"]:
+        milliseconds = {name: sum(parts.values()) for name, parts in r["milliseconds"].items()}
+        lines.append([shape_text(shape_of(r)), str(r["tokens"]), str(r["threads"]), f"{milliseconds['trit']:.1f}", f"{milliseconds['fp32']:.1f}",
+                      f"{r['ratio_to_fp32']:.2f}"])
+    return (f"RMSNorm and one layer, float32, forward and backward with all gradients, in milliseconds: trit and LibTorch "
+            f"{found['torch']}. Geometric mean of the ratios {found['mean_ratio_to_fp32']:.2f}.\n\n" +
+            table(["N x K", "tokens", "threads", "trit", "LibTorch", "ratio"], lines))
+
+
 def layouts(data: dict) -> str:
     """Runs of bench_layouts: how good the automatic choice was."""
     runs = data["layouts"]
@@ -234,4 +246,5 @@ def fuzzing(data: dict) -> str:
 TABLES = {"Limits of the machine": limits, "Products": product, "Many threads": scaling, "Small layers": product_cnn,
           "Beside oneDNN": peers, "Beside llama.cpp and bitnet.cpp": external_peers,
           "Group scales": group_products, "Group scales beside ggml": group_peers, "Row kernels": rows,
-          "The choice of a layout": layouts, "A whole network": evaluation, "A training epoch": training, "Files": files, "Hybrid kernel": hybrid, "Fuzzing": fuzzing}
+          "The choice of a layout": layouts, "A whole network": evaluation,
+          "A layer's training step on a CPU": training_step, "A training epoch": training, "Files": files, "Hybrid kernel": hybrid, "Fuzzing": fuzzing}

@@ -41,7 +41,8 @@ class Page(typing.NamedTuple):
 
 PAGES = [
     Page("xeon-amx-2-cores", "2-core Xeon with AMX", DISGUISE,
-         ["intel-r-xeon-r-processor-family-6-model-167-2-cores", "hybrid_xeon_avx512", "fuzz_xeon_avx512"]),
+         ["intel-r-xeon-r-processor-family-6-model-167-2-cores", "hybrid_xeon_avx512", "fuzz_xeon_avx512",
+          "train_layer_cpu_xeon_amx"]),
     Page("xeon-amx-2-cores-peers", "2-core Xeon with AMX, beside llama.cpp and bitnet.cpp",
          "A virtual machine; its CPUID says family 6 model 207 (5th generation Xeon).",
          ["intel-r-xeon-r-processor-family-6-model-207-2-cores"]),
@@ -50,6 +51,9 @@ PAGES = [
          ["intel-xeon-avx-512-vnni-2-cores"]),
     Page("zen4-2-cores", "2-core AMD EPYC with AVX-512 VNNI", "A virtual machine; its CPUID says family 25 model 17 (Zen 4).",
          ["amd-epyc-avx512-vnni-2-cores"]),
+    Page("zen3-2-cores", "2-core AMD EPYC with AVX2", "A virtual machine; its CPUID says family 25 model 1 (Zen 3). Other guests share its "
+         "cores: the same product takes up to 1.8 times as long from one minute to the next, so only ratios of one run mean anything.",
+         ["amd-epyc-avx2-2-cores"]),
     Page("xeon-amx-16-cores", "16-core Xeon with AMX",
          "A virtual machine that shares its cores with others; its CPUID says family 6 model 207 (5th generation Xeon). A thread whose "
          "core another guest uses reaches 35 to 50 % of the peak in a product, an undisturbed one 68 to 75 %: a row of one thread with "
