@@ -38,6 +38,21 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.nn.functional import cross_entropy
 
 
+def count(text: str) -> int:
+    """A whole number from 1 on, also as 1e8."""
+    number = float(text)
+    if not 1 <= number < 2**63 or number != int(number):
+        raise argparse.ArgumentTypeError(f"{text}: wanted a whole number from 1 on")
+    return int(number)
+
+
+def rate(text: str) -> float:
+    number = float(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text}: wanted a number above 0")
+    return number
+
+
 def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
@@ -47,15 +62,15 @@ def options() -> argparse.Namespace:
     add("--compare", type=pathlib.Path, help="OUT of the other twin, for the ratio of the perplexities")
     add("--resume", action="store_true", help="go on from the last checkpoint in OUT")
     add("--generate", metavar="PROMPT", help="train nothing: write on from PROMPT with OUT's packed model")
-    add("--tokens", type=lambda text: int(float(text)), help="to train on, repeats counted (1e8 on a GPU, 1e6 on a CPU)")
-    add("--batch", type=int, default=128, help="sequences a step, over all processes (%(default)s)")
-    add("--sequence", type=int, default=512, help="tokens a sequence (%(default)s)")
+    add("--tokens", type=count, help="to train on, repeats counted (1e8 on a GPU, 1e6 on a CPU)")
+    add("--batch", type=count, default=128, help="sequences a step, over all processes (%(default)s)")
+    add("--sequence", type=count, default=512, help="tokens a sequence (%(default)s)")
     add("--vocab", type=int, default=256, help="256 is bytes, more is a BPE trained on the text (%(default)s)")
-    add("--hidden", type=int, default=512, help="width, a multiple of 64 (%(default)s)")
-    add("--layers", type=int, default=6, help="decoder layers (%(default)s)")
-    add("--lr", type=float, default=2e-3, help="AdamW's peak, after a warm-up of 5 %% and down a cosine to 5 %% (%(default)s)")
+    add("--hidden", type=count, default=512, help="width, a multiple of 64 (%(default)s)")
+    add("--layers", type=count, default=6, help="decoder layers (%(default)s)")
+    add("--lr", type=rate, default=2e-3, help="AdamW's peak, after a warm-up of 5 %% and down a cosine to 5 %% (%(default)s)")
     add("--seed", type=int, default=0)
-    add("--every", type=int, default=500, help="steps between checkpoints and held-out perplexities (%(default)s)")
+    add("--every", type=count, default=500, help="steps between checkpoints and held-out perplexities (%(default)s)")
     add("--parallel", choices=["ddp", "fsdp"], default="ddp", help="with torchrun; fsdp gathers weights in 2 bits (%(default)s)")
     add("--no-compile", action="store_true", help="do not use torch.compile (a CPU never does)")
     args = parser.parse_args()

@@ -78,6 +78,17 @@ def test_refuses_to_start_anew(uninterrupted, monkeypatch):
         train_lm.main()
 
 
+@pytest.mark.parametrize("option", ["--tokens", "--batch", "--sequence", "--hidden", "--layers", "--every", "--lr"])
+def test_numbers_out_of_range(option, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    import train_lm
+    for text in ("nan", "inf", "-1", "0", "x", *(["1.5", "1e30"] if option != "--lr" else [])):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--text", ".", f"{option}={text}"])
+        with pytest.raises(SystemExit) as ended:
+            train_lm.options()
+        assert ended.value.code == 2 and option in capsys.readouterr().err, text
+
+
 def test_bytes(monkeypatch):
     """A byte is its own token, as the tokenizer has it."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
