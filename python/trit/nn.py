@@ -26,7 +26,7 @@ def scale_options(scale: str) -> tuple[bool, int]:
         return scale == "row", 0
     kind, _, text = scale.partition(":")
     group = int(text) if kind == "group" and text.isascii() and text.isdecimal() else 0
-    if group < GROUP_STEP or group % GROUP_STEP or group > GROUP_LIMIT:
+    if not ops.is_group_size(group):
         raise ValueError(f"trit.nn.BitLinear: scale is {scale!r}, wanted 'tensor', 'row' or 'group:G', G inputs that share "
                          f"a scale, a multiple of {GROUP_STEP} and at most {GROUP_LIMIT}")
     return False, group

@@ -31,6 +31,12 @@ GROUP_STEP = 32
 GROUP_LIMIT = 1 << 30
 """No group is larger: files with larger ones are refused."""
 
+
+def is_group_size(inputs: int) -> bool:
+    """Whether so many inputs can share a weight scale."""
+    return GROUP_STEP <= inputs <= GROUP_LIMIT and inputs % GROUP_STEP == 0
+
+
 _ops = torch.ops.trit_stable
 _train = _ops.bit_linear_train.default
 _backward = _ops.bit_linear_backward.default

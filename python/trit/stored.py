@@ -266,7 +266,7 @@ def _stored_group(stored: Stored, scale: Tensor, path: Path = "trit.load_into") 
     if scale.dim() != 2:
         return 0
     text = stored.metadata.get(_GROUP, "")
-    if not text.isdecimal() or int(text) < GROUP_STEP or int(text) % GROUP_STEP or int(text) > GROUP_LIMIT:
+    if not text.isdecimal() or not ops.is_group_size(int(text)):
         raise ValueError(f'{path}: metadata "{_GROUP}" is {text!r}, wanted a multiple of {GROUP_STEP}, at most '
                          f"{GROUP_LIMIT}, since there are weight scales of two dimensions")
     return int(text)

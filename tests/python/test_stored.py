@@ -143,13 +143,13 @@ def test_bad_models_and_files(tmp_path):
     (tmp_path / "flipped.safetensors").write_bytes(content)
     with pytest.raises((ValueError, RuntimeError), match="corrupt|fc.*row"):
         trit.load(tmp_path / "flipped.safetensors")
-    save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
     (tmp_path / "pointer").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
     with pytest.raises(ValueError, match="pointer: a Git LFS pointer.*git lfs pull"):
         trit.load(tmp_path / "pointer")
     (tmp_path / "page").write_text("<!DOCTYPE html>")
     with pytest.raises(ValueError, match="page: no safetensors file"):
         trit.load(tmp_path / "page")
+    save_file({"a": torch.zeros(2)}, tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="no file in the stored form"):
         trit.load(tmp_path / "plain.safetensors")
     with pytest.raises(ValueError, match="no such module"):
