@@ -265,7 +265,10 @@ TEST_F(CudaGroupsTest, Choices) {
   EXPECT_EQ(chosen(64, 4096, 14336), "persistent 64x32");
   EXPECT_EQ(chosen(64, 8192, 8192), "persistent 128x32");
   EXPECT_EQ(chosen(64, 28672, 8192), "persistent 128x64");
-  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x64");
+  EXPECT_EQ(chosen(256, 8192, 8192), "persistent 128x128");
+  EXPECT_EQ(chosen(256, 4096, 4096), "persistent 128x64");
+  EXPECT_EQ(chosen(4096, 14336, 4096), "persistent 128x192");
+  EXPECT_EQ(chosen(4096, 2560, 2560), "persistent 128x160");
 }
 
 TEST_F(CudaGroupsTest, EveryPlan) {

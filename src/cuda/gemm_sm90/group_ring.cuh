@@ -67,6 +67,15 @@ __device__ __forceinline__ void produce_scales(const Ring& ring, RingPosition& p
     ptx::barrier_wait(ring.empty + 8 * position.stage, position.parity ^ 1U);
     if (groups.per_group == 1) {
       const std::int32_t bytes = min(kSlots, groups.count - group) * slot_bytes;
+      if (bytes < kSlots * slot_bytes) {
+        // What a last stage holds beyond the row has sums of 0, which times what lay here could be NaN.
+        for (int block = 0; block < T::kBlocks; ++block) {
+          for (std::int32_t at = bytes; at < kSlots * slot_bytes; at += 16) {
+            ptx::shared_store(data + block * kSlots * slot_bytes + at, {0, 0, 0, 0});
+          }
+        }
+        ptx::fence_async_proxy();  // the copies of later stages come after these zeros
+      }
       ptx::barrier_arrive_expect(full, T::kBlocks * bytes);
 #pragma unroll
       for (int block = 0; block < T::kBlocks; ++block) {
@@ -93,40 +102,36 @@ __device__ __forceinline__ void produce_scales(const Ring& ring, RingPosition& p
   }
 }
 
-/// The weight scales of a thread's two rows in each row block, for one segment.
+/// The weight scales of a thread's two rows of a row block, for one segment.
 template <class T>
 struct RowScales {
-  std::uint32_t of[T::kRowBlocks][T::Operand::kGeneral ? 2 : 1];  // two float16, or two float32
+  std::uint32_t of[T::Operand::kGeneral ? 2 : 1];  // two float16, or two float32
 
-  /// `at`: where the thread's are in the segment's slot of the first row block.
+  /// `at`: where the thread's are in the segment's slot.
   __device__ __forceinline__ void load(std::uint32_t at, std::int32_t slot_bytes) {
-#pragma unroll
-    for (int block = 0; block < T::kRowBlocks; ++block) {
-      const std::uint32_t from = at + block * GroupRing<T>::kSlots * slot_bytes;
-      if constexpr (T::Operand::kGeneral) {
-        if (slot_bytes == kTileRows * 4) {
-          uint2 pair;
-          ptx::shared_load(from, pair);
-          of[block][0] = pair.x;
-          of[block][1] = pair.y;
-        } else {
-          std::uint32_t pair;
-          ptx::shared_load(from, pair);
-          of[block][0] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair)));
-          of[block][1] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair >> 16U)));
-        }
+    if constexpr (T::Operand::kGeneral) {
+      if (slot_bytes == kTileRows * 4) {
+        uint2 pair;
+        ptx::shared_load(at, pair);
+        of[0] = pair.x;
+        of[1] = pair.y;
       } else {
-        ptx::shared_load(from, of[block][0]);
+        std::uint32_t pair;
+        ptx::shared_load(at, pair);
+        of[0] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair)));
+        of[1] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair >> 16U)));
       }
+    } else {
+      ptx::shared_load(at, of[0]);
     }
   }
-  __device__ __forceinline__ void floats(int block, float (&scale)[2]) const {
+  __device__ __forceinline__ void floats(float (&scale)[2]) const {
     if constexpr (T::Operand::kGeneral) {
-      scale[0] = __uint_as_float(of[block][0]);
-      scale[1] = __uint_as_float(of[block][1]);
+      scale[0] = __uint_as_float(of[0]);
+      scale[1] = __uint_as_float(of[1]);
     } else {
-      scale[0] = ptx::from_float16(static_cast<std::uint16_t>(of[block][0]));
-      scale[1] = ptx::from_float16(static_cast<std::uint16_t>(of[block][0] >> 16U));
+      scale[0] = ptx::from_float16(static_cast<std::uint16_t>(of[0]));
+      scale[1] = ptx::from_float16(static_cast<std::uint16_t>(of[0] >> 16U));
     }
   }
 };

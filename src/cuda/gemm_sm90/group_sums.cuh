@@ -7,12 +7,18 @@
 
 namespace trit::cuda {
 
+/// Sums are 64 times too large, the factor of the weights. With float16 scales they are added up as they are and the
+/// total multiplied: every acc is an integer times 2^-24 and less than 2^41, so that 64 times its value, and every rounding
+/// on the way, is exactly 64 times what it would be.
+inline constexpr float kWeightFactor = 1.0F / (1 << kCodeShift);
+
 /// What a consumer thread adds up over the groups of a tile.
 template <class T>
 class GroupSums {
   using Operand = typename T::Operand;
-  static constexpr float kFactor = 1.0F / (1 << kCodeShift);
+  static constexpr float kFactor = kWeightFactor;
   static_assert(T::kRowBlocks == 1);
+  static_assert(T::kPieces == 1 || !Operand::kGeneral, "the scales of tokens are those of one piece");
 
  public:
   /// `token`: the tile's first. `token_scales`: [2][kTokens] in shared memory, of this warpgroup.
@@ -41,29 +47,19 @@ class GroupSums {
     return complete;
   }
 
-  /// What sums are multiplied with: the scales of a thread's two rows, times the weights' factor where that is exact.
+  /// What sums are multiplied with: the scales of a thread's two rows.
   struct Factors {
     float of[2];
   };
-  /// 0 where a segment is not `inside` the row: what a last tile holds beyond the inputs has sums of 0 and no scales.
-  __device__ __forceinline__ static Factors factors(const RowScales<T>& scales, bool inside = true) {
+  __device__ __forceinline__ static Factors factors(const RowScales<T>& scales) {
     Factors f;
-    scales.floats(0, f.of);
-#pragma unroll
-    for (float& of_row : f.of) {
-      if constexpr (!Operand::kGeneral) {
-        of_row = __fmul_rn(of_row, kFactor);
-      }
-      of_row = inside ? of_row : 0.0F;
-    }
+    scales.floats(f.of);
     return f;
   }
-  /// Of the next segment where every segment is a group.
-  __device__ __forceinline__ Factors next_factors(const RowScales<T>& scales) {
-    return factors(scales, --segments_left_ >= 0);
-  }
 
-  __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kAccumulators], const Factors& factors) {
+  /// Adds the sums of a group, of a piece of the tokens.
+  __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kPieceAccumulators], int piece,
+                                      const Factors& factors) {
     const float* token_scale = token_scales_ + g_ % 2 * T::kTokens;
     if constexpr (Operand::kGeneral) {
       if (thread_ < T::kTokens) {
@@ -74,9 +70,9 @@ class GroupSums {
       token_scale += 2 * (thread_ % 4);
     }
 #pragma unroll
-    for (int i = 0; i < T::kAccumulators; ++i) {
+    for (int i = 0; i < T::kPieceAccumulators; ++i) {
       const float sum = __int2float_rn(sums[i]);
-      float& to = acc_[i];
+      float& to = acc_[piece * T::kPieceAccumulators + i];
       if constexpr (Operand::kGeneral) {
         const float w = __fmul_rn(factors.of[i / 2 % 2], token_scale[i / 4 * 8 + i % 2]);
         to = __fmaf_rn(__fmul_rn(sum, kFactor), w, to);
@@ -91,7 +87,8 @@ class GroupSums {
   __device__ __forceinline__ void move_to(std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) const {
 #pragma unroll
     for (int i = 0; i < T::kAccumulators; ++i) {
-      result[0][i] = static_cast<std::int32_t>(__float_as_uint(acc_[i]));
+      const float acc = Operand::kGeneral ? acc_[i] : __fmul_rn(acc_[i], kFactor);
+      result[0][i] = static_cast<std::int32_t>(__float_as_uint(acc));
     }
   }
 

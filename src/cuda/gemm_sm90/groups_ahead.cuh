@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 //
-// The main loop with group scales of a tile of 64 rows, for few rows that have to be spread over many
-// multiprocessors: its one warpgroup has two sets of sums, and the next segment's wgmma are on their way while one
-// set is added up.
+// The main loop with group scales in which a warpgroup has two sets of int32 sums: while one is added up, the other one's
+// wgmma are under way. What a set takes is a *unit*: a segment of a piece of the tokens. The pieces of a tile share its
+// unpacked weights; fp32 totals are kept of all of them, int32 sums of two units only.
 //
-//   wgmma    segment 0 -> set 0 | 1 -> set 1   | 2 -> set 0   | 3 -> set 1   |              | 4 -> set 0 ...
-//   sums                        | set 0 to acc | set 1 to acc | set 0 to acc | set 1 to acc |
+//   wgmma    unit 0 -> set 0 | 1 -> set 1      | 2 -> set 0      | 3 -> set 1      |                 | 4 -> set 0 ...
+//   sums                     | set 0 to total  | set 1 to total  | set 0 to total  | set 1 to total  |
 #pragma once
 
 #include "cuda/gemm_sm90/group_sums.cuh"
@@ -21,27 +21,30 @@ __device__ __forceinline__ void multiply_groups_ahead(
   using Operand = typename T::Operand;
   constexpr int kSegments = Operand::kSegments;
   constexpr int kSegmentSteps = 4 / kSegments;  // of wgmma
-  constexpr int kSlots = GroupRing<T>::kSlots;
+  constexpr int kTileUnits = kSegments * T::kPieces;
+  constexpr int kUnits = T::kStepTiles * kTileUnits;
   static_assert(T::kStepTiles % 2 == 0 && T::kRowBlocks == 1);
   const std::int32_t slot_bytes = GroupRing<T>::slot_bytes(p.groups);
   const std::uint32_t scales_at = scales_of_thread<T>(ring, warpgroup, thread, slot_bytes);
   const std::uint32_t weights = ring.data + T::kStepTokenBytes + warpgroup * T::kStepTiles * T::kTileBytes +
                                 thread * Operand::kThreadBytes;
-  std::int32_t sums[2][1][T::kAccumulators];
-  std::int32_t carry[1][T::kAccumulators] = {};
-  const auto finish = [&](const std::int32_t(&of)[1][T::kAccumulators], const RowScales<T>& scales) {
+  std::int32_t sums[2][T::kPieceAccumulators];
+  std::int32_t carry[T::kPieceAccumulators] = {};
+  const auto finish = [&](int unit, const RowScales<T>& scales) {
+    const std::int32_t(&of)[T::kPieceAccumulators] = sums[unit % 2];
+    const int piece = unit % T::kPieces;
     if constexpr (!Operand::kGeneral) {
-      total.add(of[0], total.next_factors(scales));
+      total.add(of, piece, total.factors(scales));
     } else {
 #pragma unroll
-      for (int i = 0; i < T::kAccumulators; ++i) {
-        carry[0][i] += of[0][i];
+      for (int i = 0; i < T::kPieceAccumulators; ++i) {
+        carry[i] += of[i];
       }
       if (total.end_segment()) {
-        total.add(carry[0], total.factors(scales));
+        total.add(carry, piece, total.factors(scales));
 #pragma unroll
-        for (int i = 0; i < T::kAccumulators; ++i) {
-          carry[0][i] = 0;
+        for (int i = 0; i < T::kPieceAccumulators; ++i) {
+          carry[i] = 0;
         }
       }
     }
@@ -69,39 +72,40 @@ __device__ __forceinline__ void multiply_groups_ahead(
   unpack(0);
 #pragma unroll 1
   for (std::int32_t first_tile = 0; first_tile < p.k_tiles; first_tile += T::kStepTiles) {
-    const std::uint32_t data = ring.data + position.stage * T::kStageBytes;
+    const std::uint64_t box = box_descriptor(ring.data + position.stage * T::kStageBytes);
     const std::uint32_t empty = ring.empty + 8 * position.stage;
-    const auto box = static_cast<std::uint32_t>(box_descriptor(data));
-    RowScales<T> before{};  // the scales of the slot before
+    RowScales<T> before{};  // the scales of the unit before
 #pragma unroll
-    for (int slot = 0; slot < kSlots; ++slot) {
-      const int tile = slot / kSegments;
-      const int first = slot % kSegments * kSegmentSteps;
+    for (int unit = 0; unit < kUnits; ++unit) {
+      const int piece = unit % T::kPieces;
+      const int segment = unit / T::kPieces % kSegments;
+      const int tile = unit / kTileUnits;
       pin_operand(set[tile % 2][0]);
       pin_operand(set[tile % 2][1]);
       ptx::wgmma_fence();
 #pragma unroll
-      for (int k = first; k < first + kSegmentSteps; ++k) {
-        Operand::template Wgmma<T::kTokens>::multiply(sums[slot % 2][0], set[tile % 2][k / 2][k % 2],
-                                                      step_descriptor(box, tile * T::kTokenBytes, k),
-                                                      k == first ? 0 : 1);
+      for (int k = segment * kSegmentSteps; k < (segment + 1) * kSegmentSteps; ++k) {
+        Operand::template Wgmma<T::kPieceTokens>::multiply(
+            sums[unit % 2], set[tile % 2][k / 2][k % 2],
+            step_descriptor(box, tile * T::kTokenBytes + piece * T::kPieceTokens * kBoxRowBytes, k),
+            k % kSegmentSteps == 0 ? 0 : 1);
       }
       ptx::wgmma_commit();
-      if (slot > 0) {
+      if (unit > 0) {
         ptx::wgmma_wait<1>();
-        pin_sums(sums[1 - slot % 2][0]);
+        pin_sums(sums[1 - unit % 2]);
       }
       const RowScales<T> of = before;
-      before = scales[tile % 2][slot % kSegments];
+      before = scales[tile % 2][segment];
       // Both words and scales of the tile before are used up, but for `of`.
-      const bool load_next = slot % kSegments == 0 && tile + 1 < T::kStepTiles;
-      if (load_next) {
+      const bool has_next = tile + 1 < T::kStepTiles;
+      if (has_next && unit % kTileUnits == 0) {
         load(tile + 1);
       }
-      if (slot > 0) {
-        finish(sums[1 - slot % 2], of);
+      if (unit > 0) {
+        finish(unit - 1, of);
       }
-      if (load_next) {
+      if (has_next && unit % kTileUnits == kTileUnits - 1) {
         unpack(tile + 1);
       }
     }
@@ -116,9 +120,9 @@ __device__ __forceinline__ void multiply_groups_ahead(
     unpack(0);
     // Across the end of the loop ptxas knows no sums that are complete (C7514): all of them are, here.
     ptx::wgmma_wait<0>();
-    pin_sums(sums[1][0]);
+    pin_sums(sums[(kUnits - 1) % 2]);
     give_back(empty, thread);
-    finish(sums[1], before);
+    finish(kUnits - 1, before);
   }
   position.advance(ring.stages);
   total.move_to(result);

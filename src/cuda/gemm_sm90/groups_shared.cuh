@@ -82,7 +82,6 @@ __device__ __forceinline__ void multiply_groups_of_share(
   float kept[kSegments][kHalf] = {};  // floats: ptxas would leave plain copies in wgmma's registers (C7511)
   float acc[kHalf] = {};
   Factors factors[2 * kSegments] = {};  // of the pair of tiles before, those of no segment 0
-  std::int32_t segments_left = p.groups.segments;
   std::uint32_t set[2][2][2][4];
   typename Operand::Words words;
   RingPosition ahead = position;  // of the words that are loaded next
@@ -133,8 +132,8 @@ __device__ __forceinline__ void multiply_groups_of_share(
   for (std::int32_t first_tile = 0; first_tile < p.k_tiles; first_tile += T::kStepTiles) {
     const std::uint32_t empty = ring.empty + 8 * position.stage;
     const std::uint32_t stage_scales = scales_at + position.stage * GroupRing<T>::kStageBytes;
-    const auto box = static_cast<std::uint32_t>(
-        box_descriptor(ring.data + position.stage * T::kStageBytes + kShare * T::kTokenBytes));
+    const std::uint64_t box =
+        box_descriptor(ring.data + position.stage * T::kStageBytes + kShare * T::kTokenBytes);
     position.advance(ring.stages);
 #pragma unroll
     for (int pair = 0; pair < 2; ++pair) {
@@ -155,9 +154,8 @@ __device__ __forceinline__ void multiply_groups_of_share(
       for (int at = 0; at < 2 * kSegments; ++at) {
         RowScales<T> scales;
         scales.load(stage_scales + (2 * pair * kSegments + at) * slot_bytes, slot_bytes);
-        factors[at] = GroupSums<T>::factors(scales, segments_left > at);
+        factors[at] = GroupSums<T>::factors(scales);
       }
-      segments_left -= 2 * kSegments;
       ptx::wgmma_wait<0>();
 #pragma unroll
       for (int segment = 0; segment < kSegments; ++segment) {
@@ -177,7 +175,7 @@ __device__ __forceinline__ void multiply_groups_of_share(
   std::int32_t half[kHalf];
 #pragma unroll
   for (int i = 0; i < kHalf; ++i) {
-    half[i] = static_cast<std::int32_t>(__float_as_uint(acc[i]));
+    half[i] = static_cast<std::int32_t>(__float_as_uint(__fmul_rn(acc[i], kWeightFactor)));
   }
   if (kShare == 1) {
     HandOver<T>::write(end, thread, half);

@@ -37,10 +37,11 @@ inline constexpr int kSharedAlignment = 1024;  // of a swizzled box
 /// Dynamic shared memory that a block may ask for on compute capability 9.0.
 inline constexpr int kSharedBytes = 227 * 1024;
 
-/// kRowBlocks: blocks of 64 rows per consumer warpgroup. kTokens: wgmma's N. kStepTiles: 128-input tiles per
-/// stage. kWarpgroups: of consumers, along the rows. kShares: warpgroups that have the same rows and share k.
+/// kRowBlocks: blocks of 64 rows per consumer warpgroup. kStepTiles: 128-input tiles per stage. kWarpgroups: of
+/// consumers, along the rows. kShares: warpgroups that have the same rows and share k. kPieces: of the tokens, multiplied
+/// one after another with the same A registers (groups_ahead.cuh).
 template <int kRowBlocks_, int kTokens_, int kStepTiles_, class Operand_ = Int8Operand, int kWarpgroups_ = 2,
-          int kShares_ = 1>
+          int kShares_ = 1, int kPieces_ = 1>
 struct Tile {
   using Operand = Operand_;
   static constexpr int kWarpgroups = kWarpgroups_;
@@ -50,17 +51,21 @@ struct Tile {
   static constexpr int kTileBytes = Operand::kTileBytes;
   static constexpr int kRowBlocks = kRowBlocks_;
   static constexpr int kTokens = kTokens_;
+  static constexpr int kPieces = kPieces_;
+  static constexpr int kPieceTokens = kTokens / kPieces;  // wgmma's N
   static constexpr int kStepTiles = kStepTiles_;
   static constexpr int kBlocks = kWarpgroups * kRowBlocks;
   static constexpr int kRows = kBlocks * kTileRows;
   static constexpr int kOctets = kTokens / 8;
-  static constexpr int kAccumulators = kTokens / 2;           // per thread and row block
-  static constexpr int kTokenBytes = kTokens * kBoxRowBytes;  // of one box
+  static constexpr int kAccumulators = kTokens / 2;            // per thread and row block
+  static constexpr int kPieceAccumulators = kPieceTokens / 2;  // of them, one wgmma's
+  static constexpr int kTokenBytes = kTokens * kBoxRowBytes;   // of one box
   static constexpr int kStepTokenBytes = kStepTiles * kTokenBytes;
   static constexpr int kStepWeightBytes = kBlocks * kStepTiles * kTileBytes;
   static constexpr int kStageBytes = kStepTokenBytes + kStepWeightBytes;
 
-  static_assert(kTokens % 16 == 0 && kTokens <= 256, "a token tile is a multiple of 16 that wgmma has");
+  static_assert(kPieceTokens % 16 == 0 && kTokens == kPieces * kPieceTokens && kTokens <= 256,
+                "a piece is a multiple of 16 that wgmma has, a tile no more than a box of TMA");
   static_assert(kTokenBytes % kSharedAlignment == 0 && kStageBytes % kSharedAlignment == 0,
                 "every box starts on the swizzle's 1024 bytes");
 };
@@ -144,21 +149,22 @@ __device__ __forceinline__ void produce_weights(const Ring& ring, RingPosition& 
   }
 }
 
+/// Bits of an address of shared memory. Masked with them ptxas knows that sums with a descriptor do not carry: one
+/// instruction for each in place of three.
+inline constexpr std::uint32_t kSharedWindow = 0x3ffff;
+
 /// wgmma's descriptor of a box at `address`: K-major rows of 128 bytes, 128-byte swizzle, 1024 bytes from 8
 /// rows to the next 8. A k-step further on is 32 bytes, + 2 in its unit of 16.
 __device__ __forceinline__ std::uint64_t box_descriptor(std::uint32_t address) {
   constexpr std::uint64_t kSwizzle128 = std::uint64_t{1} << 62U;
   constexpr std::uint64_t kEightRows = std::uint64_t{1024 >> 4} << 32U;
   constexpr std::uint64_t kUnusedWithSwizzle = std::uint64_t{1} << 16U;
-  return kSwizzle128 | kEightRows | kUnusedWithSwizzle | (address >> 4U);
+  return kSwizzle128 | kEightRows | kUnusedWithSwizzle | ((address & kSharedWindow) >> 4U);
 }
 inline constexpr std::uint64_t kDescriptorPerStep = 2;
-/// That of k-step `k` in a box `bytes` behind the one whose descriptor has the lower half `box`. The upper half of all
-/// descriptors is one constant: a 64-bit sum would take four instructions more.
-__device__ __forceinline__ std::uint64_t step_descriptor(std::uint32_t box, int bytes, int k) {
-  const std::uint32_t low = box + static_cast<std::uint32_t>(bytes / 16) +
-                            static_cast<std::uint32_t>(k) * static_cast<std::uint32_t>(kDescriptorPerStep);
-  return (box_descriptor(0) & ~std::uint64_t{0xffffffffU}) | low;
+/// That of k-step `k` in a box `bytes` behind the one of `box`.
+__device__ __forceinline__ std::uint64_t step_descriptor(std::uint64_t box, int bytes, int k) {
+  return box + static_cast<std::uint64_t>(bytes / 16) + static_cast<std::uint64_t>(k) * kDescriptorPerStep;
 }
 
 /// acc = the operand's factor * the sum over `steps` ring steps; a consumer warpgroup. `thread` 0..127 in it,

@@ -81,8 +81,7 @@ constexpr double estimated_group_clocks(const GemmSm90Tile& tile, std::int64_t t
   const std::int64_t waves = (tiles + multiprocessors - 1) / multiprocessors;
   const std::int64_t k_tiles = (in_features + 127) / 128;
   // Of 128 inputs: what a tile costs whatever its width, and each token's multiplication and additions.
-  const double step =
-      tile.rows == 64 ? 120 + 4.0 * tile.tokens : 180 + 5.0 * tile.tokens + (tile.tokens > 96 ? 60 : 0);
+  const double step = tile.rows == 64 ? 105 + 3.6 * tile.tokens : 130 + 5.0 * tile.tokens;
   const double start = 2900;  // the first bytes
   const double outputs = 1050;
   return start + static_cast<double>(waves) * (static_cast<double>(k_tiles) * step + outputs);
