@@ -71,6 +71,8 @@ class ProcessGroup {
   void all_gather(torch::Tensor all, torch::Tensor part) const;
   /// part [n] = sum over the processes of their all[rank() * n, (rank() + 1) * n).
   void reduce_scatter(torch::Tensor part, torch::Tensor all) const;
+  /// The same while the caller goes on, until it calls what is returned. Neither tensor is touched until then.
+  [[nodiscard]] std::function<void()> begin_reduce_scatter(torch::Tensor part, torch::Tensor all) const;
   /// The text of rank 0.
   std::string broadcast(const std::string& text) const;
   /// Returns when all processes have called it.
@@ -170,6 +172,8 @@ class DataParallel {
 };
 
 struct ShardedOptimizerOptions {
+  /// Gradients are reduced in buckets of at least so many bytes: one is under way while the next is filled.
+  TORCH_ARG(std::int64_t, bucket_bytes) = std::int64_t{25} << 20;
   /// As in DataParallelOptions; the optimizer gets float32.
   TORCH_ARG(torch::ScalarType, gradient_type) = torch::kFloat;
 };

@@ -68,15 +68,21 @@ void check_agreement(c10d::Store& store, const Environment& environment) {
   }
 }
 
-template <typename Collective>
-void run(const ProcessGroup& group, const char* name, const Collective& collective) {
+/// Calls `part` of a collective; its exceptions name the process.
+template <typename Part>
+auto guarded(const ProcessGroup& group, const char* name, const Part& part) {
   try {
-    collective()->wait();
+    return part();
   } catch (const std::exception& error) {
     throw Error(who(group.rank(), group.size()) + ": " + name +
                 " failed: another process has ended, or has not answered for " + seconds(group.timeout()) +
                 " (" + reason(error) + ")");
   }
+}
+
+template <typename Collective>
+void run(const ProcessGroup& group, const char* name, const Collective& collective) {
+  guarded(group, name, [&] { collective()->wait(); });
 }
 
 }  // namespace
@@ -154,6 +160,15 @@ void ProcessGroup::all_gather(torch::Tensor all, torch::Tensor part) const {
 
 void ProcessGroup::reduce_scatter(torch::Tensor part, torch::Tensor all) const {
   run(*this, "reduce_scatter", [&] { return impl_->group->_reduce_scatter_base(part, all); });
+}
+
+std::function<void()> ProcessGroup::begin_reduce_scatter(torch::Tensor part, torch::Tensor all) const {
+  constexpr const char* kName = "reduce_scatter";
+  const auto work = guarded(*this, kName, [&] { return impl_->group->_reduce_scatter_base(part, all); });
+  // The tensors live as long as what is returned.
+  return [group = *this, work, part = std::move(part), all = std::move(all)] {
+    guarded(group, kName, [&] { work->wait(); });
+  };
 }
 
 std::string ProcessGroup::broadcast(const std::string& text) const {

@@ -3,7 +3,8 @@
 // ZeRO-1. With P processes, a parameter of R rows is cut into P blocks of ceil(R / P) rows; rows that are
 // missing from the last are zeros, so that all processes have the same shapes.
 //
-//   gradients    flat [P, elements of all blocks] -> reduce_scatter -> [elements], the gradients of the shard
+//   gradients    in buckets of blocks: flat [P, elements] -> reduce_scatter -> [elements], those of the shard; one
+//                bucket's sums are under way while the next bucket is filled
 //   update       by the optimizer that the factory made
 //   scale        per tensor: sum of |w| of each layer's block, fp64 -> all_gather -> beta. The fp64 sum of fp32
 //                row sums is exact (they would have to differ by 2^16 to round), so its order does not matter
@@ -84,10 +85,11 @@ const Tensor& find(const std::map<std::string, Tensor>& state, const std::string
 }  // namespace
 
 struct ShardedOptimizer::Impl {
-  Impl(ProcessGroup processes, torch::ScalarType type) : group(std::move(processes)), gradient_type(type) {}
+  Impl(ProcessGroup processes, const ShardedOptimizerOptions& of)
+      : group(std::move(processes)), options(of) {}
 
   ProcessGroup group;
-  torch::ScalarType gradient_type;  // in which gradients are summed
+  ShardedOptimizerOptions options;
   std::vector<Block> blocks;
   std::int64_t gradients = 0;  // elements of all blocks of a process
   std::unique_ptr<torch::optim::Optimizer> optimizer;
@@ -135,26 +137,46 @@ void ShardedOptimizer::Impl::clear_gradients() {
 
 void ShardedOptimizer::Impl::reduce_gradients() {
   const int processes = group.size();
-  Tensor all = torch::empty({processes, gradients}, torch::dtype(gradient_type).device(group.device()));
-  Tensor sums = torch::empty({gradients}, all.options());
-  Tensor mine =
-      gradient_type == torch::kFloat ? sums : torch::empty({gradients}, sums.options().dtype(torch::kFloat));
-  for (Block& block : blocks) {
-    Tensor to = all.narrow(1, block.first_gradient, block.elements());
-    const Tensor gradient = block.parameter.grad();
-    if (gradient.defined()) {
-      to.copy_(block.with_padding(gradient, processes).reshape({processes, -1}));
-    } else {
-      to.zero_();
+  const auto type = torch::dtype(options.gradient_type()).device(group.device());
+  const Tensor mine = torch::empty({gradients}, type.dtype(torch::kFloat));
+  struct Bucket {
+    Tensor mine;  // float32
+    Tensor sums;  // `mine`, or of the gradients' type
+    std::function<void()> finish;
+  };
+  std::vector<Bucket> buckets;
+  for (auto first = blocks.begin(); first != blocks.end();) {
+    std::int64_t elements = 0;
+    auto last = first;
+    const auto bytes = static_cast<std::int64_t>(type.dtype().itemsize()) * processes;  // of an element
+    while (last != blocks.end() && elements * bytes < options.bucket_bytes()) {
+      elements += last++->elements();
     }
-    block.shard.mutable_grad() =
-        mine.narrow(0, block.first_gradient, block.elements()).view(block.shard.sizes());
+    const Tensor all = torch::empty({processes, elements}, type);
+    for (auto block = first; block != last; ++block) {
+      Tensor to = all.narrow(1, block->first_gradient - first->first_gradient, block->elements());
+      const Tensor gradient = block->parameter.grad();
+      if (gradient.defined()) {
+        to.copy_(block->with_padding(gradient, processes).reshape({processes, -1}));
+      } else {
+        to.zero_();
+      }
+      block->shard.mutable_grad() =
+          mine.narrow(0, block->first_gradient, block->elements()).view(block->shard.sizes());
+    }
+    Bucket bucket{.mine = mine.narrow(0, first->first_gradient, elements), .sums = {}, .finish = {}};
+    bucket.sums = type.dtype() == torch::kFloat ? bucket.mine : torch::empty({elements}, type);
+    // Gloo wants as many dimensions as the result has.
+    bucket.finish = group.begin_reduce_scatter(bucket.sums, all.view({-1}));
+    buckets.push_back(std::move(bucket));
+    first = last;
   }
-  group.reduce_scatter(sums, all.view({-1}));  // Gloo wants as many dimensions as the result has
-  if (gradient_type != torch::kFloat) {
-    mine.copy_(sums);
+  // A tensor, not a number: with it the sums become float32 before they are divided, in one pass.
+  const Tensor divisor = torch::full({1}, processes, mine.options());
+  for (Bucket& bucket : buckets) {
+    bucket.finish();
+    torch::div_out(bucket.mine, bucket.sums, divisor);
   }
-  mine.div_(processes);
 }
 
 Tensor ShardedOptimizer::Impl::tensor_scales(const std::vector<const Block*>& layers) {
@@ -254,9 +276,11 @@ Tensor ShardedOptimizer::Impl::gather_block(const Block& block, const Tensor& pa
 
 ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup& group,
                                    const Factory& factory, const ShardedOptimizerOptions& options)
-    : impl_(std::make_unique<Impl>(group, options.gradient_type())) {
+    : impl_(std::make_unique<Impl>(group, options)) {
   const torch::NoGradGuard no_grad;
   check_gradient_type("trit::distributed::ShardedOptimizer", options.gradient_type());
+  TORCH_CHECK(options.bucket_bytes() >= 1,
+              "trit::distributed::ShardedOptimizer: wanted bucket_bytes >= 1, found ", options.bucket_bytes());
   broadcast_module(module, group);
   std::map<const void*, std::shared_ptr<nn::BitLinearImpl>> layers;
   for (const auto& part : module.modules()) {

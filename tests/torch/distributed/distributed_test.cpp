@@ -269,7 +269,7 @@ void worker_bfloat16(const fs::path& folder) {
       [](const ShardedOptimizer::Shard& shard) {
         return std::make_unique<torch::optim::SGD>(shard.values(), torch::optim::SGDOptions(1));
       },
-      distributed::ShardedOptimizerOptions().gradient_type(torch::kBFloat16));
+      distributed::ShardedOptimizerOptions().gradient_type(torch::kBFloat16).bucket_bytes(1));
   backward(other, 0, group.rank(), group.size());
   optimizer.step();
   optimizer.gather_weights();
