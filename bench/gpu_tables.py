@@ -42,13 +42,18 @@ def ratios(data: dict) -> str:
             table(["M", "bf16 / trit", "bf16 / trit, programmatic", "best of bf16, int8, fp8 / trit", "best / trit, programmatic"], lines))
 
 
-def humming(data: dict) -> str:
-    found = data["humming"]
+def humming_ratios(found: dict) -> str:
     shapes = ", ".join(dict.fromkeys(shape_text(shape_of(r)) for r in found["results"]))
     lines = [[f"{m['tokens']:,}"] + [f"{m[name]:.2f} ({m['least_' + name]:.2f})" for name in ("ratio_to_trit", "ratio_to_trit_programmatic")]
              for m in found["means"]]
-    return (f"Time of humming-kernels {found['humming_kernels']} / time of trit, the same weights and int8 activations: geometric mean over "
-            f"{shapes} and, in brackets, the smallest ratio.\n\n" + table(["M", "humming / trit", "humming / trit, programmatic"], lines))
+    scales = f"a float16 scale for {found['group']} inputs" if found.get("group") else "one weight scale"
+    return (f"Time of humming-kernels {found['humming_kernels']} / time of trit, the same weights and int8 activations, {scales}: geometric "
+            f"mean over {shapes} and, in brackets, the smallest ratio.\n\n" +
+            table(["M", "humming / trit", "humming / trit, programmatic"], lines))
+
+
+def humming(data: dict) -> str:
+    return "\n\n".join(humming_ratios(data[name]) for name in ("humming", "humming_groups") if name in data or name == "humming")
 
 
 def products(data: dict) -> str:
