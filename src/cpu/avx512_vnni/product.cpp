@@ -15,15 +15,6 @@
 #include "cpu/cpu_features.h"
 
 namespace trit::avx512_vnni {
-namespace {
-
-/// One token from memory, two Zen 4 cores, microseconds with prefetches into L2 and into L1: 4096 x 4096 192
-/// to 203 and 152 to 164, 14336 x 4096 698 to 778 and 614 to 665. With two tokens, and for 1.6-bit panels
-/// with one, L1 takes 6 to 8 % longer there; on Sapphire Rapids it does so for one token as well.
-constexpr PrefetchTo kOneTokenPrefetchOnAmd = PrefetchTo::l1;
-
-}  // namespace
-
 void product_tile_on(CpuVendor vendor, const ProductTile& args) {
   using InRegisters = TwoBit<MasksInRegisters<>>;
   using OneTokenOnAmd = TwoBit<MasksInRegisters<kOneTokenPrefetchOnAmd>>;

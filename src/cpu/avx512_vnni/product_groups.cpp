@@ -18,6 +18,7 @@
 #include "cpu/avx512_vnni/epilogue.h"
 #include "cpu/avx512_vnni/tile.h"
 #include "cpu/avx512_vnni/two_bit.h"
+#include "cpu/cpu_features.h"
 
 namespace trit::avx512_vnni {
 namespace {
@@ -109,10 +110,13 @@ class SumOfGroups {
 template <typename Ending>
 void tile_with(const GroupTile& args) {
   using InRegisters = TwoBit<MasksInRegisters<>>;
+  using OneTokenOnAmd = TwoBit<MasksInRegisters<kOneTokenPrefetchOnAmd>>;
   const Ending ending(args);
   switch (args.tile.tokens) {
     case 1:
-      return tile<InRegisters, 2>(args.tile, ending, std::make_index_sequence<1>{});
+      return cpu_vendor() == CpuVendor::amd
+                 ? tile<OneTokenOnAmd, 4>(args.tile, ending, std::make_index_sequence<1>{})
+                 : tile<InRegisters, 2>(args.tile, ending, std::make_index_sequence<1>{});
     case 2:
       return tile<InRegisters, 1>(args.tile, ending, std::make_index_sequence<2>{});
     case 3:
