@@ -264,6 +264,37 @@ TEST(ProductTileTest, IsTheSameOnEveryVendor) {
         wanted = wanted.empty() ? acc : wanted;
         ASSERT_EQ(acc, wanted) << "k = " << k << ", tokens = " << tokens;
       }
+      // The same codes in groups of 32 inputs, row r of group g with the scale r + 64 g.
+      std::vector<float> scales(static_cast<std::size_t>((k + 31) / 32 * 64));
+      std::iota(scales.begin(), scales.end(), 0.0F);
+      const GroupKernel& kernel = avx512_vnni::kGroupKernel;
+      const std::int64_t stride = (k + 31) / 32 * kernel.offset_count;
+      std::vector<std::int32_t> offsets(static_cast<std::size_t>(stride * tokens));
+      for (std::int64_t token = 0; token < tokens; ++token) {
+        kernel.offsets(q.data() + token * k, k, 32, offsets.data() + token * stride);
+      }
+      std::vector<float> wanted_sums;
+      for (const CpuVendor vendor : {CpuVendor::other, CpuVendor::intel, CpuVendor::amd}) {
+        std::vector<float> sums(static_cast<std::size_t>(tokens * 64));
+        avx512_vnni::group_tile_on(vendor,
+                                   {.tile = {.panel = panel.data(),
+                                             .q = q.data(),
+                                             .q_stride = k,
+                                             .k = k,
+                                             .tokens = tokens,
+                                             .q_sum = nullptr,
+                                             .acc = nullptr},
+                                    .group = 32,
+                                    .offsets = offsets.data(),
+                                    .offsets_stride = stride,
+                                    .weight_scale = {.values = scales.data(), .type = DataType::float32},
+                                    .scale_prefetch_distance = 0,
+                                    .token_scale = nullptr,
+                                    .token_scale_stride = 0,
+                                    .sums = sums.data()});
+        wanted_sums = wanted_sums.empty() ? sums : wanted_sums;
+        ASSERT_EQ(sums, wanted_sums) << "groups, k = " << k << ", tokens = " << tokens;
+      }
     }
   }
 }

@@ -23,6 +23,8 @@ void epilogue_row(const EpilogueRow& args);
 void group_row(const GroupRow& args, std::int64_t panel_rows);
 /// Of 2-bit panels.
 extern const GroupKernel kGroupKernel;
+/// Its tile, as product_tile_on.
+void group_tile_on(CpuVendor vendor, const GroupTile& args);
 void norm_quant_row(const NormQuantRow& args);
 void walsh_hadamard_row(float* x, std::int64_t in_features, std::int64_t block);
 float abs_sum_row(const float* w, std::int64_t in_features);

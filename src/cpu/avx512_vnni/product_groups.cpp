@@ -108,13 +108,13 @@ class SumOfGroups {
 };
 
 template <typename Ending>
-void tile_with(const GroupTile& args) {
+void tile_with(CpuVendor vendor, const GroupTile& args) {
   using InRegisters = TwoBit<MasksInRegisters<>>;
   using OneTokenOnAmd = TwoBit<MasksInRegisters<kOneTokenPrefetchOnAmd>>;
   const Ending ending(args);
   switch (args.tile.tokens) {
     case 1:
-      return cpu_vendor() == CpuVendor::amd
+      return vendor == CpuVendor::amd
                  ? tile<OneTokenOnAmd, 4>(args.tile, ending, std::make_index_sequence<1>{})
                  : tile<InRegisters, 2>(args.tile, ending, std::make_index_sequence<1>{});
     case 2:
@@ -130,15 +130,7 @@ void tile_with(const GroupTile& args) {
   }
 }
 
-void group_tile(const GroupTile& args) {
-  const bool token_scales = args.token_scale != nullptr;
-  if (args.weight_scale.type == DataType::float16) {
-    return token_scales ? tile_with<SumOfGroups<std::uint16_t, true>>(args)
-                        : tile_with<SumOfGroups<std::uint16_t, false>>(args);
-  }
-  return token_scales ? tile_with<SumOfGroups<float, true>>(args)
-                      : tile_with<SumOfGroups<float, false>>(args);
-}
+void group_tile(const GroupTile& args) { group_tile_on(cpu_vendor(), args); }
 
 /// Minus the sum of a group's q, times 1, 4, 16 and their sum with 64.
 void group_offsets(const std::int8_t* q, std::int64_t k, std::int64_t group, std::int32_t* offsets) {
@@ -158,6 +150,16 @@ void group_offsets(const std::int8_t* q, std::int64_t k, std::int64_t group, std
 }
 
 }  // namespace
+
+void group_tile_on(CpuVendor vendor, const GroupTile& args) {
+  const bool token_scales = args.token_scale != nullptr;
+  if (args.weight_scale.type == DataType::float16) {
+    return token_scales ? tile_with<SumOfGroups<std::uint16_t, true>>(vendor, args)
+                        : tile_with<SumOfGroups<std::uint16_t, false>>(vendor, args);
+  }
+  return token_scales ? tile_with<SumOfGroups<float, true>>(vendor, args)
+                      : tile_with<SumOfGroups<float, false>>(vendor, args);
+}
 
 constinit const GroupKernel kGroupKernel = {
     .offset_count = 4,
