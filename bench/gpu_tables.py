@@ -46,7 +46,7 @@ def humming_ratios(found: dict) -> str:
     shapes = ", ".join(dict.fromkeys(shape_text(shape_of(r)) for r in found["results"]))
     lines = [[f"{m['tokens']:,}"] + [f"{m[name]:.2f} ({m['least_' + name]:.2f})" for name in ("ratio_to_trit", "ratio_to_trit_programmatic")]
              for m in found["means"]]
-    scales = f"a float16 scale for {found['group']} inputs" if found.get("group") else "one weight scale"
+    scales = f"a float16 scale for each {found['group']} inputs" if found.get("group") else "one weight scale"
     return (f"Time of humming-kernels {found['humming_kernels']} / time of trit, the same weights and int8 activations, {scales}: geometric "
             f"mean over {shapes} and, in brackets, the smallest ratio.\n\n" +
             table(["M", "humming / trit", "humming / trit, programmatic"], lines))

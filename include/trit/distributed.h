@@ -71,7 +71,8 @@ class ProcessGroup {
   void all_gather(torch::Tensor all, torch::Tensor part) const;
   /// part [n] = sum over the processes of their all[rank() * n, (rank() + 1) * n).
   void reduce_scatter(torch::Tensor part, torch::Tensor all) const;
-  /// The same while the caller goes on, until it calls what is returned. Neither tensor is touched until then.
+  /// Begins reduce_scatter and returns. The sums are in `part` after a call of what is returned, on a GPU for what is
+  /// queued on the current stream after it. Call it once, and touch neither tensor before. Both calls throw.
   [[nodiscard]] std::function<void()> begin_reduce_scatter(torch::Tensor part, torch::Tensor all) const;
   /// The text of rank 0.
   std::string broadcast(const std::string& text) const;
@@ -172,7 +173,8 @@ class DataParallel {
 };
 
 struct ShardedOptimizerOptions {
-  /// Gradients are reduced in buckets of at least so many bytes: one is under way while the next is filled.
+  /// Gradients are summed in buckets of whole parameters, each of at least so many bytes over all processes' rows (the
+  /// last may be smaller): one is under way while the next is filled. The same in every process.
   TORCH_ARG(std::int64_t, bucket_bytes) = std::int64_t{25} << 20;
   /// As in DataParallelOptions; the optimizer gets float32.
   TORCH_ARG(torch::ScalarType, gradient_type) = torch::kFloat;

@@ -225,6 +225,34 @@ TEST_F(CudaGroupsTest, GemmTiles) {
   EXPECT_GE(tried, 12);
 }
 
+// Tiles that take their tokens in pieces, all of them with tokens; a last stage of the ring that K does not fill.
+TEST_F(CudaGroupsTest, GemmPieces) {
+  cuda::Device device = largest_device();
+  if (device.compute_capability != 90) {
+    GTEST_SKIP() << "no wgmma";
+  }
+  device.multiprocessors = 2;
+  int tried = 0;
+  for (int i = 0; i < rounds(4) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t m = 129 + 64 * (i % 2) + uniform(0, 31);
+    const std::int64_t k = 128 * uniform(0, 6) + 64 * uniform(1, 2);
+    Case c = random_case(m, size_near(64, 140), k, i % 4 < 2 ? 128 : 64);
+    while (c.scale_type != DataType::float16 || c.token_groups) {
+      c = random_case(m, c.n, k, c.group);
+    }
+    for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
+      const auto* const gemm = std::get_if<cuda::GemmSm90Plan>(&plan);
+      if (gemm != nullptr && gemm->tokens >= 128 && !HasFatalFailure()) {
+        SCOPED_TRACE(cuda::name_of(plan));
+        compare(c, device, plan);
+        ++tried;
+      }
+    }
+  }
+  EXPECT_GE(tried, 8);
+}
+
 // One strip a warp, with two warps that share the tokens or not; two or four strips and warps that share k.
 TEST_F(CudaGroupsTest, DecodePlans) {
   int tried = 0;

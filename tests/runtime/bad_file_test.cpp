@@ -132,6 +132,7 @@ TEST(BadFile, Nodes) {
   expect_says(node(1, "padding", 4096), {"node 1 (conv2d \"conv1\")", "[4, 8198, 8198]", "268435456"});
   expect_says(without(1, "name"), {"node 1 (conv2d): no \"name\""});
   expect_says(node(1, "name", ""), {"\"name\" has 0 bytes"});
+  expect_says(node(6, "norm", "rms"), {"node 6 (linear \"head\")", "unknown key \"norm\""});
   expect_says(node(6, "name", "conv1"), {"node 6 (linear \"conv1\")", "node 1 has the same name"});
   expect_says(without(2, "inputs"), {"node 2 (relu): no \"inputs\""});
   expect_says(node(2, "inputs", {2}), {"node 2 (relu)", "one is 2, wanted an integer from 0 to 1"});

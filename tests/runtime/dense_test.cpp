@@ -247,8 +247,6 @@ TEST(Dense, ValuesThatAreNotFinite) {
   }
 }
 
-#if defined(__x86_64__)
-/// A thread that flushes denormals starts OpenMP threads that do so too.
 /// A ReLU behind a linear layer, which the libraries fuse, is the ReLU of what the layer alone gives.
 TEST(Dense, ReluOfALinearLayerPassesNanAndInfinity) {
   ModelFile alone({16}, 920), fused({16}, 920);  // the same weights
@@ -276,6 +274,8 @@ TEST(Dense, ReluOfALinearLayerPassesNanAndInfinity) {
   }
 }
 
+#if defined(__x86_64__)
+/// A thread that flushes denormals starts OpenMP threads that do so too.
 TEST(Dense, ACallerThatFlushesDenormalsChangesNothing) {
   ModelFile model({4, 30, 30}, 950);
   std::size_t at = model.relu(model.conv2d("a", 0, 4, 8, 3, 1, 1, false));

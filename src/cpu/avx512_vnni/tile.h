@@ -24,7 +24,7 @@ constexpr std::int64_t kLineBytes = 64;
 enum class PrefetchTo { l1, l2 };
 
 /// Loads a line and prefetches another one. Into L2: into L1 costs 2-bit panels up to 8 % of their speed from
-/// memory on Sapphire Rapids and gives base-3 ones up to 4 %; for Zen see product.cpp. A prefetch past the
+/// memory on Sapphire Rapids and gives base-3 ones up to 4 %; for Zen see kOneTokenPrefetchOnAmd. A prefetch past the
 /// last panel is harmless. One asm block, since compilers move prefetches to the front of an unrolled loop,
 /// where four in a row cost a quarter of the bandwidth.
 template <PrefetchTo kTo = PrefetchTo::l2>

@@ -12,7 +12,7 @@
 namespace trit::cuda {
 
 /// int8 with group scales. kSegments: segments of a tile of 128 inputs (groups.h). kGeneral: scales of float32,
-/// and of tokens and groups; otherwise float16, which times 1/64, the weights' factor, is exact.
+/// and of tokens and groups; otherwise float16, with which the total loses the weights' factor (kWeightFactor).
 template <int kSegments_, bool kGeneral_>
 struct GroupOperand : Int8Operand {
   static constexpr bool kGrouped = true;

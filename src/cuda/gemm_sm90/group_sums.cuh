@@ -8,7 +8,8 @@
 namespace trit::cuda {
 
 /// Sums are 64 times too large, the factor of the weights. With float16 scales they are added up as they are and the
-/// total multiplied: every acc is an integer times 2^-24 and less than 2^41, so that 64 times its value, and every rounding
+/// total multiplied: with finite scales and at most kMaxGemmSm90Inputs inputs every acc is an integer times 2^-24 and less
+/// than 2^41, so that 64 times its value, and every rounding
 /// on the way, is exactly 64 times what it would be.
 inline constexpr float kWeightFactor = 1.0F / (1 << kCodeShift);
 
@@ -16,7 +17,6 @@ inline constexpr float kWeightFactor = 1.0F / (1 << kCodeShift);
 template <class T>
 class GroupSums {
   using Operand = typename T::Operand;
-  static constexpr float kFactor = kWeightFactor;
   static_assert(T::kRowBlocks == 1);
   static_assert(T::kPieces == 1 || !Operand::kGeneral, "the scales of tokens are those of one piece");
 
@@ -60,14 +60,15 @@ class GroupSums {
   /// Adds the sums of a group, of a piece of the tokens.
   __device__ __forceinline__ void add(const std::int32_t (&sums)[T::kPieceAccumulators], int piece,
                                       const Factors& factors) {
-    const float* token_scale = token_scales_ + g_ % 2 * T::kTokens;
+    const float* token_scale = nullptr;
     if constexpr (Operand::kGeneral) {
+      float* const of_group = token_scales_ + g_ % 2 * T::kTokens;
       if (thread_ < T::kTokens) {
-        token_scales_[g_ % 2 * T::kTokens + thread_] = next_token_;
+        of_group[thread_] = next_token_;
       }
-      next_token_ = load_token(g_ + 1);
+      next_token_ = load_token(++g_);
       ptx::named_barrier(1 + warpgroup_, 128);
-      token_scale += 2 * (thread_ % 4);
+      token_scale = of_group + 2 * (thread_ % 4);
     }
 #pragma unroll
     for (int i = 0; i < T::kPieceAccumulators; ++i) {
@@ -75,19 +76,18 @@ class GroupSums {
       float& to = acc_[piece * T::kPieceAccumulators + i];
       if constexpr (Operand::kGeneral) {
         const float w = __fmul_rn(factors.of[i / 2 % 2], token_scale[i / 4 * 8 + i % 2]);
-        to = __fmaf_rn(__fmul_rn(sum, kFactor), w, to);
+        to = __fmaf_rn(__fmul_rn(sum, kWeightFactor), w, to);
       } else {
         to = __fmaf_rn(sum, factors.of[i / 2 % 2], to);
       }
     }
-    ++g_;
   }
 
   /// Bits of float32.
   __device__ __forceinline__ void move_to(std::int32_t (&result)[T::kRowBlocks][T::kAccumulators]) const {
 #pragma unroll
     for (int i = 0; i < T::kAccumulators; ++i) {
-      const float acc = Operand::kGeneral ? acc_[i] : __fmul_rn(acc_[i], kFactor);
+      const float acc = Operand::kGeneral ? acc_[i] : __fmul_rn(acc_[i], kWeightFactor);
       result[0][i] = static_cast<std::int32_t>(__float_as_uint(acc));
     }
   }

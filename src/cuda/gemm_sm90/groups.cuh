@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 //
 // The main loops of the persistent Hopper GEMM with group scales: the int32 sums of a group become
-// acc = fma((float)isum, w, acc) in fp32 registers, group after group. Sums and acc take twice the registers of a tile
-// without groups, so a warpgroup has one row block.
+// acc = fma((float)isum, w, acc) in fp32 registers, group after group. A warpgroup has one row block,
+// since int32 sums lie beside fp32 totals; wide tiles hold int32 sums of two pieces of the tokens only.
 //
-// Adding up takes as many instructions as wgmma takes clocks, and wgmma, whose accumulators are in registers, slows other
-// instructions down. So its wgmma of the next group are under way while a warpgroup adds one up:
+// Adding up takes half as many instructions as wgmma takes clocks, and wgmma, whose accumulators are in registers, takes
+// half of the issue slots. So the wgmma of the next group, or of the next piece of the tokens, are under way while a
+// warpgroup adds one up:
 //
 //   128 rows   two warpgroups, each with two sets of sums (groups_ahead.cuh)
 //    64 rows   two that share k (groups_shared.cuh), or one with two sets of sums

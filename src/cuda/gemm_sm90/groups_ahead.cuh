@@ -2,10 +2,10 @@
 //
 // The main loop with group scales in which a warpgroup has two sets of int32 sums: while one is added up, the other one's
 // wgmma are under way. What a set takes is a *unit*: a segment of a piece of the tokens. The pieces of a tile share its
-// unpacked weights; fp32 totals are kept of all of them, int32 sums of two units only.
+// unpacked weights; fp32 sums, acc, are kept of all of them, int32 sums of two units only.
 //
 //   wgmma    unit 0 -> set 0 | 1 -> set 1      | 2 -> set 0      | 3 -> set 1      |                 | 4 -> set 0 ...
-//   sums                     | set 0 to total  | set 1 to total  | set 0 to total  | set 1 to total  |
+//   sums                     | set 0 to acc    | set 1 to acc    | set 0 to acc    | set 1 to acc    |
 #pragma once
 
 #include "cuda/gemm_sm90/group_sums.cuh"

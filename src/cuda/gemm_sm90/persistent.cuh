@@ -3,14 +3,14 @@
 // GEMM for many tokens: one block per multiprocessor takes tile after tile.
 //
 //                                                                      registers a thread
-//   warps 0-3     consumers, rows of the tile's first half              232, 64 to 128 of them accumulators
+//   warps 0-3     consumers, rows of the tile's first half              232, 64 to 168 of them accumulators
 //   warps 4-7     consumers, rows of the second half                    232
 //   warp 8        one thread: tokens by TMA                             40
 //   warp 9        one thread: weights by bulk copies                    40
 //   warp 10       one thread: group scales, where there are any         40
 //   warp 11       nothing: setmaxnreg works on whole warpgroups         40
 //
-// A tile with one warpgroup of consumers (groups_ahead.cuh) has its producers in warps 4-6, and 255 registers for every
+// A tile with one warpgroup of consumers (GeneralTile, groups.cu) has its producers in warps 4-6, and 255 registers for every
 // thread.
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.

@@ -20,7 +20,7 @@ enum class GemmSm90Kernel : std::uint8_t { persistent, split };
 struct GemmSm90Tile {
   GemmSm90Kernel kernel;
   std::int32_t rows;    // output rows
-  std::int32_t tokens;  // wgmma's N
+  std::int32_t tokens;  // wgmma's N, with group scales one or more pieces of it
   bool operator==(const GemmSm90Tile&) const = default;
 };
 

@@ -149,7 +149,8 @@ void ShardedOptimizer::Impl::reduce_gradients() {
     std::int64_t elements = 0;
     auto last = first;
     const auto bytes = static_cast<std::int64_t>(type.dtype().itemsize()) * processes;  // of an element
-    while (last != blocks.end() && elements * bytes < options.bucket_bytes()) {
+    // Blocks without elements never make a bucket of their own.
+    while (last != blocks.end() && (elements * bytes < options.bucket_bytes() || last->elements() == 0)) {
       elements += last++->elements();
     }
     const Tensor all = torch::empty({processes, elements}, type);
@@ -157,7 +158,7 @@ void ShardedOptimizer::Impl::reduce_gradients() {
       Tensor to = all.narrow(1, block->first_gradient - first->first_gradient, block->elements());
       const Tensor gradient = block->parameter.grad();
       if (gradient.defined()) {
-        to.copy_(block->with_padding(gradient, processes).reshape({processes, -1}));
+        to.copy_(block->with_padding(gradient, processes).reshape({processes, block->elements()}));
       } else {
         to.zero_();
       }
@@ -280,7 +281,8 @@ ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup
   const torch::NoGradGuard no_grad;
   check_gradient_type("trit::distributed::ShardedOptimizer", options.gradient_type());
   TORCH_CHECK(options.bucket_bytes() >= 1,
-              "trit::distributed::ShardedOptimizer: wanted bucket_bytes >= 1, found ", options.bucket_bytes());
+              "trit::distributed::ShardedOptimizer: wanted bucket_bytes >= 1, found ",
+              options.bucket_bytes());
   broadcast_module(module, group);
   std::map<const void*, std::shared_ptr<nn::BitLinearImpl>> layers;
   for (const auto& part : module.modules()) {

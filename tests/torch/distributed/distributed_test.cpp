@@ -48,6 +48,8 @@ TEST_F(Distributed, Collectives) {
     EXPECT_TRUE(found.at("first").eq(7).all().item<bool>());
     EXPECT_TRUE(torch::equal(found.at("all"), torch::tensor({0, 0, 1, 1, 2, 2}, torch::kFloat)));
     EXPECT_EQ(found.at("part").item<double>(), 6.0 * rank);
+    EXPECT_EQ(found.at("one").item<double>(), 6.0 * rank);
+    EXPECT_EQ(found.at("other").item<double>(), 9.0 * rank);
   }
 }
 
@@ -112,10 +114,12 @@ TEST_F(Distributed, GradientsThatAreSummedInBfloat16) {
   const ProcessGroup group({}, torch::kCPU);
   const auto half = distributed::DataParallelOptions().gradient_type(torch::kHalf);
   EXPECT_THROW(DataParallel<Net>(net, group, half), c10::Error);
-  const auto sharded = distributed::ShardedOptimizerOptions().gradient_type(torch::kDouble);
-  EXPECT_THROW(ShardedOptimizer(
-                   *net, group, [](const auto& shard) { return adamw(shard.values()); }, sharded),
-               c10::Error);
+  for (const auto& sharded : {distributed::ShardedOptimizerOptions().gradient_type(torch::kDouble),
+                              distributed::ShardedOptimizerOptions().bucket_bytes(0)}) {
+    EXPECT_THROW(ShardedOptimizer(
+                     *net, group, [](const auto& shard) { return adamw(shard.values()); }, sharded),
+                 c10::Error);
+  }
 }
 
 TEST_F(Distributed, ShardedOptimizerGivesTheSameParameters) {

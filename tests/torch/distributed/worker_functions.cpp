@@ -35,7 +35,8 @@ void train_sharded(Net& net, ShardedOptimizer& optimizer, const ProcessGroup& gr
 }
 
 ShardedOptimizer sharded_adamw(Net& net, const ProcessGroup& group) {
-  return {*net, group, [](const ShardedOptimizer::Shard& shard) { return adamw(shard.values()); }};
+  return {*net, group, [](const ShardedOptimizer::Shard& shard) { return adamw(shard.values()); },
+          distributed::ShardedOptimizerOptions().bucket_bytes(4096)};  // several of them
 }
 
 ProcessGroup group_of_environment(std::chrono::milliseconds timeout = kShort) {
@@ -52,13 +53,20 @@ void worker_collectives(const fs::path& folder) {
   Tensor all = torch::empty({group.size() * 2});
   group.all_gather(all, torch::full({2}, rank));
   Tensor part = torch::empty({1});
-  group.reduce_scatter(part, torch::arange(group.size()).to(torch::kFloat) * (rank + 1));
+  const Tensor ranks = torch::arange(group.size()).to(torch::kFloat);
+  group.reduce_scatter(part, ranks * (rank + 1));
+  Tensor one = torch::empty({1});
+  Tensor other = torch::empty({1});
+  const auto finish_one = group.begin_reduce_scatter(one, ranks * (rank + 1));
+  const auto finish_other = group.begin_reduce_scatter(other, ranks * (rank + 2));
+  finish_one();
+  finish_other();
   const std::string text = group.broadcast(group.rank() == 0 ? "from the first" : "");
   const std::string nothing = group.broadcast(std::string());
   group.barrier();
   TORCH_CHECK(text == "from the first" && nothing.empty(), text);
   write(folder / ("rank" + std::to_string(group.rank())),
-        {{"sum", sum}, {"first", first}, {"all", all}, {"part", part}});
+        {{"sum", sum}, {"first", first}, {"all", all}, {"part", part}, {"one", one}, {"other", other}});
 }
 
 void worker_gradients(const fs::path& folder) {
