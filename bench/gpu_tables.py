@@ -53,7 +53,8 @@ def humming_ratios(found: dict) -> str:
 
 
 def humming(data: dict) -> str:
-    return "\n\n".join(humming_ratios(data[name]) for name in ("humming", "humming_groups") if name in data or name == "humming")
+    found = [data["humming"], *([data["humming_groups"]] if "humming_groups" in data else [])]
+    return "\n\n".join(map(humming_ratios, found))
 
 
 def products(data: dict) -> str:

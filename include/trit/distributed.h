@@ -71,8 +71,9 @@ class ProcessGroup {
   void all_gather(torch::Tensor all, torch::Tensor part) const;
   /// part [n] = sum over the processes of their all[rank() * n, (rank() + 1) * n).
   void reduce_scatter(torch::Tensor part, torch::Tensor all) const;
-  /// Begins reduce_scatter and returns. The sums are in `part` after a call of what is returned, on a GPU for what is
-  /// queued on the current stream after it. Call it once, and touch neither tensor before. Both calls throw.
+  /// Begins reduce_scatter and returns a function that finishes it. After a call of that, once, the sums are in `part`
+  /// (on a GPU for what is queued on the current stream from then on); before it, neither tensor may be used. Either call
+  /// may throw trit::Error.
   [[nodiscard]] std::function<void()> begin_reduce_scatter(torch::Tensor part, torch::Tensor all) const;
   /// The text of rank 0.
   std::string broadcast(const std::string& text) const;

@@ -149,6 +149,20 @@ class CudaGroupsTest : public CudaOperandsTest {
                                   : compare_as<std::uint16_t>(c, device, plan);
   }
 
+  /// Every plan of the Hopper GEMM with tiles of at least so many tokens; returns how many there are.
+  int compare_gemm_plans(const Case& c, const cuda::Device& device, std::int32_t fewest_tokens) {
+    int tried = 0;
+    for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
+      const auto* const gemm = std::get_if<cuda::GemmSm90Plan>(&plan);
+      if (gemm != nullptr && gemm->tokens >= fewest_tokens && !HasFatalFailure()) {
+        SCOPED_TRACE(cuda::name_of(plan));
+        compare(c, device, plan);
+        ++tried;
+      }
+    }
+    return tried;
+  }
+
   cuda::Device random_device() { return CudaOperandsTest::random_device(65536); }
 };
 
@@ -214,13 +228,7 @@ TEST_F(CudaGroupsTest, GemmTiles) {
     const std::int64_t k = i % 2 == 0 ? uniform(5'000, 8'000) : uniform(1, 1'500);
     const std::int64_t n = i % 3 == 0 ? size_near(64, 700) : size_near(64, 140);
     const Case c = random_case(uniform(2, 40), n, k, any_group());
-    for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
-      if (std::holds_alternative<cuda::GemmSm90Plan>(plan) && !HasFatalFailure()) {
-        SCOPED_TRACE(cuda::name_of(plan));
-        compare(c, device, plan);
-        ++tried;
-      }
-    }
+    tried += compare_gemm_plans(c, device, 0);
   }
   EXPECT_GE(tried, 12);
 }
@@ -241,14 +249,7 @@ TEST_F(CudaGroupsTest, GemmPieces) {
     while (c.scale_type != DataType::float16 || c.token_groups) {
       c = random_case(m, c.n, k, c.group);
     }
-    for (const cuda::ProductPlan& plan : cuda::possible_plans(device, c.m, c.n, c.k, c.group)) {
-      const auto* const gemm = std::get_if<cuda::GemmSm90Plan>(&plan);
-      if (gemm != nullptr && gemm->tokens >= 128 && !HasFatalFailure()) {
-        SCOPED_TRACE(cuda::name_of(plan));
-        compare(c, device, plan);
-        ++tried;
-      }
-    }
+    tried += compare_gemm_plans(c, device, 128);
   }
   EXPECT_GE(tried, 8);
 }

@@ -42,6 +42,8 @@ constexpr int strips_of(std::int64_t out_features) {
 
 /// Sums of 64 t q are shifted right by this many bits to become sums of t q.
 inline constexpr int kCodeShift = 6;
+/// The same as a factor of floats.
+inline constexpr float kWeightFactor = 1.0F / (1 << kCodeShift);
 /// Tiles along k that one int32 accumulator may add up: 2047 * 128 = 262,016 inputs.
 inline constexpr int kMaxTilesPerSum = 2047;
 static_assert(std::int64_t{kMaxTilesPerSum} * kTileInputs * 64 * 128 < (std::int64_t{1} << 31));

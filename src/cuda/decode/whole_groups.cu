@@ -108,8 +108,7 @@ __global__ __launch_bounds__(kMaxDecodeWarps * 32,
       acc.add(sums, w);
     } else if constexpr (kHalf) {
       // The weights' factor of 64 is taken into the scale, which is exact for every float16.
-      const float w[2] = {__fmul_rn(beta[0], 1.0F / (1 << kCodeShift)),
-                          __fmul_rn(beta[1], 1.0F / (1 << kCodeShift))};
+      const float w[2] = {__fmul_rn(beta[0], kWeightFactor), __fmul_rn(beta[1], kWeightFactor)};
       acc.add(sums, w);
     } else {
       float w[kTokenTiles][4];

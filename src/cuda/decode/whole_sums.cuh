@@ -74,7 +74,7 @@ struct LaneAccumulators {
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const float isum = __fsub_rn(__int_as_float(sums.of[t][i]), __int_as_float(sums.kFloatOrigin));
-        of[t][i] = __fmaf_rn(__fmul_rn(isum, 1.0F / (1 << kCodeShift)), w[t][i], of[t][i]);
+        of[t][i] = __fmaf_rn(__fmul_rn(isum, kWeightFactor), w[t][i], of[t][i]);
       }
     }
   }

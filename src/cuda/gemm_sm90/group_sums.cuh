@@ -7,13 +7,11 @@
 
 namespace trit::cuda {
 
-/// Sums are 64 times too large, the factor of the weights. With float16 scales they are added up as they are and the
-/// total multiplied: with finite scales and at most kMaxGemmSm90Inputs inputs every acc is an integer times 2^-24 and less
-/// than 2^41, so that 64 times its value, and every rounding
-/// on the way, is exactly 64 times what it would be.
-inline constexpr float kWeightFactor = 1.0F / (1 << kCodeShift);
-
 /// What a consumer thread adds up over the groups of a tile.
+///
+/// Sums are 64 times too large, the factor of the weights. With float16 scales they are added up as they are, and the total
+/// is multiplied by kWeightFactor: with finite scales and at most kMaxGemmSm90Inputs inputs every acc is an integer times
+/// 2^-24 and less than 2^41, so that 64 times its value, and every rounding on the way, is exactly 64 times what it would be.
 template <class T>
 class GroupSums {
   using Operand = typename T::Operand;

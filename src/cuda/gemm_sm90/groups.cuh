@@ -2,7 +2,7 @@
 //
 // The main loops of the persistent Hopper GEMM with group scales: the int32 sums of a group become
 // acc = fma((float)isum, w, acc) in fp32 registers, group after group. A warpgroup has one row block,
-// since int32 sums lie beside fp32 totals; wide tiles hold int32 sums of two pieces of the tokens only.
+// since int32 sums lie beside acc; wide tiles hold int32 sums of two pieces of the tokens only.
 //
 // Adding up takes half as many instructions as wgmma takes clocks, and wgmma, whose accumulators are in registers, takes
 // half of the issue slots. So the wgmma of the next group, or of the next piece of the tokens, are under way while a

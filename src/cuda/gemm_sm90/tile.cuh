@@ -208,7 +208,7 @@ __device__ __forceinline__ void multiply(const Ring& ring, RingPosition& positio
           for (int block = 0; block < T::kRowBlocks; ++block) {
             const bool may_be_first = half == 0 && k == 0;
             T::Operand::template Wgmma<T::kTokens>::multiply(acc[block], set[half][block][k],
-                                                             box + (2 * half + k) * kDescriptorPerStep,
+                                                             step_descriptor(box, 0, 2 * half + k),
                                                              may_be_first ? step + tile : 1);
           }
         }

@@ -159,7 +159,7 @@ void ProcessGroup::all_gather(torch::Tensor all, torch::Tensor part) const {
 }
 
 void ProcessGroup::reduce_scatter(torch::Tensor part, torch::Tensor all) const {
-  run(*this, "reduce_scatter", [&] { return impl_->group->_reduce_scatter_base(part, all); });
+  begin_reduce_scatter(std::move(part), std::move(all))();
 }
 
 std::function<void()> ProcessGroup::begin_reduce_scatter(torch::Tensor part, torch::Tensor all) const {

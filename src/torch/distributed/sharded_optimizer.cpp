@@ -145,10 +145,10 @@ void ShardedOptimizer::Impl::reduce_gradients() {
     std::function<void()> finish;
   };
   std::vector<Bucket> buckets;
+  const auto bytes = static_cast<std::int64_t>(type.dtype().itemsize()) * processes;  // of an element
   for (auto first = blocks.begin(); first != blocks.end();) {
     std::int64_t elements = 0;
     auto last = first;
-    const auto bytes = static_cast<std::int64_t>(type.dtype().itemsize()) * processes;  // of an element
     // Blocks without elements never make a bucket of their own.
     while (last != blocks.end() && (elements * bytes < options.bucket_bytes() || last->elements() == 0)) {
       elements += last++->elements();
