@@ -214,6 +214,11 @@ class ShardedOptimizer {
 
   /// Collective: averages the module's gradients, updates, gathers. An undefined gradient counts as zeros.
   void step();
+  /// Whether backward() itself begins to sum gradients, as soon as it has those of a bucket, so that the sums are under
+  /// way while it computes the next ones; off at first. The gradients must then be final when a backward ends. Where several
+  /// backwards of a step add gradients up, switch it on before the last. Throws trit::Error, from backward() for a second
+  /// backward of a step, from step() for a gradient that was changed after its backward.
+  void reduce_in_backward(bool on);
   /// Sets the module's gradients to none.
   void zero_grad();
   /// That of the shard: for learning rates.

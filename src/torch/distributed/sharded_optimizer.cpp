@@ -3,8 +3,7 @@
 // ZeRO-1. With P processes, a parameter of R rows is cut into P blocks of ceil(R / P) rows; rows that are
 // missing from the last are zeros, so that all processes have the same shapes.
 //
-//   gradients    in buckets of blocks: flat [P, elements] -> reduce_scatter -> [elements], those of the shard; one
-//                bucket's sums are under way while the next bucket is filled
+//   gradients    in buckets of blocks (gradient_buckets.h) -> reduce_scatter -> those of the shard
 //   update       by the optimizer that the factory made
 //   scale        per tensor: sum of |w| of each layer's block, fp64 -> all_gather -> beta. The fp64 sum of fp32
 //                row sums is exact (they would have to differ by 2^16 to round), so its order does not matter
@@ -12,6 +11,7 @@
 //   weights      bytes [codes and row scales of ternary layers, values of the others] -> all_gather
 #include <limits>
 
+#include "torch/distributed/gradient_buckets.h"
 #include "torch/distributed/optimizer_state.h"
 #include "torch/distributed/process_group.h"
 #include "torch/distributed/row_sums.h"
@@ -26,41 +26,6 @@ using torch::Tensor;
 constexpr std::int64_t kAlignment = 16;
 
 std::int64_t rounded_up(std::int64_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
-
-/// A parameter of the module and this process' block of it.
-struct Block {
-  std::string name;
-  Tensor parameter;
-  std::shared_ptr<nn::BitLinearImpl> layer;  // whose weight it is, or null
-  std::vector<std::int64_t> sizes;           // of `shard`, its rows first
-  std::int64_t rows = 0;                     // of the parameter
-  std::int64_t first_gradient = 0;           // in the flat gradients of a block
-  Tensor shard;                              // float32
-
-  std::int64_t elements() const { return shard.numel(); }
-  bool as_codes() const {
-    return layer && layer->options.lambda() >= 1 && layer->options.scale() != ScaleGranularity::group;
-  }
-  bool per_row() const { return layer->options.scale() == ScaleGranularity::row; }
-
-  /// The parameter from the blocks of all processes, [P * rows of a block, ...].
-  Tensor without_padding(const Tensor& blocks) const {
-    return blocks.narrow(0, 0, rows).reshape(parameter.sizes());
-  }
-  /// The blocks [P * rows of a block, ...] of a tensor of the parameter's shape.
-  Tensor with_padding(const Tensor& whole, int processes) const {
-    std::vector<std::int64_t> all = sizes;
-    all[0] = rows;
-    Tensor values = whole.reshape(all);
-    all[0] = processes * sizes[0];
-    if (all[0] == rows) {
-      return values;
-    }
-    Tensor padded = torch::zeros(all, values.options());
-    padded.narrow(0, 0, rows).copy_(values);
-    return padded;
-  }
-};
 
 std::vector<std::int64_t> block_sizes(const Tensor& parameter, int processes) {
   std::vector<std::int64_t> sizes =
@@ -91,13 +56,12 @@ struct ShardedOptimizer::Impl {
   ProcessGroup group;
   ShardedOptimizerOptions options;
   std::vector<Block> blocks;
-  std::int64_t gradients = 0;  // elements of all blocks of a process
+  std::unique_ptr<GradientBuckets> gradients;
   std::unique_ptr<torch::optim::Optimizer> optimizer;
   Traffic traffic;
   std::vector<double> host_counts;  // of weights in the layers with a scale per tensor
   Tensor device_counts;
 
-  void reduce_gradients();
   /// Optimizer::zero_grad detaches in place, which a view of the reduced gradients refuses.
   void clear_gradients();
   Tensor tensor_scales(const std::vector<const Block*>& layers);
@@ -132,51 +96,6 @@ void set_codes(Block& block, const Tensor& codes, const Tensor& scale) {
 void ShardedOptimizer::Impl::clear_gradients() {
   for (Block& block : blocks) {
     block.shard.mutable_grad().reset();
-  }
-}
-
-void ShardedOptimizer::Impl::reduce_gradients() {
-  const int processes = group.size();
-  const auto type = torch::dtype(options.gradient_type()).device(group.device());
-  const Tensor mine = torch::empty({gradients}, type.dtype(torch::kFloat));
-  struct Bucket {
-    Tensor mine;  // float32
-    Tensor sums;  // `mine`, or of the gradients' type
-    std::function<void()> finish;
-  };
-  std::vector<Bucket> buckets;
-  const auto bytes = static_cast<std::int64_t>(type.dtype().itemsize()) * processes;  // of an element
-  for (auto first = blocks.begin(); first != blocks.end();) {
-    std::int64_t elements = 0;
-    auto last = first;
-    // Blocks without elements never make a bucket of their own.
-    while (last != blocks.end() && (elements * bytes < options.bucket_bytes() || last->elements() == 0)) {
-      elements += last++->elements();
-    }
-    const Tensor all = torch::empty({processes, elements}, type);
-    for (auto block = first; block != last; ++block) {
-      Tensor to = all.narrow(1, block->first_gradient - first->first_gradient, block->elements());
-      const Tensor gradient = block->parameter.grad();
-      if (gradient.defined()) {
-        to.copy_(block->with_padding(gradient, processes).reshape({processes, block->elements()}));
-      } else {
-        to.zero_();
-      }
-      block->shard.mutable_grad() =
-          mine.narrow(0, block->first_gradient, block->elements()).view(block->shard.sizes());
-    }
-    Bucket bucket{.mine = mine.narrow(0, first->first_gradient, elements), .sums = {}, .finish = {}};
-    bucket.sums = type.dtype() == torch::kFloat ? bucket.mine : torch::empty({elements}, type);
-    // Gloo wants as many dimensions as the result has.
-    bucket.finish = group.begin_reduce_scatter(bucket.sums, all.view({-1}));
-    buckets.push_back(std::move(bucket));
-    first = last;
-  }
-  // A tensor, not a number: with it the sums become float32 before they are divided, in one pass.
-  const Tensor divisor = torch::full({1}, processes, mine.options());
-  for (Bucket& bucket : buckets) {
-    bucket.finish();
-    torch::div_out(bucket.mine, bucket.sums, divisor);
   }
 }
 
@@ -308,13 +227,12 @@ ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup
                       .narrow(0, group.rank() * block.sizes[0], block.sizes[0])
                       .clone()
                       .set_requires_grad(true);
-    block.first_gradient = impl_->gradients;
-    impl_->gradients += block.elements();
     shard.insert(block.name, block.shard);
     impl_->blocks.push_back(std::move(block));
   }
   TORCH_CHECK(!impl_->blocks.empty(),
               "trit::distributed::ShardedOptimizer: no parameter of the module has gradients");
+  impl_->gradients = std::make_unique<GradientBuckets>(group, options, impl_->blocks);
   {
     const torch::AutoGradMode with_gradients(true);
     impl_->optimizer = factory(shard);
@@ -327,13 +245,16 @@ ShardedOptimizer& ShardedOptimizer::operator=(ShardedOptimizer&&) noexcept = def
 
 void ShardedOptimizer::step() {
   const torch::NoGradGuard no_grad;
-  impl_->reduce_gradients();
+  impl_->gradients->finish();
   impl_->optimizer->step();
   impl_->clear_gradients();
   impl_->gather(/*codes=*/true);
 }
 
+void ShardedOptimizer::reduce_in_backward(bool on) { impl_->gradients->reduce_in_backward(on); }
+
 void ShardedOptimizer::zero_grad() {
+  impl_->gradients->discard();
   for (Block& block : impl_->blocks) {
     block.parameter.mutable_grad().reset();
   }

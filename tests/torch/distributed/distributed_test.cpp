@@ -142,6 +142,15 @@ TEST_F(Distributed, ShardedOptimizerGivesTheSameParameters) {
   }
 }
 
+TEST_F(Distributed, GradientsSummedInTheBackwardGiveTheSameBits) {
+  run("reduce_in_backward", 2);
+  run("reduce_in_step", 2);
+  for (const char* const rank : {"0", "1"}) {
+    expect_equal(read(folder_ / ("in_backward" + std::string(rank))),
+                 read(folder_ / ("in_step" + std::string(rank))));
+  }
+}
+
 TEST_F(Distributed, ShardedStateResumesWithAnotherNumberOfProcesses) {
   run("sharded", 2);
   run("resharded", 2);

@@ -122,6 +122,55 @@ void worker_sharded(const fs::path& folder) {
   }
 }
 
+/// Parameters after steps whose gradients the backward itself sums, and after one that adds two halves up.
+void worker_reduce_in_backward(const fs::path& folder) {
+  const ProcessGroup group = group_of_environment();
+  Net net = seeded_net();
+  ShardedOptimizer optimizer = sharded_adamw(net, group);
+  optimizer.reduce_in_backward(true);
+  train_sharded(net, optimizer, group, 0, 10);
+  const auto thrown = [](const auto& call) {
+    try {
+      call();
+    } catch (const std::exception& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  optimizer.zero_grad();
+  backward(net, 10, group.rank(), group.size());
+  const std::string second = thrown([&] { backward(net, 10, group.rank(), group.size()); });
+  TORCH_CHECK(second.find("a second gradient of 'fc") != std::string::npos, second);
+  optimizer.zero_grad();
+  backward(net, 10, group.rank(), group.size());
+  net->fc1->weight.mutable_grad().mul_(2);
+  const std::string changed = thrown([&] { optimizer.step(); });
+  TORCH_CHECK(changed.find("the gradient of 'fc1.weight' has changed") != std::string::npos, changed);
+  optimizer.zero_grad();
+  for (std::int64_t part = 0; part < 2; ++part) {
+    optimizer.reduce_in_backward(part == 1);
+    backward(net, 10, 2 * group.rank() + part, 2 * group.size());
+  }
+  optimizer.step();
+  optimizer.gather_weights();
+  write(folder / ("in_backward" + std::to_string(group.rank())), parameters_of(*net));
+}
+
+/// The same, summed by step().
+void worker_reduce_in_step(const fs::path& folder) {
+  const ProcessGroup group = group_of_environment();
+  Net net = seeded_net();
+  ShardedOptimizer optimizer = sharded_adamw(net, group);
+  train_sharded(net, optimizer, group, 0, 10);
+  optimizer.zero_grad();
+  for (std::int64_t part = 0; part < 2; ++part) {
+    backward(net, 10, 2 * group.rank() + part, 2 * group.size());
+  }
+  optimizer.step();
+  optimizer.gather_weights();
+  write(folder / ("in_step" + std::to_string(group.rank())), parameters_of(*net));
+}
+
 void worker_resharded(const fs::path& folder) {
   const ProcessGroup group = group_of_environment();
   Net net = seeded_net(9);
@@ -179,9 +228,15 @@ void worker_is_killed(const fs::path& /*folder*/) {
 }
 
 const std::map<std::string, std::function<void(const fs::path&)>> kWorkers{
-    {"collectives", worker_collectives}, {"gradients", worker_gradients}, {"sharded", worker_sharded},
-    {"resharded", worker_resharded},     {"joins", worker_joins},         {"is_killed", worker_is_killed},
-    {"bfloat16", worker_bfloat16}};
+    {"collectives", worker_collectives},
+    {"gradients", worker_gradients},
+    {"sharded", worker_sharded},
+    {"resharded", worker_resharded},
+    {"joins", worker_joins},
+    {"is_killed", worker_is_killed},
+    {"bfloat16", worker_bfloat16},
+    {"reduce_in_backward", worker_reduce_in_backward},
+    {"reduce_in_step", worker_reduce_in_step}};
 
 }  // namespace
 
