@@ -7,7 +7,8 @@
 //
 // The first process prints one JSON object: median milliseconds of a step over rounds, the slowest process'
 // counts. Modes: `plain` (no communication, for one process), `ddp` (DataParallel: gradients are averaged
-// during the backward), `zero` (ShardedOptimizer); `ddp_bfloat16` and `zero_bfloat16` sum gradients in it.
+// during the backward), `zero` (ShardedOptimizer: after it), `zero_backward` (during it); with `_bfloat16`
+// behind it gradients are summed in that type.
 #include <c10/cuda/CUDAStream.h>
 #include <torch/torch.h>
 
@@ -63,16 +64,20 @@ struct Trainer {
             return std::make_unique<trit::train::AdamW>(shard, options);
           },
           td::ShardedOptimizerOptions().gradient_type(sums));
+      sharded->reduce_in_backward(mode.starts_with("zero_backward"));
       return;
     }
     if (mode.starts_with("ddp")) {
-      reducer.emplace(*net, group, td::DataParallelOptions().gradient_type(sums));
+      reducer.emplace(*net, group,
+                      td::DataParallelOptions().gradient_type(sums).gradient_as_bucket_view(true));
     }
     whole = std::make_unique<trit::train::AdamW>(net->named_parameters(), options);
   }
 
   void step(const Tensor& x, const Tensor& grad_y) {
-    net->zero_grad();
+    for (const Tensor& parameter : net->parameters()) {  // Module::zero_grad refuses views of buckets
+      parameter.mutable_grad().reset();
+    }
     if (reducer) {
       reducer->before_forward();
     }
@@ -154,7 +159,8 @@ int trit::bench::run(int argc, char** argv) {
                                "torchrun --nproc_per_node 2 --no-python bench_distributed --mode zero"};
   app.add_option("--mode", mode, "how gradients are shared")
       ->type_name("MODE")
-      ->check(CLI::IsMember({"plain", "ddp", "zero", "ddp_bfloat16", "zero_bfloat16"}));
+      ->check(CLI::IsMember({"plain", "ddp", "zero", "zero_backward", "ddp_bfloat16", "zero_bfloat16",
+                             "zero_backward_bfloat16"}));
   app.add_option("--layers", shape.layers, "layers")->type_name("N")->check(trit::apps::whole_number(1));
   app.add_option("--features", shape.features, "inputs and outputs of each")
       ->type_name("N")

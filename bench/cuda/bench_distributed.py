@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument("options", nargs="*")
     args = parser.parse_args()
     counts = [int(count) for count in args.processes.split(",")]
-    cases = [("plain", 1), *((mode, count) for count in counts if count > 1 for mode in ("ddp", "zero", "ddp_bfloat16", "zero_bfloat16"))]
+    modes = [mode + sums for sums in ("", "_bfloat16") for mode in ("ddp", "zero", "zero_backward")]
+    cases = [("plain", 1), *((mode, count) for count in counts if count > 1 for mode in modes)]
     found: dict[tuple[str, int], list[dict[str, object]]] = {case: [] for case in cases}
     for _ in range(args.rounds):
         for case in cases:
