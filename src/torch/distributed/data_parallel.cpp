@@ -60,8 +60,10 @@ class BFloat16Hook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<
     const auto reduced = state_->allreduce(sums)->getFuture();
     return reduced->then(
         [mean = bucket.getBufferRef(), processes = state_->getSize()](c10::ivalue::Future& sum) {
-          mean.copy_(sum.value().toTensorVector()[0]);
-          return c10::IValue(mean.div_(processes));
+          // A tensor, not a number: with it the sums become float32 before they are divided, in one pass.
+          const torch::Tensor divisor = torch::full({1}, processes, mean.options());
+          torch::Tensor result = mean;
+          return c10::IValue(torch::div_out(result, sum.value().toTensorVector()[0], divisor));
         },
         reduced->elementType());
   }
