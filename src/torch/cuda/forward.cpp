@@ -59,12 +59,12 @@ optional<Tensor> norm_weight_of(const optional<Tensor>& norm_weight, bool rms, c
 void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, double eps, std::int8_t* q,
               float* scale, float* rstd) {
   const auto weight = norm_weight_of(norm_weight, rms, rows);
-  trit::cuda::norm_quant(cuda::device_of(rows.x),
-                         norm_quant_arguments<trit::cuda::NormQuant>(
-                             {rows.x.const_data_ptr(), data_type(rows.x.scalar_type(), "x"), rows.count,
-                              rows.features, rows.stride},
-                             {rms, pointer_or_null(weight), eps}, q, scale, rstd),
-                         cuda::stream_of(rows.x));
+  const trit::cuda::Device& device = cuda::device_of(rows.x);
+  auto args = norm_quant_arguments<trit::cuda::NormQuant>(
+      {rows.x.const_data_ptr(), data_type(rows.x.scalar_type(), "x"), rows.count, rows.features, rows.stride},
+      {rms, pointer_or_null(weight), eps}, q, scale, rstd);
+  args.programmatic = device.compute_capability >= 90;  // it reads nothing before it waits
+  trit::cuda::norm_quant(device, args, cuda::stream_of(rows.x));
 }
 
 // y = epilogue(q · tᵀ). `programmatic`: the preceding kernel is the norm_quant that computes q, so that

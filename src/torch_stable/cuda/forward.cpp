@@ -29,10 +29,11 @@ optional<Tensor> vector_of(const optional<Tensor>& tensor, std::int64_t size, co
 void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, double eps, std::int8_t* q,
               float* scale, float* rstd) {
   const auto weight = rms ? vector_of(norm_weight, rows.features, "the norm's weight", rows.x) : std::nullopt;
-  trit::cuda::norm_quant(cuda::device_of(rows.x),
-                         torch_layer::norm_quant_arguments<trit::cuda::NormQuant>(
-                             rows.view(), {rms, floats(weight), eps}, q, scale, rstd),
-                         cuda::stream_of(rows.x));
+  const trit::cuda::Device& device = cuda::device_of(rows.x);
+  auto args = torch_layer::norm_quant_arguments<trit::cuda::NormQuant>(
+      rows.view(), {rms, floats(weight), eps}, q, scale, rstd);
+  args.programmatic = device.compute_capability >= 90;  // it reads nothing before it waits
+  trit::cuda::norm_quant(device, args, cuda::stream_of(rows.x));
 }
 
 // y = epilogue(q · tᵀ). `programmatic`: the preceding kernel is the norm_quant that computes q, so that no
