@@ -178,10 +178,9 @@ class BitLinear(Module):
         if self._warms_up:
             return self._warm_up(x)
         norm = self._modules.get("norm")
-        return ops.bit_linear(x, _parameter(self, "weight"), _parameter(self, "bias"),
-                              None if norm is None else _parameter(norm, "weight"), rms=norm is not None, eps=self.eps,
-                              per_row=self._per_row, group=self.group, backward=self._backward,
-                              stochastic_rounding=self.stochastic_rounding)
+        return ops.layer(x, _parameter(self, "weight"), _parameter(self, "bias"),
+                         None if norm is None else _parameter(norm, "weight"), norm is not None, self.eps, self._per_row,
+                         self.group, self._backward, self.stochastic_rounding)
 
     def _warm_up(self, x: Tensor) -> Tensor:
         norm = self.norm

@@ -57,6 +57,10 @@ _rms_norm = _ops.rms_norm.default
 _rms_norm_backward = _ops.rms_norm_backward.default
 # What an overload calls. OpOverload.__call__ is a Python function around it, half a microsecond; Dynamo knows that alone.
 _train_now, _backward_now, _prepared_now = _train._op, _backward._op, _prepared._op
+# They are called inside of a Function alone. torch's own fallback for operators without autograd looks at every argument.
+_library = torch.library.Library("trit_stable", "FRAGMENT")
+for _name in ("bit_linear_train", "bit_linear_backward", "bit_linear_backward_int8"):
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 _is_compiling = torch.compiler.is_compiling
 # One question for all devices: x.device.type costs as much as a layer's arithmetic.
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -197,23 +201,23 @@ def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any,
 
 def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
     x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+    in_features, weight_dtype, bias_dtype, rms, group, products, stochastic_rounding = ctx.layer
     wants_x, wants_weight, wants_bias, wants_norm, *_ = ctx.needs_input_grad
-    if ctx.products == "exact":
+    if products == "exact":
         backward = _backward if _is_compiling() else _backward_now
-        grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                                  ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
-                                                  wants_norm, ctx.group)
+        grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+                                                  weight_dtype, rms, wants_x, wants_weight, wants_norm, group)
     else:
-        rounding = random_rounding(grad.device) if ctx.stochastic_rounding else None
-        grad_x, grad_weight, grad_norm = _backward_int8(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                                        ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
-                                                        wants_norm, ctx.products == "int8_all", rounding)
+        rounding = random_rounding(grad.device) if stochastic_rounding else None
+        grad_x, grad_weight, grad_norm = _backward_int8(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+                                                        weight_dtype, rms, wants_x, wants_weight, wants_norm,
+                                                        products == "int8_all", rounding)
     grad_bias = None
     if wants_bias:
         rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])
-        grad_bias = rows.sum(0, dtype=ctx.bias_dtype)
+        grad_bias = rows.sum(0, dtype=bias_dtype)
     return (grad_x if wants_x else None, grad_weight if wants_weight else None, grad_bias,
-            grad_norm if wants_norm and ctx.rms else None, None, None, None, None, None, None)
+            grad_norm if wants_norm and rms else None, None, None, None, None, None, None)
 
 
 def _rms_norm_gradients(ctx: Any, grad: Tensor) -> Gradients:
@@ -237,13 +241,8 @@ class _BitLinear(torch.autograd.Function):
         train = _train if _is_compiling() else _train_now
         y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row, group)
         ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
-        ctx.rms = rms
-        ctx.group = group
-        ctx.products = products
-        ctx.stochastic_rounding = stochastic_rounding
-        ctx.in_features = weight.shape[1]
-        ctx.weight_dtype = weight.dtype
-        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.layer = (weight.shape[1], weight.dtype, None if bias is None else bias.dtype, rms, group, products,
+                     stochastic_rounding)
         return cast(Tensor, y)
 
     @staticmethod
@@ -292,6 +291,12 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
     """
     if backward != "exact":
         check_backward(backward, group)
+    return layer(x, weight, bias, norm_weight, rms, eps, per_row, group, backward, stochastic_rounding)
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float, per_row: bool,
+          group: int, backward: Backward, stochastic_rounding: bool) -> Tensor:
+    """bit_linear of options that are checked, by position: a call with keywords costs the host more."""
     x = autocast(x)
     result: Tensor
     if not torch.is_grad_enabled():
