@@ -25,15 +25,16 @@ POLICY = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.flo
 
 
 def stack(kind: str, args: argparse.Namespace, device: torch.device) -> torch.nn.Module:
-    """`kind`: "float", "ternary" (gathered as bfloat16) or "codes"."""
+    """`kind`: "float", "ternary" (gathered as bfloat16), "codes", or "codes, int8_all", with gradients in 8 bits."""
     def layer() -> torch.nn.Module:
         if kind == "float":
             return torch.nn.Linear(args.features, args.features, bias=False, device=device)
-        return trit.nn.BitLinear(args.features, args.features, bias=False, norm="none", device=device)
+        return trit.nn.BitLinear(args.features, args.features, bias=False, norm="none", device=device,
+                                 backward="int8_all" if kind == "codes, int8_all" else "exact")
 
     torch.manual_seed(0)
     model = torch.nn.Sequential(*(layer() for _ in range(args.layers)))
-    if kind == "codes":
+    if kind.startswith("codes"):
         trit.fsdp.gather_codes_(model)
     for part in model:
         part.forward = torch.compile(part.forward)  # type: ignore[method-assign]
@@ -84,7 +85,7 @@ def main() -> None:
             optimizer.zero_grad()
         return step
 
-    steps = {kind: stepper(kind) for kind in ("float", "ternary", "codes")}
+    steps = {kind: stepper(kind) for kind in ("float", "ternary", "codes", "codes, int8_all")}
     sizes = {}
     for kind, step in steps.items():
         step()  # compiles
@@ -119,7 +120,7 @@ def main() -> None:
                   "json": None, "bytes": sizes, "step_ms": {kind: 1e3 * statistics.median(t) for kind, t in times.items()}}
         base = result["step_ms"]["float"]
         for kind in steps:
-            print(f"{kind:8} {sizes[kind] / 2**20:9.1f} MiB gathered ({sizes[kind] / sizes['float']:.4f})   "
+            print(f"{kind:15} {sizes[kind] / 2**20:9.1f} MiB gathered ({sizes[kind] / sizes['float']:.4f})   "
                   f"{result['step_ms'][kind]:8.2f} ms a step ({result['step_ms'][kind] / base:.3f})", flush=True)
         if args.json:
             args.json.write_text(json.dumps(result, indent=1) + "\n")

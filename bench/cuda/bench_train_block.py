@@ -3,7 +3,7 @@
 """A training step of a transformer block's seven layers in Python, compiled: trit.nn.BitLinear beside bfloat16 Linear.
 
     TRIT_LIBRARY=build/lib/libtrit_torch_stable.so PYTHONPATH=python bench/cuda/bench_train_block.py
-        [--tokens 16384] [--rounds 15] [--json FILE]
+        [--tokens 16384] [--rounds 15] [--backward exact|int8_input|int8_all] [--json FILE]
 
 The shape of BitNet b1.58 2B4T: q, o 2560 x 2560, k, v 640 x 2560, gate, up 6912 x 2560, down 2560 x 6912. Attention is left
 out: products of elements take its place, in both. Two arrangements of the norms: "inside", an RMSNorm in each layer as
@@ -25,7 +25,7 @@ SHAPES = {"q": (HIDDEN, HIDDEN), "k": (HIDDEN, KEYS), "v": (HIDDEN, KEYS), "o": 
 
 
 class Block(torch.nn.Module):
-    def __init__(self, ternary: bool, inside: bool) -> None:
+    def __init__(self, ternary: bool, inside: bool, backward: trit.ops.Backward) -> None:
         super().__init__()
 
         def norm(features: int, wanted: bool) -> torch.nn.Module:
@@ -34,7 +34,8 @@ class Block(torch.nn.Module):
         for name, (inputs, outputs) in SHAPES.items():
             layer: torch.nn.Module
             if ternary:
-                layer = trit.nn.BitLinear(inputs, outputs, bias=False, norm="rms" if inside else "none")
+                layer = trit.nn.BitLinear(inputs, outputs, bias=False, norm="rms" if inside else "none",
+                                          backward=backward)
             else:
                 layer = torch.nn.Sequential(norm(inputs, inside), torch.nn.Linear(inputs, outputs, bias=False, dtype=torch.bfloat16))
             setattr(self, name, layer)
@@ -52,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--backward", choices=["exact", "int8_input", "int8_all"], default="exact", help="of trit's layers")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     x = torch.randn(args.tokens, HIDDEN, device="cuda", dtype=torch.bfloat16, requires_grad=True)
@@ -59,7 +61,7 @@ def main() -> None:
     blocks = {}
     for inside in (True, False):
         for ternary in (True, False):
-            block = Block(ternary, inside).cuda()
+            block = Block(ternary, inside, args.backward).cuda()
             step = torch.compile(block, fullgraph=True, dynamic=False)
             if ternary:  # inductor's code gives what the layers give
                 with torch.no_grad():
@@ -90,8 +92,8 @@ def main() -> None:
         result[norms] = {"trit_ms": ours, "bf16_ms": theirs, "ratio": ours / theirs}
         print(f"norms {norms:8} trit {ours:8.3f} ms, bf16 Linear {theirs:8.3f} ms: {ours / theirs:.3f}")
     if args.json:
-        args.json.write_text(json.dumps({"tokens": args.tokens, "gpu": torch.cuda.get_device_name(), "torch": torch.__version__,
-                                         "block": result}, indent=1) + "\n")
+        args.json.write_text(json.dumps({"tokens": args.tokens, "backward": args.backward, "gpu": torch.cuda.get_device_name(),
+                                         "torch": torch.__version__, "block": result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -147,11 +147,9 @@ def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_fe
             x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale))
 
 
-@_fake
-def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
-                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
-                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
-                        group: int = 0) -> tuple[Tensor, ...]:
+def _layer_gradients(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, in_features: int,
+                     weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool,
+                     wants_norm_weight: bool) -> tuple[Tensor, ...]:
     norm_like = grad if norm_weight is None else norm_weight
     wants_norm_weight = wants_norm_weight and rms and norm_weight is not None
     inputs = (*grad.shape[:-1], in_features) if wants_x else (0,)
@@ -159,6 +157,31 @@ def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | No
     return (like.new_empty(inputs),
             grad.new_empty((grad.shape[-1], in_features), dtype=weight_dtype) if wants_weight else grad.new_empty((0,)),
             norm_like.new_empty((in_features,) if wants_norm_weight else (0,)))
+
+
+@_fake
+def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
+                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
+                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
+                        group: int = 0) -> tuple[Tensor, ...]:
+    return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)
+
+
+@_fake
+def bit_linear_backward_int8(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
+                             rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
+                             weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool,
+                             wants_norm_weight: bool, int8_weight: bool,
+                             rounding: Tensor | None = None) -> tuple[Tensor, ...]:
+    return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)
+
+
+@_fake
+def linear_backward_int8(grad: Tensor, q: Tensor, scale: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
+                         weight_dtype: torch.dtype, wants_x: bool, wants_weight: bool,
+                         rounding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    return (grad.new_empty((grad.shape[0], in_features) if wants_x else (0,)),
+            grad.new_empty((grad.shape[1], in_features), dtype=weight_dtype) if wants_weight else grad.new_empty((0,)))
 
 
 @_fake

@@ -12,7 +12,7 @@ from torchao.quantization.transform_module import register_quantize_module_handl
 
 from .convert import bit_linear_of
 from .nn import Norm, Scale
-from .ops import DEFAULT_EPS
+from .ops import DEFAULT_EPS, Backward
 from .stored import freeze
 
 
@@ -27,12 +27,15 @@ class TritConfig(AOBaseConfig):
     eps: float = DEFAULT_EPS
     scale: Scale = "tensor"
     packed: bool = False
+    backward: Backward = "exact"
+    stochastic_rounding: bool = False
 
 
 def _transform(module: torch.nn.Module, config: TritConfig) -> torch.nn.Module:
     if not isinstance(module, Linear):
         raise TypeError(f"trit.TritConfig: a {type(module).__name__}, wanted torch.nn.Linear")
-    layer = bit_linear_of(module, config.norm, config.eps, config.scale)
+    layer = bit_linear_of(module, config.norm, config.eps, config.scale, config.backward,
+                          config.stochastic_rounding)
     return freeze(layer) if config.packed else layer
 
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn import Linear, Module, Parameter
 
 from .nn import BitLinear, Norm, Scale
-from .ops import DEFAULT_EPS
+from .ops import DEFAULT_EPS, Backward
 
 _FILTERED = "refused by the filter"
 _TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -52,12 +52,13 @@ def _refusal(name: str, parent: Module, linear: Linear, accept: Callable[[str, L
     return ""
 
 
-def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLinear:
+def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale, backward: Backward = "exact",
+                  stochastic_rounding: bool = False) -> BitLinear:
     """A BitLinear with the Parameters of `linear`."""
     weight = linear.weight
     # The parameters come from `linear`: nothing is allocated for them.
     layer = BitLinear(linear.in_features, linear.out_features, linear.bias is not None, norm=norm, eps=eps, scale=scale,
-                      device="meta", dtype=weight.dtype)
+                      backward=backward, stochastic_rounding=stochastic_rounding, device="meta", dtype=weight.dtype)
     layer.to_empty(device=weight.device)
     if layer.norm is not None:
         layer.norm.reset_parameters()
@@ -68,8 +69,9 @@ def bit_linear_of(linear: Linear, norm: Norm, eps: float, scale: Scale) -> BitLi
 
 
 def convert(model: Module, filter: Callable[[str, Linear], bool] | None = None, *, norm: Norm = "rms",
-            eps: float = DEFAULT_EPS, scale: Scale = "tensor") -> list[Conversion]:
-    """Replaces the torch.nn.Linear layers of `model` by BitLinear, in place, and reports each.
+            eps: float = DEFAULT_EPS, scale: Scale = "tensor", backward: Backward = "exact",
+            stochastic_rounding: bool = False) -> list[Conversion]:
+    """Replaces the torch.nn.Linear layers of `model` by BitLinear with these options, in place, and reports each.
 
     `filter(name, linear)` says which (all by default). The new layers have the same Parameters, so that an optimiser
     made before goes on; their norms (norm="rms") are new, and an optimiser must be told of them. A layer that is in two
@@ -86,7 +88,7 @@ def convert(model: Module, filter: Callable[[str, Linear], bool] | None = None, 
         reason = _refusal(path, parent, child, filter)
         if not reason:
             if child not in layers:
-                layers[child] = bit_linear_of(child, norm, eps, scale)
+                layers[child] = bit_linear_of(child, norm, eps, scale, backward, stochastic_rounding)
             setattr(parent, name, layers[child])
         report.append(Conversion(path, not reason, reason))
     _warn(model, report)

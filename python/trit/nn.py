@@ -13,7 +13,7 @@ from torch.nn import Module, Parameter
 
 from . import ops
 from ._fake import scale_shape
-from .ops import DEFAULT_EPS, GROUP_LIMIT, GROUP_STEP
+from .ops import DEFAULT_EPS, GROUP_LIMIT, GROUP_STEP, Backward
 
 Norm = Literal["rms", "none"]
 # "tensor", "row", or "group:G" with a multiple of 32.
@@ -89,22 +89,32 @@ class BitLinear(Module):
     `scale`: one weight scale ("tensor"), one per output row ("row"), or one for each group of G inputs of a row
     ("group:128"; a multiple of 32). `lambda_` is the share of quantisation for a warm-up: below 1 the layer computes
     x + lambda (quant(x) - x) of both operands with a float product (set_lambda).
+
+    `backward`: which products of the backward take dY in int8 (docs/training.md): none ("exact"), that of dX
+    ("int8_input"), or both ("int8_all"). They are rounded to nearest, or with `stochastic_rounding` at random, right on
+    average, with torch's generator of the device. Group scales take "exact" alone: ValueError.
     """
 
     weight: Parameter
     bias: Parameter | None
     norm: RMSNorm | None
     _lambda: Tensor
+    # What layers have that an older version pickled.
+    _backward: Backward = "exact"
+    stochastic_rounding: bool = False
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, *, norm: Norm = "rms",
-                 eps: float = DEFAULT_EPS, scale: Scale = "tensor", lambda_: float = 1.0,
-                 device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> None:
+                 eps: float = DEFAULT_EPS, scale: Scale = "tensor", lambda_: float = 1.0, backward: Backward = "exact",
+                 stochastic_rounding: bool = False, device: torch.device | str | None = None,
+                 dtype: torch.dtype | None = None) -> None:
         super().__init__()
         _check_options(in_features, out_features, norm, eps)
         self.in_features = in_features
         self.out_features = out_features
         self.eps = eps
         self.scale = scale
+        self.backward = backward
+        self.stochastic_rounding = stochastic_rounding
         self.weight = Parameter(torch.empty((out_features, in_features), device=device, dtype=dtype))
         if bias:
             self.bias = Parameter(torch.empty(out_features, device=device, dtype=dtype))
@@ -131,8 +141,19 @@ class BitLinear(Module):
 
     @scale.setter
     def scale(self, scale: Scale) -> None:
-        self._per_row, self.group = scale_options(scale)
+        per_row, group = scale_options(scale)
+        ops.check_backward(self._backward, group)
+        self._per_row, self.group = per_row, group
         self._scale = scale
+
+    @property
+    def backward(self) -> Backward:
+        return self._backward
+
+    @backward.setter
+    def backward(self, backward: Backward) -> None:
+        ops.check_backward(backward, self.group)
+        self._backward = backward
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         scale = state.pop("scale", None)  # pickled by a version before group scales
@@ -157,9 +178,9 @@ class BitLinear(Module):
         if self._warms_up:
             return self._warm_up(x)
         norm = self._modules.get("norm")
-        return ops.bit_linear(x, _parameter(self, "weight"), _parameter(self, "bias"),
-                              None if norm is None else _parameter(norm, "weight"), rms=norm is not None, eps=self.eps,
-                              per_row=self._per_row, group=self.group)
+        return ops.layer(x, _parameter(self, "weight"), _parameter(self, "bias"),
+                         None if norm is None else _parameter(norm, "weight"), norm is not None, self.eps, self._per_row,
+                         self.group, self._backward, self.stochastic_rounding)
 
     def _warm_up(self, x: Tensor) -> Tensor:
         norm = self.norm
@@ -193,6 +214,8 @@ class BitLinear(Module):
     def extra_repr(self) -> str:
         text = (f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}, "
                 f"norm={'none' if self.norm is None else 'rms'}, eps={self.eps}, scale={self.scale}")
+        if self._backward != "exact":
+            text += f", backward={self._backward}" + (", stochastic_rounding" if self.stochastic_rounding else "")
         return text + (f", lambda={self._lambda_value}" if self._warms_up else "")
 
 

@@ -16,7 +16,7 @@ RuntimeError, which says what was found and what is wanted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -30,6 +30,8 @@ GROUP_STEP = 32
 """Groups of inputs that share a weight scale are multiples of it."""
 GROUP_LIMIT = 1 << 30
 """No group is larger: files with larger ones are refused."""
+Backward = Literal["exact", "int8_input", "int8_all"]
+"""Which products of a layer's backward take their gradient in int8 (docs/training.md)."""
 
 
 def is_group_size(inputs: int) -> bool:
@@ -37,14 +39,28 @@ def is_group_size(inputs: int) -> bool:
     return GROUP_STEP <= inputs <= GROUP_LIMIT and inputs % GROUP_STEP == 0
 
 
+def check_backward(backward: str, group: int) -> None:
+    """Raises ValueError for an unknown `backward`, and for gradients in int8 with group scales."""
+    if backward not in ("exact", "int8_input", "int8_all"):
+        raise ValueError(f"trit.nn.BitLinear: backward is {backward!r}, wanted 'exact', 'int8_input' or 'int8_all'")
+    if group and backward != "exact":
+        raise ValueError(f"trit.nn.BitLinear: backward is {backward!r} with weight scales for groups of {group} inputs, wanted "
+                         "'exact', or one scale per tensor or row")
+
+
 _ops = torch.ops.trit_stable
 _train = _ops.bit_linear_train.default
 _backward = _ops.bit_linear_backward.default
+_backward_int8 = _ops.bit_linear_backward_int8.default
 _prepared = _ops.bit_linear_prepared.default
 _rms_norm = _ops.rms_norm.default
 _rms_norm_backward = _ops.rms_norm_backward.default
 # What an overload calls. OpOverload.__call__ is a Python function around it, half a microsecond; Dynamo knows that alone.
 _train_now, _backward_now, _prepared_now = _train._op, _backward._op, _prepared._op
+# They are called inside of a Function alone. torch's own fallback for operators without autograd looks at every argument.
+_library = torch.library.Library("trit_stable", "FRAGMENT")
+for _name in ("bit_linear_train", "bit_linear_backward", "bit_linear_backward_int8"):
+    _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
 _is_compiling = torch.compiler.is_compiling
 # One question for all devices: x.device.type costs as much as a layer's arithmetic.
 _any_autocast = torch._C._is_any_autocast_enabled
@@ -141,6 +157,25 @@ def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: 
     return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features, dtype or grad.dtype))
 
 
+def linear_backward_int8(grad: Tensor, q: Tensor, scale: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
+                         weight_dtype: torch.dtype = torch.float32, *, wants_x: bool = True, wants_weight: bool = True,
+                         rounding: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """dX [M, K] in grad's type and dW [N, K] of `weight_dtype`, from gradients in int8 (include/trit/gradient.h).
+
+    grad [M, N], q and scale of the forward; weight_scale [1] or [N], not of groups. dX takes dY with a scale per token, dW
+    s dY with a scale per output. `rounding` is int64 [2] on grad's device: seed and offset of stochastic rounding; None
+    rounds to nearest. What is not wanted is [0]. A NaN or an infinity in grad makes its token's dX and its output's dW NaN.
+    """
+    grad_x, grad_weight = _ops.linear_backward_int8(grad, q, scale, codes, weight_scale, in_features, weight_dtype, wants_x,
+                                                    wants_weight, rounding)
+    return grad_x, grad_weight
+
+
+def random_rounding(device: torch.device) -> Tensor:
+    """Seed and offset of stochastic rounding, from torch's generator of `device`: int64 [2]."""
+    return torch.randint(0, (1 << 63) - 1, (2,), dtype=torch.int64, device=device)
+
+
 def check_stored(codes: Tensor, weight_scale: Tensor, in_features: int, name: str, group: int = 0) -> None:
     """Raises RuntimeError, naming `name`, row and column, unless codes and scales are valid in the stored form."""
     if codes.device.type == "meta":
@@ -166,17 +201,23 @@ def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any,
 
 def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
     x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+    in_features, weight_dtype, bias_dtype, rms, group, products, stochastic_rounding = ctx.layer
     wants_x, wants_weight, wants_bias, wants_norm, *_ = ctx.needs_input_grad
-    backward = _backward if _is_compiling() else _backward_now
-    grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale,
-                                              ctx.in_features, ctx.weight_dtype, ctx.rms, wants_x, wants_weight,
-                                              wants_norm, ctx.group)
+    if products == "exact":
+        backward = _backward if _is_compiling() else _backward_now
+        grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+                                                  weight_dtype, rms, wants_x, wants_weight, wants_norm, group)
+    else:
+        rounding = random_rounding(grad.device) if stochastic_rounding else None
+        grad_x, grad_weight, grad_norm = _backward_int8(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+                                                        weight_dtype, rms, wants_x, wants_weight, wants_norm,
+                                                        products == "int8_all", rounding)
     grad_bias = None
     if wants_bias:
         rows = grad if grad.dim() == 2 else grad.reshape(-1, grad.shape[-1])
-        grad_bias = rows.sum(0, dtype=ctx.bias_dtype)
+        grad_bias = rows.sum(0, dtype=bias_dtype)
     return (grad_x if wants_x else None, grad_weight if wants_weight else None, grad_bias,
-            grad_norm if wants_norm and ctx.rms else None, None, None, None, None)
+            grad_norm if wants_norm and rms else None, None, None, None, None, None, None)
 
 
 def _rms_norm_gradients(ctx: Any, grad: Tensor) -> Gradients:
@@ -196,15 +237,12 @@ class _BitLinear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
-                eps: float, per_row: bool, group: int) -> Tensor:
+                eps: float, per_row: bool, group: int, products: Backward, stochastic_rounding: bool) -> Tensor:
         train = _train if _is_compiling() else _train_now
         y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row, group)
         ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
-        ctx.rms = rms
-        ctx.group = group
-        ctx.in_features = weight.shape[1]
-        ctx.weight_dtype = weight.dtype
-        ctx.bias_dtype = None if bias is None else bias.dtype
+        ctx.layer = (weight.shape[1], weight.dtype, None if bias is None else bias.dtype, rms, group, products,
+                     stochastic_rounding)
         return cast(Tensor, y)
 
     @staticmethod
@@ -239,23 +277,36 @@ def autocast(x: Tensor) -> Tensor:
 
 
 def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weight: Tensor | None = None, *,
-               rms: bool = True, eps: float = DEFAULT_EPS, per_row: bool = False, group: int = 0) -> Tensor:
+               rms: bool = True, eps: float = DEFAULT_EPS, per_row: bool = False, group: int = 0,
+               backward: Backward = "exact", stochastic_rounding: bool = False) -> Tensor:
     """The ternary linear layer of BitNet b1.58 (arXiv:2402.17764) from a float weight, differentiable.
 
     x [..., K] -> [..., N] of x's type, under autocast of the autocast type. weight [N, K], bias [N], norm_weight [K];
     `rms` puts an RMSNorm in front, `per_row` takes a weight scale per output row, and `group` one for each group of as
     many inputs of a row (a multiple of 32). The weight is ternarised at each call; for inference prepare it once
     (`trit.freeze`). Gradients are straight-through:
-    dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error.
+    dX = dY · (beta t), dW = dYᵀ · (s q), through the norm by its Jacobian. Differentiating twice is an error. `backward`
+    says which of these products take dY in int8 ("int8_input": dX; "int8_all": both), rounded to nearest, or with
+    `stochastic_rounding` at random, with torch's generator of the device; group scales take "exact" alone.
     """
+    if backward != "exact":
+        check_backward(backward, group)
+    return layer(x, weight, bias, norm_weight, rms, eps, per_row, group, backward, stochastic_rounding)
+
+
+def layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float, per_row: bool,
+          group: int, backward: Backward, stochastic_rounding: bool) -> Tensor:
+    """bit_linear of options that are checked, by position: a call with keywords costs the host more."""
     x = autocast(x)
     result: Tensor
     if not torch.is_grad_enabled():
         result = _train(x, weight, bias, norm_weight, rms, eps, per_row, group)[0]
     elif _is_compiling() or _in_functorch():
-        result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row, group)  # type: ignore[no-untyped-call]
+        result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row, group,  # type: ignore[no-untyped-call]
+                                  backward, stochastic_rounding)
     else:
-        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row, group)  # type: ignore[no-untyped-call]
+        result = _bit_linear_now(x, weight, bias, norm_weight, rms, eps, per_row, group,  # type: ignore[no-untyped-call]
+                                 backward, stochastic_rounding)
     return result
 
 

@@ -105,7 +105,7 @@ const PackedLinear& PackedWeight::cpu_transposed() const {
   std::call_once(transposed_, [this] {
     TorchParallel parallel;
     cpu_transposed_ = std::make_unique<PackedLinear>(
-        transposed_weight(cpu_kernels_for(Backend::automatic), parallel, codes_, scale_, in_features_));
+        transposed_weight(cpu_kernels_for(Backend::automatic), parallel, view()));
   });
   return *cpu_transposed_;
 }

@@ -50,18 +50,17 @@ void transpose_bytes(const std::uint8_t* codes, std::int64_t out_features, std::
 
 }  // namespace
 
-PackedLinear transposed_weight(const CpuKernels& kernels, Parallel& parallel, const torch::Tensor& codes,
-                               const torch::Tensor& scale, std::int64_t in_features) {
-  const std::int64_t out_features = codes.size(0);
+PackedLinear transposed_weight(const CpuKernels& kernels, Parallel& parallel, const TernaryView& stored) {
+  const std::int64_t out_features = stored.out_features;
+  const std::int64_t in_features = stored.in_features;
   const std::int64_t row_bytes = packed_row_bytes(in_features);
   std::vector<std::uint8_t> transposed(
       static_cast<std::size_t>(in_features * packed_row_bytes(out_features)));
   parallel.run((row_bytes + kBytes - 1) / kBytes, [&](std::int64_t block) {
-    transpose_bytes(codes.const_data_ptr<std::uint8_t>(), out_features, in_features, block * kBytes,
-                    transposed.data());
+    transpose_bytes(stored.codes.data(), out_features, in_features, block * kBytes, transposed.data());
   });
   const float one = 1.0F;
-  const float* const weight_scale = scale.size(0) == 1 ? scale.const_data_ptr<float>() : &one;
+  const float* const weight_scale = stored.scale.size() == 1 ? stored.scale.data() : &one;
   // Training prepares it at every step: the layout that is the fastest to make.
   return {kernels, parallel, TernaryView{in_features, out_features, transposed, {weight_scale, 1}},
           PanelFormat::two_bit};

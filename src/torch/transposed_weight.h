@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
+//
+// Free of torch: src/torch and src/torch_stable share it.
 #pragma once
-
-#include <torch/torch.h>
 
 #include "trit/linear.h"
 
 namespace trit::torch_layer {
 
-/// codes [N, ceil(K / 4)] as a prepared weight of K outputs and N inputs; scale [1], or [N], which belongs to
-/// the activations then: the weight's own scale is 1. Both tensors are contiguous.
-PackedLinear transposed_weight(const CpuKernels& kernels, Parallel& parallel, const torch::Tensor& codes,
-                               const torch::Tensor& scale, std::int64_t in_features);
+/// A stored weight [N, K] as a prepared weight of K outputs and N inputs. Scales per row belong to the activations
+/// then: the weight's own scale is 1. No group scales.
+PackedLinear transposed_weight(const CpuKernels& kernels, Parallel& parallel, const TernaryView& stored);
 
 }  // namespace trit::torch_layer

@@ -123,6 +123,8 @@ std::tuple<Tensor, Tensor> rms_norm_backward(const Tensor& grad, const Tensor& x
 
 constexpr auto* kLayerBackward =
     &layer_backward<&linear_backward_input, &linear_backward_weight, &rms_norm_backward>;
+constexpr auto* kLayerBackwardInt8 =
+    &layer_backward_int8<&linear_backward_int8_cpu, &linear_backward_weight, &rms_norm_backward>;
 
 }  // namespace
 
@@ -132,6 +134,7 @@ STABLE_TORCH_LIBRARY_IMPL(trit_stable, CPU, m) {
   m.impl("rms_norm", TORCH_BOX(&rms_norm));
   m.impl("rms_norm_backward", TORCH_BOX(&rms_norm_backward));
   m.impl("bit_linear_backward", TORCH_BOX(kLayerBackward));
+  m.impl("bit_linear_backward_int8", TORCH_BOX(kLayerBackwardInt8));
 }
 
 }  // namespace trit::torch_stable

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The backward of a whole layer, composed of a device's three parts: one call of the dispatcher, and not four.
+// The backward of a whole layer, composed of a device's parts: one call of the dispatcher, and not four.
 #pragma once
 
 #include <tuple>
@@ -8,6 +8,52 @@
 #include "torch_stable/tensors.h"
 
 namespace trit::torch_stable {
+
+/// trit_stable::linear_backward_int8 on a device: dX [M, K] and dW [N, K] of weight_dtype by trit/gradient.h, as
+/// far as they are wanted. `rounding`: int64 [2], seed and offset of stochastic rounding, else to nearest.
+std::tuple<Tensor, Tensor> linear_backward_int8_cpu(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                                    const Tensor& codes, const Tensor& weight_scale,
+                                                    std::int64_t in_features, ScalarType weight_dtype,
+                                                    bool wants_x, bool wants_weight,
+                                                    const optional<Tensor>& rounding);
+std::tuple<Tensor, Tensor> linear_backward_int8_cuda(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                                                     const Tensor& codes, const Tensor& weight_scale,
+                                                     std::int64_t in_features, ScalarType weight_dtype,
+                                                     bool wants_x, bool wants_weight,
+                                                     const optional<Tensor>& rounding);
+/// Throws Error unless the arguments of linear_backward_int8 fit together. `q_width`: bytes of a row of q.
+void check_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale, const Tensor& codes,
+                         const optional<Tensor>& rounding, std::int64_t in_features, std::int64_t q_width);
+
+/// The gradients of a layer's product: dX [M, K], before the norm, and dW.
+struct ProductGradients {
+  optional<Tensor> input;
+  optional<Tensor> weight;
+};
+
+/// The layer's gradients from products(rows of grad, whether dX is wanted, whether dW is) and the norm's backward.
+template <auto* kNorm, typename Products>
+std::tuple<Tensor, Tensor, Tensor> layer_gradients(const Tensor& grad, const optional<Tensor>& x,
+                                                   const optional<Tensor>& norm_weight, const Tensor& rstd,
+                                                   std::int64_t in_features, bool rms, bool wants_x,
+                                                   bool wants_weight, bool wants_norm_weight,
+                                                   const Products& products) {
+  const bool wants_input = wants_x || (rms && wants_norm_weight);
+  ProductGradients found = products(as_matrix(grad), wants_input, wants_weight);
+  optional<Tensor> grad_norm_weight;
+  if (wants_input && rms) {
+    check(x.has_value(), "bit_linear_backward: a layer with a norm needs x");
+    // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
+    const Tensor values = as_matrix(*x);
+    std::tie(found.input, grad_norm_weight) =
+        kNorm(*found.input, values, rstd, norm_weight, wants_x, wants_norm_weight);
+  }
+  if (wants_x && grad.dim() != 2) {
+    found.input = torch::stable::reshape(*found.input, sizes_with_last(grad, in_features));
+  }
+  return {found.input ? *found.input : no_gradient(grad), found.weight ? *found.weight : no_gradient(grad),
+          grad_norm_weight ? *grad_norm_weight : no_gradient(norm_weight ? *norm_weight : grad)};
+}
 
 /// trit_stable::bit_linear_backward from linear_backward_input, linear_backward_weight and rms_norm_backward.
 template <auto* kInput, auto* kWeight, auto* kNorm>
@@ -18,25 +64,39 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
                                                   std::int64_t in_features, ScalarType weight_dtype, bool rms,
                                                   bool wants_x, bool wants_weight, bool wants_norm_weight,
                                                   std::int64_t group) {
-  const Tensor rows = as_matrix(grad);
-  Tensor grad_weight = wants_weight ? kWeight(rows, q, scale, in_features, weight_dtype) : no_gradient(grad);
-  optional<Tensor> grad_x;
-  optional<Tensor> grad_norm_weight;
-  if (wants_x || (rms && wants_norm_weight)) {
-    grad_x = kInput(rows, codes, weight_scale, in_features, group);
-    if (rms) {
-      check(x.has_value(), "bit_linear_backward: a layer with a norm needs x");
-      // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
-      const Tensor values = as_matrix(*x);
-      std::tie(grad_x, grad_norm_weight) =
-          kNorm(*grad_x, values, rstd, norm_weight, wants_x, wants_norm_weight);
-    }
-    if (wants_x && grad.dim() != 2) {
-      grad_x = torch::stable::reshape(*grad_x, sizes_with_last(grad, in_features));
-    }
-  }
-  return {grad_x ? *grad_x : no_gradient(grad), grad_weight,
-          grad_norm_weight ? *grad_norm_weight : no_gradient(norm_weight ? *norm_weight : grad)};
+  return layer_gradients<kNorm>(grad, x, norm_weight, rstd, in_features, rms, wants_x, wants_weight,
+                                wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
+                                  ProductGradients found;
+                                  if (weight) {
+                                    found.weight = kWeight(rows, q, scale, in_features, weight_dtype);
+                                  }
+                                  if (input) {
+                                    found.input = kInput(rows, codes, weight_scale, in_features, group);
+                                  }
+                                  return found;
+                                });
+}
+
+/// trit_stable::bit_linear_backward_int8: dX in int8, and dW with `int8_weight`.
+template <auto* kInt8, auto* kWeight, auto* kNorm>
+std::tuple<Tensor, Tensor, Tensor> layer_backward_int8(
+    const Tensor& grad, const optional<Tensor>& x, const optional<Tensor>& norm_weight, const Tensor& q,
+    const Tensor& scale, const Tensor& rstd, const Tensor& codes, const Tensor& weight_scale,
+    std::int64_t in_features, ScalarType weight_dtype, bool rms, bool wants_x, bool wants_weight,
+    bool wants_norm_weight, bool int8_weight, const optional<Tensor>& rounding) {
+  return layer_gradients<kNorm>(grad, x, norm_weight, rstd, in_features, rms, wants_x, wants_weight,
+                                wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
+                                  ProductGradients found;
+                                  if (input || (weight && int8_weight)) {
+                                    std::tie(found.input, found.weight) =
+                                        kInt8(rows, q, scale, codes, weight_scale, in_features, weight_dtype,
+                                              input, weight && int8_weight, rounding);
+                                  }
+                                  if (weight && !int8_weight) {
+                                    found.weight = kWeight(rows, q, scale, in_features, weight_dtype);
+                                  }
+                                  return found;
+                                });
 }
 
 }  // namespace trit::torch_stable

@@ -88,6 +88,16 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
       "bool wants_weight, bool wants_norm_weight, int group=0) -> (Tensor grad_x, Tensor grad_weight, Tensor "
       "grad_norm_weight)");
   m.def(
+      "bit_linear_backward_int8(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor "
+      "rstd, Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
+      "wants_x, bool wants_weight, bool wants_norm_weight, bool int8_weight, Tensor? rounding=None) -> "
+      "(Tensor "
+      "grad_x, Tensor grad_weight, Tensor grad_norm_weight)");
+  m.def(
+      "linear_backward_int8(Tensor grad, Tensor q, Tensor scale, Tensor codes, Tensor weight_scale, SymInt "
+      "in_features, ScalarType weight_dtype, bool wants_x, bool wants_weight, Tensor? rounding=None) -> "
+      "(Tensor grad_x, Tensor grad_weight)");
+  m.def(
       "linear_backward_input(Tensor grad, Tensor codes, Tensor weight_scale, SymInt in_features, int "
       "group=0) "
       "-> Tensor");

@@ -7,6 +7,7 @@ import random
 
 import pytest
 import reference
+import test_backward_int8
 import test_groups
 import torch
 from test_ops import check_sums, opcheck_calls, random_layer
@@ -112,6 +113,72 @@ def test_gradients(dtype):
         for a, b in zip((x, *layer.parameters()), (x_gpu, *twin.parameters()), strict=True):
             error = (a.grad.float() - b.grad.cpu().float()).abs().max()
             assert error <= tolerance * a.grad.float().abs().max(), (dtype, list(a.shape))
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_backward_int8(stochastic):
+    """The CPU's bits, random numbers included."""
+    for _ in range(SHAPES // 8):
+        grad, q, *case = test_backward_int8.random_case()
+        rounding = torch.randint(0, 1 << 62, (2,)) if stochastic else None
+        cpu = ops.linear_backward_int8(grad, q, *case, rounding=rounding)
+        in_features = case[3]
+        wide = torch.nn.functional.pad(q[:, :in_features], (0, trit._fake.q_width(in_features, torch.device("cuda")) - in_features))
+        gpu = ops.linear_backward_int8(*on_gpu((grad, wide, *case)), rounding=None if rounding is None else rounding.cuda())
+        for name, a, b in zip(("grad_x", "grad_weight"), cpu, gpu, strict=True):
+            assert reference.bits_equal(a, b.cpu()), (name, list(grad.shape), in_features)
+
+
+def test_layer_with_backward_int8():
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        layer = BitLinear(264, 136, backward="int8_all", scale=random.choice(["tensor", "row"]))
+        twin = copy.deepcopy(layer).cuda()
+        x = torch.randn(100, 264).to(dtype).requires_grad_()
+        x_gpu = x.detach().cuda().requires_grad_()
+        grad = torch.randn(100, 136).to(dtype)
+        layer(x).backward(grad)
+        twin(x_gpu).backward(grad.cuda())
+        assert reference.bits_equal(x.grad, x_gpu.grad.cpu())
+        assert reference.bits_equal(layer.weight.grad, twin.weight.grad.cpu())
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_stochastic_rounding_in_cuda_graphs(compiled):
+    """Each replay draws its own random numbers, which are right on average."""
+    torch.compiler.reset()
+    layer = BitLinear(256, 128, norm="none", backward="int8_all", stochastic_rounding=True).cuda()
+    x, grad = torch.randn(64, 256, device="cuda"), torch.randn(64, 128, device="cuda")
+    if compiled:
+        call = torch.compile(layer, fullgraph=True, mode="reduce-overhead")
+
+        def step():
+            torch.compiler.cudagraph_mark_step_begin()
+            layer.weight.grad = None
+            call(x).backward(grad)
+            return layer.weight.grad.clone()
+    else:
+        side = torch.cuda.Stream()
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                layer(x).backward(grad)
+        torch.cuda.synchronize()
+        layer.zero_grad(set_to_none=False)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            layer(x).backward(grad)
+
+        def step():
+            layer.zero_grad(set_to_none=False)
+            graph.replay()
+            return layer.weight.grad.clone()
+    found = [step() for _ in range(205)][5:]
+    assert all(not torch.equal(a, b) for a, b in zip(found, found[1:]))
+    layer.backward = "exact"
+    layer.zero_grad()
+    layer(x).backward(grad)
+    want = layer.weight.grad
+    errors = [float((g - want).norm() / want.norm()) for g in (sum(found) / len(found), found[0])]
+    assert errors[0] < 0.15 * errors[1], errors
 
 
 def test_opcheck():

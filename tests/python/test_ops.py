@@ -190,6 +190,15 @@ def opcheck_calls(device="cpu"):
         yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted)
     yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22,
                                   torch.float32, True, True, True, True)
+    for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
+        for int8_weight in (False, True):
+            yield "bit_linear_backward_int8", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted, int8_weight)
+            yield "bit_linear_backward_int8", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted,
+                                               int8_weight, torch.tensor([3, 4], device=device))
+    yield "bit_linear_backward_int8", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22,
+                                       torch.float32, True, True, True, True, True)
+    for wanted in [(True, True), (True, False), (False, True), (False, False)]:
+        yield "linear_backward_int8", (grad, q, s, codes, beta, 22, torch.float16, *wanted)
     yield "linear_backward_input", (grad, codes, beta, 22)
     yield "linear_backward_weight", (grad, q, s, 22, torch.float16)
     yield from opcheck_group_calls(x, grad, bias)

@@ -8,11 +8,11 @@
 #include <torch/library.h>
 
 #include <algorithm>
-#include <cstddef>
 #include <mutex>
 #include <optional>
 
 #include "torch/arguments.h"
+#include "torch/cuda/gradient_int8.h"
 #include "torch/cuda/launch_context.h"
 #include "torch/cuda/prepared_weight.h"
 #include "torch/ops.h"
@@ -55,118 +55,68 @@ struct Arguments {
   Tensor q;     // [M, ...], rows of stride(0)
   Tensor token_scale;
   Tensor weight_scale;
-  std::int64_t in_features;
   ScalarType weight_dtype;
-  GpuGradientRounding rounding;
-
-  DataType type() const { return data_type(grad.scalar_type(), "grad"); }
-  std::int64_t tokens() const { return grad.size(0); }
-  std::int64_t out_features() const { return grad.size(1); }
-  const void* grad_from(std::int64_t token) const {
-    return static_cast<const std::byte*>(grad.const_data_ptr()) +
-           token * out_features() * grad.element_size();
-  }
+  cuda::GradientInt8 view;  // of these
 };
 
-// Tokens [first, first + count) of dW, in its own type.
-Tensor weight_gradient_part(const Arguments& args, std::int64_t first, std::int64_t count,
-                            const Tensor& maxima) {
+std::uint32_t* bits_of(const Tensor& maxima) {
+  return reinterpret_cast<std::uint32_t*>(maxima.mutable_data_ptr<std::int32_t>());
+}
+
+// These tokens of dW, in its own type.
+Tensor weight_gradient_part(const Arguments& args, const cuda::TokenRange& tokens, const Tensor& maxima) {
   const trit::cuda::Device& device = cuda::device_of(args.grad);
   const auto stream = cuda::stream_of(args.grad);
-  const std::int64_t outputs = args.out_features();
-  const std::int64_t inputs = args.in_features;
-  const bool kernel = trit::cuda::gradient_weight_fits(device);
-  // cuBLASLt wants more than 16 rows and multiples of 8.
-  const auto padded = [&](std::int64_t rows) {
-    return kernel ? rows : std::max<std::int64_t>((rows + 7) / 8 * 8, 24);
-  };
-  const std::int64_t row_bytes = trit::cuda::gradient_row_bytes(count);
-  const Tensor grad_q = empty({padded(outputs), row_bytes}, torch::kChar, args.grad);
+  const std::int64_t outputs = args.view.out_features;
+  const std::int64_t inputs = args.view.in_features;
+  const cuda::WeightOperands operands = cuda::weight_operands(device, args.view, tokens.count);
+  const Tensor grad_q = empty({operands.outputs, operands.row_bytes}, torch::kChar, args.grad);
   const Tensor scale = empty({outputs}, torch::kFloat, args.grad);
-  trit::cuda::GpuGradientRounding rounding = args.rounding;
-  rounding.offset += 1;
-  trit::cuda::quantize_gradient_outputs(
-      {.grad = args.grad_from(first),
-       .type = args.type(),
-       .tokens = count,
-       .out_features = outputs,
-       .token_scale = args.token_scale.const_data_ptr<float>() + first,
-       .maxima = reinterpret_cast<const std::uint32_t*>(maxima.const_data_ptr<std::int32_t>()),
-       .rounding = rounding,
-       .first_token = first,
-       .q = grad_q.mutable_data_ptr<std::int8_t>(),
-       .scale = scale.mutable_data_ptr<float>()},
-      stream);
-  const std::int64_t bytes =
-      kernel ? static_cast<std::int64_t>(trit::cuda::transposed_activation_bytes(count, inputs))
-             : padded(inputs) * row_bytes;
-  const Tensor transposed = empty({bytes}, torch::kChar, args.grad);
-  trit::cuda::transpose_activations({.q = args.q.const_data_ptr<std::int8_t>() + first * args.q.stride(0),
-                                     .row_bytes = args.q.stride(0),
-                                     .tokens = count,
-                                     .in_features = inputs,
-                                     .tiles = kernel,
-                                     .transposed = transposed.mutable_data_ptr<std::int8_t>()},
-                                    stream);
-  if (!kernel) {
-    // The rows that are too many hold anything: their products are cut off.
-    const Tensor sums = at::_int_mm(grad_q, transposed.view({padded(inputs), row_bytes}).t());
+  const Tensor transposed = empty({operands.transposed_bytes}, torch::kChar, args.grad);
+  const cuda::WeightOperandsTo to{grad_q.mutable_data_ptr<std::int8_t>(), scale.mutable_data_ptr<float>(),
+                                  transposed.mutable_data_ptr<std::int8_t>()};
+  cuda::prepare_operands(args.view, tokens, operands.kernel, bits_of(maxima), to, stream);
+  if (!operands.kernel) {
+    const Tensor sums = at::_int_mm(grad_q, transposed.view({operands.inputs, operands.row_bytes}).t());
     return sums.narrow(0, 0, outputs).narrow(1, 0, inputs).mul(scale.unsqueeze(1)).to(args.weight_dtype);
   }
   Tensor grad_weight = empty({outputs, inputs}, args.weight_dtype, args.grad);
-  trit::cuda::gradient_weight(device,
-                              {.grad = grad_q.const_data_ptr<std::int8_t>(),
-                               .scale = scale.const_data_ptr<float>(),
-                               .tiles = transposed.const_data_ptr<std::int8_t>(),
-                               .tokens = count,
-                               .out_features = outputs,
-                               .in_features = inputs,
-                               .type = data_type(args.weight_dtype, "the weight"),
-                               .grad_weight = grad_weight.mutable_data_ptr()},
-                              stream);
+  cuda::gradient_weight_int8(device, args.view, tokens.count, to, data_type(args.weight_dtype, "the weight"),
+                             grad_weight.mutable_data_ptr(), stream);
   return grad_weight;
 }
 
-// The pass over dY of tokens [first, first + count): codes for dX, maxima for dW, or one of them.
-void quantize_rows(const Arguments& args, std::int64_t first, std::int64_t count, const Tensor& q,
+// The pass over dY of these tokens: codes for dX, maxima for dW, or one of them.
+void quantize_rows(const Arguments& args, const cuda::TokenRange& tokens, const Tensor& q,
                    const Tensor& scale, const Tensor& maxima) {
-  const bool per_row = args.weight_scale.size(0) > 1;
-  trit::cuda::quantize_gradient_rows(
-      cuda::device_of(args.grad),
-      {.grad = args.grad_from(first),
-       .type = args.type(),
-       .tokens = count,
-       .out_features = args.out_features(),
-       .weight_scale = per_row ? args.weight_scale.const_data_ptr<float>() : nullptr,
-       .rounding = args.rounding,
-       .q = q.defined() ? q.mutable_data_ptr<std::int8_t>() : nullptr,
-       .scale = scale.defined() ? scale.mutable_data_ptr<float>() : nullptr,
-       .token_scale = args.token_scale.const_data_ptr<float>() + first,
-       .maxima = maxima.defined() ? reinterpret_cast<std::uint32_t*>(maxima.mutable_data_ptr<std::int32_t>())
-                                  : nullptr},
-      cuda::stream_of(args.grad));
+  cuda::quantize_rows(cuda::device_of(args.grad), args.view, tokens,
+                      q.defined() ? q.mutable_data_ptr<std::int8_t>() : nullptr,
+                      scale.defined() ? scale.mutable_data_ptr<float>() : nullptr,
+                      maxima.defined() ? bits_of(maxima) : nullptr, cuda::stream_of(args.grad));
 }
 
 Tensor zero_maxima(const Arguments& args) {
-  return at::zeros({args.out_features()}, args.grad.options().dtype(torch::kInt));
+  return at::zeros({args.view.out_features}, args.grad.options().dtype(torch::kInt));
 }
 
 // dW of more tokens than int32 sums hold is made in parts. Scales of the first part come from `maxima`.
 Tensor weight_gradient(const Arguments& args, const Tensor& maxima) {
-  if (args.tokens() == 0) {
-    return at::zeros({args.out_features(), args.in_features}, args.grad.options().dtype(args.weight_dtype));
+  const std::int64_t tokens = args.view.tokens;
+  if (tokens == 0) {
+    return at::zeros({args.view.out_features, args.view.in_features},
+                     args.grad.options().dtype(args.weight_dtype));
   }
-  if (args.tokens() <= kMaxGradientTokens) {
-    return weight_gradient_part(args, 0, args.tokens(), maxima);
+  if (tokens <= kMaxGradientTokens) {
+    return weight_gradient_part(args, {0, tokens}, maxima);
   }
   Arguments part = args;
   part.weight_dtype = torch::kFloat;
   Tensor total;
-  for (std::int64_t first = 0; first < args.tokens(); first += kMaxGradientTokens) {
-    const std::int64_t count = std::min(kMaxGradientTokens, args.tokens() - first);
+  for (std::int64_t first = 0; first < tokens; first += kMaxGradientTokens) {
+    const cuda::TokenRange range{first, std::min(kMaxGradientTokens, tokens - first)};
     const Tensor own = zero_maxima(args);
-    quantize_rows(args, first, count, {}, {}, own);
-    const Tensor sum = weight_gradient_part(part, first, count, own);
+    quantize_rows(args, range, {}, {}, own);
+    const Tensor sum = weight_gradient_part(part, range, own);
     total = total.defined() ? total.add_(sum) : sum;
   }
   return total.to(args.weight_dtype);
@@ -175,28 +125,21 @@ Tensor weight_gradient(const Arguments& args, const Tensor& maxima) {
 // dX from quantised gradients.
 Tensor input_gradient(const Arguments& args, const Tensor& q, const Tensor& scale, const Tensor& weights) {
   const trit::cuda::Device& device = cuda::device_of(args.grad);
-  const std::int64_t inputs = args.in_features;
-  Tensor grad_x = empty({args.tokens(), inputs}, args.grad.scalar_type(), args.grad);
-  if (args.tokens() == 0) {
+  const cuda::GradientInt8& view = args.view;
+  Tensor grad_x = empty({view.tokens, view.in_features}, args.grad.scalar_type(), args.grad);
+  if (view.tokens == 0) {
     return grad_x;
   }
   // Scales per row are a part of the gradients already.
   const Tensor beta =
       args.weight_scale.size(0) == 1 ? args.weight_scale : at::ones({1}, args.weight_scale.options());
   const Tensor workspace = cuda::workspace(
-      args.grad, trit::cuda::product_workspace_bytes(device, args.tokens(), inputs, args.out_features()));
-  trit::cuda::product(device,
-                      {.weights = weights.const_data_ptr<std::uint8_t>(),
-                       .out_features = inputs,
-                       .in_features = args.out_features(),
-                       .q = q.const_data_ptr<std::int8_t>(),
-                       .token_scale = scale.const_data_ptr<float>(),
-                       .tokens = args.tokens(),
-                       .weight_scale = beta.const_data_ptr<float>(),
-                       .y_type = args.type(),
-                       .y = grad_x.mutable_data_ptr(),
-                       .workspace = workspace.defined() ? workspace.mutable_data_ptr() : nullptr},
-                      cuda::stream_of(args.grad));
+      args.grad,
+      trit::cuda::product_workspace_bytes(device, view.tokens, view.in_features, view.out_features));
+  cuda::gradient_input_int8(
+      device, view, q.const_data_ptr<std::int8_t>(), scale.const_data_ptr<float>(),
+      weights.const_data_ptr<std::uint8_t>(), beta.const_data_ptr<float>(), grad_x.mutable_data_ptr(),
+      workspace.defined() ? workspace.mutable_data_ptr() : nullptr, cuda::stream_of(args.grad));
   return grad_x;
 }
 
@@ -212,15 +155,24 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
   cuda::check_device(q, "q", grad);
   cuda::check_device(scale, "scale", grad);
   const CUDAGuard guard(grad.device());
-  const Arguments args{.grad = grad.contiguous(),
-                       .q = q.stride(1) == 1 && q.stride(0) >= in_features ? q : q.contiguous(),
-                       .token_scale = float_of(scale),
-                       .weight_scale = float_of(weight_scale),
-                       .in_features = in_features,
-                       .weight_dtype = weight_dtype,
-                       .rounding = rounding_of(stochastic)};
-  granularity_of(args.weight_scale, out_features);
-  const std::int64_t tokens = args.tokens();
+  Arguments args{.grad = grad.contiguous(),
+                 .q = q.stride(1) == 1 && q.stride(0) >= in_features ? q : q.contiguous(),
+                 .token_scale = float_of(scale),
+                 .weight_scale = float_of(weight_scale),
+                 .weight_dtype = weight_dtype,
+                 .view = {}};
+  const bool per_row = granularity_of(args.weight_scale, out_features) == ScaleGranularity::row;
+  args.view = {.grad = args.grad.const_data_ptr(),
+               .type = data_type(grad.scalar_type(), "grad"),
+               .tokens = grad.size(0),
+               .out_features = out_features,
+               .in_features = in_features,
+               .weight_scale = per_row ? args.weight_scale.const_data_ptr<float>() : nullptr,
+               .q = args.q.const_data_ptr<std::int8_t>(),
+               .row_bytes = args.q.stride(0),
+               .token_scale = args.token_scale.const_data_ptr<float>(),
+               .rounding = rounding_of(stochastic)};
+  const std::int64_t tokens = args.view.tokens;
   Tensor rows;
   Tensor row_scale;
   if (mask[0]) {
@@ -228,7 +180,7 @@ std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& q, const T
     row_scale = empty({tokens}, torch::kFloat, grad);
   }
   const Tensor maxima = mask[1] && tokens <= kMaxGradientTokens ? zero_maxima(args) : Tensor();
-  quantize_rows(args, 0, tokens, rows, row_scale, maxima);
+  quantize_rows(args, {0, tokens}, rows, row_scale, maxima);
   std::tuple<Tensor, Tensor> result;
   if (mask[0]) {
     std::get<0>(result) = input_gradient(args, rows, row_scale, transposed());
