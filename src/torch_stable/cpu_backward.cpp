@@ -49,8 +49,8 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
     const std::int64_t width = std::min(columns, in_features - first);
     torch_layer::unpack_tile(TorchParallel(), table, stored.view, first, width, data_type(type, "grad"),
                              tile.mutable_data_ptr(), columns);
-    const Tensor target = torch::stable::narrow(grad_x, 1, first, width);
-    call("aten::mm", "out", scaled, torch::stable::narrow(tile, 1, 0, width), target);
+    call("aten::mm", "out", scaled, part_of(tile, out_features, width),
+         part_of(grad_x, grad.size(0), width, 0, first));
   }
   return as_type(grad_x, grad.scalar_type());
 }
@@ -79,10 +79,9 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                      .grad_weight = data<float>(grad_weight)});
     return as_type(grad_weight, dtype);
   }
-  const Tensor scaled = scaled_gradient(grad, torch::stable::unsqueeze(scale, 1), type);
-  Tensor codes = q;
-  const Tensor x = as_type(torch::stable::narrow(codes, 1, 0, in_features), type);
-  return as_type(call("aten::mm", "", torch::stable::transpose(scaled, 0, 1), x), dtype);
+  const Tensor scaled = scaled_gradient(grad, as_column(scale), type);
+  const Tensor x = as_type(part_of(q, q.size(0), in_features), type);
+  return as_type(call("aten::mm", "", transposed(scaled), x), dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
