@@ -76,10 +76,10 @@ def parts(device: str, features: int) -> dict[str, Callable[[], object]]:
         "part: bit_linear_train": lambda: operators.bit_linear_train.default(x, weight, None, g, True, 1e-6, False),
         "part: bit_linear_backward": lambda: operators.bit_linear_backward.default(
             x, x, g, *saved, features, torch.float32, True, True, True, True),
-        "part: linear_backward_input": lambda: operators.linear_backward_input.default(x, saved[3], saved[4], features),
+        "part: linear_backward_input": lambda: operators.linear_backward_input.default(x, saved[2], saved[3], features),
         "part: linear_backward_weight": lambda: operators.linear_backward_weight.default(
-            x, saved[0], saved[1], features, torch.float32),
-        "part: rms_norm_backward": lambda: operators.rms_norm_backward.default(x, x, saved[2], g, True, True),
+            x, saved[0], saved[1][0], features, torch.float32),
+        "part: rms_norm_backward": lambda: operators.rms_norm_backward.default(x, x, saved[1][1], g, True, True),
         "part: forward without gradients": lambda: forward(x),
         "part: forward with gradients": lambda: layer(wanting),
         "part: backward": backward_alone,

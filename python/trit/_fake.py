@@ -61,6 +61,13 @@ def _rows(x: Tensor) -> int:
     return rows
 
 
+def _quantised(x: Tensor, in_features: int) -> tuple[Tensor, Tensor]:
+    """q, and the scales [2, M], s and r, of what is saved for a backward."""
+    tokens = _rows(x)
+    return (x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8),
+            x.new_empty((2, tokens), dtype=torch.float32))
+
+
 @_fake
 def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
     torch._check(x.dim() == 2, lambda: f"trit::norm_quant: x must be [tokens, in_features], found {list(x.shape)}")
@@ -128,10 +135,7 @@ def bit_linear_train(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight
     torch._check(x.shape[-1] == weight.shape[1],
                  lambda: f"trit::bit_linear: x must be [..., {weight.shape[1]}], found {list(x.shape)}")
     out_features, in_features = weight.shape
-    tokens = _rows(x)
-    scale = x.new_empty((tokens,), dtype=torch.float32)
-    return (x.new_empty((*x.shape[:-1], out_features)),
-            x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale),
+    return (x.new_empty((*x.shape[:-1], out_features)), *_quantised(x, in_features),
             weight.new_empty((out_features, (in_features + 3) // 4), dtype=torch.uint8),
             weight.new_empty(scale_shape(out_features, in_features, per_row, group), dtype=torch.float32))
 
@@ -141,10 +145,7 @@ def bit_linear_train_codes(x: Tensor, codes: Tensor, weight_scale: Tensor, in_fe
                            norm_weight: Tensor | None, rms: bool, eps: float, group: int = 0) -> tuple[Tensor, ...]:
     torch._check(x.shape[-1] == in_features,
                  lambda: f"trit::bit_linear: x must be [..., {in_features}], found {list(x.shape)}")
-    tokens = _rows(x)
-    scale = x.new_empty((tokens,), dtype=torch.float32)
-    return (x.new_empty((*x.shape[:-1], codes.shape[0])),
-            x.new_empty((tokens, q_width(in_features, x.device)), dtype=torch.int8), scale, torch.empty_like(scale))
+    return x.new_empty((*x.shape[:-1], codes.shape[0])), *_quantised(x, in_features)
 
 
 def _layer_gradients(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, in_features: int,
@@ -160,17 +161,15 @@ def _layer_gradients(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None,
 
 
 @_fake
-def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
-                        rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
-                        rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
+def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scales: Tensor,
+                        codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
                         group: int = 0) -> tuple[Tensor, ...]:
     return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)
 
 
 @_fake
-def bit_linear_backward_int8(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scale: Tensor,
-                             rstd: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
-                             weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool,
+def bit_linear_backward_int8(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scales: Tensor,
+                             codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool,
                              wants_norm_weight: bool, int8_weight: bool,
                              rounding: Tensor | None = None) -> tuple[Tensor, ...]:
     return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)

@@ -200,16 +200,16 @@ def _differentiate_once(gradients: Callable[[Any, Tensor], Gradients], ctx: Any,
 
 
 def _bit_linear_gradients(ctx: Any, grad: Tensor) -> Gradients:
-    x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+    x, norm_weight, q, scales, codes, weight_scale = ctx.saved_tensors
     in_features, weight_dtype, bias_dtype, rms, group, products, stochastic_rounding = ctx.layer
     wants_x, wants_weight, wants_bias, wants_norm, *_ = ctx.needs_input_grad
     if products == "exact":
         backward = _backward if _is_compiling() else _backward_now
-        grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+        grad_x, grad_weight, grad_norm = backward(grad, x, norm_weight, q, scales, codes, weight_scale, in_features,
                                                   weight_dtype, rms, wants_x, wants_weight, wants_norm, group)
     else:
         rounding = random_rounding(grad.device) if stochastic_rounding else None
-        grad_x, grad_weight, grad_norm = _backward_int8(grad, x, norm_weight, q, scale, rstd, codes, weight_scale, in_features,
+        grad_x, grad_weight, grad_norm = _backward_int8(grad, x, norm_weight, q, scales, codes, weight_scale, in_features,
                                                         weight_dtype, rms, wants_x, wants_weight, wants_norm,
                                                         products == "int8_all", rounding)
     grad_bias = None
@@ -232,15 +232,15 @@ def _rms_norm_gradients(ctx: Any, grad: Tensor) -> Gradients:
 class _BitLinear(torch.autograd.Function):
     """Straight-through: round and clamp have gradient one, and the scales are constant.
 
-    Saved are q (a byte an activation), s, the packed weight (2 bits a weight) and, for the norm, x by reference.
+    Saved are q (a byte an activation), s and r, the packed weight (2 bits a weight) and, for the norm, x by reference.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
                 eps: float, per_row: bool, group: int, products: Backward, stochastic_rounding: bool) -> Tensor:
         train = _train if _is_compiling() else _train_now
-        y, q, scale, rstd, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row, group)
-        ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
+        y, q, scales, codes, weight_scale = train(x, weight, bias, norm_weight, rms, eps, per_row, group)
+        ctx.save_for_backward(x if rms else None, norm_weight if rms else None, q, scales, codes, weight_scale)
         ctx.layer = (weight.shape[1], weight.dtype, None if bias is None else bias.dtype, rms, group, products,
                      stochastic_rounding)
         return cast(Tensor, y)

@@ -206,40 +206,42 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
 }
 
 // The layer for training, of a weight that is ternary already.
-std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
-                                                                  const Tensor& weight_scale,
-                                                                  std::int64_t in_features,
-                                                                  const optional<Tensor>& bias,
-                                                                  const optional<Tensor>& norm_weight,
-                                                                  bool rms, double eps, std::int64_t group) {
+std::tuple<Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
+                                                          const Tensor& weight_scale,
+                                                          std::int64_t in_features,
+                                                          const optional<Tensor>& bias,
+                                                          const optional<Tensor>& norm_weight, bool rms,
+                                                          double eps, std::int64_t group) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   const StoredWeight stored = stored_weight(codes, weight_scale, in_features, group);
   const Rows rows = rows_of(x);
   Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
-  Tensor scale = empty({rows.count}, ScalarType::Float, x);
-  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  Tensor scales = empty({2, rows.count}, ScalarType::Float, x);
+  auto* const scale = data<float>(scales);
   const Tensor q_sum = empty({rows.count}, ScalarType::Int, x);
   Tensor y = empty(sizes_with_last(x, codes.size(0)), x.scalar_type(), x);
   const DefaultFloatingPoint environment;
   quantize(rows, norm_weight, rms, eps,
-           {data<std::int8_t>(q), data<float>(scale), data<float>(rstd), data<std::int32_t>(q_sum)});
-  product_once({const_data<std::int8_t>(q), floats(scale), const_data<std::int32_t>(q_sum), rows.count},
-               stored.view, bias, y);
-  return {y, q, scale, rstd};
+           {data<std::int8_t>(q), scale, scale + rows.count, data<std::int32_t>(q_sum)});
+  product_once({const_data<std::int8_t>(q), scale, const_data<std::int32_t>(q_sum), rows.count}, stored.view,
+               bias, y);
+  return {y, q, scales};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
-    const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row, std::int64_t group) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(const Tensor& x, const Tensor& weight,
+                                                                    const optional<Tensor>& bias,
+                                                                    const optional<Tensor>& norm_weight,
+                                                                    bool rms, double eps, bool per_row,
+                                                                    std::int64_t group) {
   check_weight(weight);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
         "], found ", x);
   Tensor weight_scale = absmean(weight, per_row, group);
   Tensor codes = ternarize_pack(weight, weight_scale, group);
-  const auto [y, q, scale, rstd] =
+  const auto [y, q, scales] =
       bit_linear_train_codes(x, codes, weight_scale, weight.size(1), bias, norm_weight, rms, eps, group);
-  return {y, q, scale, rstd, codes, weight_scale};
+  return {y, q, scales, codes, weight_scale};
 }
 
 }  // namespace

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
 // RMSNorm and the backward operators on the CPU: the arithmetic of src/torch/cpu.cpp, so the same bits.
+#include <torch/csrc/inductor/aoti_torch/generated/c_shim_cpu.h>
+
 #include <algorithm>
 #include <tuple>
 
@@ -15,6 +17,11 @@ namespace {
 // The type of the float products of backward. CPUs have no fast float16 GEMM, and float32 is more accurate.
 ScalarType product_type(ScalarType grad) {
   return grad == ScalarType::BFloat16 ? ScalarType::BFloat16 : ScalarType::Float;
+}
+
+// to = a · b by LibTorch, without its dispatcher: that costs the host 2 us.
+void multiply(const Tensor& a, const Tensor& b, const Tensor& to) {
+  TORCH_ERROR_CODE_CHECK(aoti_torch_cpu_mm_out(to.get(), a.get(), b.get()));
 }
 
 // grad * scale, computed in float32 and rounded once to `type`.
@@ -49,8 +56,7 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
     const std::int64_t width = std::min(columns, in_features - first);
     torch_layer::unpack_tile(TorchParallel(), table, stored.view, first, width, data_type(type, "grad"),
                              tile.mutable_data_ptr(), columns);
-    const Tensor target = torch::stable::narrow(grad_x, 1, first, width);
-    call("aten::mm", "out", scaled, torch::stable::narrow(tile, 1, 0, width), target);
+    multiply(scaled, part_of(tile, out_features, width), part_of(grad_x, grad.size(0), width, 0, first));
   }
   return as_type(grad_x, grad.scalar_type());
 }
@@ -79,10 +85,11 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                      .grad_weight = data<float>(grad_weight)});
     return as_type(grad_weight, dtype);
   }
-  const Tensor scaled = scaled_gradient(grad, torch::stable::unsqueeze(scale, 1), type);
-  Tensor codes = q;
-  const Tensor x = as_type(torch::stable::narrow(codes, 1, 0, in_features), type);
-  return as_type(call("aten::mm", "", torch::stable::transpose(scaled, 0, 1), x), dtype);
+  const Tensor scaled = scaled_gradient(grad, as_column(scale), type);
+  const Tensor x = as_type(part_of(q, q.size(0), in_features), type);
+  const Tensor grad_weight = empty({grad.size(1), in_features}, type, grad);
+  multiply(transposed(scaled), x, grad_weight);
+  return as_type(grad_weight, dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {

@@ -39,31 +39,29 @@ Tensor input_gradient(const Tensor& rows, ScalarType type, const StoredWeight& s
   torch_layer::quantize_gradient_rows(TorchParallel(), view_of(rows),
                                       per_row ? floats(stored.scale) : nullptr, rounding, codes);
   TorchParallel parallel;
-  const PackedLinear transposed = torch_layer::transposed_weight(kernels(), parallel, stored.view);
+  const PackedLinear weight = torch_layer::transposed_weight(kernels(), parallel, stored.view);
   Tensor grad_x = empty({tokens, stored.view.in_features}, type, rows);
   const DefaultFloatingPoint environment;
-  transposed.product(parallel, {codes.q, codes.scale, codes.q_sum, tokens}, nullptr, data_type(type, "grad"),
-                     grad_x.mutable_data_ptr());
+  weight.product(parallel, {codes.q, codes.scale, codes.q_sum, tokens}, nullptr, data_type(type, "grad"),
+                 grad_x.mutable_data_ptr());
   return grad_x;
 }
 
 Tensor rows_from(const Tensor& matrix, std::int64_t first, std::int64_t count) {
-  Tensor rows = matrix;
-  return torch::stable::narrow(rows, 0, first, count);
+  return part_of(matrix, count, matrix.size(1), first);
 }
 
 // gᵀ · q [N, K] in int32, exact.
 Tensor exact_product(const Tensor& g, const Tensor& q) {
   if (torch_layer::has_exact_int8_product(kernels())) {
-    return call("aten::_int_mm", "", torch::stable::transpose(g, 0, 1), q);
+    return call("aten::_int_mm", "", transposed(g), q);
   }
   const std::int64_t tokens = g.size(0);
   optional<Tensor> sums;
   for (std::int64_t first = 0; first < tokens; first += torch_layer::kExactTokens) {
     const std::int64_t count = std::min(torch_layer::kExactTokens, tokens - first);
     const Tensor part =
-        as_type(call("aten::mm", "",
-                     as_type(torch::stable::transpose(rows_from(g, first, count), 0, 1), ScalarType::Float),
+        as_type(call("aten::mm", "", as_type(transposed(rows_from(g, first, count)), ScalarType::Float),
                      as_type(rows_from(q, first, count), ScalarType::Float)),
                 ScalarType::Int);
     if (!sums) {
@@ -86,8 +84,7 @@ Tensor weight_gradient(const Tensor& rows, const Tensor& q, const Tensor& token_
   if (rows.size(0) == 0) {
     return torch::stable::new_zeros(rows, shape);
   }
-  Tensor values = q;
-  const Tensor activations = torch::stable::narrow(values, 1, 0, in_features);
+  const Tensor activations = part_of(q, q.size(0), in_features);
   Tensor total = empty({outputs, in_features}, ScalarType::Float, rows);
   for (std::int64_t first = 0; first < rows.size(0); first += kMaxGradientTokens) {
     const std::int64_t count = std::min(kMaxGradientTokens, rows.size(0) - first);

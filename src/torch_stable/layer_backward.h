@@ -49,7 +49,7 @@ std::tuple<Tensor, Tensor, Tensor> layer_gradients(const Tensor& grad, const opt
         kNorm(*found.input, values, rstd, norm_weight, wants_x, wants_norm_weight);
   }
   if (wants_x && grad.dim() != 2) {
-    found.input = torch::stable::reshape(*found.input, sizes_with_last(grad, in_features));
+    found.input = with_sizes(*found.input, sizes_with_last(grad, in_features));
   }
   return {found.input ? *found.input : no_gradient(grad), found.weight ? *found.weight : no_gradient(grad),
           grad_norm_weight ? *grad_norm_weight : no_gradient(norm_weight ? *norm_weight : grad)};
@@ -59,16 +59,17 @@ std::tuple<Tensor, Tensor, Tensor> layer_gradients(const Tensor& grad, const opt
 template <auto* kInput, auto* kWeight, auto* kNorm>
 std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const optional<Tensor>& x,
                                                   const optional<Tensor>& norm_weight, const Tensor& q,
-                                                  const Tensor& scale, const Tensor& rstd,
-                                                  const Tensor& codes, const Tensor& weight_scale,
-                                                  std::int64_t in_features, ScalarType weight_dtype, bool rms,
-                                                  bool wants_x, bool wants_weight, bool wants_norm_weight,
+                                                  const Tensor& scales, const Tensor& codes,
+                                                  const Tensor& weight_scale, std::int64_t in_features,
+                                                  ScalarType weight_dtype, bool rms, bool wants_x,
+                                                  bool wants_weight, bool wants_norm_weight,
                                                   std::int64_t group) {
-  return layer_gradients<kNorm>(grad, x, norm_weight, rstd, in_features, rms, wants_x, wants_weight,
+  const TokenScales tokens = token_scales(scales);
+  return layer_gradients<kNorm>(grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight,
                                 wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
                                   ProductGradients found;
                                   if (weight) {
-                                    found.weight = kWeight(rows, q, scale, in_features, weight_dtype);
+                                    found.weight = kWeight(rows, q, tokens.scale, in_features, weight_dtype);
                                   }
                                   if (input) {
                                     found.input = kInput(rows, codes, weight_scale, in_features, group);
@@ -79,21 +80,24 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
 
 /// trit_stable::bit_linear_backward_int8: dX in int8, and dW with `int8_weight`.
 template <auto* kInt8, auto* kWeight, auto* kNorm>
-std::tuple<Tensor, Tensor, Tensor> layer_backward_int8(
-    const Tensor& grad, const optional<Tensor>& x, const optional<Tensor>& norm_weight, const Tensor& q,
-    const Tensor& scale, const Tensor& rstd, const Tensor& codes, const Tensor& weight_scale,
-    std::int64_t in_features, ScalarType weight_dtype, bool rms, bool wants_x, bool wants_weight,
-    bool wants_norm_weight, bool int8_weight, const optional<Tensor>& rounding) {
-  return layer_gradients<kNorm>(grad, x, norm_weight, rstd, in_features, rms, wants_x, wants_weight,
+std::tuple<Tensor, Tensor, Tensor> layer_backward_int8(const Tensor& grad, const optional<Tensor>& x,
+                                                       const optional<Tensor>& norm_weight, const Tensor& q,
+                                                       const Tensor& scales, const Tensor& codes,
+                                                       const Tensor& weight_scale, std::int64_t in_features,
+                                                       ScalarType weight_dtype, bool rms, bool wants_x,
+                                                       bool wants_weight, bool wants_norm_weight,
+                                                       bool int8_weight, const optional<Tensor>& rounding) {
+  const TokenScales tokens = token_scales(scales);
+  return layer_gradients<kNorm>(grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight,
                                 wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
                                   ProductGradients found;
                                   if (input || (weight && int8_weight)) {
                                     std::tie(found.input, found.weight) =
-                                        kInt8(rows, q, scale, codes, weight_scale, in_features, weight_dtype,
-                                              input, weight && int8_weight, rounding);
+                                        kInt8(rows, q, tokens.scale, codes, weight_scale, in_features,
+                                              weight_dtype, input, weight && int8_weight, rounding);
                                   }
                                   if (weight && !int8_weight) {
-                                    found.weight = kWeight(rows, q, scale, in_features, weight_dtype);
+                                    found.weight = kWeight(rows, q, tokens.scale, in_features, weight_dtype);
                                   }
                                   return found;
                                 });

@@ -5,7 +5,7 @@
 // opaque classes in a schema break torch.compile and torch.export. Autograd, autocast and the shapes that
 // torch.compile sees are in python/trit/ops.py.
 //
-// M tokens, N = out_features, K = in_features. A gradient that is not wanted is returned as [0].
+// M tokens, N = out_features, K = in_features; `scales` are TokenScales (tensors.h). A gradient that is not wanted is returned as [0].
 #include "torch_stable/tensors.h"
 #include "trit/backend.h"
 #include "trit/crc32c.h"
@@ -76,20 +76,18 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
       "bit_linear_train(Tensor x, Tensor weight, Tensor? bias, Tensor? norm_weight, bool rms, float eps, "
       "bool per_row, int group=0) -> "
-      "(Tensor y, Tensor q, Tensor scale, Tensor rstd, Tensor codes, Tensor weight_scale)");
+      "(Tensor y, Tensor q, Tensor scales, Tensor codes, Tensor weight_scale)");
   m.def(
       "bit_linear_train_codes(Tensor x, Tensor codes, Tensor weight_scale, SymInt in_features, Tensor? bias, "
-      "Tensor? norm_weight, bool rms, float eps, int group=0) -> (Tensor y, Tensor q, Tensor scale, Tensor "
-      "rstd)");
+      "Tensor? norm_weight, bool rms, float eps, int group=0) -> (Tensor y, Tensor q, Tensor scales)");
   m.def(
-      "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor rstd, "
-      "Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
-      "wants_x, "
+      "bit_linear_backward(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scales, Tensor "
+      "codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool wants_x, "
       "bool wants_weight, bool wants_norm_weight, int group=0) -> (Tensor grad_x, Tensor grad_weight, Tensor "
       "grad_norm_weight)");
   m.def(
-      "bit_linear_backward_int8(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scale, Tensor "
-      "rstd, Tensor codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
+      "bit_linear_backward_int8(Tensor grad, Tensor? x, Tensor? norm_weight, Tensor q, Tensor scales, Tensor "
+      "codes, Tensor weight_scale, SymInt in_features, ScalarType weight_dtype, bool rms, bool "
       "wants_x, bool wants_weight, bool wants_norm_weight, bool int8_weight, Tensor? rounding=None) -> "
       "(Tensor "
       "grad_x, Tensor grad_weight, Tensor grad_norm_weight)");

@@ -11,13 +11,22 @@ std::ostream& operator<<(std::ostream& out, const Tensor& tensor) {
   return out << "]";
 }
 
-Tensor empty(Sizes sizes, ScalarType type, const Tensor& like) {
+namespace {
+
+std::vector<std::int64_t> contiguous_strides(Sizes sizes) {
   std::vector<std::int64_t> strides(sizes.size());
   std::int64_t stride = 1;
   for (std::size_t i = sizes.size(); i-- > 0;) {
     strides[i] = stride;
     stride *= std::max<std::int64_t>(sizes[i], 1);
   }
+  return strides;
+}
+
+}  // namespace
+
+Tensor empty(Sizes sizes, ScalarType type, const Tensor& like) {
+  const std::vector<std::int64_t> strides = contiguous_strides(sizes);
   std::int32_t device = 0;
   TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device));
   const auto dtype = torch::stable::detail::to<std::int32_t>(torch::stable::detail::from(type));
@@ -26,6 +35,26 @@ Tensor empty(Sizes sizes, ScalarType type, const Tensor& like) {
                                                   strides.data(), dtype, device, like.get_device_index(),
                                                   &handle));
   return Tensor(handle);
+}
+
+Tensor view_of(const Tensor& base, Sizes sizes, Sizes strides, std::int64_t offset) {
+  AtenTensorHandle handle = nullptr;
+  TORCH_ERROR_CODE_CHECK(aoti_torch__reinterpret_tensor(base.get(), static_cast<std::int64_t>(sizes.size()),
+                                                        sizes.data(), strides.data(), offset, &handle));
+  return Tensor(handle);
+}
+
+Tensor with_sizes(const Tensor& contiguous, Sizes sizes) {
+  return view_of(contiguous, sizes, contiguous_strides(sizes));
+}
+
+TokenScales token_scales(const Tensor& scales) {
+  check(scales.dim() == 2 && scales.size(0) == 2 && scales.scalar_type() == ScalarType::Float &&
+            scales.is_contiguous(),
+        "bit_linear_backward: wanted scales contiguous float32 [2, tokens], found ", scales);
+  const std::array<std::int64_t, 1> sizes{scales.size(1)};
+  const std::array<std::int64_t, 1> strides{1};
+  return {view_of(scales, sizes, strides), view_of(scales, sizes, strides, scales.size(1))};
 }
 
 DataType data_type(ScalarType type, const char* what) {
@@ -161,7 +190,10 @@ torch_layer::RowsView Rows::view() const {
 Tensor as_matrix(const Tensor& x) {
   const std::int64_t features = x.size(-1);
   const std::array<std::int64_t, 2> shape{features == 0 ? 0 : x.numel() / features, features};
-  return as_contiguous(x.dim() == 2 ? x : torch::stable::reshape(x, shape));
+  if (x.dim() == 2) {
+    return as_contiguous(x);
+  }
+  return x.is_contiguous() ? with_sizes(x, shape) : as_contiguous(torch::stable::reshape(x, shape));
 }
 
 std::vector<std::int64_t> sizes_with_last(const Tensor& x, std::int64_t last) {

@@ -58,6 +58,29 @@ Tensor empty(Sizes sizes, ScalarType type, const Tensor& like);
 inline Tensor empty(std::initializer_list<std::int64_t> sizes, ScalarType type, const Tensor& like) {
   return empty(Sizes(sizes.begin(), sizes.size()), type, like);
 }
+/// A tensor on the memory of `base`, `offset` elements behind its first. Views through the dispatcher cost the host
+/// 3 us each.
+Tensor view_of(const Tensor& base, Sizes sizes, Sizes strides, std::int64_t offset = 0);
+/// The same elements in other sizes, of a contiguous tensor.
+Tensor with_sizes(const Tensor& contiguous, Sizes sizes);
+inline Tensor transposed(const Tensor& matrix) {
+  const std::array<std::int64_t, 2> sizes{matrix.size(1), matrix.size(0)};
+  const std::array<std::int64_t, 2> strides{matrix.stride(1), matrix.stride(0)};
+  return view_of(matrix, sizes, strides);
+}
+/// [rows, columns] of a matrix from an element on.
+inline Tensor part_of(const Tensor& matrix, std::int64_t rows, std::int64_t columns,
+                      std::int64_t first_row = 0, std::int64_t first_column = 0) {
+  const std::array<std::int64_t, 2> sizes{rows, columns};
+  const std::array<std::int64_t, 2> strides{matrix.stride(0), matrix.stride(1)};
+  return view_of(matrix, sizes, strides, first_row * strides[0] + first_column * strides[1]);
+}
+/// A vector as a matrix of one column.
+inline Tensor as_column(const Tensor& vector) {
+  const std::array<std::int64_t, 2> sizes{vector.size(0), 1};
+  const std::array<std::int64_t, 2> strides{vector.stride(0), 1};
+  return view_of(vector, sizes, strides);
+}
 /// What an operator returns for a gradient that nobody wants: [0] of `like`'s type.
 inline Tensor no_gradient(const Tensor& like) { return empty({0}, like.scalar_type(), like); }
 
@@ -131,6 +154,13 @@ struct Rows {
 Rows rows_of(const Tensor& x);
 /// x [..., K] as [M, K], contiguous.
 Tensor as_matrix(const Tensor& x);
+/// What a recorded forward keeps of its tokens: float32 [2, M], s and then r. One tensor, since a tensor that an
+/// operator returns and autograd saves costs the host 4 us.
+struct TokenScales {
+  Tensor scale;  // [M]
+  Tensor rstd;   // [M]
+};
+TokenScales token_scales(const Tensor& scales);
 /// The sizes of x with another last one.
 std::vector<std::int64_t> sizes_with_last(const Tensor& x, std::int64_t last);
 

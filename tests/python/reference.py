@@ -38,6 +38,15 @@ def unpacked(codes: Tensor, in_features: int) -> Tensor:
     return torch.tensor([0, 1, 0, -1], dtype=torch.int8)[fields.long()].reshape(len(codes), -1)[:, :in_features]
 
 
+TRAIN_PARTS = ("y", "q", "scale", "rstd", "codes", "weight_scale")
+
+
+def train_parts(outputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """TRAIN_PARTS of what trit_stable::bit_linear_train returns, whose `scales` [2, M] are s and r."""
+    y, q, scales, codes, weight_scale = outputs
+    return y, q, scales[0], scales[1], codes, weight_scale
+
+
 def epilogue(q: Tensor, s: Tensor, t: Tensor, beta: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     acc = (q.double() @ t.double().T).to(torch.int32)
     y = acc.float() * s.unsqueeze(1) * beta

@@ -34,6 +34,8 @@ def test_shapes_and_types():
         (r"these bytes hold \[4, 8\]", lambda: ops.bit_linear_prepared(x, ops.prepare(codes, 8), beta, 5, 8)),
         (r"do not fit together", lambda: torch.ops.trit_stable.rms_norm_backward(x, x[:2], beta, None, True, False)),
         (r"grad must be \[tokens, 4\]", lambda: ops.linear_backward_input(x, codes, beta, 8)),
+        (r"wanted scales contiguous float32 \[2, tokens\], found Float \[3\]", lambda: torch.ops.trit_stable.bit_linear_backward(
+            torch.randn(3, 4), None, None, quantised.q, quantised.scale, codes, beta, 8, torch.float32, False, True, True, True)),
         (r"weight must be \[8\]", lambda: ops.rms_norm(x, torch.ones(7))),
     ]:
         with pytest.raises(RuntimeError, match=message):

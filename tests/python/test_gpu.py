@@ -10,7 +10,7 @@ import reference
 import test_backward_int8
 import test_groups
 import torch
-from test_ops import check_sums, opcheck_calls, random_layer
+from test_ops import check_slices, check_sums, opcheck_calls, random_layer
 
 import trit
 from trit import ops
@@ -32,10 +32,9 @@ def test_bits_of_the_cpu():
     for _ in range(SHAPES):
         layer = random_layer()
         in_features = layer[1].shape[1]
-        names = ("y", "q", "scale", "rstd", "codes", "weight_scale")
-        cpu = torch.ops.trit_stable.bit_linear_train(*layer)
-        gpu = torch.ops.trit_stable.bit_linear_train(*on_gpu(layer))
-        for name, a, b in zip(names, cpu, gpu, strict=True):
+        cpu = reference.train_parts(torch.ops.trit_stable.bit_linear_train(*layer))
+        gpu = reference.train_parts(torch.ops.trit_stable.bit_linear_train(*on_gpu(layer)))
+        for name, a, b in zip(reference.TRAIN_PARTS, cpu, gpu, strict=True):
             b = b.cpu()
             if name == "q":
                 a, b = a[:, :in_features], b[:, :in_features]
@@ -56,9 +55,9 @@ def test_bits_of_the_cpu_with_groups():
         x, weight, group = test_groups.random_layer()
         out_features, in_features = weight.shape
         layer = (x, weight, torch.randn(out_features), None, True, 1e-6, False, group)
-        cpu = torch.ops.trit_stable.bit_linear_train(*layer)
-        gpu = torch.ops.trit_stable.bit_linear_train(*on_gpu(layer))
-        for name, a, b in zip(("y", "q", "scale", "rstd", "codes", "weight_scale"), cpu, gpu, strict=True):
+        cpu = reference.train_parts(torch.ops.trit_stable.bit_linear_train(*layer))
+        gpu = reference.train_parts(torch.ops.trit_stable.bit_linear_train(*on_gpu(layer)))
+        for name, a, b in zip(reference.TRAIN_PARTS, cpu, gpu, strict=True):
             b = b.cpu()
             if name == "q":
                 a, b = a[:, :in_features], b[:, :in_features]
@@ -96,6 +95,10 @@ def test_layer_with_groups():
 
 def test_sums():
     check_sums("cuda")
+
+
+def test_slices():
+    check_slices("cuda")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

@@ -95,9 +95,9 @@ def test_cpp_library(cpp_ops):
     for _ in range(int(os.environ.get("TRIT_PYTHON_SHAPES", 300))):
         x, weight, bias, norm_weight, rms, eps, per_row = random_layer()
         in_features = weight.shape[1]
-        ours = torch.ops.trit_stable.bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row)
+        ours = reference.train_parts(torch.ops.trit_stable.bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row))
         theirs = cpp_ops.bit_linear_train(x, weight, bias, norm_weight, rms, eps, per_row)
-        for name, a, b in zip(("y", "q", "scale", "rstd", "codes", "weight_scale"), ours, theirs, strict=True):
+        for name, a, b in zip(reference.TRAIN_PARTS, ours, theirs, strict=True):
             assert reference.bits_equal(a, b), name
         _, q, scale, rstd, codes, beta = ours
         grad = torch.randn(len(x), len(codes)).to(x.dtype)
@@ -120,6 +120,30 @@ def test_cpp_library(cpp_ops):
         for name, a, b in zip(("x", "weight", "bias", "norm_weight"), *results, strict=True):
             assert (a is None) == (b is None), name
             assert a is None or reference.bits_equal(a, b), name
+
+
+def check_slices(device):
+    """Gradients of tensors that begin inside of others, and of more dimensions: those of copies."""
+    x, grad = (torch.randn(12, 5, features, device=device) for features in (64, 24))
+    weight = torch.randn(24, 64, device=device)
+    for kind in ("exact", "int8_all"):
+        results = []
+        for own_x, own_grad in ((x[4:], grad[4:]), (x[4:].clone(), grad[4:].clone()),
+                                (x[4:].reshape(-1, 64).clone(), grad[4:].reshape(-1, 24).clone())):
+            leaves = [own_x.detach().requires_grad_(), weight.clone().requires_grad_()]
+            ops.bit_linear(*leaves, backward=kind).backward(own_grad)
+            results.append([leaves[0].grad.reshape(-1, 64), leaves[1].grad])
+        assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+    beta = ops.absmean(weight)
+    codes, quantised = ops.ternarize_pack(weight, beta), ops.norm_quant(x.reshape(60, 64))
+    rows, q, scale = grad.reshape(60, 24)[7:], quantised.q[7:], quantised.scale[7:]
+    for call in (lambda *a: ops.linear_backward_weight(*a, 64), lambda *a: ops.linear_backward_int8(*a, codes, beta, 64)[1],
+                 lambda grad, q, scale: ops.linear_backward_input(grad, codes, beta, 64)):
+        assert torch.equal(call(rows, q, scale), call(rows.clone(), q.clone(), scale.clone()))
+
+
+def test_slices():
+    check_slices("cpu")
 
 
 def check_sums(device):
@@ -168,6 +192,7 @@ def opcheck_calls(device="cpu"):
     codes = namespace.ternarize_pack(weight, beta)
     prepared = namespace.prepare(codes, 22)
     grad = torch.randn(6, 9, device=device)
+    scales = torch.stack([s, r])
     yield "norm_quant", (x, g, True, 1e-6)
     yield "norm_quant", (x, None, False, 1e-6)
     yield "absmean", (weight, True)
@@ -186,16 +211,16 @@ def opcheck_calls(device="cpu"):
         yield "bit_linear_train", (inputs.bfloat16(), weight, None, None, False, 1e-6, True)
         yield "bit_linear_train_codes", (inputs, codes, beta, 22, bias, g, True, 1e-6)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
-        yield "bit_linear_backward", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted)
-        yield "bit_linear_backward", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted)
-    yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22,
+        yield "bit_linear_backward", (grad, x, g, q, scales, codes, beta, 22, torch.float32, True, *wanted)
+        yield "bit_linear_backward", (grad, None, None, q, scales, codes, beta, 22, torch.bfloat16, False, *wanted)
+    yield "bit_linear_backward", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, scales, codes, beta, 22,
                                   torch.float32, True, True, True, True)
     for wanted in [(True, True, True), (False, True, False), (True, False, False), (False, False, True)]:
         for int8_weight in (False, True):
-            yield "bit_linear_backward_int8", (grad, x, g, q, s, r, codes, beta, 22, torch.float32, True, *wanted, int8_weight)
-            yield "bit_linear_backward_int8", (grad, None, None, q, s, r, codes, beta, 22, torch.bfloat16, False, *wanted,
+            yield "bit_linear_backward_int8", (grad, x, g, q, scales, codes, beta, 22, torch.float32, True, *wanted, int8_weight)
+            yield "bit_linear_backward_int8", (grad, None, None, q, scales, codes, beta, 22, torch.bfloat16, False, *wanted,
                                                int8_weight, torch.tensor([3, 4], device=device))
-    yield "bit_linear_backward_int8", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, s, r, codes, beta, 22,
+    yield "bit_linear_backward_int8", (grad.reshape(2, 3, 9), x.reshape(2, 3, 22), None, q, scales, codes, beta, 22,
                                        torch.float32, True, True, True, True, True)
     for wanted in [(True, True), (True, False), (False, True), (False, False)]:
         yield "linear_backward_int8", (grad, q, s, codes, beta, 22, torch.float16, *wanted)
@@ -226,7 +251,7 @@ def opcheck_group_calls(x, grad, bias):
         yield "prepared_linear", (q, s, q_sum, prepared, beta, 9, in_features, bias, torch.float32, group)
         yield "bit_linear_prepared", (inputs, prepared, beta, 9, in_features, bias, None, True, 1e-6, group)
         yield "bit_linear_train", (inputs, weight, bias, None, True, 1e-6, False, group)
-        yield "bit_linear_backward", (grad, inputs, None, q, s, r, codes, beta, in_features, torch.float32, True, True,
+        yield "bit_linear_backward", (grad, inputs, None, q, torch.stack([s, r]), codes, beta, in_features, torch.float32, True, True,
                                       True, False, group)
         yield "linear_backward_input", (grad, codes, beta, in_features, group)
 

@@ -66,7 +66,7 @@ Tensor input_from_tiles(const Tensor& grad, const StoredWeight& stored) {
     const Tensor tile = empty({weight.out_features, columns}, type, grad);
     kernels::dequantize(weight, first, columns, data_type(type, "grad"), tile.mutable_data_ptr(),
                         cuda::stream_of(grad));
-    call("aten::mm", "out", scaled, tile, torch::stable::narrow(grad_x, 1, first, columns));
+    cuda::multiply(scaled, tile, part_of(grad_x, grad.size(0), columns, 0, first));
   }
   return as_type(grad_x, grad.scalar_type());
 }
@@ -103,10 +103,10 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                                .x = x.mutable_data_ptr()},
                               cuda::stream_of(grad));
   // A 16-bit product is written in float32 where the weight is: a copy would read and write 6 N K bytes.
-  const Tensor transposed = torch::stable::transpose(grad, 0, 1);
-  return dtype == ScalarType::Float && grad.scalar_type() != ScalarType::Float
-             ? call("aten::mm", "dtype", transposed, x, dtype)
-             : as_type(call("aten::mm", "", transposed, x), dtype);
+  const bool wider = dtype == ScalarType::Float && grad.scalar_type() != ScalarType::Float;
+  const Tensor grad_weight = empty({grad.size(1), in_features}, wider ? dtype : grad.scalar_type(), grad);
+  cuda::multiply(transposed(grad), x, grad_weight);
+  return as_type(grad_weight, dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {

@@ -43,17 +43,16 @@ Tensor weight_gradient_part(const Tensor& grad, const GradientInt8& args, const 
   const launches::WeightOperands operands = launches::weight_operands(device, args, tokens.count);
   const Tensor grad_q = empty({operands.outputs, operands.row_bytes}, ScalarType::Char, grad);
   const Tensor scale = empty({args.out_features}, ScalarType::Float, grad);
-  const Tensor transposed =
+  const Tensor activations =
       empty({operands.transposed_bytes / operands.row_bytes, operands.row_bytes}, ScalarType::Char, grad);
   const launches::WeightOperandsTo to{data<std::int8_t>(grad_q), data<float>(scale),
-                                      data<std::int8_t>(transposed)};
+                                      data<std::int8_t>(activations)};
   launches::prepare_operands(args, tokens, operands.kernel, bits_of(maxima), to, cuda::stream_of(grad));
   if (!operands.kernel) {
-    Tensor sums = call("aten::_int_mm", "", grad_q, torch::stable::transpose(transposed, 0, 1));
-    Tensor rows = torch::stable::narrow(sums, 0, 0, args.out_features);
-    return as_type(call("aten::mul", "Tensor", torch::stable::narrow(rows, 1, 0, args.in_features),
-                        torch::stable::unsqueeze(scale, 1)),
-                   type);
+    const Tensor sums = call("aten::_int_mm", "", grad_q, transposed(activations));
+    return as_type(
+        call("aten::mul", "Tensor", part_of(sums, args.out_features, args.in_features), as_column(scale)),
+        type);
   }
   Tensor grad_weight = empty({args.out_features, args.in_features}, type, grad);
   launches::gradient_weight_int8(device, args, tokens.count, to, data_type(type, "the weight"),

@@ -180,24 +180,25 @@ Tensor bit_linear_prepared(const Tensor& x, const Tensor& prepared, const Tensor
 }
 
 // A forward pass that is recorded, of a prepared weight.
-std::tuple<Tensor, Tensor, Tensor, Tensor> forward(const Tensor& x, const LayerWeight& weight,
-                                                   const optional<Tensor>& bias,
-                                                   const optional<Tensor>& norm_weight, bool rms,
-                                                   double eps) {
+std::tuple<Tensor, Tensor, Tensor> forward(const Tensor& x, const LayerWeight& weight,
+                                           const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
+                                           bool rms, double eps) {
   const Rows rows = rows_of(x);
   Tensor q = empty_q(rows);
-  Tensor scale = empty({rows.count}, ScalarType::Float, x);
-  Tensor rstd = empty({rows.count}, ScalarType::Float, x);
+  Tensor scales = empty({2, rows.count}, ScalarType::Float, x);
+  auto* const scale = data<float>(scales);
   Tensor y = empty(sizes_with_last(x, weight.out_features), x.scalar_type(), x);
-  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
-  product(const_data<std::int8_t>(q), floats(scale), rows.count, weight, bias, /*programmatic=*/true, y);
-  return {y, q, scale, rstd};
+  quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), scale, scale + rows.count);
+  product(const_data<std::int8_t>(q), scale, rows.count, weight, bias, /*programmatic=*/true, y);
+  return {y, q, scales};
 }
 
 // Three launches: the weight in one pass over it, the activations, the product.
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
-    const Tensor& x, const Tensor& weight, const optional<Tensor>& bias, const optional<Tensor>& norm_weight,
-    bool rms, double eps, bool per_row, std::int64_t group) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(const Tensor& x, const Tensor& weight,
+                                                                    const optional<Tensor>& bias,
+                                                                    const optional<Tensor>& norm_weight,
+                                                                    bool rms, double eps, bool per_row,
+                                                                    std::int64_t group) {
   check_weight(weight);
   check_group(group);
   check(x.dim() >= 1 && x.size(-1) == weight.size(1), "bit_linear: x must be [..., ", weight.size(1),
@@ -218,21 +219,21 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(
                  {floats(w), out_features, in_features, per_row, group, data<float>(weight_scale),
                   data<std::uint8_t>(codes), data<std::uint8_t>(prepared), counter.data},
                  cuda::stream_of(w));
-  const auto [y, q, scale, rstd] =
+  const auto [y, q, scales] =
       forward(x,
               {const_data<std::uint8_t>(prepared), out_features, in_features, floats(weight_scale),
                torch_layer::wanted_granularity(per_row, group), group},
               bias, norm_weight, rms, eps);
-  return {y, q, scale, rstd, codes, weight_scale};
+  return {y, q, scales, codes, weight_scale};
 }
 
 // The same of a weight that is ternary already.
-std::tuple<Tensor, Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
-                                                                  const Tensor& weight_scale,
-                                                                  std::int64_t in_features,
-                                                                  const optional<Tensor>& bias,
-                                                                  const optional<Tensor>& norm_weight,
-                                                                  bool rms, double eps, std::int64_t group) {
+std::tuple<Tensor, Tensor, Tensor> bit_linear_train_codes(const Tensor& x, const Tensor& codes,
+                                                          const Tensor& weight_scale,
+                                                          std::int64_t in_features,
+                                                          const optional<Tensor>& bias,
+                                                          const optional<Tensor>& norm_weight, bool rms,
+                                                          double eps, std::int64_t group) {
   check(x.dim() >= 1 && x.size(-1) == in_features, "bit_linear: x must be [..., ", in_features, "], found ",
         x);
   cuda::check_device(codes, "the weight", x);

@@ -29,6 +29,9 @@ struct Workspace {
 /// gets its own from LibTorch, whose zeroing is part of the graph.
 Workspace workspace(const Tensor& like, std::size_t bytes);
 
+/// to = a · b by LibTorch, in to's type: that of a and b, or float32 of 16-bit ones.
+void multiply(const Tensor& a, const Tensor& b, const Tensor& to);
+
 /// Throws Error that names both devices unless `tensor` is where `x` is.
 void check_device(const Tensor& tensor, const char* what, const Tensor& x);
 
