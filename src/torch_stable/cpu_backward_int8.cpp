@@ -57,23 +57,23 @@ Tensor exact_product(const Tensor& g, const Tensor& q) {
     return call("aten::_int_mm", "", transposed(g), q);
   }
   const std::int64_t tokens = g.size(0);
-  optional<Tensor> sums;
+  Tensor sums;
   for (std::int64_t first = 0; first < tokens; first += torch_layer::kExactTokens) {
     const std::int64_t count = std::min(torch_layer::kExactTokens, tokens - first);
     const Tensor part =
         as_type(call("aten::mm", "", as_type(transposed(rows_from(g, first, count)), ScalarType::Float),
                      as_type(rows_from(q, first, count), ScalarType::Float)),
                 ScalarType::Int);
-    if (!sums) {
+    if (first == 0) {
       sums = part;
       continue;
     }
     // The stable ABI's additions take a float factor, which integers refuse.
     const auto* const from = const_data<std::int32_t>(part);
-    std::transform(from, from + part.numel(), data<std::int32_t>(*sums), data<std::int32_t>(*sums),
+    std::transform(from, from + part.numel(), data<std::int32_t>(sums), data<std::int32_t>(sums),
                    std::plus<>());
   }
-  return *sums;
+  return sums;
 }
 
 // dW = dYᵀ · (s q)

@@ -25,10 +25,10 @@ std::tuple<Tensor, Tensor> linear_backward_int8_cuda(const Tensor& grad, const T
 void check_backward_int8(const Tensor& grad, const Tensor& q, const Tensor& scale, const Tensor& codes,
                          const optional<Tensor>& rounding, std::int64_t in_features, std::int64_t q_width);
 
-/// The gradients of a layer's product: dX [M, K], before the norm, and dW.
+/// The gradients of a layer's product: dX [M, K], before the norm, and dW; [0] where they are not wanted.
 struct ProductGradients {
-  optional<Tensor> input;
-  optional<Tensor> weight;
+  Tensor input;
+  Tensor weight;
 };
 
 /// The layer's gradients from products(rows of grad, whether dX is wanted, whether dW is) and the norm's backward.
@@ -46,12 +46,12 @@ std::tuple<Tensor, Tensor, Tensor> layer_gradients(const Tensor& grad, const opt
     // checked: NOLINTNEXTLINE(bugprone-unchecked-optional-access)
     const Tensor values = as_matrix(*x);
     std::tie(found.input, grad_norm_weight) =
-        kNorm(*found.input, values, rstd, norm_weight, wants_x, wants_norm_weight);
+        kNorm(found.input, values, rstd, norm_weight, wants_x, wants_norm_weight);
   }
   if (wants_x && grad.dim() != 2) {
-    found.input = with_sizes(*found.input, sizes_with_last(grad, in_features));
+    found.input = with_sizes(found.input, sizes_with_last(grad, in_features));
   }
-  return {found.input ? *found.input : no_gradient(grad), found.weight ? *found.weight : no_gradient(grad),
+  return {found.input, found.weight,
           grad_norm_weight ? *grad_norm_weight : no_gradient(norm_weight ? *norm_weight : grad)};
 }
 
@@ -65,17 +65,15 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward(const Tensor& grad, const opti
                                                   bool wants_weight, bool wants_norm_weight,
                                                   std::int64_t group) {
   const TokenScales tokens = token_scales(scales);
-  return layer_gradients<kNorm>(grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight,
-                                wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
-                                  ProductGradients found;
-                                  if (weight) {
-                                    found.weight = kWeight(rows, q, tokens.scale, in_features, weight_dtype);
-                                  }
-                                  if (input) {
-                                    found.input = kInput(rows, codes, weight_scale, in_features, group);
-                                  }
-                                  return found;
-                                });
+  return layer_gradients<kNorm>(
+      grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight, wants_norm_weight,
+      [&](const Tensor& rows, bool input, bool weight) {
+        // dW first: its operand is as large as dX, and gone when dX is made.
+        const Tensor grad_weight =
+            weight ? kWeight(rows, q, tokens.scale, in_features, weight_dtype) : no_gradient(grad);
+        return ProductGradients{
+            input ? kInput(rows, codes, weight_scale, in_features, group) : no_gradient(grad), grad_weight};
+      });
 }
 
 /// trit_stable::bit_linear_backward_int8: dX in int8, and dW with `int8_weight`.
@@ -88,19 +86,17 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward_int8(const Tensor& grad, const
                                                        bool wants_weight, bool wants_norm_weight,
                                                        bool int8_weight, const optional<Tensor>& rounding) {
   const TokenScales tokens = token_scales(scales);
-  return layer_gradients<kNorm>(grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight,
-                                wants_norm_weight, [&](const Tensor& rows, bool input, bool weight) {
-                                  ProductGradients found;
-                                  if (input || (weight && int8_weight)) {
-                                    std::tie(found.input, found.weight) =
-                                        kInt8(rows, q, tokens.scale, codes, weight_scale, in_features,
-                                              weight_dtype, input, weight && int8_weight, rounding);
-                                  }
-                                  if (weight && !int8_weight) {
-                                    found.weight = kWeight(rows, q, tokens.scale, in_features, weight_dtype);
-                                  }
-                                  return found;
-                                });
+  return layer_gradients<kNorm>(
+      grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight, wants_norm_weight,
+      [&](const Tensor& rows, bool input, bool weight) {
+        const bool both = weight && int8_weight;
+        auto [grad_x, grad_weight] = input || both ? kInt8(rows, q, tokens.scale, codes, weight_scale,
+                                                           in_features, weight_dtype, input, both, rounding)
+                                                   : std::tuple(no_gradient(grad), no_gradient(grad));
+        return ProductGradients{grad_x, weight && !both
+                                            ? kWeight(rows, q, tokens.scale, in_features, weight_dtype)
+                                            : grad_weight};
+      });
 }
 
 }  // namespace trit::torch_stable

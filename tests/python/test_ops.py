@@ -122,6 +122,17 @@ def test_cpp_library(cpp_ops):
             assert a is None or reference.bits_equal(a, b), name
 
 
+def test_tiles(cpp_ops):
+    """A weight that becomes float in several tiles."""
+    weight = torch.randn(9000, 1000)
+    beta = ops.absmean(weight)
+    codes = ops.ternarize_pack(weight, beta)
+    for dtype in TYPES:
+        grad = torch.randn(3, 9000).to(dtype)
+        assert reference.bits_equal(ops.linear_backward_input(grad, codes, beta, 1000),
+                                    cpp_ops.linear_backward_input(grad, codes, beta, 1000))
+
+
 def check_slices(device):
     """Gradients of tensors that begin inside of others, and of more dimensions: those of copies."""
     x, grad = (torch.randn(12, 5, features, device=device) for features in (64, 24))

@@ -69,16 +69,16 @@ Tensor weight_gradient(const Tensor& grad, const GradientInt8& args, const optio
   if (maxima) {
     return weight_gradient_part(grad, args, {0, args.tokens}, *maxima, type);
   }
-  optional<Tensor> total;
+  Tensor total;
   for (std::int64_t first = 0; first < args.tokens; first += kMaxGradientTokens) {
     const TokenRange tokens{first, std::min(kMaxGradientTokens, args.tokens - first)};
     const Tensor own = zero_maxima(grad);
     launches::quantize_rows(cuda::device_of(grad), args, tokens, nullptr, nullptr, bits_of(own),
                             cuda::stream_of(grad));
     const Tensor sum = weight_gradient_part(grad, args, tokens, own, ScalarType::Float);
-    total = total ? torch::stable::subtract(*total, sum, -1.0) : sum;
+    total = first == 0 ? sum : torch::stable::subtract(total, sum, -1.0);
   }
-  return as_type(*total, type);
+  return as_type(total, type);
 }
 
 // dX from quantised gradients.
