@@ -7,9 +7,9 @@ import random
 
 import pytest
 import reference
-import test_backward_int8
 import test_groups
 import torch
+from test_backward_int8 import random_case
 from test_ops import check_slices, check_sums, opcheck_calls, random_layer
 
 import trit
@@ -122,7 +122,7 @@ def test_gradients(dtype):
 def test_backward_int8(stochastic):
     """The CPU's bits, random numbers included."""
     for _ in range(SHAPES // 8):
-        grad, q, *case = test_backward_int8.random_case()
+        grad, q, *case = random_case()
         rounding = torch.randint(0, 1 << 62, (2,)) if stochastic else None
         cpu = ops.linear_backward_int8(grad, q, *case, rounding=rounding)
         in_features = case[3]
@@ -156,7 +156,7 @@ def test_stochastic_rounding_in_cuda_graphs(compiled):
 
         def step():
             torch.compiler.cudagraph_mark_step_begin()
-            layer.weight.grad = None
+            layer.zero_grad()
             call(x).backward(grad)
             return layer.weight.grad.clone()
     else:
