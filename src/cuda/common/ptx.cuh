@@ -130,10 +130,11 @@ __device__ __forceinline__ uint4 load_once_16(const void* global) {
   return v;
 }
 
-/// The same of 4 bytes: rows that pass through must not push a norm weight out of L1.
+/// 4 bytes of rows that pass through: they must not push a norm weight out of L1. Not .nc, which is for memory that nobody
+/// writes while the kernel runs: one that is launched programmatically runs before its predecessor has written the rows.
 __device__ __forceinline__ std::uint32_t load_once_4(const void* global) {
   std::uint32_t v;
-  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(global));
+  asm volatile("ld.global.L1::no_allocate.L2::128B.u32 %0, [%1];" : "=r"(v) : "l"(global));
   return v;
 }
 
