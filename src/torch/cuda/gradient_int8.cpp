@@ -8,7 +8,7 @@ namespace trit::torch_layer::cuda {
 namespace {
 
 const void* grad_from(const GradientInt8& args, std::int64_t token) {
-  const std::int64_t element = args.type == DataType::float32 ? 4 : 2;
+  const auto element = static_cast<std::int64_t>(size_of(args.type));
   return static_cast<const std::byte*>(args.grad) + token * args.out_features * element;
 }
 

@@ -21,7 +21,7 @@ Tensor gradient_in_place(const Block& block, int processes, torch::ScalarType ty
 }
 
 /// The same into `to`, zeros where there is no gradient.
-void copy_gradient(Tensor to, const Block& block, int processes) {
+void copy_gradient(const Tensor& to, const Block& block, int processes) {
   const Tensor gradient = block.parameter.grad();
   if (gradient.defined()) {
     to.copy_(block.with_padding(gradient, processes).reshape({processes, block.elements()}));
