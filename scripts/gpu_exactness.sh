@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 #
-# Runs the random tests of src/cuda on a GPU again and again for SECONDS, each run with a seed of its own, on three quarters of the cores
-# (the scalar code that every case is compared with runs on the CPU), and prints how many cases there were.
+# Runs the random tests of src/cuda on a GPU again and again for SECONDS, each run with a seed of its own, on
+# three quarters of the cores (the scalar code that every case is compared with runs on the CPU), and prints how
+# many cases there were.
 #   scripts/gpu_exactness.sh PROGRAM [SECONDS] [FIRST_SEED]
 set -euo pipefail
 program=$1
@@ -16,9 +17,9 @@ tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProdu
 worker() {  # worker NUMBER
   local run=0
   while [ "$SECONDS" -lt "$seconds" ]; do
-    # A run that the end of the time stops counts with the tests that it has ended.
+    # A run that is cut off at the end of the time counts with the tests that it has finished.
     local code=0
-    TRIT_TEST_SEED=$(( seed + 1000003 * $1 + run )) TRIT_TEST_FACTOR=4 timeout "$(( seconds - SECONDS + 1 ))" \
+    TRIT_TEST_SEED=$(( seed + 1000003 * $1 + run )) TRIT_TEST_FACTOR=4 timeout -k 10 "$(( seconds - SECONDS + 1 ))" \
       "$program" --gtest_filter="$tests" > "$folder/$1.$run.log" 2>&1 || code=$?
     [ "$code" -eq 0 ] || [ "$code" -eq 124 ] || { touch "$folder/failed"; return; }
     run=$(( run + 1 ))
@@ -33,6 +34,11 @@ if [ -e "$folder/failed" ] || grep -q Failure "$folder"/*.log; then
   echo "gpu_exactness: a case differs from the scalar code" >&2
   exit 1
 fi
-cat "$folder"/*.log | awk -v seed="$seed" '/^\[ RUN / { groups = $4 ~ /GroupsTest/ } /^[0-9]+ cases?$/ { total += $1; grouped += groups * $1 }
-  END { printf "gpu_exactness: %d random cases from seed %d, %d of them with group scales, 0 bits different from the scalar code\n",
-        total, seed, grouped }'
+cat "$folder"/*.log | awk -v seed="$seed" '
+  /^\[ RUN / { groups = $4 ~ /GroupsTest/ }
+  /^[0-9]+ cases?$/ { total += $1; grouped += groups * $1 }
+  END {
+    if (total == 0) { print "gpu_exactness: no test ended in this time" > "/dev/stderr"; exit 1 }
+    printf "gpu_exactness: %d random cases from seed %d, %d of them with group scales, 0 bits different from " \
+           "the scalar code\n", total, seed, grouped
+  }'

@@ -214,12 +214,14 @@ class ShardedOptimizer {
 
   /// Collective: averages the module's gradients, updates, gathers. An undefined gradient counts as zeros.
   void step();
-  /// Whether backward() itself begins to sum gradients, as soon as it has those of a bucket, so that the sums are under
-  /// way while it computes the next ones; off at first. The gradients must then be final when a backward ends. Where several
-  /// backwards of a step add gradients up, switch it on before the last. Throws trit::Error, from backward() for a second
-  /// backward of a step, from step() for a gradient that was changed after its backward.
+  /// Sets whether backward() begins to sum gradients as soon as it has those of a bucket, so that sums are under
+  /// way while it computes the next ones; off at first. Gradients must then be final when a backward ends. Where
+  /// several backwards of a step add gradients up, switch it on before the last. Where processes get gradients of
+  /// different parameters, call no other collective of the group between backward() and step(). Throws c10::Error
+  /// for a parameter with another hook of that kind; later trit::Error: backward() in a second backward of a step,
+  /// step() for a gradient that was changed after its backward.
   void reduce_in_backward(bool on);
-  /// Sets the module's gradients to none.
+  /// Sets the module's gradients to none. Collective after a backward with reduce_in_backward(true).
   void zero_grad();
   /// That of the shard: for learning rates.
   torch::optim::Optimizer& optimizer();

@@ -162,15 +162,15 @@ def _layer_gradients(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None,
 
 @_fake
 def bit_linear_backward(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scales: Tensor,
-                        codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool,
-                        group: int = 0) -> tuple[Tensor, ...]:
+                        codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype, rms: bool,
+                        wants_x: bool, wants_weight: bool, wants_norm_weight: bool, group: int = 0) -> tuple[Tensor, ...]:
     return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)
 
 
 @_fake
 def bit_linear_backward_int8(grad: Tensor, x: Tensor | None, norm_weight: Tensor | None, q: Tensor, scales: Tensor,
-                             codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype, rms: bool, wants_x: bool, wants_weight: bool,
-                             wants_norm_weight: bool, int8_weight: bool,
+                             codes: Tensor, weight_scale: Tensor, in_features: int, weight_dtype: torch.dtype,
+                             rms: bool, wants_x: bool, wants_weight: bool, wants_norm_weight: bool, int8_weight: bool,
                              rounding: Tensor | None = None) -> tuple[Tensor, ...]:
     return _layer_gradients(grad, x, norm_weight, in_features, weight_dtype, rms, wants_x, wants_weight, wants_norm_weight)
 

@@ -57,7 +57,8 @@ _rms_norm = _ops.rms_norm.default
 _rms_norm_backward = _ops.rms_norm_backward.default
 # What an overload calls. OpOverload.__call__ is a Python function around it, half a microsecond; Dynamo knows that alone.
 _train_now, _backward_now, _prepared_now = _train._op, _backward._op, _prepared._op
-# They are called inside of a Function alone. torch's own fallback for operators without autograd looks at every argument.
+# Called only inside an autograd Function. torch's own fallback for operators without autograd looks at every argument;
+# without it a direct call has no gradient and no warning.
 _library = torch.library.Library("trit_stable", "FRAGMENT")
 for _name in ("bit_linear_train", "bit_linear_backward", "bit_linear_backward_int8"):
     _library.impl(_name, torch.library.fallthrough_kernel, "Autograd")
@@ -296,7 +297,7 @@ def bit_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, norm_weigh
 
 def layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool, eps: float, per_row: bool,
           group: int, backward: Backward, stochastic_rounding: bool) -> Tensor:
-    """bit_linear of options that are checked, by position: a call with keywords costs the host more."""
+    """bit_linear with checked options, positional: a call with keywords costs the host more."""
     x = autocast(x)
     result: Tensor
     if not torch.is_grad_enabled():

@@ -90,12 +90,15 @@ std::tuple<Tensor, Tensor, Tensor> layer_backward_int8(const Tensor& grad, const
       grad, x, norm_weight, tokens.rstd, in_features, rms, wants_x, wants_weight, wants_norm_weight,
       [&](const Tensor& rows, bool input, bool weight) {
         const bool both = weight && int8_weight;
-        auto [grad_x, grad_weight] = input || both ? kInt8(rows, q, tokens.scale, codes, weight_scale,
-                                                           in_features, weight_dtype, input, both, rounding)
-                                                   : std::tuple(no_gradient(grad), no_gradient(grad));
-        return ProductGradients{grad_x, weight && !both
-                                            ? kWeight(rows, q, tokens.scale, in_features, weight_dtype)
-                                            : grad_weight};
+        // First, as in layer_backward.
+        const Tensor exact_weight =
+            weight && !both ? kWeight(rows, q, tokens.scale, in_features, weight_dtype) : no_gradient(grad);
+        if (!input && !both) {
+          return ProductGradients{no_gradient(grad), exact_weight};
+        }
+        const auto [grad_x, int8_grad_weight] = kInt8(rows, q, tokens.scale, codes, weight_scale, in_features,
+                                                      weight_dtype, input, both, rounding);
+        return ProductGradients{grad_x, both ? int8_grad_weight : exact_weight};
       });
 }
 

@@ -5,7 +5,8 @@
 // opaque classes in a schema break torch.compile and torch.export. Autograd, autocast and the shapes that
 // torch.compile sees are in python/trit/ops.py.
 //
-// M tokens, N = out_features, K = in_features; `scales` are TokenScales (tensors.h). A gradient that is not wanted is returned as [0].
+// M tokens, N = out_features, K = in_features; `scales` are TokenScales (tensors.h). A gradient that is not
+// wanted is returned as [0].
 #include "torch_stable/tensors.h"
 #include "trit/backend.h"
 #include "trit/crc32c.h"

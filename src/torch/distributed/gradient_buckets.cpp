@@ -30,18 +30,14 @@ void copy_gradient(const Tensor& to, const Block& block, int processes) {
   }
 }
 
-std::int64_t version_of(const Block& block) {
-  const Tensor gradient = block.parameter.grad();
-  return gradient.defined() ? gradient._version() : 0;
-}
-
 }  // namespace
 
-/// Tells that autograd has added a parameter's gradient up.
+/// Called when autograd has accumulated a parameter's gradient.
 class GradientBuckets::Hook final : public torch::autograd::PostAccumulateGradHook {
  public:
   Hook(GradientBuckets& buckets, std::size_t block) : buckets_(buckets), block_(block) {}
-  void operator()(const torch::autograd::Variable& /*parameter*/) override { buckets_.ready(block_); }
+  void operator()(const torch::autograd::Variable& /*parameter*/) override { buckets_.given(block_); }
+  bool is_of(const GradientBuckets& buckets) const { return &buckets == &buckets_; }
 
  private:
   GradientBuckets& buckets_;
@@ -64,7 +60,7 @@ GradientBuckets::GradientBuckets(const ProcessGroup& group, const ShardedOptimiz
                   .waits_for = 0,
                   .mine = {},
                   .sums = {},
-                  .versions = {},
+                  .sent = {},
                   .finish = {}};
     // Blocks without elements never make a bucket of their own.
     while (bucket.last < blocks_.size() &&
@@ -76,48 +72,62 @@ GradientBuckets::GradientBuckets(const ProcessGroup& group, const ShardedOptimiz
     buckets_.push_back(std::move(bucket));
   }
   restart();
-  for (std::size_t i = 0; i < blocks_.size(); ++i) {
-    TORCH_CHECK(!torch::autograd::impl::post_acc_grad_hooks(blocks_[i].parameter),
-                "trit::distributed::ShardedOptimizer: '", blocks_[i].name,
-                "' has a hook after its gradient already, of another optimizer?");
-    torch::autograd::impl::set_post_acc_grad_hooks(blocks_[i].parameter, std::make_unique<Hook>(*this, i));
+}
+
+GradientBuckets::~GradientBuckets() { remove_hooks(); }
+
+void GradientBuckets::remove_hooks() {
+  for (const Block& block : blocks_) {
+    const auto* const hook =
+        dynamic_cast<const Hook*>(torch::autograd::impl::post_acc_grad_hooks(block.parameter).get());
+    if (hook != nullptr && hook->is_of(*this)) {
+      torch::autograd::impl::set_post_acc_grad_hooks(block.parameter, nullptr);
+    }
   }
 }
 
-GradientBuckets::~GradientBuckets() {
+void GradientBuckets::reduce_in_backward(bool on) {
+  remove_hooks();
+  if (!on) {
+    return;
+  }
   for (const Block& block : blocks_) {
-    torch::autograd::impl::set_post_acc_grad_hooks(block.parameter, nullptr);
+    TORCH_CHECK(!torch::autograd::impl::post_acc_grad_hooks(block.parameter),
+                "trit::distributed::ShardedOptimizer: '", block.name,
+                "' has a hook after its gradient already, of another ShardedOptimizer?");
+  }
+  for (std::size_t i = 0; i < blocks_.size(); ++i) {
+    torch::autograd::impl::set_post_acc_grad_hooks(blocks_[i].parameter, std::make_unique<Hook>(*this, i));
   }
 }
 
 void GradientBuckets::restart() {
   next_ = 0;
+  given_.assign(blocks_.size(), false);
   for (Bucket& bucket : buckets_) {
     bucket.waits_for = bucket.last - bucket.first;
     bucket.mine = Tensor();
     bucket.sums = Tensor();
-    bucket.versions.clear();
+    bucket.sent.clear();
     bucket.finish = {};
   }
 }
 
-void GradientBuckets::ready(std::size_t block) {
-  if (!in_backward_) {
-    return;
-  }
-  Bucket& bucket = buckets_[bucket_of_[block]];
-  if (bucket.waits_for == 0) {
+void GradientBuckets::given(std::size_t block) {
+  if (given_[block]) {
     throw Error("trit::distributed::ShardedOptimizer: a second gradient of '" + blocks_[block].name +
                 "' before step(), wanted one backward, or reduce_in_backward(false) in all but the last");
   }
-  --bucket.waits_for;
+  given_[block] = true;
+  --buckets_[bucket_of_[block]].waits_for;
   const torch::NoGradGuard no_grad;
-  while (next_ < buckets_.size() && buckets_[next_].waits_for == 0) {
-    Bucket& full = buckets_[next_++];
+  for (; next_ < buckets_.size() && buckets_[next_].waits_for == 0; ++next_) {
+    Bucket& full = buckets_[next_];
     begin(full);
-    std::transform(blocks_.begin() + static_cast<std::ptrdiff_t>(full.first),
-                   blocks_.begin() + static_cast<std::ptrdiff_t>(full.last),
-                   std::back_inserter(full.versions), version_of);
+    for (std::size_t i = full.first; i < full.last; ++i) {
+      const Tensor& gradient = blocks_[i].parameter.grad();
+      full.sent.push_back({gradient, gradient._version()});
+    }
   }
 }
 
@@ -148,9 +158,10 @@ void GradientBuckets::begin(Bucket& bucket) {
 }
 
 void GradientBuckets::check_unchanged(const Bucket& bucket) const {
-  for (std::size_t i = 0; i < bucket.versions.size(); ++i) {
+  for (std::size_t i = 0; i < bucket.sent.size(); ++i) {
     const Block& block = blocks_[bucket.first + i];
-    if (bucket.versions[i] != version_of(block)) {
+    const auto& [gradient, version] = bucket.sent[i];
+    if (!gradient.is_same(block.parameter.grad()) || gradient._version() != version) {
       throw Error(
           "trit::distributed::ShardedOptimizer: the gradient of '" + block.name +
           "' has changed since the backward that summed it; reduce_in_backward(false) sums in step()");
@@ -180,8 +191,16 @@ void GradientBuckets::finish() {
 }
 
 void GradientBuckets::discard() {
-  for (std::size_t i = 0; i < next_; ++i) {
-    buckets_[i].finish();
+  if (std::find(given_.begin(), given_.end(), true) != given_.end()) {
+    const torch::NoGradGuard no_grad;
+    for (; next_ < buckets_.size(); ++next_) {
+      begin(buckets_[next_]);
+    }
+  }
+  for (const Bucket& bucket : buckets_) {
+    if (bucket.finish) {
+      bucket.finish();
+    }
   }
   restart();
 }

@@ -27,30 +27,37 @@ class GradientBuckets {
   GradientBuckets(const GradientBuckets&) = delete;
   GradientBuckets& operator=(const GradientBuckets&) = delete;
 
-  /// Whether a backward begins the sums of a bucket as soon as it has the gradients of all of its blocks.
-  void reduce_in_backward(bool on) { in_backward_ = on; }
+  /// Sets whether a backward begins the sums of a bucket as soon as it has the gradients of all of its blocks.
+  /// Throws c10::Error where a parameter has another hook that runs after its gradient.
+  void reduce_in_backward(bool on);
   /// Collective: the means of all gradients become those of the shards. Throws Error that names the parameter for
   /// a gradient that has changed since its sums began.
   void finish();
-  /// Waits for sums that have begun, and forgets them.
+  /// Waits for outstanding sums and drops their results. Collective after a backward that may have begun some: one
+  /// process may have begun more than another.
   void discard();
 
  private:
+  struct Sent {
+    torch::Tensor gradient;
+    std::int64_t version;
+  };
   struct Bucket {
-    std::size_t first, last;             // of the blocks
-    std::int64_t elements;               // of a process
-    std::size_t waits_for;               // blocks whose gradient this backward has not given
-    torch::Tensor mine;                  // float32, this process' means
-    torch::Tensor sums;                  // `mine`, or of the gradients' type
-    std::vector<std::int64_t> versions;  // of the blocks' gradients, where the sums began in a backward
+    std::size_t first, last;  // of the blocks
+    std::int64_t elements;    // of a process
+    std::size_t waits_for;    // blocks whose gradient this backward has not given
+    torch::Tensor mine;       // float32, this process' means
+    torch::Tensor sums;       // `mine`, or of the gradients' type
+    std::vector<Sent> sent;   // the blocks' gradients, where the sums began in a backward
     std::function<void()> finish;
   };
   class Hook;
 
-  void ready(std::size_t block);
+  void given(std::size_t block);
   void begin(Bucket& bucket);
   torch::Tensor filled(const Bucket& bucket) const;
   void check_unchanged(const Bucket& bucket) const;
+  void remove_hooks();
   void restart();
 
   ProcessGroup group_;
@@ -58,8 +65,8 @@ class GradientBuckets {
   std::vector<Block>& blocks_;
   std::vector<Bucket> buckets_;
   std::vector<std::size_t> bucket_of_;  // a block
+  std::vector<bool> given_;             // blocks whose gradient a backward has given since restart()
   std::size_t next_ = 0;  // the first bucket that has not begun: the same order in every process
-  bool in_backward_ = false;
 };
 
 }  // namespace trit::distributed

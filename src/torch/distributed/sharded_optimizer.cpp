@@ -10,6 +10,7 @@
 //                and beta has the bits of ops::absmean of the whole weight.
 //   weights      bytes [codes and row scales of ternary layers, values of the others] -> all_gather
 #include <limits>
+#include <set>
 
 #include "torch/distributed/gradient_buckets.h"
 #include "torch/distributed/optimizer_state.h"
@@ -210,9 +211,11 @@ ShardedOptimizer::ShardedOptimizer(torch::nn::Module& module, const ProcessGroup
     }
   }
   Shard shard;
+  std::set<const void*> seen;
   for (const auto& item : module.named_parameters()) {
     const Tensor& parameter = item.value();
-    if (!parameter.requires_grad()) {
+    // A module that is registered twice has its parameters under both names.
+    if (!parameter.requires_grad() || !seen.insert(parameter.unsafeGetTensorImpl()).second) {
       continue;
     }
     Block block;

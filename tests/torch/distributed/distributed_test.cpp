@@ -144,11 +144,43 @@ TEST_F(Distributed, ShardedOptimizerGivesTheSameParameters) {
 
 TEST_F(Distributed, GradientsSummedInTheBackwardGiveTheSameBits) {
   run("reduce_in_backward", 2);
-  run("reduce_in_step", 2);
-  for (const char* const rank : {"0", "1"}) {
-    expect_equal(read(folder_ / ("in_backward" + std::string(rank))),
-                 read(folder_ / ("in_step" + std::string(rank))));
+  for (const char* const name : {"0float", "1float", "0bfloat16", "1bfloat16"}) {
+    expect_equal(read(folder_ / ("in_backward" + std::string(name))),
+                 read(folder_ / ("in_step" + std::string(name))));
   }
+}
+
+TEST_F(Distributed, GradientsThatAreSummedAreFinal) { run("gradients_are_final", 2); }
+
+TEST_F(Distributed, ALayerThatOneProcessUses) {
+  torch::manual_seed(1);
+  Branch net;
+  const auto optimizer = adamw(net->parameters());
+  for (std::int64_t step = 0; step < 3; ++step) {
+    optimizer->zero_grad();
+    for (const std::int64_t half : {0, 1}) {
+      net->used = half == 0;
+      backward(net, step, half, 2);
+    }
+    const torch::NoGradGuard no_grad;
+    for (const Tensor& parameter : net->parameters()) {
+      parameter.grad().div_(2);
+    }
+    optimizer->step();
+  }
+  run("branch", 2);
+  expect_equal(result(1), result(0));
+  expect_nearly_equal(result(0), parameters_of(*net), 0.9);
+}
+
+TEST_F(Distributed, AModuleThatIsRegisteredTwiceHasOneBlock) {
+  torch::manual_seed(1);
+  Twice net;
+  const auto optimizer = adamw(net->first->parameters());
+  train_alone(net, *optimizer, 0, 3, 2);
+  run("twice", 2);
+  expect_equal(result(1), result(0));
+  expect_nearly_equal(result(0), parameters_of(*net), 0.9);
 }
 
 TEST_F(Distributed, ShardedStateResumesWithAnotherNumberOfProcesses) {

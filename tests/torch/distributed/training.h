@@ -27,6 +27,25 @@ struct NetImpl : torch::nn::Module {
 };
 TORCH_MODULE(Net);
 
+/// A layer that is registered and used twice.
+struct TwiceImpl : torch::nn::Module {
+  nn::BitLinear first = register_module("first", nn::BitLinear(kInputs, kInputs));
+  nn::BitLinear second = register_module("second", first);
+
+  torch::Tensor forward(const torch::Tensor& x) { return second(torch::relu(first(x))); }
+};
+TORCH_MODULE(Twice);
+
+/// A layer that some processes use and others do not.
+struct BranchImpl : torch::nn::Module {
+  bool used = true;
+  torch::nn::Linear always = register_module("always", torch::nn::Linear(kInputs, kClasses));
+  nn::BitLinear sometimes = register_module("sometimes", nn::BitLinear(kInputs, kClasses));
+
+  torch::Tensor forward(const torch::Tensor& x) { return used ? always(x) + sometimes(x) : always(x); }
+};
+TORCH_MODULE(Branch);
+
 inline Net seeded_net(std::uint64_t seed = 1) {
   torch::manual_seed(seed);
   return {};
@@ -55,15 +74,16 @@ inline std::unique_ptr<torch::optim::Optimizer> adamw(const std::vector<torch::T
 }
 
 /// Steps [first, last) of one process that takes a batch in `count` parts.
-inline void train_alone(Net& net, torch::optim::Optimizer& optimizer, std::int64_t first, std::int64_t last,
-                        std::int64_t count) {
+template <typename Model>
+void train_alone(Model& net, torch::optim::Optimizer& optimizer, std::int64_t first, std::int64_t last,
+                 std::int64_t count) {
   for (std::int64_t step = first; step < last; ++step) {
     optimizer.zero_grad();
     for (std::int64_t part = 0; part < count; ++part) {
       backward(net, step, part, count);
     }
     const torch::NoGradGuard no_grad;
-    for (const torch::Tensor& parameter : net->parameters()) {
+    for (const torch::Tensor& parameter : optimizer.param_groups()[0].params()) {
       parameter.grad().div_(count);
     }
     optimizer.step();

@@ -13,6 +13,7 @@
 #include "torch/distributed/named_tensors.h"
 #include "torch/distributed/training.h"
 #include "trit/distributed.h"
+#include "trit/error.h"
 
 namespace trit::test {
 namespace {
@@ -25,7 +26,8 @@ using torch::Tensor;
 
 constexpr std::chrono::milliseconds kShort{20'000};
 
-void train_sharded(Net& net, ShardedOptimizer& optimizer, const ProcessGroup& group, std::int64_t first,
+template <typename Model>
+void train_sharded(Model& net, ShardedOptimizer& optimizer, const ProcessGroup& group, std::int64_t first,
                    std::int64_t last) {
   for (std::int64_t step = first; step < last; ++step) {
     optimizer.zero_grad();
@@ -34,9 +36,12 @@ void train_sharded(Net& net, ShardedOptimizer& optimizer, const ProcessGroup& gr
   }
 }
 
-ShardedOptimizer sharded_adamw(Net& net, const ProcessGroup& group) {
-  return {*net, group, [](const ShardedOptimizer::Shard& shard) { return adamw(shard.values()); },
-          distributed::ShardedOptimizerOptions().bucket_bytes(4096)};  // several of them
+template <typename Model>
+ShardedOptimizer sharded_adamw(Model& net, const ProcessGroup& group,
+                               torch::ScalarType gradients = torch::kFloat) {
+  return {
+      *net, group, [](const ShardedOptimizer::Shard& shard) { return adamw(shard.values()); },
+      distributed::ShardedOptimizerOptions().bucket_bytes(4096).gradient_type(gradients)};  // several buckets
 }
 
 ProcessGroup group_of_environment(std::chrono::milliseconds timeout = kShort) {
@@ -122,53 +127,90 @@ void worker_sharded(const fs::path& folder) {
   }
 }
 
-/// Parameters after steps whose gradients the backward itself sums, and after one that adds two halves up.
-void worker_reduce_in_backward(const fs::path& folder) {
-  const ProcessGroup group = group_of_environment();
-  Net net = seeded_net();
-  ShardedOptimizer optimizer = sharded_adamw(net, group);
-  optimizer.reduce_in_backward(true);
-  train_sharded(net, optimizer, group, 0, 10);
-  const auto thrown = [](const auto& call) {
-    try {
-      call();
-    } catch (const std::exception& error) {
-      return std::string(error.what());
-    }
-    return std::string();
-  };
-  optimizer.zero_grad();
-  backward(net, 10, group.rank(), group.size());
-  const std::string second = thrown([&] { backward(net, 10, group.rank(), group.size()); });
-  TORCH_CHECK(second.find("a second gradient of 'fc") != std::string::npos, second);
-  optimizer.zero_grad();
-  backward(net, 10, group.rank(), group.size());
-  net->fc1->weight.mutable_grad().mul_(2);
-  const std::string changed = thrown([&] { optimizer.step(); });
-  TORCH_CHECK(changed.find("the gradient of 'fc1.weight' has changed") != std::string::npos, changed);
-  optimizer.zero_grad();
-  for (std::int64_t part = 0; part < 2; ++part) {
-    optimizer.reduce_in_backward(part == 1);
-    backward(net, 10, 2 * group.rank() + part, 2 * group.size());
+std::string error_of(const std::function<void()>& call) {
+  try {
+    call();
+  } catch (const Error& error) {
+    return error.what();
   }
-  optimizer.step();
-  optimizer.gather_weights();
-  write(folder / ("in_backward" + std::to_string(group.rank())), parameters_of(*net));
+  return {};
 }
 
-/// The same, summed by step().
-void worker_reduce_in_step(const fs::path& folder) {
+/// Parameters after ten steps, and one that adds two halves up, whose gradients the last backward or step() sums.
+Tensors trained(bool in_backward, torch::ScalarType gradients) {
   const ProcessGroup group = group_of_environment();
   Net net = seeded_net();
-  ShardedOptimizer optimizer = sharded_adamw(net, group);
+  ShardedOptimizer optimizer = sharded_adamw(net, group, gradients);
+  optimizer.reduce_in_backward(in_backward);
   train_sharded(net, optimizer, group, 0, 10);
   optimizer.zero_grad();
   for (std::int64_t part = 0; part < 2; ++part) {
+    optimizer.reduce_in_backward(in_backward && part == 1);
     backward(net, 10, 2 * group.rank() + part, 2 * group.size());
   }
   optimizer.step();
   optimizer.gather_weights();
-  write(folder / ("in_step" + std::to_string(group.rank())), parameters_of(*net));
+  return parameters_of(*net);
+}
+
+void worker_reduce_in_backward(const fs::path& folder) {
+  const std::string rank = distributed::environment().rank == 0 ? "0" : "1";
+  for (const torch::ScalarType type : {torch::kFloat, torch::kBFloat16}) {
+    const std::string name = rank + (type == torch::kFloat ? "float" : "bfloat16");
+    write(folder / ("in_backward" + name), trained(true, type));
+    write(folder / ("in_step" + name), trained(false, type));
+  }
+}
+
+/// What may not happen between a backward that sums gradients and step().
+void worker_gradients_are_final(const fs::path& /*folder*/) {
+  const ProcessGroup group = group_of_environment();
+  Net net = seeded_net();
+  const auto expect_error = [&](const char* text, const std::function<void()>& between) {
+    ShardedOptimizer optimizer = sharded_adamw(net, group);
+    optimizer.reduce_in_backward(true);
+    backward(net, 0, group.rank(), group.size());
+    const std::string error = error_of([&] {
+      between();
+      optimizer.step();
+    });
+    TORCH_CHECK(error.find(text) != std::string::npos, "wanted '", text, "', found '", error, "'");
+    optimizer.zero_grad();
+    backward(net, 1, group.rank(), group.size());
+    optimizer.step();
+    optimizer.gather_weights();
+  };
+  Tensor& weight = net->fc1->weight;
+  const char* const changed = "the gradient of 'fc1.weight' has changed";
+  expect_error("a second gradient of 'fc", [&] { backward(net, 0, group.rank(), group.size()); });
+  expect_error(changed, [&] { weight.mutable_grad().mul_(2); });
+  expect_error(changed, [&] { weight.mutable_grad() = weight.grad() * 2; });
+  expect_error(changed, [&] { weight.mutable_grad().reset(); });
+  backward(net, 2, group.rank(), group.size());  // no hook is left
+}
+
+void worker_branch(const fs::path& folder) {
+  const ProcessGroup group = group_of_environment();
+  torch::manual_seed(1);
+  Branch net;
+  net->used = group.rank() == 0;
+  ShardedOptimizer optimizer = sharded_adamw(net, group);
+  optimizer.reduce_in_backward(true);
+  backward(net, 7, group.rank(), group.size());  // train_sharded's zero_grad leaves it out
+  train_sharded(net, optimizer, group, 0, 3);
+  optimizer.gather_weights();
+  write(folder / ("rank" + std::to_string(group.rank())), parameters_of(*net));
+}
+
+void worker_twice(const fs::path& folder) {
+  const ProcessGroup group = group_of_environment();
+  torch::manual_seed(1);
+  Twice net;
+  ShardedOptimizer optimizer = sharded_adamw(net, group);
+  optimizer.reduce_in_backward(true);
+  train_sharded(net, optimizer, group, 0, 3);
+  optimizer.gather_weights();
+  write(folder / ("rank" + std::to_string(group.rank())), parameters_of(*net));
 }
 
 void worker_resharded(const fs::path& folder) {
@@ -236,7 +278,9 @@ const std::map<std::string, std::function<void(const fs::path&)>> kWorkers{
     {"is_killed", worker_is_killed},
     {"bfloat16", worker_bfloat16},
     {"reduce_in_backward", worker_reduce_in_backward},
-    {"reduce_in_step", worker_reduce_in_step}};
+    {"gradients_are_final", worker_gradients_are_final},
+    {"branch", worker_branch},
+    {"twice", worker_twice}};
 
 }  // namespace
 
