@@ -4,9 +4,10 @@
 
     python scripts/wheel.py [--out dist] [--test]
 
-pip builds it (pyproject.toml) against the torch of the Python that runs this, in build-wheel/, which a second run goes on
-from. With nvcc 12.4 or newer the GPU half is in it: sm_80, sm_90a and PTX of sm_80, and CUDA's runtime linked statically. auditwheel, in an environment of its own
-in .cache/wheel-tools, reads which glibc its symbols need and names the wheel so (manylinux_<glibc>). LibTorch and libgomp
+pip builds it (pyproject.toml) against the torch of the Python that runs this, in build-wheel/, which a second run goes
+on from. With nvcc 12.4 or newer the GPU half is in it: sm_80, sm_90a and PTX of sm_80, and CUDA's runtime linked
+statically. auditwheel, in an environment of its own in .cache/wheel-tools, reads which glibc its symbols need and names
+the wheel so (manylinux_<glibc>). LibTorch and libgomp
 are never copied into it: the process has them already, and a second OpenMP runtime must not come. --test installs the
 wheel into an empty folder and runs the tests of layers and files (tests/python) from there.
 """
