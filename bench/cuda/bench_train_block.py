@@ -3,7 +3,7 @@
 """A training step of a transformer block's seven layers in Python, compiled: trit.nn.BitLinear beside bfloat16 Linear.
 
     TRIT_LIBRARY=build/lib/libtrit_torch_stable.so PYTHONPATH=python bench/cuda/bench_train_block.py
-        [--tokens 16384] [--rounds 15] [--backward exact|int8_input|int8_all] [--json FILE]
+        [--tokens 16384] [--rounds 15] [--backward exact|int8_input|int8_all] [--profile] [--json FILE]
 
 The shape of BitNet b1.58 2B4T: q, o 2560 x 2560, k, v 640 x 2560, gate, up 6912 x 2560, down 2560 x 6912. Attention is left
 out: products of elements take its place, in both. Two arrangements of the norms: "inside", an RMSNorm in each layer as
@@ -11,9 +11,12 @@ BitLinear has it, and "outside", the four of BitNet's block, which the layers sh
 x in bfloat16; trit's weights are float32. The blocks take turns; the figure is the median of the rounds, by CUDA events.
 """
 import argparse
+import collections
+import functools
 import json
 import pathlib
 import statistics
+from collections.abc import Callable
 
 import torch
 
@@ -49,11 +52,44 @@ class Block(torch.nn.Module):
         return x + self.down(self.norms[3](torch.nn.functional.relu(self.gate(h)).square() * self.up(h)))
 
 
+def step_once(block: torch.nn.Module, step: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor, grad: torch.Tensor) -> None:
+    x.grad = None
+    for parameter in block.parameters():
+        parameter.grad = None
+    step(x).backward(grad)
+
+
+def print_profile(name: str, run: Callable[[], None], steps: int = 10) -> None:
+    """The kernels of a step, and how long the GPU has none: in all, and behind which kernels most of it."""
+    for _ in range(2 * steps):
+        run()
+    torch.cuda.synchronize()
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profiler:
+        for _ in range(steps):
+            run()
+        torch.cuda.synchronize()
+    kernels = sorted(((event.time_range.start, event.time_range.end, event.name) for event in profiler.events() or []
+                      if event.device_type == torch.autograd.DeviceType.CUDA))
+    busy: collections.Counter[str] = collections.Counter()
+    idle: collections.Counter[str] = collections.Counter()
+    end, last = kernels[0][0], ""
+    for start, stop, kernel in kernels:
+        busy[kernel] += stop - start
+        idle[last] += max(0, start - end)
+        if stop > end:
+            end, last = stop, kernel
+    print(f"== {name}: {sum(busy.values()) / steps:.0f} us of kernels a step, idle {sum(idle.values()) / steps:.0f} us")
+    for title, counter, rows in (("us", busy, 24), ("us idle behind", idle, 8)):
+        for kernel, microseconds in counter.most_common(rows):
+            print(f"{microseconds / steps:9.1f} {title} {kernel[:120]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=16384)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--backward", choices=["exact", "int8_input", "int8_all"], default="exact", help="of trit's layers")
+    parser.add_argument("--profile", action="store_true", help="print where each block spends its time, measure nothing")
     parser.add_argument("--json", type=pathlib.Path)
     args = parser.parse_args()
     x = torch.randn(args.tokens, HIDDEN, device="cuda", dtype=torch.bfloat16, requires_grad=True)
@@ -69,6 +105,10 @@ def main() -> None:
                     error = float((step(few).float() - block(few).float()).norm() / block(few).float().norm())
                 assert error < 2e-2, error
             blocks["trit" if ternary else "bf16", "inside" if inside else "outside"] = block, step
+    if args.profile:
+        for (kind, norms), (block, step) in blocks.items():
+            print_profile(f"{kind}, norms {norms}", functools.partial(step_once, block, step, x, grad))
+        return
     times: dict[tuple[str, str], list[float]] = {key: [] for key in blocks}
     for turn in range(args.rounds + 3):
         for key, (block, step) in blocks.items():
@@ -77,10 +117,7 @@ def main() -> None:
             for i in range(steps + 2):
                 if i == 2:
                     events[0].record()
-                x.grad = None
-                for parameter in block.parameters():
-                    parameter.grad = None
-                step(x).backward(grad)
+                step_once(block, step, x, grad)
             events[1].record()
             torch.cuda.synchronize()
             if turn >= 3:
