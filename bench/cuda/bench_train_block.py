@@ -75,7 +75,8 @@ def print_profile(name: str, run: Callable[[], None], steps: int = 10) -> None:
     end, last = kernels[0][0], ""
     for start, stop, kernel in kernels:
         busy[kernel] += stop - start
-        idle[last] += max(0, start - end)
+        if start > end:
+            idle[last] += start - end
         if stop > end:
             end, last = stop, kernel
     print(f"== {name}: {sum(busy.values()) / steps:.0f} us of kernels a step, idle {sum(idle.values()) / steps:.0f} us")
