@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstddef>
 
+#include "torch/cuda/layer.h"
+
 namespace trit::torch_layer::cuda {
 namespace {
 
@@ -33,18 +35,9 @@ void quantize_rows(const Device& device, const GradientInt8& args, const TokenRa
 void gradient_input_int8(const Device& device, const GradientInt8& args, const std::int8_t* q,
                          const float* scale, const std::uint8_t* weights, const float* beta, void* grad_x,
                          void* workspace, Stream stream) {
-  trit::cuda::product(device,
-                      {.weights = weights,
-                       .out_features = args.in_features,
-                       .in_features = args.out_features,
-                       .q = q,
-                       .token_scale = scale,
-                       .tokens = args.tokens,
-                       .weight_scale = beta,
-                       .y_type = args.type,
-                       .y = grad_x,
-                       .workspace = workspace},
-                      stream);
+  product(device, {weights, args.in_features, args.out_features, beta, ScaleGranularity::tensor, /*group=*/0},
+          {q, scale, nullptr, args.tokens}, /*bias=*/nullptr, args.type, grad_x, workspace,
+          /*programmatic=*/false, stream);
 }
 
 WeightOperands weight_operands(const Device& device, const GradientInt8& args, std::int64_t tokens) {

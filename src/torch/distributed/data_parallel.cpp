@@ -60,16 +60,19 @@ class BFloat16Hook final : public c10d::CppCommHookInterface<c10::intrusive_ptr<
     const auto reduced = state_->allreduce(sums)->getFuture();
     return reduced->then(
         [mean = bucket.getBufferRef(), processes = state_->getSize()](c10::ivalue::Future& sum) {
-          // A tensor, not a number: with it the sums become float32 before they are divided, in one pass.
-          const torch::Tensor divisor = torch::full({1}, processes, mean.options());
           torch::Tensor result = mean;
-          return c10::IValue(torch::div_out(result, sum.value().toTensorVector()[0], divisor));
+          return c10::IValue(torch::div_out(result, sum.value().toTensorVector()[0],
+                                            float_divisor(processes, mean.device())));
         },
         reduced->elementType());
   }
 };
 
 }  // namespace
+
+torch::Tensor float_divisor(int processes, torch::Device device) {
+  return torch::full({1}, processes, torch::dtype(torch::kFloat).device(device));
+}
 
 void check_gradient_type(const char* who, torch::ScalarType type) {
   TORCH_CHECK(type == torch::kFloat || type == torch::kBFloat16, who, ": gradient_type is ", type,

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 
+#include "torch/distributed/process_group.h"
 #include "trit/error.h"
 
 namespace trit::distributed {
@@ -169,13 +170,17 @@ void GradientBuckets::check_unchanged(const Bucket& bucket) const {
   }
 }
 
-void GradientBuckets::finish() {
+void GradientBuckets::begin_the_rest() {
+  const torch::NoGradGuard no_grad;
   for (; next_ < buckets_.size(); ++next_) {
     begin(buckets_[next_]);
   }
+}
+
+void GradientBuckets::finish() {
+  begin_the_rest();
   std::for_each(buckets_.begin(), buckets_.end(), [this](const Bucket& bucket) { check_unchanged(bucket); });
-  // A tensor, not a number: with it the sums become float32 before they are divided, in one pass.
-  const Tensor divisor = torch::full({1}, group_.size(), torch::dtype(torch::kFloat).device(group_.device()));
+  const Tensor divisor = float_divisor(group_.size(), group_.device());
   for (const Bucket& bucket : buckets_) {
     bucket.finish();
     Tensor mean = bucket.mine;
@@ -192,10 +197,7 @@ void GradientBuckets::finish() {
 
 void GradientBuckets::discard() {
   if (std::find(given_.begin(), given_.end(), true) != given_.end()) {
-    const torch::NoGradGuard no_grad;
-    for (; next_ < buckets_.size(); ++next_) {
-      begin(buckets_[next_]);
-    }
+    begin_the_rest();
   }
   for (const Bucket& bucket : buckets_) {
     if (bucket.finish) {

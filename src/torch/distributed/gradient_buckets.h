@@ -55,6 +55,7 @@ class GradientBuckets {
 
   void given(std::size_t block);
   void begin(Bucket& bucket);
+  void begin_the_rest();
   torch::Tensor filled(const Bucket& bucket) const;
   void check_unchanged(const Bucket& bucket) const;
   void remove_hooks();
