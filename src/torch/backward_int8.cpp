@@ -66,7 +66,9 @@ Tensor input_gradient(const Tensor& grad, const Tensor& rows, const Tensor& weig
 // gᵀ · q [N, K] in int32, exact.
 Tensor exact_product(const Tensor& g, const Tensor& q) {
   if (has_exact_int8_product(kernels())) {
-    return at::_int_mm(g.t(), q);
+    // _int_mm tells oneDNN how far rows are apart by their strides, which say nothing where there is one row: that of .t()
+    // is 1, oneDNN refuses it, and LibTorch (2.11) returns what lay in memory.
+    return at::_int_mm(g.size(1) == 1 ? g.view({1, -1}) : g.t(), q);
   }
   Tensor sums;
   for (std::int64_t first = 0; first < g.size(0); first += kExactTokens) {
@@ -87,6 +89,7 @@ Tensor weight_gradient(const Tensor& rows, const Tensor& q, const Tensor& token_
   if (rows.size(0) == 0) {
     return total.zero_();
   }
+  const Tensor activations = q.contiguous();
   for (std::int64_t first = 0; first < rows.size(0); first += kMaxGradientTokens) {
     const std::int64_t count = std::min(kMaxGradientTokens, rows.size(0) - first);
     const Tensor own = rows.narrow(0, first, count);
@@ -95,7 +98,9 @@ Tensor weight_gradient(const Tensor& rows, const Tensor& q, const Tensor& token_
     quantize_gradient_outputs(TorchParallel(), view_of(own), token_scale.const_data_ptr<float>() + first,
                               first, rounding, codes.mutable_data_ptr<std::int8_t>(),
                               scale.mutable_data_ptr<float>());
-    const Tensor sums = exact_product(codes, q.narrow(0, first, count).narrow(1, 0, in_features));
+    const Tensor sums =
+        exact_product(codes, activations.as_strided({count, in_features}, {q.size(1), 1},
+                                                    activations.storage_offset() + first * q.size(1)));
     Tensor part = first == 0 ? total : at::empty_like(total);
     scale_rows(TorchParallel(), sums.const_data_ptr<std::int32_t>(), scale.const_data_ptr<float>(), outputs,
                in_features, part.mutable_data_ptr<float>());

@@ -54,7 +54,9 @@ Tensor rows_from(const Tensor& matrix, std::int64_t first, std::int64_t count) {
 // gᵀ · q [N, K] in int32, exact.
 Tensor exact_product(const Tensor& g, const Tensor& q) {
   if (torch_layer::has_exact_int8_product(kernels())) {
-    return call("aten::_int_mm", "", transposed(g), q);
+    // As in src/torch/backward_int8.cpp: the stride of a single row must be its length.
+    const std::array<std::int64_t, 2> row{1, g.size(0)};
+    return call("aten::_int_mm", "", g.size(1) == 1 ? with_sizes(g, row) : transposed(g), q);
   }
   const std::int64_t tokens = g.size(0);
   Tensor sums;
@@ -84,7 +86,9 @@ Tensor weight_gradient(const Tensor& rows, const Tensor& q, const Tensor& token_
   if (rows.size(0) == 0) {
     return torch::stable::new_zeros(rows, shape);
   }
-  const Tensor activations = part_of(q, q.size(0), in_features);
+  const std::array<std::int64_t, 2> of_activations{q.size(0), in_features};
+  const std::array<std::int64_t, 2> strides{q.size(1), 1};
+  const Tensor activations = torch_stable::view_of(as_contiguous(q), of_activations, strides);
   Tensor total = empty({outputs, in_features}, ScalarType::Float, rows);
   for (std::int64_t first = 0; first < rows.size(0); first += kMaxGradientTokens) {
     const std::int64_t count = std::min(kMaxGradientTokens, rows.size(0) - first);

@@ -71,6 +71,19 @@ def test_definition():
             assert reference.bits_equal(unsigned(a), unsigned(b)), [list(t.shape) for t in case[:5]]
 
 
+def test_strides():
+    """q by columns, and one row of it for all tokens. Of one token or output, oneDNN must not take the strides for lengths."""
+    for tokens, in_features, out_features in [(1, 40, 30), (40, 30, 1), (40, 30, 7), (1, 1, 1)]:
+        weight = torch.randn(out_features, in_features)
+        beta = ops.absmean(weight)
+        codes = ops.ternarize_pack(weight, beta)
+        q, scale, _, _ = ops.norm_quant(torch.randn(tokens, in_features))
+        for strange in (q.T.contiguous().T, q[:1].expand(q.shape)):
+            case = (torch.randn(tokens, out_features), strange, scale, codes, beta, in_features, torch.float32)
+            for a, b in zip(ops.linear_backward_int8(*case), defined(*case), strict=True):
+                assert reference.bits_equal(unsigned(a), unsigned(b)), (tokens, in_features, out_features, strange.stride())
+
+
 def test_cpp_library(cpp_ops):
     """The bits of libtrit_torch's operators: products, and whole layers."""
     for i in range(200):

@@ -33,6 +33,8 @@ TEST(GradientInt8, HasTheBitsOfTheDefinition) {
         for (const auto& [tokens, inputs, outputs] : {std::array<std::int64_t, 3>{1, 1, 1},
                                                       {3, 9, 5},
                                                       {19, 300, 70},
+                                                      {40, 30, 1},  // a single row of dW
+                                                      {1, 40, 30},
                                                       {130, 67, 258},
                                                       {2, 1030, 33}}) {
           SCOPED_TRACE(backend + ", " + c10::toString(dtype) + (per_row ? ", per row, " : ", ") +
@@ -47,6 +49,9 @@ TEST(GradientInt8, HasTheBitsOfTheDefinition) {
           const auto found = backward(layer);
           EXPECT_TRUE(same_bits(found.first, want.first)) << "dX";
           EXPECT_TRUE(same_bits(found.second, want.second)) << "dW";
+          Int8Case columns = layer;
+          columns.x.q = layer.x.q.t().contiguous().t();
+          EXPECT_TRUE(same_bits(backward(columns).second, want.second)) << "dW of a q by columns";
           const auto packed = c10::make_intrusive<torch_layer::PackedWeight>(layer.codes, layer.weight_scale,
                                                                              layer.in_features());
           const auto [grad_x, grad_w] = ops::linear_backward_int8(
