@@ -47,7 +47,8 @@ __global__ __launch_bounds__(
   for (int i = 0; i < kSteps; ++i) {
     pairs[i] = 0;
     if (kLanes * i < left) {
-      pairs[i] = ptx::load_once_4(x + kLanes * i);
+      const std::uint16_t* const pair = x + kLanes * i;
+      pairs[i] = kWeighted ? ptx::load_once_4(pair) : *reinterpret_cast<const std::uint32_t*>(pair);
     }
   }
   float2 acc = {};
