@@ -57,7 +57,7 @@ REGISTERS = {
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
     r"pack_groups_kernel": (64, "four blocks of 256 threads"),
-    r"pack_weights_kernel": (64, "four blocks of 256 threads, all of which must be there at once"),
+    r"pack_weights_kernel<": (80, "three blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool|gelu|scale_shift)_kernel": (40, "six blocks of 256 threads: bound by memory"),
     r"gpu::look_up_kernel": (48, "five blocks of 256 threads; 16 inputs of a rotation each"),
     r"norm_backward_lanes_kernel<\d, \w+, (4|5), ": (64, "1,024 threads; 8 or 10 inputs of u, x and dg's sums each"),

@@ -36,7 +36,7 @@ static_assert(kTileBytes * 4 == kTileRows * kTileInputs, "a weight takes 2 bits"
 static_assert(kStripBytes * (kTileRows / kStripRows) == kTileBytes, "four strips are a tile");
 
 /// Strips of a matrix: of whole tiles, whatever its rows.
-constexpr int strips_of(std::int64_t out_features) {
+__host__ __device__ constexpr int strips_of(std::int64_t out_features) {
   return static_cast<int>(ceil_div<std::int64_t>(out_features, kTileRows)) * (kTileRows / kStripRows);
 }
 

@@ -3,11 +3,13 @@
 // pack_weights: absmean, ternarize_pack and prepare_weights in one cooperative launch, for a weight that may
 // have changed since its last use. A launch costs the host about 2 us, as much as the rest of a layer's call.
 //
-//   blocks take rows in turn: lane_sum of |w|             reads 4 N K bytes
+//   warps take rows in turn: lane_sum of |w|                   reads 4 N K bytes
 //   a barrier of all blocks
-//   per tensor: each block adds the rows' sums to beta    reads 4 N bytes from L2
-//   halves of blocks take tiles in turn: codes of 64 x 128 weights, to both forms
-//                                                         reads 4 N K bytes, writes N K / 2
+//   per tensor: each block adds the rows' sums to beta         reads 4 N bytes from L2
+//   warps take strips of 16 x 128 weights in turn, the last first, which L2 may still hold: codes, to both forms
+//                                                              reads 4 N K bytes, writes N K / 2
+//
+// A warp's first half strip is under way while it waits at the barrier, the next one while it makes codes.
 #include <algorithm>
 
 #include "cuda/common/checks.h"
@@ -16,14 +18,13 @@
 #include "cuda/common/ptx.cuh"
 #include "cuda/rows/absmean.cuh"
 #include "cuda/rows/pack_groups.h"
-#include "cuda/rows/prepare_tile.cuh"
-#include "cuda/rows/ternary.cuh"
+#include "cuda/rows/pack_strip.cuh"
 
 namespace trit::cuda {
 namespace {
 
-// Blocks of a multiprocessor, which must all run at once: 64 registers a thread, 1,024 threads.
-constexpr int kBlocks = 4;
+// Blocks of a multiprocessor, which must all run at once: 80 registers a thread, 768 threads.
+constexpr int kBlocks = 3;
 
 /// A barrier of all blocks of a cooperative launch, once. `counter` is zero before and after.
 __device__ __forceinline__ void grid_barrier(std::int32_t* counter) {
@@ -44,43 +45,93 @@ __device__ __forceinline__ void grid_barrier(std::int32_t* counter) {
   __syncthreads();
 }
 
+/// beta's inverse of a row.
+struct Inverse {
+  const float* row_scale;  // [N], or null where `of_tensor` is everyone's
+  float of_tensor;
+  __device__ __forceinline__ float at(std::int64_t row, std::int64_t rows) const {
+    return row_scale == nullptr ? of_tensor : row < rows ? __fdiv_rn(1.0F, __ldcg(row_scale + row)) : 0.0F;
+  }
+};
+
+/// Strips from the last to the first, `step` apart, by a warp.
+template <bool kVector>
+struct Strips {
+  StripSource<kVector> source;
+  std::int64_t count;
+  std::int64_t tiles;  // along k
+  int lane;
+
+  __device__ __forceinline__ std::int64_t row(std::int64_t i) const {
+    return (count - 1 - i) / tiles * kStripRows;
+  }
+  __device__ __forceinline__ std::int64_t tile(std::int64_t i) const { return (count - 1 - i) % tiles; }
+  __device__ __forceinline__ void load(std::int64_t i, int half, float4 (&v)[kStripLoads]) const {
+    source.load(row(i) + half * kStripLoads, tile(i), lane, v);
+  }
+};
+
+template <bool kVector>
 __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const PackWeights a) {
+  auto* const accumulators = reinterpret_cast<double*>(dynamic_shared());  // [256]
   const int thread = static_cast<int>(threadIdx.x);
+  const int warp = thread / 32;
+  const int lane = thread % 32;
+  std::uint8_t* const bytes =
+      reinterpret_cast<std::uint8_t*>(accumulators + kLanes) + warp * kStripRows * kStripPitch;
   const bool per_row = a.granularity == ScaleGranularity::row;
-  for (std::int64_t row = blockIdx.x; row < a.out_features; row += gridDim.x) {
-    const float sum =
-        abs_sum(a.w + row * a.in_features, a.in_features, reinterpret_cast<float*>(dynamic_shared()));
-    if (thread == 0) {
+  // Neighbouring rows are different blocks', so that a few rows occupy as many multiprocessors.
+  for (std::int64_t row = blockIdx.x + std::int64_t{warp} * gridDim.x; row < a.out_features;
+       row += std::int64_t{kWarps} * gridDim.x) {
+    const float* const values = a.w + row * a.in_features;
+    const float sum = kVector ? warp_abs_sum_vector(values, a.in_features, lane)
+                              : warp_abs_sum(values, a.in_features, lane);
+    if (lane == 0) {
       (per_row ? a.scale : a.row_sums)[row] =
           per_row ? beta_of(__fdiv_rn(sum, static_cast<float>(a.in_features))) : sum;
     }
-    __syncthreads();  // the accumulators are free
+  }
+  const std::int64_t tiles = ceil_div<std::int64_t>(a.in_features, kTileInputs);
+  const Strips<kVector> strips{
+      {a.w, a.out_features, a.in_features}, std::int64_t{strips_of(a.out_features)} * tiles, tiles, lane};
+  const std::int64_t step = std::int64_t{kWarps} * gridDim.x;
+  std::int64_t i = std::int64_t{kWarps} * blockIdx.x + warp;
+  float4 v[kStripLoads];
+  if (i < strips.count) {
+    strips.load(i, 0, v);
   }
   grid_barrier(a.counter);
-  float inverse = 0;
+  Inverse inverse{per_row ? a.scale : nullptr, 0};
   if (!per_row) {
-    const float beta =
-        beta_of_rows(a.row_sums, a.out_features, a.in_features, reinterpret_cast<double*>(dynamic_shared()));
-    inverse = __fdiv_rn(1.0F, beta);
+    const float beta = beta_of_rows(a.row_sums, a.out_features, a.in_features, accumulators);
+    inverse.of_tensor = __fdiv_rn(1.0F, beta);
     if (blockIdx.x == 0 && thread == 0) {
       a.scale[0] = beta;
     }
   }
-  const std::int64_t row_bytes = ceil_div<std::int64_t>(a.in_features, 4);
-  const bool vector = a.in_features % 4 == 0 && reinterpret_cast<std::uintptr_t>(a.w) % 16 == 0;
-  const std::int64_t tiles =
-      ceil_div<std::int64_t>(a.out_features, kTileRows) * ceil_div<std::int64_t>(a.in_features, kTileInputs);
-  constexpr int kAtOnce = kLanes / kTileThreads;
-  for (std::int64_t tile = kAtOnce * std::int64_t{blockIdx.x} + thread / kTileThreads; tile < tiles;
-       tile += std::int64_t{kAtOnce} * gridDim.x) {
-    prepare_tile(tile, thread % kTileThreads, a.out_features, a.in_features, a.weights,
-                 [&](std::int64_t row, std::int64_t i) {
-                   const float scale_inverse = per_row ? __fdiv_rn(1.0F, __ldcg(a.scale + row)) : inverse;
-                   const std::uint32_t byte = ternary_byte(a.w + row * a.in_features + 4 * i,
-                                                           a.in_features - 4 * i, scale_inverse, vector);
-                   a.codes[row * row_bytes + i] = static_cast<std::uint8_t>(byte);
-                   return byte;
-                 });
+  for (; i < strips.count; i += step) {
+    const std::int64_t row = strips.row(i);
+    const std::int64_t tile = strips.tile(i);
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int j = 0; j < kStripLoads; ++j) {
+        const int own = half * kStripLoads + j;
+        bytes[own * kStripPitch + lane] =
+            static_cast<std::uint8_t>(ternary_byte(v[j], inverse.at(row + own, a.out_features)));
+      }
+      if (half == 0) {
+        strips.load(i, 1, v);
+      } else if (i + step < strips.count) {
+        strips.load(i + step, 0, v);
+      }
+    }
+    __syncwarp();
+    store_strip_codes(bytes, row, tile, a.out_features, a.in_features, lane, a.codes);
+    *reinterpret_cast<uint4*>(a.weights + tile_offset(row / kTileRows, tile, tiles) +
+                              row % kTileRows / kStripRows * kStripBytes + lane * 16) =
+        strip_fragment(bytes, lane);
+    __syncwarp();  // the bytes are read
   }
 }
 
@@ -102,12 +153,19 @@ void pack_weights(const Device& device, const PackWeights& args, Stream stream) 
     require_aligned(args.row_sums, sizeof(float), "pack_weights", "row_sums");
   }
   const std::int64_t max_blocks = std::int64_t{device.multiprocessors} * kBlocks;
-  launch<pack_weights_kernel>("pack_weights",
-                              {.grid = {static_cast<unsigned>(std::min(args.out_features, max_blocks))},
-                               .block = {kLanes},
-                               .shared_bytes = kLanes * sizeof(double),
-                               .cooperative = true},
-                              stream, args);
+  const std::int64_t wanted = std::max(
+      args.out_features, ceil_div<std::int64_t>(std::int64_t{strips_of(args.out_features)} *
+                                                    ceil_div<std::int64_t>(args.in_features, kTileInputs),
+                                                kWarps));
+  const LaunchShape shape{.grid = {static_cast<unsigned>(std::min(wanted, max_blocks))},
+                          .block = {kLanes},
+                          .shared_bytes = kLanes * sizeof(double) + kWarps * kStripRows * kStripPitch,
+                          .cooperative = true};
+  if (args.in_features % 4 == 0 && is_aligned(args.w, 16)) {
+    launch<pack_weights_kernel<true>>("pack_weights", shape, stream, args);
+  } else {
+    launch<pack_weights_kernel<false>>("pack_weights", shape, stream, args);
+  }
 }
 
 }  // namespace trit::cuda
