@@ -69,12 +69,13 @@ def _quantised(x: Tensor, in_features: int) -> tuple[Tensor, Tensor]:
 
 
 @_fake
-def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float) -> tuple[Tensor, ...]:
+def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float, wants_sum: bool = True) -> tuple[Tensor, ...]:
     torch._check(x.dim() == 2, lambda: f"trit::norm_quant: x must be [tokens, in_features], found {list(x.shape)}")
     tokens = x.shape[0]
     q = x.new_empty((tokens, q_width(x.shape[1], x.device)), dtype=torch.int8)
     scale = x.new_empty((tokens,), dtype=torch.float32)
-    return q, scale, torch.empty_like(scale), x.new_empty((tokens,), dtype=torch.int32)
+    has_sum = wants_sum or x.device.type != "cuda"
+    return q, scale, torch.empty_like(scale), x.new_empty((tokens if has_sum else 0,), dtype=torch.int32)
 
 
 @_fake
@@ -105,6 +106,19 @@ def dequantize(codes: Tensor, scale: Tensor, in_features: int, dtype: torch.dtyp
 @_fake
 def prepare(codes: Tensor, in_features: int, weight_scale: Tensor | None = None, group: int = 0) -> Tensor:
     return codes.new_empty((prepared_size(codes.shape[0], in_features, codes.device, group),))
+
+
+@_fake
+def pack_weight(weight: Tensor, per_row: bool, group: int = 0) -> tuple[Tensor, ...]:
+    out_features, in_features = weight.shape
+    return (weight.new_empty((out_features, (in_features + 3) // 4), dtype=torch.uint8),
+            weight.new_empty(scale_shape(out_features, in_features, per_row, group), dtype=torch.float32),
+            weight.new_empty((prepared_size(out_features, in_features, weight.device, group),), dtype=torch.uint8))
+
+
+@_fake
+def dequantize_tokens(q: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
+    return q.new_empty((q.shape[0], in_features), dtype=dtype)
 
 
 @_fake
@@ -192,6 +206,11 @@ def linear_backward_input(grad: Tensor, codes: Tensor, weight_scale: Tensor, in_
 @_fake
 def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype) -> Tensor:
     return grad.new_empty((grad.shape[1], in_features), dtype=dtype)
+
+
+@_fake
+def linear_backward_weight_float(grad: Tensor, x: Tensor, dtype: torch.dtype) -> Tensor:
+    return grad.new_empty((grad.shape[1], x.shape[1]), dtype=dtype)
 
 
 @_fake

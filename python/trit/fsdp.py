@@ -167,6 +167,9 @@ class Codes(Tensor):
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
         if func is _stable.bit_linear_train.default:
             return _forward(*args)
+        if func is _stable.pack_weight.default:
+            weight = args[0]
+            return weight.codes, weight.scale, ops.prepare(weight.codes, weight.shape[1])
         if func in (_aten.detach.default, _aten.alias.default, _aten.as_strided.default, _aten.view.default):
             weight = args[0]
             return Codes(weight.codes, weight.scale, weight.shape[1], weight.dtype)

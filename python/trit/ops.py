@@ -123,6 +123,12 @@ def prepare(codes: Tensor, in_features: int, weight_scale: Tensor | None = None,
     return cast(Tensor, _ops.prepare(codes, in_features, weight_scale, group))
 
 
+def pack_weight(weight: Tensor, *, per_row: bool = False, group: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """absmean, ternarize_pack and prepare of weight [N, K], on a GPU in one launch: codes, weight_scale, prepared."""
+    codes, weight_scale, prepared = _ops.pack_weight(weight, per_row, group)
+    return codes, weight_scale, prepared
+
+
 def packed_linear(x: Quantized, codes: Tensor, weight_scale: Tensor, in_features: int, bias: Tensor | None = None,
                   dtype: torch.dtype = torch.float32, group: int = 0) -> Tensor:
     """((q · tᵀ) * s) * weight_scale + bias, [M, N] of `dtype`, with group scales as docs/numerics.md adds them up.
@@ -156,6 +162,16 @@ def linear_backward_weight(grad: Tensor, q: Tensor, scale: Tensor, in_features: 
                            dtype: torch.dtype | None = None) -> Tensor:
     """dW [N, K] = gradᵀ · (scale q), in `dtype` or grad's type."""
     return cast(Tensor, _ops.linear_backward_weight(grad, q, scale, in_features, dtype or grad.dtype))
+
+
+def dequantize_tokens(q: Tensor, scale: Tensor, in_features: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """s q, [M, in_features] of `dtype`, each value rounded once."""
+    return cast(Tensor, _ops.dequantize_tokens(q, scale, in_features, dtype))
+
+
+def linear_backward_weight_float(grad: Tensor, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+    """linear_backward_weight from x = s q [M, K] in grad's type: dW [N, K] = gradᵀ · x, in `dtype` or grad's type."""
+    return cast(Tensor, _ops.linear_backward_weight_float(grad, x, dtype or grad.dtype))
 
 
 def linear_backward_int8(grad: Tensor, q: Tensor, scale: Tensor, codes: Tensor, weight_scale: Tensor, in_features: int,
@@ -251,6 +267,52 @@ class _BitLinear(torch.autograd.Function):
         return _differentiate_once(_bit_linear_gradients, ctx, grad)
 
 
+class _BitLinearInParts(torch.autograd.Function):
+    """_BitLinear for torch.compile, which computes equal calls once: layers that read the same x without norms of their own,
+    as q, k and v of a transformer, quantise it once, save it once and dequantise it once for dW."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
+                eps: float, per_row: bool, group: int, products: Backward, stochastic_rounding: bool) -> Tensor:
+        out_features, in_features = weight.shape
+        rows = x.reshape(-1, in_features)
+        q, scale, rstd, q_sum = _ops.norm_quant(rows, norm_weight, rms, eps, x.device.type != "cuda")
+        codes, weight_scale, prepared = _ops.pack_weight(weight, per_row, group)
+        y = _ops.prepared_linear(q, scale, q_sum, prepared, weight_scale, out_features, in_features, bias, x.dtype, group)
+        ctx.save_for_backward(rows if rms else None, norm_weight if rms else None, q, scale, rstd, codes, weight_scale)
+        ctx.layer = (x.shape, weight.dtype, None if bias is None else bias.dtype, rms, group, products, stochastic_rounding)
+        return cast(Tensor, y.reshape(*x.shape[:-1], out_features))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Gradients:
+        x, norm_weight, q, scale, rstd, codes, weight_scale = ctx.saved_tensors
+        x_shape, weight_dtype, bias_dtype, rms, group, products, stochastic_rounding = ctx.layer
+        wants_x, wants_weight, wants_bias, wants_norm, *_ = ctx.needs_input_grad
+        rows = grad.reshape(-1, grad.shape[-1])
+        wants_input = wants_x or (rms and wants_norm)
+        in_features = x_shape[-1]
+        grad_x = grad_weight = grad_norm = None
+        int8_input, int8_weight = wants_input and products != "exact", wants_weight and products == "int8_all"
+        if wants_weight and not int8_weight:
+            if grad.device.type == "cuda":
+                values = _ops.dequantize_tokens(q, scale, in_features, grad.dtype)
+                grad_weight = _ops.linear_backward_weight_float(rows, values, weight_dtype)
+            else:
+                grad_weight = _ops.linear_backward_weight(rows, q, scale, in_features, weight_dtype)
+        if int8_input or int8_weight:
+            rounding = random_rounding(grad.device) if stochastic_rounding else None
+            inputs, weights = _ops.linear_backward_int8(rows, q, scale, codes, weight_scale, in_features, weight_dtype,
+                                                        int8_input, int8_weight, rounding)
+            grad_x, grad_weight = inputs if int8_input else None, weights if int8_weight else grad_weight
+        elif wants_input:
+            grad_x = _ops.linear_backward_input(rows, codes, weight_scale, in_features, group)
+        if wants_input and rms:
+            grad_x, grad_norm = _rms_norm_backward(grad_x, x, rstd, norm_weight, wants_x, wants_norm)
+        return (grad_x.reshape(x_shape) if grad_x is not None and wants_x else None, grad_weight,
+                rows.sum(0, dtype=bias_dtype) if wants_bias else None, grad_norm if wants_norm and rms else None,
+                None, None, None, None, None, None)
+
+
 # Function.apply without its Python part, 2.5 us, which is there for functorch.
 _bit_linear_now = super(torch.autograd.Function, _BitLinear).apply
 
@@ -302,7 +364,10 @@ def layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | 
     result: Tensor
     if not torch.is_grad_enabled():
         result = _train(x, weight, bias, norm_weight, rms, eps, per_row, group)[0]
-    elif _is_compiling() or _in_functorch():
+    elif _is_compiling():
+        result = _BitLinearInParts.apply(x, weight, bias, norm_weight, rms, eps, per_row, group,  # type: ignore[no-untyped-call]
+                                         backward, stochastic_rounding)
+    elif _in_functorch():
         result = _BitLinear.apply(x, weight, bias, norm_weight, rms, eps, per_row, group,  # type: ignore[no-untyped-call]
                                   backward, stochastic_rounding)
     else:

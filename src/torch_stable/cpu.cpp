@@ -35,7 +35,7 @@ void quantize(const Rows& rows, const optional<Tensor>& norm_weight, bool rms, d
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
-                                                      bool rms, double eps) {
+                                                      bool rms, double eps, bool /*wants_sum*/) {
   check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", x);
   const Rows rows = rows_of(x);
   Tensor q = empty({rows.count, padded_in_features(rows.features)}, ScalarType::Char, x);
@@ -96,6 +96,12 @@ Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Ten
   std::uint8_t* const bytes = memory->data();
   return torch::stable::from_blob(bytes, sizes, strides, codes.device(), ScalarType::Byte,
                                   [buffer = std::shared_ptr<AlignedBuffer>(std::move(memory))](void*) {});
+}
+
+std::tuple<Tensor, Tensor, Tensor> pack_weight(const Tensor& weight, bool per_row, std::int64_t group) {
+  Tensor scale = absmean(weight, per_row, group);
+  Tensor codes = ternarize_pack(weight, scale, group);
+  return {codes, scale, prepare(codes, weight.size(1), scale, group)};
 }
 
 // A copy of a tensor that does not begin on a cache line (a view, or one from a file).
@@ -252,6 +258,7 @@ STABLE_TORCH_LIBRARY_IMPL(trit_stable, CPU, m) {
   m.impl("ternarize_pack", TORCH_BOX(&ternarize_pack));
   m.impl("dequantize", TORCH_BOX(&dequantize));
   m.impl("prepare", TORCH_BOX(&prepare));
+  m.impl("pack_weight", TORCH_BOX(&pack_weight));
   m.impl("packed_linear", TORCH_BOX(&packed_linear));
   m.impl("prepared_linear", TORCH_BOX(&prepared_linear));
   m.impl("bit_linear_prepared", TORCH_BOX(&bit_linear_prepared));

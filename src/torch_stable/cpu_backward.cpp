@@ -92,6 +92,22 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
   return as_type(grad_weight, dtype);
 }
 
+// s q in `dtype`, rounded once.
+Tensor dequantize_tokens(const Tensor& q, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
+  check_quantized(q, scale, padded_in_features(in_features));
+  const Tensor values = as_type(part_of(q, q.size(0), in_features), ScalarType::Float);
+  return as_type(call("aten::mul", "Tensor", values, as_column(scale)), dtype);
+}
+
+// dW from s q in grad's type.
+Tensor linear_backward_weight_float(const Tensor& grad, const Tensor& x, ScalarType dtype) {
+  check_weight_gradient(grad, x);
+  const ScalarType type = product_type(grad.scalar_type());
+  const Tensor grad_weight = empty({grad.size(1), x.size(1)}, type, grad);
+  multiply(transposed(as_type(grad, type)), as_type(x, type), grad_weight);
+  return as_type(grad_weight, dtype);
+}
+
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
   check(x.dim() >= 1 && x.size(-1) >= 1, "rms_norm: x must be [..., features >= 1], found ", x);
   data_type(x.scalar_type(), "x");
@@ -138,6 +154,8 @@ constexpr auto* kLayerBackwardInt8 =
 STABLE_TORCH_LIBRARY_IMPL(trit_stable, CPU, m) {
   m.impl("linear_backward_input", TORCH_BOX(&linear_backward_input));
   m.impl("linear_backward_weight", TORCH_BOX(&linear_backward_weight));
+  m.impl("dequantize_tokens", TORCH_BOX(&dequantize_tokens));
+  m.impl("linear_backward_weight_float", TORCH_BOX(&linear_backward_weight_float));
   m.impl("rms_norm", TORCH_BOX(&rms_norm));
   m.impl("rms_norm_backward", TORCH_BOX(&rms_norm_backward));
   m.impl("bit_linear_backward", TORCH_BOX(kLayerBackward));

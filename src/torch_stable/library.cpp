@@ -56,7 +56,7 @@ void check_stored(const Tensor& codes, const Tensor& scale, std::int64_t in_feat
 
 STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
-      "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps) -> "
+      "norm_quant(Tensor x, Tensor? norm_weight, bool rms, float eps, bool wants_sum=True) -> "
       "(Tensor q, Tensor scale, Tensor rstd, Tensor q_sum)");
   m.def("absmean(Tensor weight, bool per_row, int group=0) -> Tensor");
   m.def("abs_sums(Tensor weight) -> Tensor");
@@ -65,6 +65,10 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
       "dequantize(Tensor codes, Tensor scale, SymInt in_features, ScalarType dtype, int group=0) -> Tensor");
   m.def("prepare(Tensor codes, SymInt in_features, Tensor? weight_scale=None, int group=0) -> Tensor");
+  m.def(
+      "pack_weight(Tensor weight, bool per_row, int group=0) -> "
+      "(Tensor codes, Tensor weight_scale, Tensor prepared)");
+  m.def("dequantize_tokens(Tensor q, Tensor scale, SymInt in_features, ScalarType dtype) -> Tensor");
   m.def(
       "packed_linear(Tensor q, Tensor scale, Tensor q_sum, Tensor codes, Tensor weight_scale, "
       "SymInt in_features, Tensor? bias, ScalarType dtype, int group=0) -> Tensor");
@@ -103,6 +107,7 @@ STABLE_TORCH_LIBRARY(trit_stable, m) {
   m.def(
       "linear_backward_weight(Tensor grad, Tensor q, Tensor scale, SymInt in_features, ScalarType dtype) -> "
       "Tensor");
+  m.def("linear_backward_weight_float(Tensor grad, Tensor x, ScalarType dtype) -> Tensor");
   m.def("rms_norm(Tensor x, Tensor? weight, float eps) -> (Tensor y, Tensor rstd)");
   m.def(
       "rms_norm_backward(Tensor grad, Tensor x, Tensor rstd, Tensor? weight, bool wants_x, "

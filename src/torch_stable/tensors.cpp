@@ -160,6 +160,12 @@ void check_gradient(const Tensor& grad, std::int64_t out_features) {
   data_type(grad.scalar_type(), "grad");
 }
 
+void check_weight_gradient(const Tensor& grad, const Tensor& x) {
+  check(grad.dim() == 2 && x.dim() == 2 && grad.size(0) == x.size(0) && grad.scalar_type() == x.scalar_type(),
+        "linear_backward_weight: grad is ", grad, " and x ", x, ", wanted as many rows in both, of one type");
+  data_type(grad.scalar_type(), "grad");
+}
+
 void check_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd) {
   bool fits = grad.dim() == x.dim() && x.dim() >= 1 && rstd.numel() * x.size(-1) == x.numel();
   for (std::int64_t i = 0; fits && i < x.dim(); ++i) {

@@ -128,6 +128,8 @@ void check_vector(const optional<Tensor>& vector, std::int64_t size, const char*
 /// `q_width`: bytes of a row of q on the device.
 void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width);
 void check_gradient(const Tensor& grad, std::int64_t out_features);
+/// grad [M, N] and x [M, K] of one type.
+void check_weight_gradient(const Tensor& grad, const Tensor& x);
 void check_norm_backward(const Tensor& grad, const Tensor& x, const Tensor& rstd);
 
 /// The stored form as contiguous tensors; the view refers to them. Throws Error unless they fit.

@@ -8,6 +8,9 @@ import subprocess
 import pytest
 import torch
 import torch._dynamo.testing
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
+from torch._functorch.partitioners import min_cut_rematerialization_partition
 
 import trit
 from trit.nn import BitLinear
@@ -44,6 +47,49 @@ def test_training(options):
         assert torch.allclose(inputs[0].grad, inputs[1].grad, rtol=1e-3, atol=1e-3)
     for (name, a), b in zip(model.named_parameters(), twin.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, rtol=1e-3, atol=1e-3), name
+
+
+class Attention(torch.nn.Module):
+    """Layers that read the same x, one of them with a norm of its own, and one that shares its weight."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.q, self.k = (BitLinear(24, 24, norm="none", **options) for _ in range(2))
+        self.v = BitLinear(24, 24, norm="rms", **options)
+
+    def forward(self, x):
+        x = torch.nn.functional.silu(x)
+        return self.q(x) * self.k(x) + self.v(x) + self.q(2 * x)
+
+
+@pytest.mark.parametrize("backward", ["exact", "int8_input", "int8_all"])
+def test_what_layers_share(backward):
+    """x is quantised once for q and k, and q's weight packed once; values and gradients are the eager ones."""
+    calls = {"forward": [], "backward": []}
+
+    def recorder(name):
+        def compiler(graph, inputs):
+            calls[name] += [str(node.target).split(".")[1] for node in graph.graph.nodes if "trit_stable" in str(node.target)]
+            return make_boxed_func(graph.forward)
+        return compiler
+
+    model = Attention(backward=backward)
+    twin = copy.deepcopy(model)
+    backend = aot_autograd(fw_compiler=recorder("forward"), bw_compiler=recorder("backward"),
+                           partition_fn=min_cut_rematerialization_partition)
+    compiled = torch.compile(twin, fullgraph=True, backend=backend)
+    inputs = [torch.randn(2, 7, 24).requires_grad_() for _ in range(2)]
+    with torch.no_grad():
+        inputs[1].copy_(inputs[0])
+    grad = torch.randn(2, 7, 24)
+    outputs = [model(inputs[0]), compiled(inputs[1])]
+    for y in outputs:
+        y.backward(grad)
+    assert torch.equal(*outputs)
+    for a, b in zip((inputs[0], *model.parameters()), (inputs[1], *twin.parameters()), strict=True):
+        assert torch.allclose(a.grad, b.grad, rtol=1e-5, atol=1e-6)
+    assert [calls["forward"].count(name) for name in ("norm_quant", "pack_weight", "prepared_linear")] == [3, 3, 4]
+    assert set(calls["backward"]).isdisjoint(calls["forward"]), "nothing is computed again"
 
 
 @pytest.mark.parametrize("scale", ["tensor", "group:32"])

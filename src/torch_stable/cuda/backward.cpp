@@ -82,31 +82,43 @@ Tensor linear_backward_input(const Tensor& grad, const Tensor& codes, const Tens
   return grad_x ? *grad_x : input_from_tiles(grad, stored);
 }
 
-Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
-                              std::int64_t in_features, ScalarType dtype) {
-  check(grad.dim() == 2 && grad.size(0) == q.size(0), "linear_backward_weight: grad is ", grad, " and q ", q,
-        ", wanted as many rows in both");
+// s q in `dtype`, rounded once.
+Tensor dequantize_tokens(const Tensor& q, const Tensor& scale, std::int64_t in_features, ScalarType dtype) {
   check_quantized(q, scale, trit::cuda::quantized_row_bytes(in_features));
-  cuda::check_device(q, "q", grad);
-  cuda::check_device(scale, "the token scale", grad);
-  const DeviceGuard guard(grad.get_device_index());
+  cuda::check_device(scale, "the token scale", q);
+  const DeviceGuard guard(q.get_device_index());
   const Tensor codes = as_contiguous(q);
   const Tensor s = as_contiguous(scale);
-  // s belongs to what the product sums over, so it is part of an operand; s q in grad's type, rounded once.
-  const Tensor x = empty({q.size(0), in_features}, grad.scalar_type(), grad);
+  Tensor x = empty({q.size(0), in_features}, dtype, q);
   trit::cuda::dequantize_rows({.q = const_data<std::int8_t>(codes),
                                .row_bytes = codes.size(1),
                                .scale = floats(s),
                                .tokens = q.size(0),
                                .in_features = in_features,
-                               .type = data_type(grad.scalar_type(), "grad"),
+                               .type = data_type(dtype, "x"),
                                .x = x.mutable_data_ptr()},
-                              cuda::stream_of(grad));
+                              cuda::stream_of(q));
+  return x;
+}
+
+// dW from s q in grad's type.
+Tensor linear_backward_weight_float(const Tensor& grad, const Tensor& x, ScalarType dtype) {
+  check_weight_gradient(grad, x);
+  cuda::check_device(x, "x", grad);
+  const DeviceGuard guard(grad.get_device_index());
   // A 16-bit product is written in float32 where the weight is: a copy would read and write 6 N K bytes.
   const bool wider = dtype == ScalarType::Float && grad.scalar_type() != ScalarType::Float;
-  const Tensor grad_weight = empty({grad.size(1), in_features}, wider ? dtype : grad.scalar_type(), grad);
+  const Tensor grad_weight = empty({grad.size(1), x.size(1)}, wider ? dtype : grad.scalar_type(), grad);
   cuda::multiply(transposed(grad), x, grad_weight);
   return as_type(grad_weight, dtype);
+}
+
+// s belongs to what the product sums over, so it is part of an operand.
+Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor& scale,
+                              std::int64_t in_features, ScalarType dtype) {
+  cuda::check_device(q, "q", grad);
+  return linear_backward_weight_float(grad, dequantize_tokens(q, scale, in_features, grad.scalar_type()),
+                                      dtype);
 }
 
 std::tuple<Tensor, Tensor> rms_norm(const Tensor& x, const optional<Tensor>& weight, double eps) {
@@ -183,6 +195,8 @@ constexpr auto* kLayerBackwardInt8 =
 STABLE_TORCH_LIBRARY_IMPL(trit_stable, CUDA, m) {
   m.impl("linear_backward_input", TORCH_BOX(&linear_backward_input));
   m.impl("linear_backward_weight", TORCH_BOX(&linear_backward_weight));
+  m.impl("dequantize_tokens", TORCH_BOX(&dequantize_tokens));
+  m.impl("linear_backward_weight_float", TORCH_BOX(&linear_backward_weight_float));
   m.impl("rms_norm", TORCH_BOX(&rms_norm));
   m.impl("rms_norm_backward", TORCH_BOX(&rms_norm_backward));
   m.impl("bit_linear_backward", TORCH_BOX(kLayerBackward));

@@ -57,7 +57,7 @@ Tensor empty_q(const Rows& rows) {
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const optional<Tensor>& norm_weight,
-                                                      bool rms, double eps) {
+                                                      bool rms, double eps, bool wants_sum) {
   check(x.dim() == 2, "norm_quant: x must be [tokens, in_features >= 1], found ", x);
   const DeviceGuard guard(x.get_device_index());
   const Rows rows = rows_of(x);
@@ -65,8 +65,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> norm_quant(const Tensor& x, const opt
   Tensor scale = empty({rows.count}, ScalarType::Float, x);
   Tensor rstd = empty({rows.count}, ScalarType::Float, x);
   quantize(rows, norm_weight, rms, eps, data<std::int8_t>(q), data<float>(scale), data<float>(rstd));
-  const std::array<std::int64_t, 1> last{1};
-  return {q, scale, rstd, torch::stable::sum(q, last, false, ScalarType::Int)};
+  const std::array<std::int64_t, 1> last{1};  // the products of a GPU do not read the sums
+  return {q, scale, rstd,
+          wants_sum ? torch::stable::sum(q, last, false, ScalarType::Int) : empty({0}, ScalarType::Int, x)};
 }
 
 Tensor absmean(const Tensor& weight, bool per_row, std::int64_t group) {
@@ -121,6 +122,45 @@ Tensor prepare(const Tensor& codes, std::int64_t in_features, const optional<Ten
             ScalarType::Byte, codes);
   launches::prepare(stored.view, data<std::uint8_t>(prepared), cuda::stream_of(codes));
   return prepared;
+}
+
+// A float weight as a layer's forward uses it and its backward reads it.
+struct Packed {
+  Tensor codes;
+  Tensor scale;
+  Tensor prepared;  // and scratch behind it
+  LayerWeight view;
+};
+Packed pack(const Tensor& weight, bool per_row, std::int64_t group) {
+  const Tensor w = as_float(weight);
+  const std::int64_t out_features = w.size(0);
+  const std::int64_t in_features = w.size(1);
+  Packed to{
+      .codes = empty({out_features, packed_row_bytes(in_features)}, ScalarType::Byte, w),
+      .scale =
+          empty(torch_layer::scale_shape(out_features, in_features, per_row, group), ScalarType::Float, w),
+      .prepared = empty(
+          {static_cast<std::int64_t>(launches::packing_bytes(out_features, in_features, per_row, group))},
+          ScalarType::Byte, w),
+      .view = {}};
+  to.view = {const_data<std::uint8_t>(to.prepared),           out_features, in_features, floats(to.scale),
+             torch_layer::wanted_granularity(per_row, group), group};
+  const auto counter = cuda::workspace(w, group == 0 ? sizeof(std::int32_t) : 0);
+  launches::pack(cuda::device_of(w),
+                 {floats(w), out_features, in_features, per_row, group, data<float>(to.scale),
+                  data<std::uint8_t>(to.codes), data<std::uint8_t>(to.prepared), counter.data},
+                 cuda::stream_of(w));
+  return to;
+}
+
+std::tuple<Tensor, Tensor, Tensor> pack_weight(const Tensor& weight, bool per_row, std::int64_t group) {
+  check_weight(weight);
+  check_group(group);
+  const DeviceGuard guard(weight.get_device_index());
+  const Packed packed = pack(weight, per_row, group);
+  const std::array<std::int64_t, 1> bytes{static_cast<std::int64_t>(
+      launches::prepared_bytes(packed.view.out_features, packed.view.in_features, group))};
+  return {packed.codes, packed.scale, with_sizes(packed.prepared, bytes)};
 }
 
 // `x` is what the weight must be on the device of.
@@ -205,26 +245,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> bit_linear_train(const Tensor
         "], found ", x);
   cuda::check_device(weight, "the weight", x);
   const DeviceGuard guard(x.get_device_index());
-  const Tensor w = as_float(weight);
-  const std::int64_t out_features = w.size(0);
-  const std::int64_t in_features = w.size(1);
-  Tensor codes = empty({out_features, packed_row_bytes(in_features)}, ScalarType::Byte, w);
-  Tensor weight_scale =
-      empty(torch_layer::scale_shape(out_features, in_features, per_row, group), ScalarType::Float, w);
-  const Tensor prepared =
-      empty({static_cast<std::int64_t>(launches::packing_bytes(out_features, in_features, per_row, group))},
-            ScalarType::Byte, w);
-  const auto counter = cuda::workspace(w, group == 0 ? sizeof(std::int32_t) : 0);
-  launches::pack(cuda::device_of(w),
-                 {floats(w), out_features, in_features, per_row, group, data<float>(weight_scale),
-                  data<std::uint8_t>(codes), data<std::uint8_t>(prepared), counter.data},
-                 cuda::stream_of(w));
-  const auto [y, q, scales] =
-      forward(x,
-              {const_data<std::uint8_t>(prepared), out_features, in_features, floats(weight_scale),
-               torch_layer::wanted_granularity(per_row, group), group},
-              bias, norm_weight, rms, eps);
-  return {y, q, scales, codes, weight_scale};
+  const Packed packed = pack(weight, per_row, group);
+  const auto [y, q, scales] = forward(x, packed.view, bias, norm_weight, rms, eps);
+  return {y, q, scales, packed.codes, packed.scale};
 }
 
 // The same of a weight that is ternary already.
@@ -251,6 +274,7 @@ STABLE_TORCH_LIBRARY_IMPL(trit_stable, CUDA, m) {
   m.impl("ternarize_pack", TORCH_BOX(&ternarize_pack));
   m.impl("dequantize", TORCH_BOX(&dequantize));
   m.impl("prepare", TORCH_BOX(&prepare));
+  m.impl("pack_weight", TORCH_BOX(&pack_weight));
   m.impl("packed_linear", TORCH_BOX(&packed_linear));
   m.impl("prepared_linear", TORCH_BOX(&prepared_linear));
   m.impl("bit_linear_prepared", TORCH_BOX(&bit_linear_prepared));
