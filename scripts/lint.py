@@ -8,8 +8,9 @@ FOLDER holds compile_commands.json (default: build, and build-cuda-torch where i
 compiles are not given to clang-tidy; headers are checked through the sources that include them. Exit code 1 when a tool
 finds something.
 
-clang-tidy leaves out the tests of the LibTorch half unless they are named or --all is given: each takes 24 s, of which
-21 go into torch's headers, together a third of all the time; compiler warnings and sanitizers cover them.
+What targets precompile, LibTorch's headers, clang-tidy reads from a module that it builds once, in 20 s and 150 MB of the
+build folder: a source then takes 8 s and not 25. It leaves out the tests of the LibTorch half unless they are named or
+--all is given; compiler warnings cover them.
 
 A source in which nothing was found is not checked again until it, a header that it includes, its command line,
 .clang-tidy or the version of clang-tidy changes. What it includes is known once it has been built. The results lie
@@ -48,6 +49,29 @@ def gcc_headers() -> list[str]:
             "--extra-arg=-Wno-deprecated-declarations", "--extra-arg=-Wno-ignored-gch"]
 
 
+def precompiled_header(command: str) -> str:
+    """The header in which CMake lists what a target precompiles, or nothing."""
+    found = re.search(r"-include (\S+/cmake_pch\.hxx)", command)
+    return found[1] if found else ""
+
+
+def precompiled_as_module(build: pathlib.Path, entries: list[dict]) -> list[str]:
+    """Arguments with which clang-tidy reads the precompiled headers of `entries` from a module. They come before all others,
+    and do not look at the macros of these command lines, each set of which would make a module of its own."""
+    commands = [entry["command"] for entry in entries if precompiled_header(entry["command"])]
+    folder = build / "lint"
+    folder.mkdir(exist_ok=True)
+    headers = "".join(f'  header "{header}"\n' for header in sorted(set(map(precompiled_header, commands))))
+    text = f"module precompiled [system] {{\n{headers}  export *\n}}\n"
+    module_map = folder / "precompiled.modulemap"
+    if not module_map.exists() or module_map.read_text() != text:
+        module_map.write_text(text)
+    others = {macro for command in commands for macro in re.findall(r" -D(\w+)", command)} - {"NDEBUG"}
+    arguments = ["-fmodules", f"-fmodule-map-file={module_map}", f"-fmodules-cache-path={folder / 'modules'}",
+                 *(f"-fmodules-ignore-macro={macro}" for macro in sorted(others))]
+    return [f"--extra-arg={argument}" for argument in arguments]
+
+
 def cache_folder() -> pathlib.Path:
     cache = os.environ.get("XDG_CACHE_HOME", "")
     return (pathlib.Path(cache) if os.path.isabs(cache) else pathlib.Path.home() / ".cache") / "trit" / "lint"
@@ -81,8 +105,8 @@ def key_of(entry: dict, includes: dict[str, list[str]], tools: str) -> str | Non
         return None
     digest = hashlib.sha256((tools + entry["command"].replace(str(ROOT), "")).encode())
     # gcc does not list what is in a precompiled header.
-    if precompiled := re.search(r"-include (\S+)", entry["command"]):
-        files = [*files, *includes.get(f"{precompiled[1]}.gch", [])]
+    if header := precompiled_header(entry["command"]):
+        files = [*files, *includes.get(f"{header}.gch", [])]
     for path in sorted({entry["file"], *map(os.path.normpath, files)}):
         try:
             digest.update(f"{path.removeprefix(str(ROOT))} {content_hash(path)}\n".encode())
@@ -103,11 +127,15 @@ def check_tidy(files: list[str], builds: list[pathlib.Path], jobs: int, use_cach
     version = subprocess.run([TOOLS / "clang-tidy", "--version"], capture_output=True, text=True, check=True).stdout
     extra = gcc_headers()
     tools = version + content_hash(str(ROOT / ".clang-tidy")) + " ".join(extra)
+    modules: dict[str, list[str]] = {}
     for build in builds:
         includes = included_files(build) if use_cache else {}
-        for entry in json.loads((build / "compile_commands.json").read_text()):
+        entries = json.loads((build / "compile_commands.json").read_text())
+        as_module = precompiled_as_module(build, entries)
+        for entry in entries:
             if folder_of.setdefault(entry["file"], build) is build:
                 keys[entry["file"]] = key_of(entry, includes, tools)
+                modules[entry["file"]] = as_module if precompiled_header(entry["command"]) else []
     sources = [file for file in files if str(ROOT / file) in folder_of]
     key = {file: keys[str(ROOT / file)] for file in sources}
     cache = cache_folder()
@@ -115,9 +143,14 @@ def check_tidy(files: list[str], builds: list[pathlib.Path], jobs: int, use_cach
     for file in known:
         (cache / key[file]).touch()
     wanted = [file for file in sources if file not in known]
+
+    def check(file: str) -> tuple[str, float, int, str]:
+        path = str(ROOT / file)
+        return tidy(file, folder_of[path], extra + modules[path])
+
     start, clean = time.monotonic(), True
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        for file, seconds, code, output in pool.map(lambda file: tidy(file, folder_of[str(ROOT / file)], extra), wanted):
+        for file, seconds, code, output in pool.map(check, wanted):
             print(f"lint: clang-tidy {file} ({seconds:.0f} s){'' if code == 0 else ': found'}", flush=True)
             if code != 0:
                 clean = False
