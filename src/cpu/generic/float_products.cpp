@@ -154,11 +154,13 @@ void gradient_weight(const CpuKernels& kernels, Parallel& parallel, const FloatG
                                  pairs + i * panel_bytes + step * kernel.pairs_bytes);
       }
     });
-    // Groups of blocks that stay in a cache, cut along the panels too where there are few groups.
-    const std::int64_t group = std::clamp<std::int64_t>(kernel.cached_bytes / block_bytes, 1, blocks);
+    // Groups of blocks that stay in a cache, as even as can be, cut along the panels too: threads get as many tasks
+    // each, whatever their size.
+    const std::int64_t largest = std::clamp<std::int64_t>(kernel.cached_bytes / block_bytes, 1, blocks);
+    const std::int64_t group = ceil_div(blocks, ceil_div(blocks, largest));
     const std::int64_t groups = ceil_div(blocks, group);
     const std::int64_t cuts =
-        std::clamp<std::int64_t>(ceil_div(std::int64_t{4} * parallel.threads(), groups), 1, panels);
+        std::clamp<std::int64_t>(ceil_div(std::int64_t{16} * parallel.threads(), groups), 1, panels);
     const bool last = first + tokens == args.tokens;
     const bool large = outputs * inputs * std::int64_t{sizeof(float)} >= kNonTemporalBytes;
     parallel.run(groups * cuts, [&](std::int64_t task) {
