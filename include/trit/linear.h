@@ -61,9 +61,9 @@ void ternarize_pack_row(const CpuKernels& kernels, std::span<const float> w, flo
 void dequantize_row(const CpuKernels& kernels, std::span<const std::uint8_t> codes, float scale,
                     std::span<float> w);
 
-/// Whether this CPU multiplies floats with weights or activations faster than a float GEMM does (AMX with
-/// bfloat16): the exact backward of a layer. Every term is exact and sums are rounded in fp32, so results agree
-/// with a float GEMM's to rounding. Magnitudes below 2^-126 count as zero.
+/// Whether this CPU multiplies floats with weights or activations faster than a float GEMM does (AVX2, AVX-512, AMX
+/// with bfloat16): the exact backward of a layer. Sums are rounded in fp32, so results agree with a float GEMM's to
+/// rounding. With AMX magnitudes below 2^-126 count as zero.
 bool has_float_products(const CpuKernels& kernels);
 /// dX [M, K] = dY · (beta t). Throws Error without has_float_products.
 struct FloatGradientInput {

@@ -180,7 +180,7 @@ struct PanelLayout {
   const GroupKernel* groups = nullptr;
 };
 
-/// At most 32 x 32 floats, times one of the scales.
+/// At most a step of A, times one of the scales.
 struct FloatRows {
   const float* values;  // [rows, stride]
   std::int64_t stride;
@@ -190,25 +190,30 @@ struct FloatRows {
   float scale;                // of all
 };
 
-/// 32 columns of C = A · B, for some blocks of 32 rows: sums over `steps` of 32.
+/// A panel of columns of C = A · B, for some blocks of rows: sums over `steps` of 32.
 struct FloatProduct {
   const std::int8_t* parts;    // A of the first block, its steps one after the other
   std::int64_t block_bytes;    // of A, between blocks of rows
   const std::int8_t* pairs;    // B, its steps one after the other
   std::int64_t steps;          // >= 1
-  std::int64_t rows, columns;  // of C; columns <= 32
+  std::int64_t rows, columns;  // of C; columns at most those of a panel
   float* c;                    // [rows, stride]
   std::int64_t stride;
   bool add;           // to what is there
   bool non_temporal;  // C is large, and this is the last that is written to it
 };
 
-/// Products of floats with small integers whose every term is exact, so that they agree with a float GEMM's to the
-/// rounding of fp32 sums. A and B are arranged in steps of 32 x 32, missing rows and columns as zeros.
+/// Products of floats with small integers that agree with a float GEMM's to the rounding of fp32 sums. A is arranged in blocks of rows, B in panels of columns, both in steps of 32 of what is
+/// summed over, what is missing as zeros.
 struct FloatProductKernel {
   bool (*available)();
-  std::int64_t parts_bytes;  // of a step of A
-  std::int64_t pairs_bytes;  // of a step of B
+  std::int64_t rows;          // of a block of A, at most 32
+  std::int64_t columns;       // of a panel of B, at most 32 and a multiple of 4
+  std::int64_t cached_bytes;  // of A: what stays in the second-level cache while panels of B go by
+  std::int64_t max_tokens;    // of dX at once
+  std::int64_t max_steps;     // at once; a panel of so many stays in L1, or tiles stay in use
+  std::int64_t parts_bytes;   // of a step of A
+  std::int64_t pairs_bytes;   // of a step of B
   /// A step of A; of A = transposed rows.
   void (*rows_to_parts)(const FloatRows& from, std::int8_t* parts);
   void (*columns_to_parts)(const FloatRows& from, std::int8_t* parts);

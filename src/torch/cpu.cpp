@@ -8,6 +8,7 @@
 
 #include "torch/arguments.h"
 #include "torch/layer.h"
+#include "torch/new_pages.h"
 #include "torch/norm_rows.h"
 #include "torch/ops.h"
 #include "torch/parallel.h"
@@ -197,6 +198,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
     const Tensor s = float_of(scale);
     Tensor grad_weight = at::empty({grad.size(1), in_features}, rows.options());
     TorchParallel parallel;
+    take_new_pages(parallel, grad_weight.mutable_data_ptr(), static_cast<std::int64_t>(grad_weight.nbytes()));
     gradient_weight(kernels(), parallel,
                     {.grad = rows.const_data_ptr<float>(),
                      .q = codes.const_data_ptr<std::int8_t>(),

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <tuple>
 
+#include "torch/new_pages.h"
 #include "torch/norm_rows.h"
 #include "torch/weight_tile.h"
 #include "torch_stable/layer_backward.h"
@@ -75,6 +76,8 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
     const Tensor s = as_float(scale);
     Tensor grad_weight = empty({grad.size(1), in_features}, type, grad);
     TorchParallel parallel;
+    torch_layer::take_new_pages(parallel, grad_weight.mutable_data_ptr(),
+                                static_cast<std::int64_t>(bytes_of(grad_weight)));
     gradient_weight(table, parallel,
                     {.grad = floats(rows),
                      .q = const_data<std::int8_t>(codes),

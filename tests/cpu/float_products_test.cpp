@@ -8,6 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cpu/support.h"
@@ -17,13 +18,10 @@
 namespace trit::test {
 namespace {
 
-const CpuKernels* row_with_float_products() {
-  for (const CpuKernels* row : available_rows()) {
-    if (has_float_products(*row)) {
-      return row;
-    }
-  }
-  return nullptr;
+std::vector<const CpuKernels*> rows_with_float_products() {
+  std::vector<const CpuKernels*> rows = available_rows();
+  std::erase_if(rows, [](const CpuKernels* row) { return !has_float_products(*row); });
+  return rows;
 }
 
 struct Problem {
@@ -50,13 +48,9 @@ struct Results {
   std::vector<float> dx, dw;
 };
 
-class FloatProducts : public testing::Test {
+class FloatProducts : public testing::TestWithParam<const CpuKernels*> {
  protected:
   void SetUp() override {
-    kernels_ = row_with_float_products();
-    if (kernels_ == nullptr) {
-      GTEST_SKIP() << "this CPU has no AMX with bfloat16";
-    }
     std::seed_seq sequence{run_seed()};
     random_.seed(sequence);
   }
@@ -106,12 +100,12 @@ class FloatProducts : public testing::Test {
     Results r{std::vector<float>(Problem::index(p.tokens * p.inputs), kUnwritten),
               std::vector<float>(Problem::index(p.outputs * p.inputs), kUnwritten)};
     const std::unique_ptr<Parallel> parallel = make_parallel(threads);
-    gradient_input(*kernels_, *parallel,
+    gradient_input(*GetParam(), *parallel,
                    {.grad = p.grad.data(),
                     .tokens = p.tokens,
                     .weight = {p.outputs, p.inputs, p.codes, p.beta},
                     .grad_x = r.dx.data()});
-    gradient_weight(*kernels_, *parallel,
+    gradient_weight(*GetParam(), *parallel,
                     {.grad = p.grad.data(),
                      .q = p.q.data(),
                      .scale = p.s.data(),
@@ -122,7 +116,6 @@ class FloatProducts : public testing::Test {
     return r;
   }
 
-  const CpuKernels* kernels_ = nullptr;
   std::mt19937_64 random_;
 };
 
@@ -172,7 +165,7 @@ void expect_right(const Problem& p, const Results& r, bool exact) {
   ASSERT_NO_FATAL_FAILURE(expect_right_weight(p, r, exact));
 }
 
-TEST_F(FloatProducts, RandomShapes) {
+TEST_P(FloatProducts, RandomShapes) {
   for (int i = 0; i < random_cases(60); ++i) {
     const bool exact = i % 2 == 0;
     const std::int64_t tokens = i % 9 == 0 ? uniform(500, 600) : uniform(1, 70);
@@ -186,7 +179,7 @@ TEST_F(FloatProducts, RandomShapes) {
   }
 }
 
-TEST_F(FloatProducts, AllBitsOfAFloatCount) {
+TEST_P(FloatProducts, AllBitsOfAFloatCount) {
   // From 2^-102 on: the last bits are a part of their own, of 2^-126 or more.
   Problem p = problem(64, 1, 40, 0, false);
   std::ranges::generate(p.grad, [&] {
@@ -196,7 +189,7 @@ TEST_F(FloatProducts, AllBitsOfAFloatCount) {
   expect_right_input(p, run(p, 1), true);
 }
 
-TEST_F(FloatProducts, ManyTokensAreAddedInParts) {
+TEST_P(FloatProducts, ManyTokensAreAddedInParts) {
   // Parts of 2,048 tokens; C of 8 MiB and more is written past the caches.
   const Problem p = problem(2100, 33, 36, (1 << 24) / (2100 * 128), false);
   expect_right(p, run(p, 2), true);
@@ -212,7 +205,7 @@ TEST_F(FloatProducts, ManyTokensAreAddedInParts) {
   }
 }
 
-TEST_F(FloatProducts, BitsDoNotDependOnThreads) {
+TEST_P(FloatProducts, BitsDoNotDependOnThreads) {
   const Problem p = problem(300, 2000, 130, 0, true);
   const Results one = run(p, 1);
   const Results three = run(p, 3);
@@ -220,7 +213,7 @@ TEST_F(FloatProducts, BitsDoNotDependOnThreads) {
   EXPECT_EQ(one.dw, three.dw);
 }
 
-TEST_F(FloatProducts, BadGradientsStayInTheirRow) {
+TEST_P(FloatProducts, BadGradientsStayInTheirRow) {
   constexpr float kInf = std::numeric_limits<float>::infinity();
   constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
   const float hidden_nan = std::bit_cast<float>(0x7f800001U);  // its high half is an infinity's
@@ -242,10 +235,15 @@ TEST_F(FloatProducts, BadGradientsStayInTheirRow) {
   }
 }
 
-TEST_F(FloatProducts, NoTokens) {
+TEST_P(FloatProducts, NoTokens) {
   const Problem p = problem(0, 3, 5, 1, false);
   EXPECT_EQ(run(p, 1).dw, std::vector<float>(15, 0.0F));
 }
+
+// Empty where the CPU has none.
+GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(FloatProducts);
+INSTANTIATE_TEST_SUITE_P(Backends, FloatProducts, testing::ValuesIn(rows_with_float_products()),
+                         [](const auto& row) { return std::string(name_of(row.param->backend)); });
 
 }  // namespace
 }  // namespace trit::test

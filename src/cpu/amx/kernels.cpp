@@ -19,6 +19,11 @@ constexpr ManyTokensKernel kManyTokens = {
 
 constexpr FloatProductKernel kFloatProduct = {
     .available = has_amx_bf16,
+    .rows = amx::kFloatStep,
+    .columns = amx::kFloatStep,
+    .cached_bytes = std::int64_t{1} << 20,  // half of the second-level cache of a core with AMX
+    .max_tokens = 512,
+    .max_steps = 1024,
     .parts_bytes = amx::kPartsBytes,
     .pairs_bytes = amx::kPairsBytes,
     .rows_to_parts = amx::rows_to_parts,

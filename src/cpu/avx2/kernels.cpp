@@ -40,6 +40,7 @@ constinit const CpuKernels k_avx2 = {
     .abs_sum_row = avx2::abs_sum_row,
     .ternarize_pack_row = avx2::ternarize_pack_row,
     .dequantize_row = avx2::dequantize_row,
+    .float_product = &avx2::kFloatProduct,
 };
 
 }  // namespace trit

@@ -30,5 +30,6 @@ void walsh_hadamard_row(float* x, std::int64_t in_features, std::int64_t block);
 float abs_sum_row(const float* w, std::int64_t in_features);
 void ternarize_pack_row(const float* w, float inverse, std::int64_t in_features, std::uint8_t* codes);
 void dequantize_row(const std::uint8_t* codes, std::int64_t in_features, float scale, float* w);
+extern const FloatProductKernel kFloatProduct;
 
 }  // namespace trit::avx512_vnni

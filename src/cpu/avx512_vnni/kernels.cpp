@@ -48,6 +48,7 @@ constinit const CpuKernels k_avx512_vnni = {
     .abs_sum_row = avx512_vnni::abs_sum_row,
     .ternarize_pack_row = avx512_vnni::ternarize_pack_row,
     .dequantize_row = avx512_vnni::dequantize_row,
+    .float_product = &avx512_vnni::kFloatProduct,
 };
 
 }  // namespace trit
