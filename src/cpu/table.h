@@ -203,8 +203,8 @@ struct FloatProduct {
   bool non_temporal;  // C is large, and this is the last that is written to it
 };
 
-/// Products of floats with small integers that agree with a float GEMM's to the rounding of fp32 sums. A is arranged in blocks of rows, B in panels of columns, both in steps of 32 of what is
-/// summed over, what is missing as zeros.
+/// Products of floats with small integers that agree with a float GEMM's to the rounding of fp32 sums. A is arranged in
+/// blocks of rows, B in panels of columns, both in steps of 32 of what is summed over, what is missing as zeros.
 struct FloatProductKernel {
   bool (*available)();
   std::int64_t rows;          // of a block of A, at most 32
