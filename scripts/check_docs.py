@@ -24,9 +24,8 @@ DESIGN_LINES, PROSE_COLUMNS = 150, 100
 SOURCES = (".h", ".cpp", ".cu", ".cuh", ".cmake", ".txt", ".py", ".sh", ".yml")
 # Of src/torch, but without torch: src/torch_stable shares them.
 SHARED_HEADERS = ("torch/gradient_int8.h", "torch/layer.h", "torch/new_pages.h", "torch/norm_rows.h",
-                  "torch/row_kernels.h",
-                  "torch/transposed_weight.h", "torch/weight_tile.h", "torch/cuda/gradient_int8.h", "torch/cuda/kernels.h",
-                  "torch/cuda/layer.h")
+                  "torch/row_kernels.h", "torch/transposed_weight.h", "torch/weight_tile.h", "torch/cuda/gradient_int8.h",
+                  "torch/cuda/kernels.h", "torch/cuda/layer.h")
 Errors = list[str]
 
 

@@ -69,7 +69,8 @@ def _quantised(x: Tensor, in_features: int) -> tuple[Tensor, Tensor]:
 
 
 @_fake
-def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float, wants_sum: bool = True) -> tuple[Tensor, ...]:
+def norm_quant(x: Tensor, norm_weight: Tensor | None, rms: bool, eps: float,
+               wants_sum: bool = True) -> tuple[Tensor, ...]:
     torch._check(x.dim() == 2, lambda: f"trit::norm_quant: x must be [tokens, in_features], found {list(x.shape)}")
     tokens = x.shape[0]
     q = x.new_empty((tokens, q_width(x.shape[1], x.device)), dtype=torch.int8)

@@ -269,7 +269,8 @@ class _BitLinear(torch.autograd.Function):
 
 class _BitLinearInParts(torch.autograd.Function):
     """_BitLinear for torch.compile, which computes equal calls once: layers that read the same x without norms of their own,
-    as q, k and v of a transformer, quantise it once, save it once and dequantise it once for dW."""
+    as q, k and v of a transformer, quantise it once, save it once and dequantise it once for dW. Which parts run is
+    decided as in src/torch_stable/layer_backward.h."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | None, rms: bool,
@@ -365,6 +366,8 @@ def layer(x: Tensor, weight: Tensor, bias: Tensor | None, norm_weight: Tensor | 
     if not torch.is_grad_enabled():
         result = _train(x, weight, bias, norm_weight, rms, eps, per_row, group)[0]
     elif _is_compiling():
+        if x.shape[-1] != weight.shape[1]:
+            raise RuntimeError(f"trit::bit_linear: x must be [..., {weight.shape[1]}], found {list(x.shape)}")
         result = _BitLinearInParts.apply(x, weight, bias, norm_weight, rms, eps, per_row, group,  # type: ignore[no-untyped-call]
                                          backward, stochastic_rounding)
     elif _in_functorch():

@@ -211,7 +211,7 @@ struct FloatProductKernel {
   std::int64_t columns;       // of a panel of B, at most 32 and a multiple of 4
   std::int64_t cached_bytes;  // of A: what stays in the second-level cache while panels of B go by
   std::int64_t max_tokens;    // of dX at once
-  std::int64_t max_steps;     // at once; a panel of so many stays in L1, or tiles stay in use
+  std::int64_t max_steps;     // of what is summed over, at once: so much of a panel stays in L1
   std::int64_t parts_bytes;   // of a step of A
   std::int64_t pairs_bytes;   // of a step of B
   /// A step of A; of A = transposed rows.

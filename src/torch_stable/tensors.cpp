@@ -149,7 +149,7 @@ void check_vector(const optional<Tensor>& vector, std::int64_t size, const char*
 
 void check_quantized(const Tensor& q, const Tensor& scale, std::int64_t q_width) {
   check(q.dim() == 2 && q.scalar_type() == ScalarType::Char && q.size(1) == q_width &&
-            scale.scalar_type() == ScalarType::Float && scale.numel() == q.size(0),
+            scale.scalar_type() == ScalarType::Float && scale.dim() == 1 && scale.size(0) == q.size(0),
         "packed_linear: wanted q int8 [tokens, ", q_width, "] and scale float32 [tokens]; found ", q, ", ",
         scale);
 }

@@ -46,10 +46,9 @@ class CudaNormQuantTest : public CudaTest {
 
   template <typename Element>
   void compare(const cuda::Device& device, std::int64_t tokens, std::int64_t k, DataType type, Norm norm,
-               bool weighted) {
+               bool weighted, bool aligned) {
     // Rows are `stride` apart and the first one starts anywhere: no alignment beyond the element's.
-    // Rows on 16 bytes take another kernel where there are many.
-    const bool aligned = uniform(0, 3) == 0;
+    // `aligned` rows, on 16 bytes, take another kernel where there are many.
     const std::int64_t stride = aligned ? (k + 7) / 8 * 8 + uniform(0, 1) * 8 : k + uniform(0, 3);
     std::vector<Element> stored(static_cast<std::size_t>(tokens * stride), Element{});
     std::vector<std::vector<float>> rows;
@@ -112,8 +111,9 @@ class CudaNormQuantTest : public CudaTest {
   void compare(const cuda::Device& device, std::int64_t tokens, std::int64_t k, DataType type) {
     const Norm norm = uniform(0, 2) == 0 ? Norm::none : Norm::rms;
     const bool weighted = uniform(0, 3) != 0;
-    type == DataType::float32 ? compare<float>(device, tokens, k, type, norm, weighted)
-                              : compare<std::uint16_t>(device, tokens, k, type, norm, weighted);
+    const bool aligned = uniform(0, 3) == 0;
+    type == DataType::float32 ? compare<float>(device, tokens, k, type, norm, weighted, aligned)
+                              : compare<std::uint16_t>(device, tokens, k, type, norm, weighted, aligned);
   }
 };
 
@@ -137,14 +137,27 @@ TEST_F(CudaNormQuantTest, ManyRows) {
   }
 }
 
-// 16-bit rows in registers end at 4096, 8192 and 16,384 inputs.
+// 16-bit rows in registers end at 2048, 2560, 3072, 4096, 8192 and 16,384 inputs.
 TEST_F(CudaNormQuantTest, RowsAboutAsLongAsRegistersHold) {
   cuda::Device small = largest_device();
   small.multiprocessors = 1;
   int i = 0;
-  for (const std::int64_t k : {4095, 4096, 4097, 8190, 8191, 8192, 8193, 14336, 16383, 16384, 16385}) {
+  for (const std::int64_t k : {2046, 2048, 2050, 2558, 2560, 2562, 3070,  3072,  3074,  4095,
+                               4096, 4097, 8190, 8191, 8192, 8193, 14336, 16383, 16384, 16385}) {
     use_policy(i);
     compare(small, 9, k, kTypes[static_cast<std::size_t>(1 + i++ % 2)]);
+  }
+}
+
+// Many aligned rows with a norm weight: blocks that stay, from 3072 to 8192 inputs.
+TEST_F(CudaNormQuantTest, ManyRowsWithANormWeight) {
+  cuda::Device small = largest_device();
+  small.multiprocessors = 1;
+  int i = 0;
+  for (const std::int64_t k : {3072, 3080, 3328, 4088, 4096, 4104, 6912, 8184, 8192}) {
+    use_policy(i);
+    compare<std::uint16_t>(small, uniform(9, 20), k, kTypes[static_cast<std::size_t>(1 + i++ % 2)], Norm::rms,
+                           /*weighted=*/true, /*aligned=*/true);
   }
 }
 

@@ -140,7 +140,12 @@ TEST_F(CudaWeightsTest, PackWeights) {
     const std::int64_t k = size_near(128, 700);
     cuda::Device device = largest_device();
     device.multiprocessors = static_cast<int>(uniform(1, 3));
-    const std::vector<float> w = random_weights(n * k);
+    std::vector<float> w = random_weights(n * k);
+    if (uniform(0, 4) == 0) {
+      constexpr float kInf = std::numeric_limits<float>::infinity();
+      w[static_cast<std::size_t>(uniform(0, n * k - 1))] =
+          uniform(0, 1) == 0 ? -kInf : std::numeric_limits<float>::quiet_NaN();
+    }
     const ScaleGranularity granularity = kGranularities[static_cast<std::size_t>(i % 2)];
     const DeviceArray<float> weights{std::span<const float>(w), static_cast<std::size_t>(uniform(0, 1))};
     const std::size_t scales = granularity == ScaleGranularity::row ? static_cast<std::size_t>(n) : 1;

@@ -42,6 +42,16 @@ def test_shapes_and_types():
             call()
     with pytest.raises(RuntimeError, match=r"x must be \[..., 8\]"):
         trit.freeze(BitLinear(8, 4))(torch.randn(2, 7))
+    with pytest.raises(RuntimeError, match="scale float32"):  # one row of scales is not one for each token
+        ops.dequantize_tokens(quantised.q, quantised.scale.unsqueeze(0), 8)
+
+
+def test_shapes_compiled():
+    for shape in [(3, 9), (2, 16), (0, 16)]:
+        torch.compiler.reset()
+        compiled = torch.compile(BitLinear(8, 4), backend="aot_eager")
+        with pytest.raises(Exception, match=r"x must be \[..., 8\], found .*\[\d, \d+\]"):
+            compiled(torch.randn(shape))
 
 
 def test_prepared_for_another_backend():

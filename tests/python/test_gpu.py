@@ -10,6 +10,7 @@ import reference
 import test_groups
 import torch
 from test_backward_int8 import random_case
+from test_compile import check_what_layers_share
 from test_ops import check_slices, check_sums, opcheck_calls, random_layer
 
 import trit
@@ -182,6 +183,12 @@ def test_stochastic_rounding_in_cuda_graphs(compiled):
     want = layer.weight.grad
     errors = [float((g - want).norm() / want.norm()) for g in (sum(found) / len(found), found[0])]
     assert errors[0] < 0.15 * errors[1], errors
+
+
+@pytest.mark.parametrize("backward", ["exact", "int8_input", "int8_all"])
+def test_what_layers_share(backward):
+    torch.compiler.reset()
+    check_what_layers_share(backward, "cuda")
 
 
 def test_opcheck():

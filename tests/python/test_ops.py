@@ -64,12 +64,26 @@ def test_definition():
         y = reference.epilogue(q, s, t, beta, bias, dtype)
         assert reference.bits_equal(ops.packed_linear(found, codes, beta, in_features, bias, dtype), y)
         prepared = ops.prepare(codes, in_features)
+        for a, b in zip(ops.pack_weight(weight, per_row=per_row), (codes, beta, prepared), strict=True):
+            assert torch.equal(a, b)
+        values = ops.dequantize_tokens(found.q, found.scale, in_features, dtype)
+        assert reference.bits_equal(values, (q[:, :in_features].float() * s.unsqueeze(1)).to(dtype))
         assert reference.bits_equal(
             ops.prepared_linear(found, prepared, beta, len(codes), in_features, bias, dtype), y)
         y = reference.epilogue(q, s, t, beta, bias, x.dtype)
         assert reference.bits_equal(ops.bit_linear(x, weight, bias, norm_weight, rms=rms, eps=eps, per_row=per_row), y)
         assert reference.bits_equal(
             ops.bit_linear_prepared(x, prepared, beta, len(codes), in_features, bias, norm_weight, rms=rms, eps=eps), y)
+
+
+def test_linear_backward_weight_float():
+    """Of small integers, whose sums are exact."""
+    for _ in range(30):
+        tokens, outputs, inputs = random.choice([0, 1, 7, 64]), random.choice([1, 5, 40]), random.choice([1, 9, 33])
+        grad, x = torch.randint(-4, 5, (tokens, outputs)).float(), torch.randint(-4, 5, (tokens, inputs)).float()
+        dtype, to = random.choice(TYPES), random.choice(TYPES)
+        found = ops.linear_backward_weight_float(grad.to(dtype), x.to(dtype), to)
+        assert reference.bits_equal(found + 0, (grad.T @ x).to(dtype).to(to) + 0)
 
 
 def test_golden_case():

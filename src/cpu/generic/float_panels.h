@@ -5,7 +5,7 @@
 //   C, kRows x 2 vectors of sums, in registers      B, a panel of 2 vectors: 32 inputs a step, in L1
 //   A, blocks of kRows rows, transposed: each number is broadcast and multiplied with both vectors of B
 //
-// Two vectors and a broadcast feed 2 kRows products, so that loads are never what limits. `Vectors` says what the
+// Two vectors and kRows broadcasts feed 2 kRows products, so that loads are never what limits. `Vectors` says what the
 // registers are. Compiled by the folders of the instruction sets, each for itself.
 #pragma once
 

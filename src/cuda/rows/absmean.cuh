@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// The two sums of absmean, each by a block of 256 threads: a row's |w| in fp32, and the rows' sums in fp64.
+// The two sums of absmean: a row's |w| in fp32, by a block of 256 threads or by a warp, and the rows' sums in fp64, by a
+// block.
 #pragma once
 
 #include "cuda/common/lane_sum.cuh"

@@ -47,6 +47,7 @@ __global__ __launch_bounds__(
   for (int i = 0; i < kSteps; ++i) {
     pairs[i] = 0;
     if (kLanes * i < left) {
+      // Past L1 where a norm weight lies there; without one that costs 5 to 10 %.
       const std::uint16_t* const pair = x + kLanes * i;
       pairs[i] = kWeighted ? ptx::load_once_4(pair) : *reinterpret_cast<const std::uint32_t*>(pair);
     }

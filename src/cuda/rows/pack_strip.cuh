@@ -45,12 +45,6 @@ struct StripSource {
   }
 };
 
-/// The stored byte of four neighbouring weights, the first in the low bits.
-__device__ __forceinline__ std::uint32_t ternary_byte(const float4& v, float inverse) {
-  return ternary_code(v.x, inverse) | ternary_code(v.y, inverse) << 2 | ternary_code(v.z, inverse) << 4 |
-         ternary_code(v.w, inverse) << 6;
-}
-
 /// The stored bytes of 16 rows from `row` on, in shared memory, to `codes` [N, ceil(K / 4)].
 __device__ __forceinline__ void store_strip_codes(const std::uint8_t* bytes, std::int64_t row,
                                                   std::int64_t tile, std::int64_t out_features,

@@ -28,14 +28,18 @@ __device__ __forceinline__ std::uint32_t ternary_code(float w, float inverse) {
   return scaled > 0.5F ? 1U : (scaled < -0.5F ? 3U : 0U);
 }
 
-/// Codes of w[0..3] in one stored byte, the first in the low bits; columns from `count` on are 0. `vector`: w
+/// The stored byte of four neighbouring weights, the first in the low bits.
+__device__ __forceinline__ std::uint32_t ternary_byte(const float4& v, float inverse) {
+  return ternary_code(v.x, inverse) | ternary_code(v.y, inverse) << 2 | ternary_code(v.z, inverse) << 4 |
+         ternary_code(v.w, inverse) << 6;
+}
+
+/// The same of w[0..3]; columns from `count` on are 0. `vector`: w
 /// is 16-byte aligned.
 __device__ __forceinline__ std::uint32_t ternary_byte(const float* w, std::int64_t count, float inverse,
                                                       bool vector) {
   if (vector && count >= 4) {
-    const float4 v = *reinterpret_cast<const float4*>(w);
-    return ternary_code(v.x, inverse) | ternary_code(v.y, inverse) << 2 | ternary_code(v.z, inverse) << 4 |
-           ternary_code(v.w, inverse) << 6;
+    return ternary_byte(*reinterpret_cast<const float4*>(w), inverse);
   }
   std::uint32_t byte = 0;
 #pragma unroll
