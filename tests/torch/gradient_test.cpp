@@ -2,7 +2,13 @@
 //
 // Gradients against autograd of the plain formulas in double: straight-through quantisation written with
 // detach().
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
 #include "torch/gradient_reference.h"
+#include "torch/new_pages.h"
+#include "torch/parallel.h"
 #include "torch/weight_tile.h"
 
 namespace trit::test {
@@ -69,6 +75,14 @@ TEST(GradientTiles, ManyTilesOfTheWeight) {
   check(layer(2100, 8192, false, Norm::none, ScaleGranularity::group, 96), torch::randn({5, 2100}), 0x1p-24);
   check(layer(2100, 8192, false, Norm::none, ScaleGranularity::group, 96),
         torch::randn({5, 2100}).to(torch::kBFloat16), 0x1p-8);
+}
+
+TEST(NewPages, KeepWhatIsThere) {
+  const std::int64_t bytes = std::int64_t{33} << 20;
+  std::vector<std::uint8_t> memory(static_cast<std::size_t>(bytes) + 9, 7);
+  torch_layer::TorchParallel parallel;
+  torch_layer::take_new_pages(parallel, memory.data() + 5, bytes);  // neither end on a page
+  EXPECT_EQ(std::count(memory.begin(), memory.end(), 7), bytes + 9);
 }
 
 TEST(GradientOfX, IsTheProductWithTheTernaryWeight) {
