@@ -5,8 +5,7 @@
 // weights of two rows and eight places, so the codes change hands in shared memory.
 #pragma once
 
-#include "cuda/common/fragments.cuh"
-#include "cuda/common/platform.cuh"
+#include "cuda/rows/prepare_tile.cuh"
 #include "cuda/rows/ternary.cuh"
 
 namespace trit::cuda {
@@ -67,21 +66,6 @@ __device__ __forceinline__ void store_strip_codes(const std::uint8_t* bytes, std
       codes[(row + j) * row_bytes + column] = bytes[j * kStripPitch + lane];
     }
   }
-}
-
-/// The 16 bytes of a lane in the prepared form.
-__device__ __forceinline__ uint4 strip_fragment(const std::uint8_t* bytes, int lane) {
-  std::uint32_t words[4];
-#pragma unroll
-  for (int word = 0; word < 4; ++word) {
-    words[word] = 0;
-#pragma unroll
-    for (int r = 0; r < 4; ++r) {
-      const int row = lane / 4 + 8 * (r % 2);
-      words[word] |= word_of_codes(bytes[row * kStripPitch + 8 * word + 4 * (r / 2) + lane % 4], r);
-    }
-  }
-  return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 }  // namespace trit::cuda

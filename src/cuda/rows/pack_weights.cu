@@ -130,7 +130,9 @@ __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const Pac
     store_strip_codes(bytes, row, tile, a.out_features, a.in_features, lane, a.codes);
     *reinterpret_cast<uint4*>(a.weights + tile_offset(row / kTileRows, tile, tiles) +
                               row % kTileRows / kStripRows * kStripBytes + lane * 16) =
-        strip_fragment(bytes, lane);
+        strip_fragment([&](int down, int along) {
+          return std::uint32_t{bytes[(lane / 4 + down) * kStripPitch + lane % 4 + along]};
+        });
     __syncwarp();  // the bytes are read
   }
 }
