@@ -209,7 +209,7 @@ Tensor linear_backward_weight(const Tensor& grad, const Tensor& q, const Tensor&
                      .grad_weight = grad_weight.mutable_data_ptr<float>()});
     return grad_weight.to(dtype.value_or(grad.scalar_type()));
   }
-  const Tensor scaled = (grad.to(torch::kFloat) * scale.unsqueeze(1)).to(type);
+  const Tensor scaled = (grad.to(torch::kFloat) * scale.reshape({-1, 1})).to(type);
   return at::mm(scaled.t(), q.narrow(1, 0, in_features).to(type)).to(dtype.value_or(grad.scalar_type()));
 }
 

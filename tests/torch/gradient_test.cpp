@@ -8,6 +8,7 @@
 
 #include "torch/gradient_reference.h"
 #include "torch/new_pages.h"
+#include "torch/ops.h"
 #include "torch/parallel.h"
 #include "torch/weight_tile.h"
 
@@ -83,6 +84,18 @@ TEST(NewPages, KeepWhatIsThere) {
   torch_layer::TorchParallel parallel;
   torch_layer::take_new_pages(parallel, memory.data() + 5, bytes);  // neither end on a page
   EXPECT_EQ(std::count(memory.begin(), memory.end(), 7), bytes + 9);
+}
+
+// Scales [1, tokens] are as good as [tokens], whichever product the type takes.
+TEST(GradientOfWeight, TakesScalesInARow) {
+  torch::manual_seed(5);
+  const auto x = torch_layer::ops::norm_quant(torch::randn({6, 20}), std::nullopt, true, 1e-6);
+  for (const auto type : {torch::kFloat, torch::kBFloat16, torch::kHalf}) {
+    const Tensor grad = torch::randn({6, 6}).to(type);
+    const Tensor wanted = torch_layer::ops::linear_backward_weight(grad, x.q, x.scale, 20);
+    EXPECT_TRUE(
+        same_bits(torch_layer::ops::linear_backward_weight(grad, x.q, x.scale.unsqueeze(0), 20), wanted));
+  }
 }
 
 TEST(GradientOfX, IsTheProductWithTheTernaryWeight) {
