@@ -12,7 +12,7 @@ seed=${3:-1}
 workers=$(( $(nproc) * 3 / 4 > 4 ? $(nproc) * 3 / 4 : 4 ))
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
-tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare:*PackWeights:*EveryPlan*'
+tests='*RandomRows:*ManyRows:*Decode:*DecodeOfManyRows:*DecodeInChunks:CudaProductTest.Gemm*:CudaGroupsTest.Gemm*:*OddShapes:*EveryOutput:*EverySplitTile:*EveryPersistentTile:*LargestSums:*ScalesThatAreNotNumbers:*Absmean:*TernarizeAndPrepare:*PackWeights:*EveryPlan*'
 
 worker() {  # worker NUMBER
   local run=0

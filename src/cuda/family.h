@@ -19,7 +19,8 @@ namespace trit::cuda {
 struct ProductShape {
   std::int64_t tokens, out_features, in_features;
   std::int64_t group = 0;       // inputs of a weight scale; 0 without group scales
-  bool general_scales = false;  // Groups::general_scales()
+  bool token_groups = false;    // a token has scales of its groups
+  bool float32_scales = false;  // of groups; otherwise float16
 };
 
 /// One family. Every plan that a function takes is the family's own alternative of ProductPlan, and every

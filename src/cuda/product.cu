@@ -57,13 +57,13 @@ bool applies(const Choice& choice, const Device& device, const ProductShape& sha
 
 /// Group scales and 9 to 16 tokens where there is wgmma: the GEMM's tiles of 64 rows, whose k two warpgroups share
 /// (194 clocks for 128 inputs), unless a multiprocessor has more than one: decode's warps with all of k then fill the
-/// device. With scales of other types the GEMM has one warpgroup, which takes twice the time.
+/// device. Where tokens have group scales the GEMM has one warpgroup, which takes twice the time.
 const Family* family_for_groups(const Device& device, const ProductShape& shape) {
   if (shape.group == 0 || shape.tokens <= 8 || shape.tokens > 16 || device.compute_capability != 90) {
     return nullptr;
   }
   const std::int64_t row_blocks = ceil_div<std::int64_t>(shape.out_features, 64);
-  const bool gemm = !shape.general_scales && shape.in_features <= kMaxGemmSm90Inputs &&
+  const bool gemm = !shape.token_groups && shape.in_features <= kMaxGemmSm90Inputs &&
                     2 * row_blocks < 3 * device.multiprocessors;
   return gemm ? &kGemmSm90 : &kDecode;
 }
@@ -188,10 +188,16 @@ void product(const Device& device, const ProductPlan& plan, const Product& args,
 void product(const Device& device, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
   if (args.tokens > 0) {
-    const bool general = args.group > 0 && groups_of_product(args).general_scales();
-    product(device,
-            plan_of_shape(device, {args.tokens, args.out_features, args.in_features, args.group, general}),
-            args, stream);
+    const bool groups = args.group > 0;
+    const ProductShape shape{
+        .tokens = args.tokens,
+        .out_features = args.out_features,
+        .in_features = args.in_features,
+        .group = args.group,
+        .token_groups = groups && args.token_scales == TokenScaleGranularity::group,
+        .float32_scales = groups && args.group_scale_type == DataType::float32,
+    };
+    product(device, plan_of_shape(device, shape), args, stream);
   }
 }
 

@@ -36,6 +36,7 @@ set(trit_cuda_sources
 set(trit_cuda_sm90_sources
   gemm_sm90/float.cu
   gemm_sm90/groups.cu
+  gemm_sm90/groups_float32.cu
   gemm_sm90/int8.cu
   gemm_sm90/persistent_128.cu
   gemm_sm90/persistent_256.cu

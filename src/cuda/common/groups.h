@@ -43,9 +43,6 @@ struct Groups {
   const void* scale = nullptr;
   bool half = false;          // scales are float16
   bool token_groups = false;  // a token has `count` scales
-
-  /// Not the usual case, for which the GEMM's faster tiles are.
-  bool general_scales() const { return !half || token_groups; }
 };
 
 /// The same without pointers; no groups where `group` is 0. A group that is longer than a row is one of all

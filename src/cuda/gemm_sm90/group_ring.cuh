@@ -7,17 +7,21 @@
 #pragma once
 
 #include "cuda/common/group_scales.cuh"
+#include "cuda/gemm_sm90/launch.cuh"
 #include "cuda/gemm_sm90/tile.cuh"
 
 namespace trit::cuda {
 
-/// int8 with group scales. kSegments: segments of a tile of 128 inputs (groups.h). kGeneral: scales of float32,
-/// and of tokens and groups; otherwise float16, with which the total loses the weights' factor (kWeightFactor).
-template <int kSegments_, bool kGeneral_>
+/// int8 with group scales. kSegments: segments of a tile of 128 inputs (groups.h). kScales: what
+/// scales they are, and whether a group is a segment.
+template <int kSegments_, GroupScales kScales>
 struct GroupOperand : Int8Operand {
   static constexpr bool kGrouped = true;
   static constexpr int kSegments = kSegments_;
-  static constexpr bool kGeneral = kGeneral_;
+  static constexpr bool kHalf = kScales == GroupScales::float16;
+  static constexpr bool kGeneral = kScales == GroupScales::any;
+  static constexpr int kScaleBytes = kHalf ? 2 : 4;                      // at most
+  static constexpr bool kMayOverflow = kScales == GroupScales::float32;  // group_overflow.cuh
   __device__ static float value(std::int32_t acc) { return __int_as_float(acc); }
 };
 
@@ -32,7 +36,7 @@ struct GroupRing {
   }
   static constexpr int stage_bytes() {
     if constexpr (T::Operand::kGrouped) {
-      return T::kBlocks * slots() * kTileRows * (T::Operand::kGeneral ? 4 : 2);
+      return T::kBlocks * slots() * kTileRows * T::Operand::kScaleBytes;
     }
     return 0;
   }
@@ -40,7 +44,7 @@ struct GroupRing {
   static constexpr int kStageBytes = stage_bytes();
 
   __device__ static std::int32_t slot_bytes(const Groups& groups) {
-    return kTileRows * (T::Operand::kGeneral && !groups.half ? 4 : 2);
+    return kTileRows * (T::Operand::kGeneral && groups.half ? 2 : T::Operand::kScaleBytes);
   }
 };
 
@@ -105,12 +109,14 @@ __device__ __forceinline__ void produce_scales(const Ring& ring, RingPosition& p
 /// The weight scales of a thread's two rows of a row block, for one segment.
 template <class T>
 struct RowScales {
-  std::uint32_t of[T::Operand::kGeneral ? 2 : 1];  // two float16, or two float32
+  std::uint32_t of[T::Operand::kHalf ? 1 : 2];  // two float16, or two float32
 
   /// `at`: where the thread's are in the segment's slot.
   __device__ __forceinline__ void load(std::uint32_t at, std::int32_t slot_bytes) {
-    if constexpr (T::Operand::kGeneral) {
-      if (slot_bytes == kTileRows * 4) {
+    if constexpr (T::Operand::kHalf) {
+      ptx::shared_load(at, of[0]);
+    } else {
+      if (!T::Operand::kGeneral || slot_bytes == kTileRows * 4) {
         uint2 pair;
         ptx::shared_load(at, pair);
         of[0] = pair.x;
@@ -121,17 +127,15 @@ struct RowScales {
         of[0] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair)));
         of[1] = __float_as_uint(ptx::from_float16(static_cast<std::uint16_t>(pair >> 16U)));
       }
-    } else {
-      ptx::shared_load(at, of[0]);
     }
   }
   __device__ __forceinline__ void floats(float (&scale)[2]) const {
-    if constexpr (T::Operand::kGeneral) {
-      scale[0] = __uint_as_float(of[0]);
-      scale[1] = __uint_as_float(of[1]);
-    } else {
+    if constexpr (T::Operand::kHalf) {
       scale[0] = ptx::from_float16(static_cast<std::uint16_t>(of[0]));
       scale[1] = ptx::from_float16(static_cast<std::uint16_t>(of[0] >> 16U));
+    } else {
+      scale[0] = __uint_as_float(of[0]);
+      scale[1] = __uint_as_float(of[1]);
     }
   }
 };

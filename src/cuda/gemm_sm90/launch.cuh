@@ -38,12 +38,16 @@ struct GemmSm90Instance {
   void (*launch)(const GemmSm90Launch&);
 };
 
+/// What a tile with group scales takes: groups of one segment whose scales are float16 or float32, or groups of any length
+/// with scales of either type, and tokens with scales of their groups.
+enum class GroupScales : std::uint8_t { float16, float32, any };
+
 std::span<const GemmSm90Instance> gemm_sm90_persistent_256();
 std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
 std::span<const GemmSm90Instance> gemm_sm90_split();
-/// With group scales, a tile of 128 inputs in 1, 2 or 4 segments (common/groups.h). `general`: scales that are not
-/// float16, or tokens that have group scales as well.
-std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, bool general);
+/// With group scales, a tile of 128 inputs in 1, 2 or 4 segments (common/groups.h).
+std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, GroupScales scales);
+std::span<const GemmSm90Instance> gemm_sm90_groups_float32(int segments);  // GroupScales::float32
 /// Of 16-bit float tokens: bfloat16 or float16.
 std::span<const GemmSm90Instance> gemm_sm90_float(DataType type);
 /// Of int8 rows in place of ternary weights.

@@ -55,6 +55,10 @@ struct GemmSm90Parameters {
   TileOrder order;                            // persistent kernel
   Groups groups;                              // with group scales; weight_scales is null then
   const float* group_token_scales = nullptr;  // [tokens, groups] where groups.token_groups
+  // The tokens once more, for sums that overflow (group_overflow.cuh).
+  const std::int8_t* q = nullptr;  // [tokens, q_stride]
+  std::int64_t q_stride = 0;
+  std::int32_t in_features = 0;  // K
   // Split kernel: blocks of a cluster share K.
   std::int32_t split = 1;             // blocks in a cluster
   std::int32_t stages = 0;            // of the ring

@@ -23,6 +23,7 @@
 
 #include "cuda/common/launch.cuh"
 #include "cuda/gemm_sm90/epilogue.cuh"
+#include "cuda/gemm_sm90/group_overflow.cuh"
 #include "cuda/gemm_sm90/groups.cuh"
 #include "cuda/gemm_sm90/launch.cuh"
 #include "cuda/gemm_sm90/tile.cuh"
@@ -210,6 +211,9 @@ __global__ void __launch_bounds__(T::kConsumerThreads + 128, 1)
                            group_scales + group * 2 * T::kTokens, base + Shared::kHandOver, acc);
         if (share == 1) {
           continue;  // the other one has all sums
+        }
+        if constexpr (T::Operand::kMayOverflow) {
+          repair_overflow<T>(p, row + thread_row, token + 2 * (thread % 4), acc);
         }
       } else {
         multiply<T>(ring, position, steps, group, thread, acc);

@@ -31,9 +31,10 @@ const GemmSm90Instance* instance_of(const GemmSm90Plan& plan) {
 
 /// The compiled tile for a plan with group scales: of the plan's rows and tokens or, of a kind that has fewer tiles,
 /// the one of the most rows that are no more and, of these, the most tokens that are no more, else the fewest.
-const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups, bool general) {
+const GemmSm90Instance* group_instance_of(const GemmSm90Plan& plan, const Groups& groups,
+                                          GroupScales scales) {
   const GemmSm90Instance* found = nullptr;
-  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, general)) {
+  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, scales)) {
     // In the order of rows, and of tokens from the most on.
     const bool same_rows = found != nullptr && instance.tile.rows == found->tile.rows;
     if (instance.tile.rows <= plan.rows &&
@@ -48,7 +49,7 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
   const auto& plan = std::get<GemmSm90Plan>(of);
   if (shape.group > 0) {
     const GemmSm90Instance* const instance =
-        group_instance_of(plan, groups_of_shape(shape.in_features, shape.group), false);
+        group_instance_of(plan, groups_of_shape(shape.in_features, shape.group), GroupScales::float16);
     return device.compute_capability == 90 && shape.in_features <= kMaxGemmSm90Inputs &&
            shape.tokens <= kMaxGemmSm90Extent && shape.out_features <= kMaxGemmSm90Extent &&
            plan.split == 1 && instance != nullptr && instance->tile == tile_of(plan);
@@ -63,9 +64,10 @@ bool fits(const Device& device, const ProductPlan& of, const ProductShape& shape
 /// With group scales: the compiled tile with the least estimate.
 std::optional<ProductPlan> choose_groups(const Device& device, const ProductShape& shape) {
   const Groups groups = groups_of_shape(shape.in_features, shape.group);
+  const GroupScales scales = shape.float32_scales ? GroupScales::float32 : GroupScales::float16;
   const GemmSm90Instance* best = nullptr;
   double best_clocks = 0;
-  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, false)) {
+  for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, scales)) {
     const double clocks = estimated_group_clocks(instance.tile, shape.tokens, shape.out_features,
                                                  shape.in_features, device.multiprocessors);
     if (best == nullptr || clocks < best_clocks) {
@@ -92,7 +94,8 @@ void add_candidates(std::vector<ProductPlan>& plans, const Device& device, const
   }
   if (shape.group > 0) {
     const Groups groups = groups_of_shape(shape.in_features, shape.group);
-    for (const GemmSm90Instance& instance : gemm_sm90_groups(kTileInputs / groups.segment, false)) {
+    for (const GemmSm90Instance& instance :
+         gemm_sm90_groups(kTileInputs / groups.segment, GroupScales::float16)) {
       const GemmSm90Plan plan{true, instance.tile.rows, instance.tile.tokens, 1};
       if (fits(device, plan, shape)) {
         plans.emplace_back(plan);
@@ -144,9 +147,14 @@ bool run(const Device& device, const ProductPlan& of, const Product& args, Strea
       p.group_token_scales = args.token_scale;
       p.token_scales = nullptr;
     }
-    const bool general = p.groups.general_scales() || p.groups.per_group > 1;
-    instance = group_instance_of(plan, p.groups, general);
-    if (general && p.groups.segment < kTileInputs) {
+    p.q = args.q;
+    p.q_stride = quantized_row_bytes(args.in_features);
+    p.in_features = static_cast<std::int32_t>(args.in_features);
+    const GroupScales scales = p.groups.token_groups || p.groups.per_group > 1 ? GroupScales::any
+                               : p.groups.half                                 ? GroupScales::float16
+                                                                               : GroupScales::float32;
+    instance = group_instance_of(plan, p.groups, scales);
+    if (scales == GroupScales::any && p.groups.segment < kTileInputs) {
       p.groups = in_segments(p.groups, static_cast<int>(kGroupStep));  // what that kernel is compiled for
     }
   }

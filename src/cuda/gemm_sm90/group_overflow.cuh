@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+//
+// Outputs of a tile with float32 group scales whose sums have overflowed, once more and without the weights' factor of
+// 64 in them. Sums with this factor overflow from 2^122 on, where scales are about 2^100 or more: correct, and as slow as
+// one thread an output is.
+#pragma once
+
+#include "cuda/common/fragments.cuh"
+#include "cuda/common/group_scales.cuh"
+#include "cuda/gemm_sm90/parameters.h"
+
+namespace trit::cuda {
+
+/// Weight [row][k] of frag64x128.
+__device__ __forceinline__ std::int32_t weight_at(const std::uint8_t* weights, std::int32_t k_tiles,
+                                                  std::int32_t row, std::int32_t k) {
+  const std::int32_t lane = row % 8 * 4 + k % 16 / 4;
+  const std::int32_t word = row % kTileRows / kStripRows * kStripBytes + lane * 16 + k % kTileInputs / 32 * 4;
+  const std::int32_t a_register = k % 32 / 16 * 2 + row % kStripRows / 8;
+  const std::uint8_t byte = weights[tile_offset(row / kTileRows, k / kTileInputs, k_tiles) + word + k % 4];
+  return static_cast<std::int8_t>(static_cast<std::uint8_t>(byte << (2 * a_register))) >> kCodeShift;
+}
+
+/// acc of one output: fma((float)isum, w, acc), group after group.
+__device__ __forceinline__ float plain_group_sum(const GemmSm90Parameters& p, std::int32_t row,
+                                                 std::int32_t token) {
+  const Groups& groups = p.groups;
+  const std::int8_t* const q = p.q + token * p.q_stride;
+  const auto* const scales = static_cast<const float*>(groups.scale) +
+                             std::int64_t{row / kTileRows} * groups.count * kTileRows +
+                             scale_place(row % kTileRows);
+  const std::int32_t inputs = groups.segment * groups.per_group;
+  float acc = 0.0F;
+  std::int32_t k = 0;
+#pragma unroll 1
+  for (std::int32_t g = 0; g < groups.count; ++g) {
+    std::int32_t isum = 0;
+#pragma unroll 1
+    for (const std::int32_t end = min(k + inputs, p.in_features); k < end; ++k) {
+      isum += weight_at(p.weights, p.k_tiles, row, k) * q[k];
+    }
+    acc = __fmaf_rn(static_cast<float>(isum), scales[std::int64_t{g} * kTileRows], acc);
+  }
+  return acc;
+}
+
+/// `acc`: bits of float32, as multiply_groups leaves them in a thread whose first row is `row` and whose first token
+/// is `token`. Where one of them is not finite all are computed once more.
+template <class T>
+__device__ __forceinline__ void repair_overflow(const GemmSm90Parameters& p, std::int32_t row,
+                                                std::int32_t token,
+                                                std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
+  float largest = 0.0F;
+#pragma unroll
+  for (int i = 0; i < T::kAccumulators; ++i) {
+    largest = ptx::max_magnitude(largest, __int_as_float(acc[0][i]));
+  }
+  // A NaN is the largest magnitude too.
+  if (largest < __int_as_float(0x7f800000)) {
+    return;
+  }
+#pragma unroll 1
+  for (int i = 0; i < T::kAccumulators; ++i) {
+    const std::int32_t own_row = row + i / 2 % 2 * 8;
+    const std::int32_t own_token = token + i / 4 * 8 + i % 2;
+    if (own_row >= p.out_features || own_token >= p.tokens) {
+      continue;
+    }
+    const auto sum = static_cast<std::int32_t>(__float_as_uint(plain_group_sum(p, own_row, own_token)));
+#pragma unroll
+    for (int j = 0; j < T::kAccumulators; ++j) {  // registers have no index
+      acc[0][j] = i == j ? sum : acc[0][j];
+    }
+  }
+}
+
+}  // namespace trit::cuda
