@@ -5,8 +5,9 @@
 // weights of two rows and eight places, so the codes change hands in shared memory.
 #pragma once
 
-#include "cuda/rows/prepare_tile.cuh"
+#include "cuda/rows/strip_fragment.cuh"
 #include "cuda/rows/ternary.cuh"
+#include "trit/cuda.h"
 
 namespace trit::cuda {
 
@@ -44,6 +45,18 @@ struct StripSource {
   }
 };
 
+/// Codes of rows 8 `half` .. + 7 of a strip to `bytes` [16][kStripPitch], in shared memory: a lane's weights are a stored
+/// byte. `inverse(row)` is that of beta of row 0 .. 15 at this lane's inputs.
+template <typename Inverse>
+__device__ __forceinline__ void make_strip_codes(const float4 (&v)[kStripLoads], int half, int lane,
+                                                 std::uint8_t* bytes, const Inverse& inverse) {
+#pragma unroll
+  for (int j = 0; j < kStripLoads; ++j) {
+    const int own = half * kStripLoads + j;
+    bytes[own * kStripPitch + lane] = static_cast<std::uint8_t>(ternary_byte(v[j], inverse(own)));
+  }
+}
+
 /// The stored bytes of 16 rows from `row` on, in shared memory, to `codes` [N, ceil(K / 4)].
 __device__ __forceinline__ void store_strip_codes(const std::uint8_t* bytes, std::int64_t row,
                                                   std::int64_t tile, std::int64_t out_features,
@@ -66,6 +79,20 @@ __device__ __forceinline__ void store_strip_codes(const std::uint8_t* bytes, std
       codes[(row + j) * row_bytes + column] = bytes[j * kStripPitch + lane];
     }
   }
+}
+
+/// Tile `tile` of the strip of rows `row` .. + 15 from `bytes`, which the warp has just written and may write again
+/// afterwards, to both packed forms.
+__device__ __forceinline__ void store_strip(const PackWeights& a, const std::uint8_t* bytes, std::int64_t row,
+                                            std::int64_t tile, std::int64_t tiles, int lane) {
+  __syncwarp();
+  store_strip_codes(bytes, row, tile, a.out_features, a.in_features, lane, a.codes);
+  *reinterpret_cast<uint4*>(a.weights + tile_offset(row / kTileRows, tile, tiles) +
+                            row % kTileRows / kStripRows * kStripBytes + lane * 16) =
+      strip_fragment([&](int down, int along) {
+        return std::uint32_t{bytes[(lane / 4 + down) * kStripPitch + lane % 4 + along]};
+      });
+  __syncwarp();
 }
 
 }  // namespace trit::cuda

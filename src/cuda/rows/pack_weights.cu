@@ -114,26 +114,14 @@ __global__ __launch_bounds__(kLanes, kBlocks) void pack_weights_kernel(const Pac
     const std::int64_t tile = strips.tile(i);
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-#pragma unroll
-      for (int j = 0; j < kStripLoads; ++j) {
-        const int own = half * kStripLoads + j;
-        bytes[own * kStripPitch + lane] =
-            static_cast<std::uint8_t>(ternary_byte(v[j], inverse.at(row + own, a.out_features)));
-      }
+      make_strip_codes(v, half, lane, bytes, [&](int own) { return inverse.at(row + own, a.out_features); });
       if (half == 0) {
         strips.load(i, 1, v);
       } else if (i + step < strips.count) {
         strips.load(i + step, 0, v);
       }
     }
-    __syncwarp();
-    store_strip_codes(bytes, row, tile, a.out_features, a.in_features, lane, a.codes);
-    *reinterpret_cast<uint4*>(a.weights + tile_offset(row / kTileRows, tile, tiles) +
-                              row % kTileRows / kStripRows * kStripBytes + lane * 16) =
-        strip_fragment([&](int down, int along) {
-          return std::uint32_t{bytes[(lane / 4 + down) * kStripPitch + lane % 4 + along]};
-        });
-    __syncwarp();  // the bytes are read
+    store_strip(a, bytes, row, tile, tiles, lane);
   }
 }
 
