@@ -5,6 +5,7 @@
 #include <limits>
 #include <optional>
 
+#include "cuda/special_values.h"
 #include "cuda/support.h"
 #include "format/golden_case.h"
 #include "trit/rotation.h"
@@ -131,9 +132,55 @@ class CudaRowGroupsTest : public CudaTest {
     }
     ++cases_;
   }
+  /// pack_weights of w [n, k], `offset` floats from an address of 16 bytes.
+  static void compare_pack(const std::vector<float>& w, std::int64_t n, std::int64_t k, std::int64_t group,
+                           std::int64_t offset) {
+    const std::vector<float> scale = absmean(w, n, k, ScaleGranularity::group, group);
+    const std::int64_t groups = groups_of(k, group);
+    const std::int64_t row_bytes = packed_row_bytes(k);
+    std::vector<std::uint8_t> codes(static_cast<std::size_t>(n * row_bytes));
+    std::vector<std::int8_t> t(static_cast<std::size_t>(k));
+    for (std::int64_t row = 0; row < n; ++row) {
+      for (std::int64_t g = 0; g < groups; ++g) {
+        const auto count = static_cast<std::size_t>(std::min(group, k - g * group));
+        ternarize_row(std::span(w).subspan(static_cast<std::size_t>(row * k + g * group), count),
+                      scale[static_cast<std::size_t>(row * groups + g)],
+                      std::span(t).subspan(static_cast<std::size_t>(g * group), count));
+      }
+      pack_row(t, std::span(codes).subspan(static_cast<std::size_t>(row * row_bytes),
+                                           static_cast<std::size_t>(row_bytes)));
+    }
+    const DeviceArray<float> device_scale{std::span<const float>(scale)};
+    const DeviceArray<std::uint8_t> device_codes{std::span<const std::uint8_t>(codes)};
+    const DeviceArray<std::uint8_t> weights(cuda::weight_bytes(n, k));
+    cuda::prepare_weights(device_codes.data(), n, k, weights.data(), nullptr);
+    const DeviceArray<float> prepared(cuda::group_scale_bytes(n, k, group, DataType::float32) / 4);
+    cuda::prepare_group_scales(device_scale.data(), n, k, group, DataType::float32, prepared.data(), nullptr);
+
+    const DeviceArray<float> device_w{std::span<const float>(w), static_cast<std::size_t>(offset)};
+    const DeviceArray<float> packed_scale(scale.size(), 0, 2);
+    const DeviceArray<std::uint8_t> packed_codes(codes.size(), 0, 2);
+    const DeviceArray<std::uint8_t> packed_weights(weights.size(), 0, 2);
+    const DeviceArray<float> packed_prepared(prepared.size(), 0, 2);
+    cuda::pack_weights(largest_device(),
+                       {.w = device_w.data(),
+                        .out_features = n,
+                        .in_features = k,
+                        .granularity = ScaleGranularity::group,
+                        .group = group,
+                        .scale = packed_scale.data(),
+                        .codes = packed_codes.data(),
+                        .weights = packed_weights.data(),
+                        .group_scale = packed_prepared.data()},
+                       nullptr);
+    ASSERT_TRUE(same_bits(values_of(packed_scale), scale));
+    ASSERT_EQ(values_of(packed_codes), codes);
+    ASSERT_EQ(values_of(packed_weights), values_of(weights));
+    ASSERT_TRUE(same_bits(values_of(packed_prepared), values_of(prepared)));
+  }
 };
 
-// absmean, ternarize_pack, both ways of prepare_weights, and pack_weights.
+// absmean, ternarize_pack, and pack_weights.
 TEST_F(CudaRowGroupsTest, Weights) {
   for (int i = 0; i < rounds(16) && !HasFatalFailure(); ++i) {
     use_policy(i);
@@ -158,30 +205,37 @@ TEST_F(CudaRowGroupsTest, Weights) {
     cuda::ternarize_pack(device_w.data(), n, k, ScaleGranularity::group, scale.data(), codes.data(), nullptr,
                          group);
     ASSERT_EQ(values_of(codes), wanted.codes);
-    const DeviceArray<std::uint8_t> from_codes(cuda::weight_bytes(n, k));
-    cuda::prepare_weights(codes.data(), n, k, from_codes.data(), nullptr);
-    const DeviceArray<float> prepared(cuda::group_scale_bytes(n, k, group, DataType::float32) / 4);
-    cuda::prepare_group_scales(scale.data(), n, k, group, DataType::float32, prepared.data(), nullptr);
+    compare_pack(w, n, k, group, uniform(0, 1));
+    ++cases_;
+  }
+}
 
-    const DeviceArray<float> packed_scale(wanted.scale.size());
-    const DeviceArray<std::uint8_t> packed_codes(wanted.codes.size());
-    const DeviceArray<std::uint8_t> packed_weights(from_codes.size());
-    const DeviceArray<float> packed_prepared(prepared.size());
-    cuda::pack_weights(largest_device(),
-                       {.w = device_w.data(),
-                        .out_features = n,
-                        .in_features = k,
-                        .granularity = ScaleGranularity::group,
-                        .group = group,
-                        .scale = packed_scale.data(),
-                        .codes = packed_codes.data(),
-                        .weights = packed_weights.data(),
-                        .group_scale = packed_prepared.data()},
-                       nullptr);
-    ASSERT_EQ(bits_of(values_of(packed_scale)), bits_of(wanted.scale));
-    ASSERT_EQ(values_of(packed_codes), wanted.codes);
-    ASSERT_EQ(values_of(packed_weights), values_of(from_codes));
-    ASSERT_EQ(bits_of(values_of(packed_prepared)), bits_of(values_of(prepared)));
+// pack_weights alone: every length of a group and of a row for which it has code of its own, and every kind of weight.
+TEST_F(CudaRowGroupsTest, PackWeights) {
+  constexpr std::array<std::int64_t, 8> kGroups = {128, 32, 64, 96, 160, 256, 1024, 2048};
+  for (int i = 0; i < rounds(96) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    const std::int64_t group = kGroups[static_cast<std::size_t>(i % 8)];
+    const std::int64_t n = i % 5 == 4 ? size_near(64, 200) : uniform(1, 70);
+    std::int64_t k = i % 7 == 6 ? uniform(1, 8) : size_near(std::min<std::int64_t>(group, 256), 1100);
+    const bool vector = i / 8 % 4 != 3;  // rows of whole 16 bytes
+    k = vector ? (k + 3) / 4 * 4 : k;
+    const std::int64_t offset = vector ? 0 : uniform(0, 3);
+    SCOPED_TRACE("N, K, group, offset = " + std::to_string(n) + ", " + std::to_string(k) + ", " +
+                 std::to_string(group) + ", " + std::to_string(offset));
+    const std::int64_t kind = uniform(0, 3);
+    std::vector<float> w = normals(n * k);
+    for (std::size_t j = 0; j < w.size(); ++j) {
+      if (kind == 1) {  // beta of an even number of them is 2, and half of them are ties at half of it
+        w[j] = std::copysign(j % 2 == 0 ? 1.0F : 3.0F, w[j]);
+      } else if (kind == 2) {  // so small that beta is its least value, denormals among them
+        w[j] *= 1e-38F;
+      }
+    }
+    if (kind == 3) {  // groups with NaN, those of infinite sums, and others
+      w = special_values(random_, w.size(), 0.25 / static_cast<double>(std::min(group, k)));
+    }
+    compare_pack(w, n, k, group, offset);
     ++cases_;
   }
 }
