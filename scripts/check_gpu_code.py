@@ -56,7 +56,7 @@ REGISTERS = {
     r"(group_absmean|group_scales)_kernel": (64, "four blocks of 256 threads"),
     r"(abs_sum|mean)_kernel": (40, "six blocks of 256 threads"),
     r"(ternarize_pack|prepare_\w+)_kernel": (64, "1,024 threads"),
-    r"pack_tile_groups_kernel<": (96, "five blocks of 128 threads; 16 x 128 weights of a warp each"),
+    r"pack_tile_groups_kernel<": (128, "four blocks of 128 threads; 16 x 128 weights of a warp each"),
     r"pack_groups_kernel<": (64, "four blocks of 256 threads"),
     r"pack_weights_kernel<": (80, "three blocks of 256 threads, all of which must be there at once"),
     r"gpu::(normalize|bias_relu|add|pool|gelu|scale_shift)_kernel": (40, "six blocks of 256 threads: bound by memory"),
