@@ -249,28 +249,35 @@ class Benchmark {
     };
     std::vector<Row> names;
     std::vector<Graph> graphs;
+    const auto add = [&](std::int64_t tokens, bool rotated, std::int64_t group, bool programmatic) {
+      names.push_back({fmt::format("{} rows{}{}{}", tokens, rotated ? ", rotation" : "",
+                                   group > 0 ? ", groups" : "", programmatic ? ", programmatic" : ""),
+                       3.0 * static_cast<double>(tokens * kInputs)});
+      graphs.emplace_back(stream(), tokens == 1 ? 128 : 4, [&, tokens, rotated, group, programmatic](int) {
+        cuda::norm_quant(device_,
+                         {.x = x.data(),
+                          .x_type = DataType::bfloat16,
+                          .tokens = tokens,
+                          .in_features = kInputs,
+                          .x_stride = kInputs,
+                          .norm = Norm::rms,
+                          .norm_weight = norm_weight.data(),
+                          .q = q.data(),
+                          .scale = scale.data(),
+                          .programmatic = programmatic,
+                          .group = group,
+                          .rotation_block = rotated ? 1024 : 0,
+                          .rotation_signs = rotated ? signs.data() : nullptr},
+                         stream());
+      });
+    };
     for (const std::int64_t tokens : {kRows, std::int64_t{1}}) {
       for (const bool rotated : {false, true}) {
         for (const std::int64_t group : {std::int64_t{0}, std::int64_t{128}}) {
-          names.push_back(
-              {fmt::format("{} rows{}{}", tokens, rotated ? ", rotation" : "", group > 0 ? ", groups" : ""),
-               3.0 * static_cast<double>(tokens * kInputs)});
-          graphs.emplace_back(stream(), tokens == 1 ? 128 : 4, [&, tokens, rotated, group](int) {
-            cuda::norm_quant(device_,
-                             {.x = x.data(),
-                              .x_type = DataType::bfloat16,
-                              .tokens = tokens,
-                              .in_features = kInputs,
-                              .x_stride = kInputs,
-                              .norm = Norm::rms,
-                              .norm_weight = norm_weight.data(),
-                              .q = q.data(),
-                              .scale = scale.data(),
-                              .group = group,
-                              .rotation_block = rotated ? 1024 : 0,
-                              .rotation_signs = rotated ? signs.data() : nullptr},
-                             stream());
-          });
+          add(tokens, rotated, group, false);
+          if (tokens == 1) {
+            add(tokens, rotated, group, true);
+          }
         }
       }
     }
