@@ -12,6 +12,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
+#include <random>
+
 #include "trit/error.h"
 
 namespace trit::distributed {
@@ -56,15 +58,41 @@ c10::intrusive_ptr<c10d::Store> connect(const Environment& environment, std::chr
   }
 }
 
-// Without this, processes that disagree would wait for each other until the timeout.
-void check_agreement(c10d::Store& store, const Environment& environment) {
-  if (store.add("rank/" + std::to_string(environment.rank), 1) > 1) {
+std::string random_name() {
+  std::random_device random;
+  return std::to_string(random()) + "-" + std::to_string(random());
+}
+
+// Without this, processes that disagree would wait for each other until the timeout. `name`: this process'. May be called
+// again.
+void check_agreement(c10d::Store& store, const Environment& environment, const std::string& name) {
+  if (text_of(store.compareSet("rank/" + std::to_string(environment.rank), {}, bytes_of(name))) != name) {
     throw Error("RANK: found " + std::to_string(environment.rank) + " in two processes");
   }
   const std::string size = std::to_string(environment.world_size);
   const std::string first = text_of(store.compareSet("world_size", {}, bytes_of(size)));
   if (first != size) {
     throw Error("WORLD_SIZE: found " + size + ", wanted " + first + " as in another process");
+  }
+}
+
+/// The store, in which all agree. On a machine under load a new connection to LibTorch's (2.11) has been found closed at its
+/// first request: the process connects again then, unless it has the store itself.
+c10::intrusive_ptr<c10d::Store> meet(const Environment& environment, std::chrono::milliseconds timeout) {
+  constexpr int kAttempts = 3;
+  const std::string name = random_name();
+  for (int attempt = 1;; ++attempt) {
+    const auto store = connect(environment, timeout);
+    try {
+      check_agreement(*store, environment, name);
+      return store;
+    } catch (const c10::DistNetworkError& error) {
+      if (environment.rank == 0 || attempt == kAttempts) {
+        throw Error(who(environment.rank, environment.world_size) + ": MASTER_ADDR " +
+                    environment.master_address + ", MASTER_PORT " + std::to_string(environment.master_port) +
+                    " does not answer: " + reason(error));
+      }
+    }
   }
 }
 
@@ -97,8 +125,7 @@ ProcessGroup::ProcessGroup(const Environment& environment, torch::Device device,
 #ifndef USE_C10D_NCCL
   TORCH_CHECK(device.is_cpu(), "trit: this build has no NCCL (TRIT_CUDA, and nccl.h)");
 #endif
-  const auto store = connect(environment, timeout);
-  check_agreement(*store, environment);
+  const auto store = meet(environment, timeout);
   try {
     impl_->group = c10::make_intrusive<c10d::ProcessGroup>(store, rank, size);
     impl_->group->setGroupName("trit");

@@ -8,6 +8,7 @@
 #include <cstdio>
 
 #include "environment_variable.h"
+#include "torch/distributed/forwarder.h"
 #include "torch/distributed/launch.h"
 #include "torch/distributed/named_tensors.h"
 #include "torch/distributed/training.h"
@@ -218,6 +219,17 @@ TEST_F(Distributed, ProcessesThatDisagreeSaySo) {
   ended = ranks.wait();
   EXPECT_NE((ended[1].errors + ended[2].errors).find("RANK: found 1 in two processes"), std::string::npos)
       << ended[1].errors << ended[2].errors;
+}
+
+TEST_F(Distributed, ANewConnectionThatIsClosedIsMadeAgain) {
+  Workers workers("collectives", folder_);
+  const Forwarder forwarder(workers.port());
+  workers.start(0, 2);
+  workers.start(1, 2, {{"MASTER_PORT", std::to_string(forwarder.port())}});
+  for (const Ended& ended : workers.wait()) {
+    EXPECT_EQ(ended.code, 0) << ended.errors;
+  }
+  EXPECT_EQ(forwarder.closed(), 1);
 }
 
 TEST_F(Distributed, AMissingProcessEndsTheWait) {

@@ -76,6 +76,8 @@ class Workers {
     processes_.push_back(child);
   }
 
+  int port() const { return port_; }
+
   /// Waits for all, in the order in which they were started.
   std::vector<Ended> wait() {
     std::vector<Ended> result;
