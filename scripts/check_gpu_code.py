@@ -91,6 +91,7 @@ INSTRUCTIONS = {
     "gemm_sm80/kernel": {"sm_80": "IMMA", "sm_90a": "IMMA"},
     "gemm_sm90/float": {"sm_90a": "HGMMA"},
     "gemm_sm90/groups": {"sm_90a": "IGMMA"},
+    "gemm_sm90/groups_float32": {"sm_90a": "IGMMA"},
     "gemm_sm90/int8": {"sm_90a": "IGMMA"},
     "gemm_sm90/persistent_128": {"sm_90a": "IGMMA"},
     "gemm_sm90/persistent_256": {"sm_90a": "IGMMA"},

@@ -192,7 +192,7 @@ class Benchmark {
       }
     } else {
       for (const Way& way : kWays) {
-        add(way.name, way, cuda::default_plan(device_, tokens, n, k, way.group));
+        add(way.name, way, cuda::default_plan(device_, tokens, n, k, way.group, way.type, way.tokens));
       }
     }
     const std::vector<double> times = time_graphs(stream(), graphs, options_.timing.rounds,

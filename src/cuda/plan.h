@@ -45,9 +45,11 @@ std::string name_of(const ProductPlan& plan);
 std::optional<ProductPlan> plan_from_name(std::string_view name);
 
 /// The plan that product() takes. Throws Error for a GPU or shape that no kernel takes. `group` here and below:
-/// inputs of a weight scale, 0 without group scales.
+/// inputs of a weight scale, 0 without group scales, whose types follow.
 ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                         std::int64_t in_features, std::int64_t group = 0);
+                         std::int64_t in_features, std::int64_t group = 0,
+                         DataType group_scale_type = DataType::float16,
+                         TokenScaleGranularity token_scales = TokenScaleGranularity::token);
 /// Whether this GPU can compute a product of this shape by this plan.
 bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
              std::int64_t in_features, std::int64_t group = 0);

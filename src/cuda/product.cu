@@ -110,8 +110,14 @@ std::optional<ProductPlan> plan_from_name(std::string_view name) {
 }
 
 ProductPlan default_plan(const Device& device, std::int64_t tokens, std::int64_t out_features,
-                         std::int64_t in_features, std::int64_t group) {
-  return plan_of_shape(device, {tokens, out_features, in_features, group});
+                         std::int64_t in_features, std::int64_t group, DataType group_scale_type,
+                         TokenScaleGranularity token_scales) {
+  return plan_of_shape(device, {.tokens = tokens,
+                                .out_features = out_features,
+                                .in_features = in_features,
+                                .group = group,
+                                .token_groups = group > 0 && token_scales == TokenScaleGranularity::group,
+                                .float32_scales = group > 0 && group_scale_type == DataType::float32});
 }
 
 bool can_run(const Device& device, const ProductPlan& plan, std::int64_t tokens, std::int64_t out_features,
@@ -188,16 +194,10 @@ void product(const Device& device, const ProductPlan& plan, const Product& args,
 void product(const Device& device, const Product& args, Stream stream) {
   require_shape({args.tokens, args.out_features, args.in_features});
   if (args.tokens > 0) {
-    const bool groups = args.group > 0;
-    const ProductShape shape{
-        .tokens = args.tokens,
-        .out_features = args.out_features,
-        .in_features = args.in_features,
-        .group = args.group,
-        .token_groups = groups && args.token_scales == TokenScaleGranularity::group,
-        .float32_scales = groups && args.group_scale_type == DataType::float32,
-    };
-    product(device, plan_of_shape(device, shape), args, stream);
+    product(device,
+            default_plan(device, args.tokens, args.out_features, args.in_features, args.group,
+                         args.group_scale_type, args.token_scales),
+            args, stream);
   }
 }
 

@@ -261,18 +261,47 @@ TEST_F(CudaGroupsTest, GemmPieces) {
 TEST_F(CudaGroupsTest, GemmExtremeScales) {
   cuda::Device device = largest_device();
   device.multiprocessors = 2;
+  int overflowing = 0;
   for (int i = 0; i < rounds(8) && !HasFatalFailure(); ++i) {
     use_policy(i);
-    Case c = random_case(uniform(17, 40), size_near(64, 140), size_near(128, 700), i % 4 < 3 ? 128 : 64);
+    Case c = random_case(uniform(17, 40), size_near(64, 140), size_near(128, 700), i % 4 < 2 ? 128 : 64);
     c.scale_type = DataType::float32;
     c.token_groups = false;
     c.token_scale.assign(static_cast<std::size_t>(c.m), i % 2 == 0 ? 0x1p-110F : 0x1p100F);
     for (float& scale : c.scale) {
-      const auto exponent = static_cast<int>(i % 2 == 0 ? uniform(100, 110) : uniform(-149, -130));
+      const auto exponent = static_cast<int>(i % 2 == 0 ? uniform(109, 110) : uniform(-149, -130));
       scale = uniform(0, 9) == 0 ? 0.0F
                                  : std::ldexp(1.0F + static_cast<float>(uniform(0, 1023)) / 1024, exponent);
     }
-    ASSERT_TRUE(std::ranges::all_of(oracle(c), [](float y) { return std::isfinite(y); }));
+    const std::vector<float> wanted = oracle(c);
+    ASSERT_TRUE(std::ranges::all_of(wanted, [](float y) { return std::isfinite(y); }));
+    // 2^122 of acc, and the bias.
+    overflowing += std::ranges::any_of(wanted, [](float y) { return std::fabs(y) > 0x1p12F + 8; }) ? 1 : 0;
+    compare(c, device);
+    compare_gemm_plans(c, device, 0);
+  }
+  EXPECT_GT(overflowing, 0);
+}
+
+// They pass through, in whichever output they meet; all others stay.
+TEST_F(CudaGroupsTest, GemmScalesThatAreNotNumbers) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity();
+  cuda::Device device = largest_device();
+  device.multiprocessors = 2;
+  for (int i = 0; i < rounds(8) && !HasFatalFailure(); ++i) {
+    use_policy(i);
+    Case c = random_case(uniform(17, 40), size_near(64, 140), size_near(128, 700), i % 4 < 2 ? 128 : 64);
+    c.scale_type = i % 2 == 0 ? DataType::float32 : DataType::float16;
+    c.token_groups = false;
+    c.token_scale.assign(static_cast<std::size_t>(c.m), 0.5F);
+    for (float& scale : c.scale) {
+      scale = 0.0625F;
+    }
+    const auto any_scale = [&]() -> float& {
+      return c.scale[static_cast<std::size_t>(uniform(0, std::ssize(c.scale) - 1))];
+    };
+    any_scale() = kInfinity;
+    any_scale() = std::numeric_limits<float>::quiet_NaN();
     compare(c, device);
     compare_gemm_plans(c, device, 0);
   }
@@ -302,9 +331,10 @@ TEST_F(CudaGroupsTest, DecodePlans) {
 
 // Which kernel the groups of a layer take on an H200.
 TEST_F(CudaGroupsTest, Choices) {
-  const auto chosen = [](std::int64_t m, std::int64_t n, std::int64_t k) {
+  const auto chosen = [](std::int64_t m, std::int64_t n, std::int64_t k, DataType type = DataType::float16,
+                         TokenScaleGranularity token_scales = TokenScaleGranularity::token) {
     const cuda::Device h200{.compute_capability = 90, .multiprocessors = 132, .shared_bytes = 232448};
-    return cuda::name_of(cuda::default_plan(h200, m, n, k, 128));
+    return cuda::name_of(cuda::default_plan(h200, m, n, k, 128, type, token_scales));
   };
   EXPECT_EQ(chosen(1, 4096, 4096), "decode_one");
   EXPECT_EQ(chosen(2, 14336, 4096), "decode S2 P2 Q4");
@@ -322,6 +352,11 @@ TEST_F(CudaGroupsTest, Choices) {
   EXPECT_EQ(chosen(256, 4096, 4096), "persistent 128x64");
   EXPECT_EQ(chosen(4096, 14336, 4096), "persistent 128x192");
   EXPECT_EQ(chosen(4096, 2560, 2560), "persistent 128x160");
+  EXPECT_EQ(chosen(16, 4096, 4096, DataType::float32), "persistent 64x16");
+  EXPECT_EQ(chosen(16, 4096, 4096, DataType::float16, TokenScaleGranularity::group), "decode S2 P1 Q16");
+  // 128x112 has no form for float32 scales.
+  EXPECT_EQ(chosen(112, 16384, 4096), "persistent 128x112");
+  EXPECT_EQ(chosen(112, 16384, 4096, DataType::float32), "persistent 128x128");
 }
 
 TEST_F(CudaGroupsTest, EveryPlan) {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 //
-// Outputs of a tile with float32 group scales whose sums have overflowed, once more and without the weights' factor of
-// 64 in them. Sums with this factor overflow from 2^122 on, where scales are about 2^100 or more: correct, and as slow as
-// one thread an output is.
+// Computes outputs with float32 group scales again that are not finite, without the weights' factor of 64 in the sums.
+// With it they overflow from 2^122 on, where scales are about 2^100 or more. It is slow: a thread computes its outputs one
+// after another.
 #pragma once
 
 #include "cuda/common/fragments.cuh"
@@ -30,6 +30,14 @@ __device__ __forceinline__ float plain_group_sum(const GemmSm90Parameters& p, st
                              std::int64_t{row / kTileRows} * groups.count * kTileRows +
                              scale_place(row % kTileRows);
   const std::int32_t inputs = groups.segment * groups.per_group;
+  // A model that has diverged has a scale of NaN in many rows: nothing has to be added up for those.
+#pragma unroll 1
+  for (std::int32_t g = 0; g < groups.count; ++g) {
+    const float scale = scales[std::int64_t{g} * kTileRows];
+    if (scale != scale) {
+      return scale;
+    }
+  }
   float acc = 0.0F;
   std::int32_t k = 0;
 #pragma unroll 1
@@ -45,33 +53,35 @@ __device__ __forceinline__ float plain_group_sum(const GemmSm90Parameters& p, st
 }
 
 /// `acc`: bits of float32, as multiply_groups leaves them in a thread whose first row is `row` and whose first token
-/// is `token`. Where one of them is not finite all are computed once more.
-template <class T>
+/// is `token`; values kFirst and on. All of its warp call.
+template <class T, int kFirst = 0>
 __device__ __forceinline__ void repair_overflow(const GemmSm90Parameters& p, std::int32_t row,
                                                 std::int32_t token,
                                                 std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
-  float largest = 0.0F;
+  constexpr std::int32_t kExponent = 0x7f800000;  // all ones in infinities and NaN
+  constexpr int kEnd = kFirst + 32 < T::kAccumulators ? kFirst + 32 : T::kAccumulators;
+  std::uint32_t wrong = 0;  // a bit for each value
 #pragma unroll
-  for (int i = 0; i < T::kAccumulators; ++i) {
-    largest = ptx::max_magnitude(largest, __int_as_float(acc[0][i]));
-  }
-  // A NaN is the largest magnitude too.
-  if (largest < __int_as_float(0x7f800000)) {
-    return;
+  for (int i = kFirst; i < kEnd; ++i) {
+    wrong |= ((acc[0][i] & kExponent) == kExponent ? 1U : 0U) << (i - kFirst);
   }
 #pragma unroll 1
-  for (int i = 0; i < T::kAccumulators; ++i) {
+  for (int i = kFirst; wrong != 0; ++i, wrong >>= 1U) {
     const std::int32_t own_row = row + i / 2 % 2 * 8;
     const std::int32_t own_token = token + i / 4 * 8 + i % 2;
-    if (own_row >= p.out_features || own_token >= p.tokens) {
+    if ((wrong & 1U) == 0 || own_row >= p.out_features || own_token >= p.tokens) {
       continue;
     }
     const auto sum = static_cast<std::int32_t>(__float_as_uint(plain_group_sum(p, own_row, own_token)));
 #pragma unroll
-    for (int j = 0; j < T::kAccumulators; ++j) {  // registers have no index
+    for (int j = kFirst; j < kEnd; ++j) {  // registers have no index
       acc[0][j] = i == j ? sum : acc[0][j];
     }
   }
+  if constexpr (kEnd < T::kAccumulators) {
+    repair_overflow<T, kEnd>(p, row, token, acc);
+  }
+  __syncwarp();  // what follows needs the whole warp
 }
 
 }  // namespace trit::cuda

@@ -9,11 +9,11 @@ namespace trit::cuda {
 
 /// What a consumer thread adds up over the groups of a tile.
 ///
-/// Sums are 64 times too large, the factor of the weights. But in the general form they are added up as they are, and the
-/// total is multiplied by kWeightFactor. All that is exact, but for overflow: every acc is an integer times the unit of the
-/// smallest scale, 2^-24 or 2^-149, so that below 2^-125 nothing is rounded, with the factor or without it, and from there on
-/// every rounding is of 24 bits: acc is exactly 64 times what it would be. With finite float16 scales and at most
-/// kMaxGemmSm90Inputs inputs it is less than 2^41; with float32 scales it may overflow (group_overflow.cuh).
+/// Sums are 64 times too large, the factor of the weights. Except in the general form they are added up as they are, and the
+/// total is multiplied by kWeightFactor. Unless something overflows, acc is exactly 64 times the acc of the contract: that
+/// one is a multiple of u, the unit of the smallest scale (2^-24 or 2^-149). Below 2^24 u nothing is rounded, with or without
+/// the factor; above, every rounding is to 24 bits. Finite float16 scales and at most kMaxGemmSm90Inputs inputs keep it
+/// below 2^47; float32 scales may overflow (group_overflow.cuh).
 template <class T>
 class GroupSums {
   using Operand = typename T::Operand;

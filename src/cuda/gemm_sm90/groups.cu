@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 //
-// The tiles of the persistent Hopper GEMM with group scales: float16 ones, and any.
+// The tiles of the persistent Hopper GEMM for float16 group scales, and the general ones for every other case.
 #include "cuda/gemm_sm90/group_tiles.cuh"
 
 namespace trit::cuda {
@@ -19,7 +19,7 @@ std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, GroupScales sca
       persistent_instance<SharedTile<kHalf, 32, 1>>(),
       persistent_instance<SharedTile<kHalf, 16, 1>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 7> kHalfTiles = {{
+  static constexpr std::array<GemmSm90Instance, 7> kTwoSegments = {{
       persistent_instance<GroupTile<kHalf, 160, 2, 2>>(),
       persistent_instance<GroupTile<kHalf, 128, 2, 2>>(),
       persistent_instance<GroupTile<kHalf, 96, 2>>(),
@@ -43,7 +43,7 @@ std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, GroupScales sca
   if (scales == GroupScales::float32) {
     return gemm_sm90_groups_float32(segments);
   }
-  return segments == 1 ? std::span<const GemmSm90Instance>(kTiles) : kHalfTiles;
+  return segments == 1 ? std::span<const GemmSm90Instance>(kTiles) : kTwoSegments;
 }
 
 }  // namespace trit::cuda

@@ -18,7 +18,7 @@ std::span<const GemmSm90Instance> gemm_sm90_groups_float32(int segments) {
       persistent_instance<SharedTile<kSingle, 32, 1>>(),
       persistent_instance<SharedTile<kSingle, 16, 1>>(),
   }};
-  static constexpr std::array<GemmSm90Instance, 6> kHalfTiles = {{
+  static constexpr std::array<GemmSm90Instance, 6> kTwoSegments = {{
       persistent_instance<GroupTile<kSingle, 160, 2, 2>>(),
       persistent_instance<GroupTile<kSingle, 128, 2, 2>>(),
       persistent_instance<GroupTile<kSingle, 64, 2>>(),
@@ -26,7 +26,7 @@ std::span<const GemmSm90Instance> gemm_sm90_groups_float32(int segments) {
       persistent_instance<SharedTile<kSingle, 32, 2>>(),
       persistent_instance<SharedTile<kSingle, 16, 2>>(),
   }};
-  return segments == 1 ? std::span<const GemmSm90Instance>(kTiles) : kHalfTiles;
+  return segments == 1 ? std::span<const GemmSm90Instance>(kTiles) : kTwoSegments;
 }
 
 }  // namespace trit::cuda

@@ -45,7 +45,8 @@ enum class GroupScales : std::uint8_t { float16, float32, any };
 std::span<const GemmSm90Instance> gemm_sm90_persistent_256();
 std::span<const GemmSm90Instance> gemm_sm90_persistent_128();
 std::span<const GemmSm90Instance> gemm_sm90_split();
-/// With group scales, a tile of 128 inputs in 1, 2 or 4 segments (common/groups.h).
+/// With group scales, a tile of 128 inputs in 1, 2 or 4 segments (common/groups.h); of 4 there are tiles for any scales
+/// alone.
 std::span<const GemmSm90Instance> gemm_sm90_groups(int segments, GroupScales scales);
 std::span<const GemmSm90Instance> gemm_sm90_groups_float32(int segments);  // GroupScales::float32
 /// Of 16-bit float tokens: bfloat16 or float16.

@@ -10,7 +10,7 @@
 //   warp 10       one thread: group scales, where there are any         40
 //   warp 11       nothing: setmaxnreg works on whole warpgroups         40
 //
-// A tile with one warpgroup of consumers (GeneralTile, groups.cu) has its producers in warps 4-6, and 255 registers for every
+// A tile with one warpgroup of consumers (GeneralTile, group_tiles.cuh) has its producers in warps 4-6, and 255 registers for every
 // thread.
 //
 // While the consumers write a tile's outputs the producers fill the ring with the next tile.

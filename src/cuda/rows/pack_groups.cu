@@ -3,7 +3,8 @@
 // pack_weights with group scales: absmean, ternarize_pack, prepare_weights and prepare_group_scales of a float
 // matrix. Two kernels:
 //
-//   pack_tile_groups: groups of 32, 64 or 128, rows of whole 16 bytes. A warp takes a strip of 16 x 128 weights
+//   pack_tile_groups: groups of 32, 64 or 128 (a group that is longer than K is K rounded up to 128), w and its rows
+//   aligned to 16 bytes. A warp takes a strip of 16 x 128 weights
 //     all of it to registers                     reads 4 bytes a weight, once
 //     sums by shuffles, beta, codes, both forms of codes and scales
 //
@@ -25,7 +26,7 @@
 namespace trit::cuda {
 namespace {
 
-// Small blocks: a warp's place is free as soon as three others are done. 128 registers a thread, 64 of them weights, so that
+// Small blocks, so that a new one starts when only four warps have ended. 128 registers a thread, 64 of them weights, so that
 // all loads are under way at once: 74 us for 8192 x 8192 where 96 registers, five blocks, take 84.
 constexpr int kStripThreads = 128;
 constexpr int kStripBlocks = 4;
@@ -84,6 +85,7 @@ __global__ __launch_bounds__(kStripThreads, kStripBlocks) void pack_tile_groups_
     source.load(row + half * kStripLoads, tile, lane, v[half]);
   }
   const std::int64_t g = tile * (kTileInputs / kGroup) + lane / kGroupLanes;
+  // Of a group beyond K not above 0, and beta may be NaN: its weights are 0, and 0 * NaN has code 0.
   const auto count = static_cast<float>(min(std::int64_t{kGroup}, a.in_features - g * kGroup));
   float beta[2];
 #pragma unroll
@@ -119,7 +121,7 @@ struct Span {
   std::int64_t groups;      // of a row
   std::int64_t tiles;       // of a row
   std::int64_t spans;       // of a row
-  unsigned groups_of_span;  // 1, 2 or 4 while a group is no longer than a tile
+  unsigned groups_of_span;  // inputs of a span / group: 1, 2 or 4
   unsigned tiles_of_span;
 };
 

@@ -70,11 +70,13 @@ Cublas& ProgramBuilder::cublas() {
 }
 
 cuda::ProductPlan ProgramBuilder::plan_product(std::int64_t tokens, std::int64_t out_features,
-                                               std::int64_t in_features, std::int64_t group) {
+                                               std::int64_t in_features, std::int64_t group,
+                                               DataType group_scale_type,
+                                               TokenScaleGranularity token_scales) {
   // Tuned plans are of products without group scales.
-  const cuda::ProductPlan plan = group == 0
-                                     ? parts_.plans.plan(tokens, out_features, in_features)
-                                     : cuda::default_plan(device(), tokens, out_features, in_features, group);
+  const cuda::ProductPlan plan = group == 0 ? parts_.plans.plan(tokens, out_features, in_features)
+                                            : cuda::default_plan(device(), tokens, out_features, in_features,
+                                                                 group, group_scale_type, token_scales);
   workspace_bytes_ =
       std::max(workspace_bytes_,
                cuda::product_workspace_bytes(device(), plan, tokens, out_features, in_features, group));

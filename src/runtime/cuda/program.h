@@ -98,9 +98,10 @@ class ProgramBuilder {
   const ConvolutionPlan& plan_convolution(const Convolution& convolution);
   Cublas& cublas();
   /// The plan of a ternary product. All products share the workspace, which is there once the steps run.
-  /// `group`: inputs of a weight scale, or 0.
+  /// `group`: inputs of a weight scale, or 0; the types of group scales.
   cuda::ProductPlan plan_product(std::int64_t tokens, std::int64_t out_features, std::int64_t in_features,
-                                 std::int64_t group);
+                                 std::int64_t group, DataType group_scale_type,
+                                 TokenScaleGranularity token_scales);
   const DeviceMemory& product_workspace() const { return program_.workspace_; }
 
  private:

@@ -133,7 +133,10 @@ class BitLinear final : public Operator {
     const std::size_t scale =
         builder.new_buffer(static_cast<std::size_t>(rows * groups_of(in_, token_group)) * sizeof(float));
     const std::size_t y = builder.new_values(step.node);
-    const cuda::ProductPlan plan = builder.plan_product(rows, out_, in_, group_);
+    const TokenScaleGranularity token_scales =
+        token_scale_per_group_ ? TokenScaleGranularity::group : TokenScaleGranularity::token;
+    const cuda::ProductPlan plan =
+        builder.plan_product(rows, out_, in_, group_, gpu_group_scale_type_, token_scales);
     // The product may start while norm_quant ends, and norm_quant while the layer in front of it does: what
     // they read before they wait for it is older.
     const bool programmatic = device.compute_capability >= 90;

@@ -12,6 +12,8 @@
 #include <torch/csrc/distributed/c10d/ProcessGroupNCCL.hpp>
 #endif
 
+#include <algorithm>
+#include <chrono>
 #include <random>
 
 #include "trit/error.h"
@@ -39,10 +41,13 @@ std::string reason(const std::exception& error) {
 
 std::string who(int rank, int size) { return "rank " + std::to_string(rank) + " of " + std::to_string(size); }
 
+// Under torchrun the store is that of its agent.
+bool has_store(const Environment& environment) { return environment.rank == 0 && !environment.agent_store; }
+
 c10::intrusive_ptr<c10d::Store> connect(const Environment& environment, std::chrono::milliseconds timeout) {
   c10d::TCPStoreOptions options;
   options.port = environment.master_port;
-  options.isServer = environment.rank == 0 && !environment.agent_store;
+  options.isServer = has_store(environment);
   options.waitWorkers = false;
   options.timeout = timeout;
   try {
@@ -63,8 +68,8 @@ std::string random_name() {
   return std::to_string(random()) + "-" + std::to_string(random());
 }
 
-// Without this, processes that disagree would wait for each other until the timeout. `name`: this process'. May be called
-// again.
+// Without this, processes that disagree would wait for each other until the timeout. `name`: one of this process alone.
+// May be called again.
 void check_agreement(c10d::Store& store, const Environment& environment, const std::string& name) {
   if (text_of(store.compareSet("rank/" + std::to_string(environment.rank), {}, bytes_of(name))) != name) {
     throw Error("RANK: found " + std::to_string(environment.rank) + " in two processes");
@@ -76,18 +81,21 @@ void check_agreement(c10d::Store& store, const Environment& environment, const s
   }
 }
 
-/// The store, in which all agree. On a machine under load a new connection to LibTorch's (2.11) has been found closed at its
-/// first request: the process connects again then, unless it has the store itself.
+/// The store, in which all agree. Under load LibTorch 2.11's store has closed a new connection at its first request: the
+/// process then connects again, unless it has the store itself.
 c10::intrusive_ptr<c10d::Store> meet(const Environment& environment, std::chrono::milliseconds timeout) {
   constexpr int kAttempts = 3;
+  const auto end = std::chrono::steady_clock::now() + timeout;
   const std::string name = random_name();
   for (int attempt = 1;; ++attempt) {
-    const auto store = connect(environment, timeout);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(end - std::chrono::steady_clock::now());
+    const auto store = connect(environment, std::max(left, std::chrono::milliseconds(1)));
     try {
       check_agreement(*store, environment, name);
+      store->setTimeout(timeout);
       return store;
     } catch (const c10::DistNetworkError& error) {
-      if (environment.rank == 0 || attempt == kAttempts) {
+      if (has_store(environment) || attempt == kAttempts) {
         throw Error(who(environment.rank, environment.world_size) + ": MASTER_ADDR " +
                     environment.master_address + ", MASTER_PORT " + std::to_string(environment.master_port) +
                     " does not answer: " + reason(error));

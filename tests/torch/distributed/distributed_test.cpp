@@ -222,14 +222,16 @@ TEST_F(Distributed, ProcessesThatDisagreeSaySo) {
 }
 
 TEST_F(Distributed, ANewConnectionThatIsClosedIsMadeAgain) {
-  Workers workers("collectives", folder_);
-  const Forwarder forwarder(workers.port());
-  workers.start(0, 2);
-  workers.start(1, 2, {{"MASTER_PORT", std::to_string(forwarder.port())}});
-  for (const Ended& ended : workers.wait()) {
-    EXPECT_EQ(ended.code, 0) << ended.errors;
+  for (const auto lost : {Forwarder::Lost::request, Forwarder::Lost::reply}) {
+    Workers workers("collectives", folder_);
+    const Forwarder forwarder(workers.port(), lost);
+    workers.start(0, 2);
+    workers.start(1, 2, {{"MASTER_PORT", std::to_string(forwarder.port())}});
+    for (const Ended& ended : workers.wait()) {
+      EXPECT_EQ(ended.code, 0) << ended.errors;
+    }
+    EXPECT_EQ(forwarder.closed(), 1);
   }
-  EXPECT_EQ(forwarder.closed(), 1);
 }
 
 TEST_F(Distributed, AMissingProcessEndsTheWait) {

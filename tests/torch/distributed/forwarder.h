@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 //
-// For tests: a port of this machine that forwards connections to another one, but closes the first one that it
-// forwards at what the client sends after a reply.
+// For tests: a port of this machine that forwards connections to another one. The first one is closed at the client's first
+// request after a reply: before that request is forwarded, or when it has been answered.
 #pragma once
 
 #include <arpa/inet.h>
@@ -12,6 +12,8 @@
 
 #include <array>
 #include <atomic>
+#include <cstddef>
+#include <cstdint>
 #include <stdexcept>
 #include <thread>
 #include <vector>
@@ -20,11 +22,14 @@ namespace trit::test {
 
 class Forwarder {
  public:
-  explicit Forwarder(int to) : to_(to) {
+  enum class Lost : std::uint8_t { request, reply };
+  Forwarder(int to, Lost lost) : to_(to), lost_(lost) {
     sockaddr_in address = local(0);
     socklen_t size = sizeof(address);
     if (bind(listener_, reinterpret_cast<sockaddr*>(&address), size) != 0 || listen(listener_, 8) != 0 ||
-        getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
+        getsockname(listener_, reinterpret_cast<sockaddr*>(&address), &size) != 0 ||
+        ntohs(address.sin_port) == to_) {
+      close(listener_);
       throw std::runtime_error("no free port on 127.0.0.1");
     }
     port_ = ntohs(address.sin_port);
@@ -55,16 +60,17 @@ class Forwarder {
   }
 
   void accept_all() {
-    for (int client; (client = accept(listener_, nullptr, nullptr)) >= 0;) {
+    for (int client; (client = accept4(listener_, nullptr, nullptr, SOCK_CLOEXEC)) >= 0;) {
       connections_.emplace_back([this, client] { forward(client); });
     }
   }
 
   void forward(int client) {
-    const int server = socket(AF_INET, SOCK_STREAM, 0);
+    const int server = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     const sockaddr_in address = local(to_);
     std::array<pollfd, 2> ends = {pollfd{client, POLLIN, 0}, pollfd{server, POLLIN, 0}};
     bool has_replied = false;
+    bool has_asked = false;  // after the reply
     bool open = connect(server, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
     const bool is_first = open && !is_forwarding_.exchange(true);
     while (open && poll(ends.data(), ends.size(), -1) > 0) {
@@ -72,7 +78,8 @@ class Forwarder {
         if (ends[i].revents == 0) {
           continue;
         }
-        if (i == 0 && is_first && has_replied) {
+        has_asked = has_asked || (i == 0 && has_replied);
+        if (is_first && has_asked && i == (lost_ == Lost::request ? 0U : 1U)) {
           ++closed_;
           open = false;
           break;
@@ -89,7 +96,8 @@ class Forwarder {
   }
 
   int to_;
-  int listener_ = socket(AF_INET, SOCK_STREAM, 0);
+  Lost lost_;
+  int listener_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   int port_ = 0;
   std::atomic<bool> is_forwarding_ = false;  // a server has answered
   std::atomic<int> closed_ = 0;
