@@ -52,12 +52,11 @@ __device__ __forceinline__ float plain_group_sum(const GemmSm90Parameters& p, st
   return acc;
 }
 
-/// `acc`: bits of float32, as multiply_groups leaves them in a thread whose first row is `row` and whose first token
-/// is `token`; values kFirst and on. All of its warp call.
-template <class T, int kFirst = 0>
-__device__ __forceinline__ void repair_overflow(const GemmSm90Parameters& p, std::int32_t row,
-                                                std::int32_t token,
-                                                std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
+/// Values kFirst and on of repair_overflow.
+template <class T, int kFirst>
+__device__ __forceinline__ void repair_values(const GemmSm90Parameters& p, std::int32_t row,
+                                              std::int32_t token,
+                                              std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
   constexpr std::int32_t kExponent = 0x7f800000;  // all ones in infinities and NaN
   constexpr int kEnd = kFirst + 32 < T::kAccumulators ? kFirst + 32 : T::kAccumulators;
   std::uint32_t wrong = 0;  // a bit for each value
@@ -79,7 +78,23 @@ __device__ __forceinline__ void repair_overflow(const GemmSm90Parameters& p, std
     }
   }
   if constexpr (kEnd < T::kAccumulators) {
-    repair_overflow<T, kEnd>(p, row, token, acc);
+    repair_values<T, kEnd>(p, row, token, acc);
+  }
+}
+
+/// `acc`: bits of float32, as multiply_groups leaves them in a thread whose first row is `row` and whose first token
+/// is `token`. All of its warp call. An instruction a value where all are finite.
+template <class T>
+__device__ __forceinline__ void repair_overflow(const GemmSm90Parameters& p, std::int32_t row,
+                                                std::int32_t token,
+                                                std::int32_t (&acc)[T::kRowBlocks][T::kAccumulators]) {
+  float largest = 0.0F;  // or NaN
+#pragma unroll
+  for (int i = 0; i < T::kAccumulators; ++i) {
+    largest = ptx::max_magnitude(largest, __int_as_float(acc[0][i]));
+  }
+  if (!(largest < __int_as_float(0x7f800000))) {
+    repair_values<T, 0>(p, row, token, acc);
   }
   __syncwarp();  // what follows needs the whole warp
 }
