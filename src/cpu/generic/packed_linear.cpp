@@ -233,7 +233,7 @@ void PackedLinear::product(Parallel& parallel, const QuantizedRows& x, const flo
                               .in_features = state_->in_features,
                               .panels = state_->panels.data(),
                               .weight_scale = state_->scale.data(),
-                              .weight_scale_per_row = state_->scale.size() != 1,
+                              .weight_scale_per_row = state_->scale.size() > 1,  // none with group scales
                               .x = x,
                               .bias = bias,
                               .y_type = y_type,

@@ -206,7 +206,7 @@ void product(const CpuKernels& kernels, Parallel& parallel, const PreparedProduc
                               .in_features = args.in_features,
                               .panels = panels,
                               .weight_scale = args.weight_scale.data(),
-                              .weight_scale_per_row = args.weight_scale.size() != 1,
+                              .weight_scale_per_row = args.weight_scale.size() > 1,  // none with group scales
                               .x = args.x,
                               .bias = args.bias,
                               .y_type = args.y_type,
