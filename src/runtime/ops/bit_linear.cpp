@@ -170,8 +170,7 @@ class BitLinear final : public Operator {
                                   .group = group_,
                                   .group_scale = gpu_group_scale_,
                                   .group_scale_type = gpu_group_scale_type_,
-                                  .token_scales = token_scale_per_group_ ? TokenScaleGranularity::group
-                                                                         : TokenScaleGranularity::token};
+                                  .token_scales = token_scales};
       cuda::norm_quant(device, quantize, stream);
       cuda::product(device, plan, product, stream);
     });
